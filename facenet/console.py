@@ -1,0 +1,106 @@
+"""What every script shares: the printed table, ``metrics.json``, one-line errors with exit codes."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from facenet.errors import FacenetError
+from facenet.files import write_json
+
+
+def table(rows: Sequence[Sequence[Any]], *, header: Sequence[str] = (), title: str = "") -> None:
+    """Print rows as one aligned table; numbers are right-aligned and floats get four digits."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    grid = Table(title=title or None, show_header=bool(header), box=box.SIMPLE_HEAD, title_justify="left")
+    width = max((len(row) for row in rows), default=len(header))
+    for column in range(max(width, len(header))):
+        cells = [row[column] for row in rows if column < len(row)]
+        right = bool(cells) and all(isinstance(cell, int | float) for cell in cells)
+        name = header[column] if column < len(header) else ""
+        grid.add_column(name, justify="right" if right else "left", overflow="fold")
+    for row in rows:
+        grid.add_row(*(show(cell) for cell in row))
+    console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 140)
+    console.print(grid)
+
+
+def show(value: Any) -> str:
+    """Format one cell: floats to four significant places, everything else with ``str``.
+
+    >>> show(0.98765432), show(1234567), show(None)
+    ('0.9877', '1234567', '-')
+    """
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return str(value)
+        return f"{value:.4f}" if 1e-3 <= abs(value) < 1000 or value == 0 else f"{value:.4g}"
+    return str(value)
+
+
+def flatten(metrics: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """List the leaves of nested metrics with dotted names, lists left out.
+
+    >>> flatten({"verification": {"accuracy": 0.9, "folds": [1, 2]}, "seconds": 3})
+    [('verification.accuracy', 0.9), ('seconds', 3)]
+    """
+    rows: list[tuple[str, Any]] = []
+    for key, value in metrics.items():
+        if isinstance(value, Mapping):
+            rows += flatten(value, f"{prefix}{key}.")
+        elif not isinstance(value, list | tuple):
+            rows.append((f"{prefix}{key}", value))
+    return rows
+
+
+def write_metrics(folder: str | Path, metrics: Mapping[str, Any]) -> Path:
+    """Write ``metrics.json`` in `folder`: plain numbers in nested objects; not-finite values become null."""
+    path = Path(folder) / "metrics.json"
+    write_json(path, plain(metrics))
+    return path
+
+
+def plain(value: Any) -> Any:
+    """Turn numpy scalars and arrays, paths, named tuples and mappings into what JSON knows."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if hasattr(value, "_asdict"):
+        return plain(value._asdict())
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int | str) else str(value)
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turn an error a user can mend into one line on standard error and its exit code (2 options, 3 data)."""
+    try:
+        yield
+    except FacenetError as error:
+        text = " ".join(str(error).split())
+        print(f"error: {text}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from error
+
+
+@contextlib.contextmanager
+def progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar for long work; the yielded function takes (done, total). Nothing is shown off a terminal."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

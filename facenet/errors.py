@@ -1,0 +1,50 @@
+"""The two errors a user can cause, and the look-up that names the nearest known option."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class FacenetError(ValueError):
+    """What a user can mend: one line that says what, where and what to do next."""
+
+    exit_code = 1
+
+
+class ConfigError(FacenetError):
+    """An option is unknown, of the wrong type or out of range; a command exits with 2."""
+
+    exit_code = 2
+
+
+class DataError(FacenetError):
+    """A file or folder is missing, empty, broken or does not fit another; a command exits with 3."""
+
+    exit_code = 3
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return `` (did you mean 'x'?)`` for the known name closest to `name`, or an empty string.
+
+    >>> nearest("semihard", ["semi_hard", "random"])
+    " (did you mean 'semi_hard'?)"
+    """
+    close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def choose(table: Mapping[str, T], name: str, what: str) -> T:
+    """Return ``table[name]``; an unknown name raises :class:`ConfigError` that lists the known ones.
+
+    >>> choose({"nn4": 1, "small": 2}, "smal", "model")
+    Traceback (most recent call last):
+        ...
+    facenet.errors.ConfigError: model: unknown name 'smal' (did you mean 'small'?); known: nn4, small
+    """
+    if name in table:
+        return table[name]
+    raise ConfigError(f"{what}: unknown name {name!r}{nearest(name, table)}; known: {', '.join(sorted(table))}")

@@ -1,0 +1,168 @@
+"""The nouns of the pipeline: EmbeddingSet (with its reading and writing), Pairs, Neighbours, Triplets.
+
+Letters: N embeddings, D embedding width, P pairs, Q queries, k neighbours, T triplets. No torch in here.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from facenet.errors import DataError
+from facenet.files import atomic_write, read_json, sha256_file, write_json
+
+if TYPE_CHECKING:
+    import torch
+
+SCHEMA = 1
+
+
+def image_key(path: str | Path) -> str:
+    """Name an image independent of folder root and file type: its POSIX path without the suffix.
+
+    >>> image_key("Ada_Byron/Ada_Byron_0001.jpg")
+    'Ada_Byron/Ada_Byron_0001'
+    """
+    return str(PurePosixPath(Path(path).as_posix()).with_suffix(""))
+
+
+class MiningStats(NamedTuple):
+    """What one mining pass counted over the anchor-positive pairs of a batch."""
+
+    pairs: int  # anchor-positive pairs (ordered)
+    semi_hard_pairs: int  # of these, pairs with at least one semi-hard negative
+    hard_pairs: int  # of these, pairs with at least one negative no farther than the positive
+    triplets: int  # triplets found before the cap `max_triplets`
+    mean_positive: float  # mean squared distance of the pairs; 0 when there are none
+    mean_negative: float  # mean squared distance of anchors (rows with a positive) to negatives; 0 when none
+
+
+class Triplets(NamedTuple):
+    """Row numbers of T triplets, int64 tensors (T,), and the statistics of the pass that found them."""
+
+    anchor: torch.Tensor
+    positive: torch.Tensor
+    negative: torch.Tensor
+    stats: MiningStats
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """P verification pairs: two image keys each, whether they show one person, and the fold."""
+
+    first: tuple[str, ...]
+    second: tuple[str, ...]
+    same: np.ndarray  # (P,) bool
+    fold: np.ndarray  # (P,) int64, 0-based
+
+    def __len__(self) -> int:
+        """Return P."""
+        return len(self.first)
+
+
+class Neighbours(NamedTuple):
+    """The k nearest gallery rows of Q queries, nearest first; absent places hold row -1 and sq_dist inf."""
+
+    rows: np.ndarray  # (Q, k) int64 gallery row numbers
+    sq_dist: np.ndarray  # (Q, k) float32
+
+
+@dataclass(frozen=True)
+class EmbeddingSet:
+    """N unit vectors with the image and identity each one came from, and the encoder that made them.
+
+    On disk it is a folder: ``vectors.npy`` (N, D) float32, memory-mappable; ``items.csv`` (row, path,
+    identity); ``meta.json`` with the encoder's fingerprint, the shape and the SHA-256 of the other two.
+    """
+
+    vectors: np.ndarray  # (N, D) float32, unit rows
+    paths: Sequence[str]  # N paths, relative to `root`, POSIX
+    identities: Sequence[str]  # N names; "" where unknown
+    fingerprint: str
+    root: str = ""
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check shapes and values; raises DataError."""
+        n = len(self.paths)
+        if self.vectors.ndim != 2 or self.vectors.shape[0] != n or len(self.identities) != n:
+            raise DataError(
+                f"embeddings: vectors {self.vectors.shape} do not fit {n} paths and {len(self.identities)} identities"
+            )
+        if self.vectors.dtype != np.float32:
+            raise DataError(f"embeddings: expected float32 vectors, got {self.vectors.dtype}")
+
+    def __len__(self) -> int:
+        """Return N."""
+        return len(self.paths)
+
+    @property
+    def dim(self) -> int:
+        """Embedding width D."""
+        return int(self.vectors.shape[1])
+
+    @property
+    def keys(self) -> list[str]:
+        """Image keys, see :func:`image_key`."""
+        return [image_key(path) for path in self.paths]
+
+    def subset(self, rows: Sequence[int] | np.ndarray) -> EmbeddingSet:
+        """Return the given rows as a new set, in that order."""
+        rows = np.asarray(rows, np.int64)
+        paths = [self.paths[i] for i in rows]
+        identities = [self.identities[i] for i in rows]
+        return EmbeddingSet(self.vectors[rows], paths, identities, self.fingerprint, self.root, dict(self.extra))
+
+    def save(self, folder: str | Path) -> None:
+        """Write the folder; ``meta.json`` comes last, so a half-written folder does not load."""
+        folder = Path(folder)
+        (folder / "meta.json").unlink(missing_ok=True)
+        with atomic_write(folder / "vectors.npy") as file:
+            np.save(file, np.ascontiguousarray(self.vectors))
+        text = io.StringIO(newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["row", "path", "identity"])
+        writer.writerows(zip(range(len(self)), self.paths, self.identities, strict=True))
+        with atomic_write(folder / "items.csv") as file:
+            file.write(text.getvalue().encode())
+        meta = {
+            "schema": SCHEMA,
+            "fingerprint": self.fingerprint,
+            "count": len(self),
+            "dim": self.dim,
+            "root": self.root,
+            "sha256": {name: sha256_file(folder / name) for name in ("vectors.npy", "items.csv")},
+        }
+        write_json(folder / "meta.json", {**self.extra, **meta})
+
+    @classmethod
+    def load(cls, folder: str | Path, *, mmap: bool = False) -> EmbeddingSet:
+        """Read a folder written by :meth:`save`; anything missing, changed or foreign raises DataError."""
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise DataError(f"{folder}: no such embeddings folder; make one with scripts/embed.py")
+        meta = read_json(folder / "meta.json")
+        if meta.get("schema") != SCHEMA:
+            raise DataError(
+                f"{folder}/meta.json: schema {meta.get('schema')!r}, this version reads {SCHEMA}; embed again"
+            )
+        sums = meta.get("sha256")
+        sums = sums if isinstance(sums, dict) else {}
+        for name in ("vectors.npy", "items.csv"):
+            if not (folder / name).is_file():
+                raise DataError(f"{folder}/{name}: no such file; embed again")
+            if sums.get(name) != sha256_file(folder / name):
+                raise DataError(f"{folder}/{name}: its SHA-256 is not the one in meta.json (damaged?); embed again")
+        vectors = np.load(folder / "vectors.npy", mmap_mode="r" if mmap else None, allow_pickle=False)
+        with (folder / "items.csv").open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        known = {"schema", "fingerprint", "count", "dim", "root", "sha256"}
+        extra = {key: value for key, value in meta.items() if key not in known}
+        paths, identities = [row["path"] for row in rows], [row["identity"] for row in rows]
+        return cls(vectors, paths, identities, str(meta.get("fingerprint", "")), str(meta.get("root", "")), extra)
