@@ -1,0 +1,142 @@
+"""LightningDataModule: records, sampler and augmentation joined into batches (images (B, 3, H, W), labels (B,))."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from facenet.data.cache import pack, packed_bytes, read_batch
+from facenet.data.records import Records, Skipped
+from facenet.data.sampler import IdentitySampler
+from facenet.data.transforms import Augment, Preprocess
+from facenet.errors import ConfigError
+
+CACHES = ("auto", "ram", "disk", "none")
+Batch = tuple[Tensor, Tensor]
+
+
+class BatchDataset(Dataset[Batch]):
+    """Items are whole batches: ``dataset[[rows]]`` is uint8 images (B, 3, S, S') and labels (B,)."""
+
+    def __init__(
+        self, records: Records, labels: np.ndarray, preprocess: Preprocess, margin: float, packed: np.ndarray | None
+    ) -> None:
+        self.records, self.preprocess, self.margin, self.packed = records, preprocess, margin, packed
+        self.labels = torch.as_tensor(labels, dtype=torch.int64)
+
+    def __len__(self) -> int:
+        """Return the number of images N."""
+        return len(self.labels)
+
+    def __getitem__(self, rows: Sequence[int]) -> Batch:
+        """Return the batch of the given rows; images that can not be decoded are left out of it."""
+        index = torch.as_tensor(rows, dtype=torch.int64)
+        if self.packed is not None:
+            return torch.from_numpy(self.packed[index.numpy()]), self.labels[index]
+        images, places = read_batch(self.records, rows, self.preprocess, self.margin)
+        return images, self.labels[index[places]]
+
+
+class FaceDataModule(pl.LightningDataModule):
+    """Training batches by the identity sampler, and the held-out faces for verification while training.
+
+    Args:
+        train: Faces to train on.
+        held_out: Faces of other people, in the order in which they are embedded.
+        preprocess: What the network reads.
+        augment: Random changes of training images; None is none.
+        sampler: Named options of :class:`IdentitySampler`, less labels, seed, rank and world size.
+        cache: "ram", "disk" (under `cache_dir`), "none", or "auto": RAM when the faces fit in `cache_gb`.
+        cache_gb: Largest decoded cache that "auto" keeps in RAM, GB.
+        cache_dir: Folder of disk caches.
+        workers: Loader processes; with a cache, 0 is fastest.
+        seed: Seed of sampler and augmentation.
+        repeat_batch: Train on the first batch only, unchanged (to see a loss fall).
+    """
+
+    def __init__(
+        self,
+        train: Records,
+        held_out: Records,
+        preprocess: Preprocess,
+        *,
+        augment: Augment | None,
+        sampler: dict[str, Any],
+        cache: str = "auto",
+        cache_gb: float = 4.0,
+        cache_dir: str | None = None,
+        workers: int = 0,
+        seed: int = 0,
+        repeat_batch: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        super().__init__()
+        if cache not in CACHES:
+            raise ConfigError(f"data.cache: unknown choice {cache!r}; known: {', '.join(CACHES)}")
+        self.preprocess, self.augment, self.seed, self.repeat_batch = preprocess, augment, seed, repeat_batch
+        self.margin = 1.25 if augment else 1.0
+        fits = packed_bytes(train, preprocess, self.margin) <= cache_gb * 1e9
+        self.cache = ("ram" if fits else "none") if cache == "auto" else cache
+        self.workers = workers if self.cache == "none" else 0
+        packed = None
+        if self.cache != "none":
+            folder = cache_dir if self.cache == "disk" else None
+            packed, train = pack(train, preprocess, margin=self.margin, folder=folder, progress=progress)
+        self.val_images, self.held_out = pack(held_out, preprocess)
+        self.train = train
+        self.dataset = BatchDataset(train, train.labels, preprocess, self.margin, packed)
+        self._options = sampler
+        self.sampler = self._sampler(0, 1)
+
+    def _sampler(self, rank: int, world_size: int) -> IdentitySampler:
+        labels = self.dataset.labels.numpy()
+        return IdentitySampler(labels, seed=self.seed, rank=rank, world_size=world_size, **self._options)
+
+    @property
+    def skipped(self) -> tuple[Skipped, ...]:
+        """Training and held-out files that are not used."""
+        return tuple(dict.fromkeys((*self.train.skipped, *self.held_out.skipped)))
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """One item is one batch; Lightning tells the sampler the epoch."""
+        trainer = self.trainer
+        if trainer is not None and trainer.world_size > 1:
+            self.sampler = self._sampler(trainer.global_rank, trainer.world_size)
+        sampler: Any = self.sampler
+        if self.repeat_batch:
+            sampler = [next(iter(self.sampler))]
+        generator = torch.Generator().manual_seed(self.seed)
+        return DataLoader(
+            self.dataset,
+            batch_size=None,
+            sampler=sampler,
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+            generator=generator,
+        )
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """The held-out faces in order, uint8 (B, 3, H, W), with their labels."""
+        rows = [list(range(i, min(i + 256, len(self.held_out)))) for i in range(0, len(self.held_out), 256)]
+        dataset = BatchDataset(self.held_out, self.held_out.labels, self.preprocess, 1.0, self.val_images)
+        return DataLoader(dataset, batch_size=None, sampler=rows)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Augment (while training) and normalise on the device: floats (B, 3, H, W).
+
+        What is drawn depends on (seed, step, rank) alone, so a resumed run draws the same.
+        """
+        images, labels = batch
+        trainer = self.trainer
+        if trainer is not None and trainer.training and self.augment is not None:
+            step = 0 if self.repeat_batch else trainer.global_step
+            entropy = np.random.SeedSequence([self.seed, step, trainer.global_rank]).generate_state(1, np.uint64)[0]
+            generator = torch.Generator().manual_seed(int(entropy >> np.uint64(1)))
+            return self.preprocess.normalise(self.augment(images, self.preprocess.size, generator)), labels
+        return self.preprocess.normalise(images), labels

@@ -1,0 +1,358 @@
+"""Verification pairs and lists of people in LFW's formats, and pairs drawn from any labelled folder.
+
+View 2 ``pairs.txt`` has ten folds; View 1 ``pairsDev*.txt`` has none and is cut into ten equal parts. Anything
+LFW naming can not express is a CSV with the columns first, second, same and, if there are folds, fold.
+Source: Huang et al. 2007, LFW, UMass TR 07-49; Schroff et al. 2015, section 4 (evaluation on pairs).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from facenet.errors import ConfigError, DataError
+from facenet.files import atomic_write
+from facenet.types import Pairs, image_key
+
+PARTS = 10  # folds that a file without folds is cut into
+WORDS = {
+    "1": True,
+    "true": True,
+    "yes": True,
+    "same": True,
+    "0": False,
+    "false": False,
+    "no": False,
+    "different": False,
+}
+Line = tuple[int, list[str]]  # line number and cells
+
+
+def read_pairs(path: str | Path) -> Pairs:
+    r"""Read P pairs: View 2 (header ``10\t300``), View 1 (header ``500``) or CSV (``first,second,same[,fold]``).
+
+    Same pairs are ``name\tn1\tn2``, different ones ``name1\tn1\tname2\tn2``; keys become ``Name/Name_0001``.
+    Without folds in the file, the i-th of n same (different) pairs gets fold floor(10 i / n). A byte order mark,
+    CRLF and blank lines at the end are accepted.
+
+    Raises:
+        DataError: missing, empty or malformed file, with the line, what was expected and what to do.
+    """
+    path = Path(path)
+    text = _text(path)
+    return _parse_csv(path, text) if "," in text.split("\n", 1)[0] else _parse_lfw(path, text)
+
+
+def write_pairs(path: str | Path, pairs: Pairs) -> None:
+    """Write pairs so that :func:`read_pairs` returns them as they are, atomically.
+
+    The format is View 2 when the keys follow LFW's naming and every fold holds n same, then n different pairs;
+    it is CSV otherwise, and for a `path` ending in ``.csv``.
+
+    Raises:
+        DataError: no pairs, or the file can not be written.
+    """
+    path = Path(path)
+    if not len(pairs):
+        raise DataError(f"{path}: expected at least one pair to write, got none; make pairs first")
+    text = None if path.suffix.lower() == ".csv" else _lfw_text(pairs)
+    with atomic_write(path) as file:
+        file.write((text or _csv_text(pairs)).encode())
+
+
+def read_people(path: str | Path) -> list[list[str]]:
+    r"""Read names by fold: ``people.txt`` (ten folds) or ``peopleDev*.txt`` (one list, one fold).
+
+    Each list is a line with its length, then lines ``name\timages``; ``people.txt`` opens with the number of folds.
+
+    Raises:
+        DataError: missing, empty or malformed file.
+    """
+    path = Path(path)
+    lines = _lines(_text(path))
+    folds = 1
+    if len(lines) > 1 and len(lines[0][1]) == 1 and len(lines[1][1]) == 1:
+        folds = _number(path, *lines[0], 0, "the number of folds")
+        lines = lines[1:]
+    people, at = [], 0
+    for _ in range(folds):
+        if at >= len(lines):
+            raise _broken(path, len(lines) + 1, f"{folds} lists of people", "the end of the file")
+        count = _number(path, *lines[at], 0, "the number of people")
+        block = lines[at + 1 : at + 1 + count]
+        if len(block) < count:
+            raise _broken(path, lines[at][0], f"{count} people below", f"{len(block)} lines")
+        for number, cells in block:
+            if len(cells) not in (1, 2) or cells[0].isdigit():
+                raise _broken(path, number, "name<TAB>images", "<TAB>".join(cells))
+        people.append([cells[0] for _, cells in block])
+        at += 1 + count
+    if at < len(lines):
+        raise _broken(path, lines[at][0], "the end of the file", "<TAB>".join(lines[at][1]))
+    return people
+
+
+def make_pairs(
+    keys: Sequence[str], identities: Sequence[str], *, pairs_per_fold: int = 600, folds: int = 10, seed: int = 0
+) -> Pairs:
+    """Draw balanced verification pairs from N labelled images; a person appears in one fold only.
+
+    People are dealt over the folds by their number of images. A fold holds n same pairs, drawn from its people in
+    turn, and n different pairs, drawn from two people at random; no pair twice, no image with itself.
+    n = pairs_per_fold / 2, or the largest number that all folds can supply. Images without identity ("") are left
+    out. The same arguments give the same pairs.
+
+    Raises:
+        DataError: too few people for so many folds, or keys that are not unique.
+        ConfigError: `pairs_per_fold` is not an even number >= 2, or `folds` < 1.
+    """
+    if pairs_per_fold < 2 or pairs_per_fold % 2 or folds < 1:
+        raise ConfigError(
+            f"pairs: expected an even pairs_per_fold >= 2 and folds >= 1, got {pairs_per_fold} and {folds}"
+        )
+    if len(keys) != len(identities) or len(set(keys)) != len(keys):
+        raise DataError(
+            f"pairs: expected one identity for each of the unique image keys, got {len(set(keys))} unique of "
+            f"{len(keys)} keys and {len(identities)} identities; remove images that differ only in file type"
+        )
+    rng = np.random.default_rng(seed)
+    groups = _split(identities, folds, rng)
+    half = min(pairs_per_fold // 2, *(min(_capacity(group)) for group in groups))
+    rows: list[tuple[int, int]] = []
+    for group in groups:
+        rows += _same(group, half, rng) + _different(group, half, rng)
+    same = np.tile(np.repeat([True, False], half), folds)
+    fold = np.repeat(np.arange(folds, dtype=np.int64), 2 * half)
+    return Pairs(tuple(keys[a] for a, _ in rows), tuple(keys[b] for _, b in rows), same, fold)
+
+
+def pair_rows(pairs: Pairs, keys: Sequence[str]) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Look up the rows of P pairs among N image keys: (rows of first (P,), rows of second (P,), missing keys).
+
+    Rows are int64, -1 where the key is missing; missing keys are listed once, in the order of the pairs.
+
+    Raises:
+        DataError: a key that the pairs name stands for several rows.
+    """
+    row_of = {key: row for row, key in enumerate(keys)}
+    wanted = dict.fromkeys(key for pair in zip(pairs.first, pairs.second, strict=True) for key in pair)
+    if len(row_of) < len(keys):
+        again = next((key for row, key in enumerate(keys) if row_of[key] != row and key in wanted), None)
+        if again is not None:
+            raise DataError(f"pairs: several images have the key {again!r}; keep one file type for each image")
+    first, second = (
+        np.fromiter((row_of.get(key, -1) for key in side), np.int64, len(pairs)) for side in (pairs.first, pairs.second)
+    )
+    return first, second, [key for key in wanted if key not in row_of]
+
+
+def _text(path: Path) -> str:
+    try:
+        text = path.read_text(encoding="utf-8-sig").replace("\r\n", "\n")
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; give an LFW pairs or people file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not readable as text ({error}); give an LFW file or a CSV in UTF-8") from error
+    if not text.strip():
+        raise DataError(f"{path}: the file is empty; expected a header and lines below it")
+    return text
+
+
+def _lines(text: str) -> list[Line]:
+    rows = [line.rstrip() for line in text.rstrip().split("\n")]
+    return [(number, row.split("\t") if "\t" in row else row.split()) for number, row in enumerate(rows, 1)]
+
+
+def _broken(path: Path, number: int, expected: str, got: str) -> DataError:
+    return DataError(f"{path}, line {number}: expected {expected}, got {got!r}; mend it or take the original file")
+
+
+def _number(path: Path, number: int, cells: list[str], place: int, what: str) -> int:
+    cell = cells[place] if place < len(cells) else ""
+    if not (cell.isascii() and cell.isdigit()) or int(cell) < 1:
+        raise _broken(path, number, f"{what} (a whole number >= 1)", "<TAB>".join(cells))
+    return int(cell)
+
+
+def _parse_lfw(path: Path, text: str) -> Pairs:
+    lines = _lines(text)
+    header = lines[0][1]
+    if len(header) not in (1, 2):
+        raise _broken(path, 1, "folds<TAB>pairs, or the number of pairs, or first,second,same", "<TAB>".join(header))
+    folds = _number(path, 1, header, 0, "the number of folds") if len(header) == 2 else 1
+    half = _number(path, 1, header, len(header) - 1, "the number of same pairs")
+    if len(lines) != 1 + 2 * half * folds:
+        raise _broken(path, 1, f"{2 * half * folds} pairs below the header", f"{len(lines) - 1} lines")
+    first, second = [], []
+    for row, (number, cells) in enumerate(lines[1:]):
+        one, two = _pair_keys(path, number, cells, same=row % (2 * half) < half)
+        first.append(one)
+        second.append(two)
+    same = np.tile(np.repeat([True, False], half), folds)
+    fold = _cut(same) if len(header) == 1 else np.repeat(np.arange(folds, dtype=np.int64), 2 * half)
+    return Pairs(tuple(first), tuple(second), same, fold)
+
+
+def _pair_keys(path: Path, number: int, cells: list[str], *, same: bool) -> tuple[str, str]:
+    form = "a same pair name<TAB>n1<TAB>n2" if same else "a different pair name1<TAB>n1<TAB>name2<TAB>n2"
+    names = (cells[0], cells[0]) if same else (cells[0], cells[2] if len(cells) == 4 else cells[0])
+    if len(cells) != (3 if same else 4) or not all(names) or (not same and names[0] == names[1]):
+        raise _broken(path, number, form, "<TAB>".join(cells))
+    one, two = (_number(path, number, cells, place, f"{form}, image numbers") for place in (1, 2 if same else 3))
+    return f"{names[0]}/{names[0]}_{one:04d}", f"{names[1]}/{names[1]}_{two:04d}"
+
+
+def _cut(same: np.ndarray) -> np.ndarray:
+    """Cut pairs (P,) into ten equal parts in file order, same and different pairs apart."""
+    fold = np.zeros(len(same), np.int64)
+    for kind in (True, False):
+        rows = np.flatnonzero(same == kind)
+        fold[rows] = np.arange(len(rows)) * min(PARTS, max(1, len(rows))) // max(1, len(rows))
+    return fold
+
+
+def _parse_csv(path: Path, text: str) -> Pairs:
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    columns = [name.strip().lower() for name in reader.fieldnames or ()]
+    reader.fieldnames = columns
+    if not {"first", "second", "same"} <= set(columns) or len(set(columns)) < len(columns):
+        raise _broken(path, 1, "the header first,second,same[,fold]", ",".join(columns))
+    keys, same, fold = [], [], []
+    try:
+        for row in reader:
+            cells = {name: (row[name] or "").strip() for name in columns}
+            got = ",".join(cells.values())
+            word = cells["same"].lower()
+            if None in row or word not in WORDS or not _numbered(cells.get("fold", "0")):
+                raise _broken(path, reader.line_num, "first,second,same (1 or 0)[,fold (a whole number)]", got)
+            keys.append(tuple(_key(path, reader.line_num, cells[name]) for name in ("first", "second")))
+            same.append(WORDS[word])
+            fold.append(int(cells.get("fold", "0")))
+    except csv.Error as error:
+        raise _broken(path, reader.line_num, "a line of CSV", str(error)) from error
+    if not keys:
+        raise DataError(f"{path}: a header but no pairs; expected lines first,second,same below it")
+    label = np.asarray(same, bool)
+    folds = np.asarray(fold, np.int64) if "fold" in columns else _cut(label)
+    return Pairs(tuple(one for one, _ in keys), tuple(two for _, two in keys), label, folds)
+
+
+def _numbered(cell: str) -> bool:
+    return cell.isascii() and cell.isdigit()
+
+
+def _key(path: Path, number: int, cell: str) -> str:
+    try:
+        return image_key(cell)
+    except ValueError:
+        raise _broken(path, number, "a relative image path", cell) from None
+
+
+def _lfw_text(pairs: Pairs) -> str | None:
+    """Write View 2 text, or return None when it would not be read back as the same pairs."""
+    folds = len(np.unique(pairs.fold))
+    half = len(pairs) // (2 * folds)
+    lines = [f"{folds}\t{half}"]
+    for one, two, same in zip(pairs.first, pairs.second, pairs.same, strict=True):
+        found = [re.fullmatch(r"([^/\t\n]+)/\1_(\d{4,})", key) for key in (one, two)]
+        if found[0] is None or found[1] is None:
+            return None
+        (name, n1), (other, n2) = ((match[1], int(match[2])) for match in found if match)
+        lines.append(f"{name}\t{n1}\t{n2}" if same else f"{name}\t{n1}\t{other}\t{n2}")
+    text = "\n".join(lines) + "\n"
+    try:
+        back = _parse_lfw(Path("pairs"), text)
+    except DataError:
+        return None
+    as_they_are = back.first == tuple(pairs.first) and back.second == tuple(pairs.second)
+    return text if as_they_are and np.array_equal(back.fold, pairs.fold) else None
+
+
+def _csv_text(pairs: Pairs) -> str:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["first", "second", "same", "fold"])
+    # a key with a dot in its last part gets a file type back, since reading takes one away
+    names = [[key if image_key(key) == key else f"{key}.jpg" for key in side] for side in (pairs.first, pairs.second)]
+    writer.writerows(zip(*names, pairs.same.astype(int).tolist(), pairs.fold.tolist(), strict=True))
+    return text.getvalue()
+
+
+People = list[np.ndarray]  # the image rows of each person of a fold
+
+
+def _split(identities: Sequence[str], folds: int, rng: np.random.Generator) -> list[People]:
+    """Deal the people over the folds, those with most images first, back and forth."""
+    rows: dict[str, list[int]] = {}
+    for row, name in enumerate(identities):
+        if name:
+            rows.setdefault(name, []).append(row)
+    names = sorted(rows)
+    names = [names[i] for i in rng.permutation(len(names))]
+    names.sort(key=lambda name: -len(rows[name]))
+    several = sum(len(rows[name]) > 1 for name in names)
+    possible = min(several, len(names) // 2)
+    if possible < folds:
+        remedy = f"ask for folds={possible} or fewer" if possible else "add images"
+        raise DataError(
+            f"pairs: {folds} folds need {2 * folds} people, {folds} of them with two images; got {len(names)} people, "
+            f"{several} with two images; {remedy}"
+        )
+    order = [*range(folds), *range(folds - 1, -1, -1)]
+    dealt: list[People] = [[] for _ in range(folds)]
+    for place, name in enumerate(names):
+        dealt[order[place % (2 * folds)]].append(np.asarray(rows[name], np.int64))
+    return dealt
+
+
+def _capacity(group: People) -> tuple[int, int]:
+    """Count the same and the different pairs a fold can supply."""
+    sizes = [len(rows) for rows in group]
+    total, same = sum(sizes) * (sum(sizes) - 1) // 2, sum(n * (n - 1) // 2 for n in sizes)
+    return same, total - same
+
+
+def _same(group: People, count: int, rng: np.random.Generator) -> list[tuple[int, int]]:
+    """Draw `count` same pairs: one from each person in turn, the people in random order."""
+    people = [group[i] for i in rng.permutation(len(group)) if len(group[i]) > 1]
+    limits = np.asarray([len(rows) * (len(rows) - 1) // 2 for rows in people])
+    turns = next(turn for turn in range(1, count + 1) if np.minimum(limits, turn).sum() >= count)
+    drawn = [rng.choice(limit, size=min(limit, turns), replace=False) for limit in limits]
+    pairs = []
+    for turn in range(turns):
+        for rows, ranks in zip(people, drawn, strict=True):
+            if turn < len(ranks):
+                upper = int((1 + np.sqrt(1 + 8.0 * ranks[turn])) / 2)  # rank = upper (upper - 1) / 2 + lower
+                lower = int(ranks[turn]) - upper * (upper - 1) // 2
+                pairs.append((int(rows[lower]), int(rows[upper])))
+    return pairs[:count]
+
+
+def _different(group: People, count: int, rng: np.random.Generator) -> list[tuple[int, int]]:
+    """Draw `count` different pairs: two people at random, then an image of each."""
+    sizes = np.asarray([len(rows) for rows in group])
+    pairs: dict[tuple[int, int], None] = {}  # a set that keeps its order
+    for _ in range(64):
+        one = rng.integers(len(group), size=2 * count)
+        two = (one + rng.integers(1, len(group), size=2 * count)) % len(group)
+        images = rng.integers(sizes[one]), rng.integers(sizes[two])
+        for a, i, b, j in zip(one, images[0], two, images[1], strict=True):
+            pair = int(group[a][i]), int(group[b][j])
+            if pair[::-1] not in pairs:
+                pairs[pair] = None
+        if len(pairs) >= count:
+            return list(pairs)[:count]
+    rest = [  # nearly every pair is wanted: list those not drawn yet
+        (int(i), int(j))
+        for a, rows in enumerate(group)
+        for others in group[a + 1 :]
+        for i in rows
+        for j in others
+        if (i, j) not in pairs and (j, i) not in pairs
+    ]
+    return [*pairs, *(rest[i] for i in rng.permutation(len(rest)))][:count]

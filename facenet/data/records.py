@@ -1,0 +1,181 @@
+"""Folder, CSV or LFW tree to a table of (path, identity); what can not be read is listed, not fatal by surprise."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from facenet.errors import DataError
+from facenet.types import image_key
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"}
+
+
+class Skipped(NamedTuple):
+    """A file that is not used, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Records:
+    """N images with their identities; the pixels lie in files under `root` or in the array `images`.
+
+    An identity with one image is kept: it serves as a negative. `skipped` lists what was left out.
+    """
+
+    paths: tuple[str, ...]  # N, relative to root, POSIX
+    identities: tuple[str, ...]  # N, "" where unknown
+    root: str = ""
+    images: np.ndarray | None = None  # (N, H, W, 3) uint8
+    skipped: tuple[Skipped, ...] = field(default=())
+
+    def __len__(self) -> int:
+        """Return N."""
+        return len(self.paths)
+
+    @property
+    def keys(self) -> list[str]:
+        """Image keys, see :func:`facenet.types.image_key`."""
+        return [image_key(path) for path in self.paths]
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Identity numbers (N,) int64, in the order of the sorted names."""
+        return np.unique(np.asarray(self.identities, str), return_inverse=True)[1].astype(np.int64)
+
+    @property
+    def names(self) -> list[str]:
+        """Sorted distinct identities."""
+        return sorted(set(self.identities))
+
+    def source(self, row: int) -> Path | np.ndarray:
+        """Return the pixels (H, W, 3) of a row, or the file that holds them."""
+        return self.images[row] if self.images is not None else Path(self.root) / self.paths[row]
+
+    def subset(self, rows: Sequence[int] | np.ndarray) -> Records:
+        """Return the given rows, in that order."""
+        rows = np.asarray(rows, np.int64)
+        images = self.images[rows] if self.images is not None else None
+        paths, identities = (tuple(column[i] for i in rows) for column in (self.paths, self.identities))
+        return Records(paths, identities, self.root, images, self.skipped)
+
+    def of_people(self, people: Iterable[str]) -> Records:
+        """Return the rows of the given identities."""
+        wanted = set(people)
+        return self.subset([i for i, name in enumerate(self.identities) if name in wanted])
+
+    def without(self, bad: Sequence[tuple[int, str]]) -> Records:
+        """Return the records less the given (row, reason), which join `skipped`."""
+        reasons = dict(bad)
+        kept = self.subset([i for i in range(len(self)) if i not in reasons])
+        skipped = (*self.skipped, *(Skipped(self.paths[row], reason) for row, reason in bad))
+        return Records(kept.paths, kept.identities, kept.root, kept.images, skipped)
+
+
+def scan_folder(root: str | Path) -> Records:
+    """List ``root/<identity>/.../<image>``; images right under `root` get the identity "".
+
+    Hidden files and other file types are passed over; empty image files are listed as skipped.
+
+    Raises:
+        DataError: no such folder, or no image in it.
+    """
+    root = _folder(root)
+    found, skipped = [], []
+    for path in sorted(root.rglob("*")):
+        relative = path.relative_to(root)
+        if path.suffix.lower() not in SUFFIXES or any(part.startswith(".") for part in relative.parts):
+            continue
+        if not path.is_file():
+            continue
+        if path.stat().st_size == 0:
+            skipped.append(Skipped(relative.as_posix(), "the file is empty"))
+        else:
+            found.append((relative.as_posix(), relative.parts[0] if len(relative.parts) > 1 else ""))
+    if not found:
+        kinds = " ".join(sorted(SUFFIXES))
+        raise DataError(f"{root}: no usable image in this folder ({kinds}); expected <identity>/<image>")
+    return Records(tuple(p for p, _ in found), tuple(i for _, i in found), str(root), None, tuple(skipped))
+
+
+def scan_lfw(root: str | Path) -> Records:
+    """List an LFW tree: ``root/images/<Name>/<Name>_0001.jpg``, or the name folders right under `root`."""
+    root = _folder(root)
+    return scan_folder(root / "images" if (root / "images").is_dir() else root)
+
+
+def scan_csv(file: str | Path, root: str | Path | None = None) -> Records:
+    """Read a table with the columns ``path`` and ``identity``; paths are relative to `root` or to the table.
+
+    Raises:
+        DataError: no such table, a missing column, no usable row, or a path that leaves the root folder.
+    """
+    file = Path(file)
+    root = _folder(root if root is not None else file.parent)
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as handle:
+            reader = csv.DictReader(handle)
+            missing = {"path", "identity"} - set(reader.fieldnames or ())
+            if missing:
+                raise DataError(f"{file}: expected the columns path, identity; missing {sorted(missing)}")
+            rows = [(str(row["path"] or "").strip(), str(row["identity"] or "").strip()) for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{file}: not readable as CSV ({error})") from error
+    found, skipped = [], []
+    for path, identity in rows:
+        inside = (root / path).resolve().is_relative_to(root.resolve())
+        if not path or not inside:
+            raise DataError(f"{file}: the path {path!r} is empty or leads outside {root}; use paths below it")
+        if not (root / path).is_file():
+            skipped.append(Skipped(path, "no such file"))
+        elif (root / path).stat().st_size == 0:
+            skipped.append(Skipped(path, "the file is empty"))
+        else:
+            found.append((Path(path).as_posix(), identity))
+    if not found:
+        raise DataError(f"{file}: none of its {len(rows)} rows names a usable image under {root}")
+    return Records(tuple(p for p, _ in found), tuple(i for _, i in found), str(root), None, tuple(skipped))
+
+
+def scan(path: str | Path) -> Records:
+    """List images from a folder, a CSV table or a single image file."""
+    path = Path(path)
+    if path.suffix.lower() == ".csv":
+        return scan_csv(path)
+    if path.is_file():
+        return Records((path.name,), ("",), str(path.parent))
+    return scan_lfw(path) if (path / "images").is_dir() else scan_folder(path)
+
+
+def write_skipped(file: str | Path, skipped: Sequence[Skipped]) -> None:
+    """Write ``skipped.csv`` (path, reason)."""
+    with Path(file).open("w", newline="", encoding="utf-8") as handle:
+        writer = csv.writer(handle, lineterminator="\n")
+        writer.writerow(["path", "reason"])
+        writer.writerows(skipped)
+
+
+def write_images(records: Records, root: str | Path) -> None:
+    """Write records whose pixels are in memory as PNG files under `root`, at their own paths."""
+    if records.images is None:
+        raise DataError("write_images: these records are files already")
+    for path, image in zip(records.paths, records.images, strict=True):
+        target = (Path(root) / path).with_suffix(".png")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.ascontiguousarray(image)).save(target, compress_level=1)
+
+
+def _folder(root: str | Path) -> Path:
+    root = Path(root)
+    if not root.is_dir():
+        kind = "a file, not a folder" if root.exists() else "no such folder"
+        raise DataError(f"{root}: {kind}; give the folder that holds <identity>/<image>")
+    return root

@@ -1,0 +1,213 @@
+"""Identity-balanced mini-batches of a fixed size with random negatives.
+
+A pure function of (seed, epoch, rank, world size): a resumed or repeated run draws the same batches.
+Source: Schroff et al. 2015, section 3.2 (about 40 faces per identity, plus randomly sampled negative faces).
+Letters: B batch, K faces of an identity, N images.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator
+
+import numpy as np
+
+from facenet.errors import ConfigError, DataError
+
+
+class IdentitySampler:
+    """Row numbers of each mini-batch: groups of 2 to K faces of one identity, plus faces seen once.
+
+    An epoch offers every identity with two or more images one group of up to K of its faces, in random order; one
+    with many images offers more groups, so that `coverage` epochs show all of them. Groups are packed until the batch
+    holds ``B - negatives`` rows, and `negative_share` of the batch is filled with single faces of other identities:
+    those with one image first, then faces of identities absent from the batch. No identity has more than K rows in
+    a batch, and which of its faces an epoch shows rotates, so that over a few epochs every image is seen.
+
+    Args:
+        labels: Identity numbers (N,).
+        batch_size: B, over all ranks together.
+        faces_per_identity: K, at least 2.
+        negative_share: Share of the batch that holds identities seen once in it, in [0, 0.9].
+        coverage: Number of epochs over which a large identity shows all of its images.
+        seed: Seed of everything drawn.
+        rank: This process; it gets rows ``rank * B / world_size`` onwards of every batch.
+        world_size: Number of processes; must divide B.
+
+    Raises:
+        ConfigError: a number out of range.
+        DataError: no identity with two images, or too few images for a batch.
+    """
+
+    def __init__(
+        self,
+        labels: np.ndarray,
+        *,
+        batch_size: int,
+        faces_per_identity: int = 40,
+        negative_share: float = 0.1,
+        coverage: int = 5,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if faces_per_identity < 2:
+            raise ConfigError(f"sampler.faces_per_identity: expected at least 2, got {faces_per_identity}")
+        if not 0 <= negative_share <= 0.9:
+            raise ConfigError(f"sampler.negative_share: expected a share in [0, 0.9], got {negative_share}")
+        if batch_size < 3 or batch_size % world_size or coverage < 1:
+            raise ConfigError(
+                f"sampler: batch_size {batch_size} must be at least 3 and a multiple of the {world_size} processes,"
+                f" coverage {coverage} at least 1"
+            )
+        self.batch_size, self.faces, self.coverage = batch_size, faces_per_identity, coverage
+        self.seed, self.rank, self.world_size, self.epoch = seed, rank, world_size, 0
+        self.negatives = round(batch_size * negative_share)
+        labels = np.asarray(labels)
+        order = np.argsort(labels, kind="stable")
+        _, starts = np.unique(labels[order], return_index=True)
+        rows = np.split(order, starts[1:])
+        self._rows = [r[np.random.default_rng([seed, 1, i]).permutation(len(r))] for i, r in enumerate(rows)]
+        self._many = [i for i, r in enumerate(rows) if len(r) > 1]
+        self._single = np.array([r[0] for r in rows if len(r) == 1], np.int64)
+        self._identity = np.empty(len(labels), np.int64)  # (N,) identity number of each row
+        for i, r in enumerate(rows):
+            self._identity[r] = i
+        self._check(len(rows))
+        self._groups = [math.ceil(len(self._rows[i]) / (faces_per_identity * coverage)) for i in self._many]
+        most = max(
+            1, self._steps() // 2
+        )  # a batch takes one group of a person, and all offered should find their place
+        self._groups = [min(groups, most) for groups in self._groups]
+        self.steps = self._steps()
+
+    def _steps(self) -> int:
+        """Return how many batches hold what the groups offer."""
+        sizes = (len(self._rows[i]) for i in self._many)
+        offered = sum(min(n, self.faces * groups) for n, groups in zip(sizes, self._groups, strict=True))
+        return max(1, math.ceil(offered / (self.batch_size - self.negatives)))
+
+    def _check(self, identities: int) -> None:
+        if not self._many:
+            raise DataError(
+                f"training data: none of the {identities} identities has two images, so no anchor-positive pair"
+                " exists; give folders with several images of a person"
+            )
+        if identities < 2:
+            raise DataError("training data: only one identity, so there is no negative; give images of two or more")
+        room = sum(min(len(r), self.faces) for r in self._rows)
+        if room < self.batch_size:
+            raise DataError(
+                f"training data: {identities} identities with up to {self.faces} faces each fill {room} rows, fewer"
+                f" than sampler.batch_size={self.batch_size}; set sampler.batch_size={room // 2} or less, or raise"
+                " sampler.faces_per_identity"
+            )
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that iteration draws."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        """Return the number of batches of an epoch, the same for every epoch and rank."""
+        return self.steps
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Yield this rank's rows of every batch of the epoch."""
+        share = self.batch_size // self.world_size
+        for batch in self.plan(self.epoch):
+            yield batch[self.rank * share : (self.rank + 1) * share].tolist()
+
+    def plan(self, epoch: int) -> np.ndarray:
+        """Return the rows of all batches of an epoch, (steps, B) int64, for all ranks together."""
+        rng = np.random.default_rng([self.seed, 2, epoch])
+        groups = self._draw_groups(rng, epoch)
+        singles = self._single_stream(epoch)
+        batches = np.empty((self.steps, self.batch_size), np.int64)
+        for step in range(self.steps):
+            batches[step] = self._fill(groups, singles, rng, epoch)
+        return batches
+
+    def _draw_groups(self, rng: np.random.Generator, epoch: int) -> deque[np.ndarray]:
+        """Draw the groups an epoch offers, in random order with those of one person far from each other.
+
+        The window of each identity moves on with the epoch.
+        """
+        groups: list[np.ndarray] = []
+        places: list[float] = []
+        for i, count in zip(self._many, self._groups, strict=True):
+            rows = self._rows[i]
+            take = min(len(rows), count * self.faces)
+            parts = np.array_split(rows[(np.arange(take) + epoch * take) % len(rows)], math.ceil(take / self.faces))
+            groups += parts
+            places += ((rng.permutation(len(parts)) + rng.random()) / len(parts)).tolist()
+        return deque(groups[i] for i in np.argsort(places))
+
+    def _single_stream(self, epoch: int) -> Iterator[int]:
+        """Endless faces of identities with one image, cycled so that consecutive epochs show all of them."""
+        place = epoch * self.steps * self.negatives
+        while len(self._single):
+            cycle, offset = divmod(place, len(self._single))
+            order = np.random.default_rng([self.seed, 3, cycle]).permutation(len(self._single))
+            for i in order[offset:]:
+                yield int(self._single[i])
+            place += len(self._single) - offset
+
+    def _fill(
+        self, groups: deque[np.ndarray], singles: Iterator[int], rng: np.random.Generator, epoch: int
+    ) -> np.ndarray:
+        """Draw one batch (B,)."""
+        batch: list[int] = []
+        present: set[int] = set()
+        deferred: list[np.ndarray] = []
+        room = self.batch_size - self.negatives
+        while len(batch) <= room - 2:
+            if not groups:  # the epoch's offer is used up: top the last batch up from a fresh one
+                extra = self._draw_groups(rng, epoch + 1)
+                groups.extend(g for g in extra if int(self._identity[g[0]]) not in present)
+                if not groups:
+                    break
+            group = groups.popleft()
+            identity = int(self._identity[group[0]])
+            if identity in present:
+                deferred.append(group)
+                continue
+            present.add(identity)
+            taken, rest = group[: room - len(batch)], group[room - len(batch) :]
+            batch += taken.tolist()
+            if len(rest) > 1:
+                deferred.append(rest)
+        groups.extendleft(reversed(deferred))
+        self._add_negatives(batch, present, singles, rng)
+        return np.array(batch)
+
+    def _add_negatives(
+        self, batch: list[int], present: set[int], singles: Iterator[int], rng: np.random.Generator
+    ) -> None:
+        """Fill the batch with one face each of identities that are not in it, then, if need be, with any other face."""
+        while len(batch) < self.batch_size:
+            row = next(singles, -1)
+            if row < 0 or int(self._identity[row]) in present:
+                break  # there are none, or all of them are in the batch already
+            present.add(int(self._identity[row]))
+            batch.append(row)
+        absent = [i for i in range(len(self._rows)) if i not in present]
+        chosen = rng.permutation(len(absent))[: self.batch_size - len(batch)]
+        batch += [int(rng.choice(self._rows[absent[i]])) for i in chosen]
+        need = self.batch_size - len(batch)
+        if need:  # fewer identities than rows: the rest comes from identities that still have room
+            batch += self._any_room(batch, need, rng)
+
+    def _any_room(self, batch: list[int], need: int, rng: np.random.Generator) -> list[int]:
+        used = np.zeros(len(self._identity), bool)
+        used[batch] = True
+        held = np.bincount(self._identity[batch], minlength=len(self._rows))
+        chosen: list[int] = []
+        for row in rng.permutation(len(used)):
+            identity = self._identity[row]
+            if not used[row] and held[identity] < self.faces:
+                chosen.append(int(row))
+                held[identity] += 1
+                if len(chosen) == need:
+                    break
+        return chosen

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from facenet.data.cache import pack, packed_bytes, read_batch
+from facenet.data.records import scan_folder
+from facenet.data.transforms import Preprocess
+from facenet.errors import DataError
+from tests.conftest import write_tree
+
+PREPROCESS = Preprocess(size=(32, 32), crop=0.8)
+
+
+def test_pack_holds_what_the_preprocessing_gives(face_tree: Path) -> None:
+    records = scan_folder(face_tree)
+    calls: list[tuple[int, int]] = []
+    images, kept = pack(records, PREPROCESS, progress=lambda done, total: calls.append((done, total)))
+    assert images.shape == (120, 3, 32, 32)
+    assert images.nbytes == packed_bytes(records, PREPROCESS)
+    assert kept is not records
+    assert kept.paths == records.paths
+    assert calls[-1] == (120, 120)
+    row = PREPROCESS.normalise(torch.from_numpy(images[7:8]))
+    torch.testing.assert_close(row, PREPROCESS([face_tree / records.paths[7]]))
+
+
+def test_broken_images_are_dropped_and_listed(tmp_path: Path) -> None:
+    write_tree(tmp_path, 3, 2)
+    (tmp_path / "p001" / "p001_0001.png").write_bytes(b"not an image")
+    for folder in (None, tmp_path / "cache"):
+        for _ in range(2):  # the second run must list it again
+            records = scan_folder(tmp_path)
+            images, kept = pack(records, PREPROCESS, folder=folder)
+            assert len(images) == len(kept) == 5
+            assert kept.skipped[0].path == "p001/p001_0001.png"
+            np.testing.assert_array_equal(images[2], pack(kept, PREPROCESS)[0][2])
+    for path in tmp_path.rglob("*.png"):
+        path.write_bytes(b"x")
+    with pytest.raises(DataError, match="no image could be read"):
+        pack(scan_folder(tmp_path), PREPROCESS)
+
+
+def test_disk_cache_is_found_again_and_follows_its_sources(tmp_path: Path) -> None:
+    write_tree(tmp_path / "faces", 3, 2)
+    cache = tmp_path / "cache"
+    first, _ = pack(scan_folder(tmp_path / "faces"), PREPROCESS, folder=cache)
+    first = np.array(first)
+    (file,) = cache.glob("*.npy")
+    stamp = file.stat().st_mtime_ns
+    again, _ = pack(scan_folder(tmp_path / "faces"), PREPROCESS, folder=cache)
+    assert file.stat().st_mtime_ns == stamp
+    assert isinstance(again, np.memmap)
+    np.testing.assert_array_equal(first, again)
+    file.write_bytes(file.read_bytes()[:-50])  # damaged: decoded again
+    np.testing.assert_array_equal(pack(scan_folder(tmp_path / "faces"), PREPROCESS, folder=cache)[0], first)
+    pack(scan_folder(tmp_path / "faces"), PREPROCESS, margin=1.25, folder=cache)
+    assert len(list(cache.glob("*.npy"))) == 2, "another margin, another file"
+    write_tree(tmp_path / "faces", 3, 2, side=52)
+    pack(scan_folder(tmp_path / "faces"), PREPROCESS, folder=cache)
+    assert len(list(cache.glob("*.npy"))) == 3, "changed files, another file"
+
+
+def test_read_batch_equals_the_cache(tmp_path: Path) -> None:
+    write_tree(tmp_path, 3, 2)
+    records = scan_folder(tmp_path)
+    packed, _ = pack(records, PREPROCESS, margin=1.2)
+    images, places = read_batch(records, [4, 0], PREPROCESS, 1.2)
+    np.testing.assert_array_equal(images.numpy(), packed[[4, 0]])
+    (tmp_path / records.paths[4]).write_bytes(b"x")
+    images, places = read_batch(records, [4, 0], PREPROCESS, 1.2)
+    assert places.tolist() == [1]
+    np.testing.assert_array_equal(images.numpy(), packed[[0]])

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from facenet.data.datamodule import FaceDataModule
+from facenet.data.records import scan_folder
+from facenet.data.splits import split_faces
+from facenet.data.transforms import Augment, Preprocess
+from facenet.errors import ConfigError
+from tests.conftest import write_tree
+
+PREPROCESS = Preprocess(size=(32, 32))
+
+
+def build(root: Path, **options: object) -> FaceDataModule:
+    splits = split_faces(kind="folder", root=str(root), held_out=0.2, evaluation=0.2)
+    defaults = {
+        "augment": Augment(),
+        "sampler": {"batch_size": 24, "faces_per_identity": 4, "negative_share": 0.1, "coverage": 5},
+    }
+    return FaceDataModule(splits.train, splits.held_out, PREPROCESS, **{**defaults, **options})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("cache", ["ram", "disk", "none"])
+def test_batches_are_uint8_and_the_same_from_every_cache(face_tree: Path, tmp_path: Path, cache: str) -> None:
+    data = build(face_tree, cache=cache, cache_dir=str(tmp_path))
+    batches = list(data.train_dataloader())
+    reference = list(build(face_tree, cache="ram").train_dataloader())
+    assert len(batches) == len(data.sampler)
+    for (images, labels), (expected, expected_labels) in zip(batches, reference, strict=True):
+        assert images.dtype == torch.uint8
+        assert images.shape == (24, 3, 32, 32)
+        assert torch.equal(images, expected)
+        assert torch.equal(labels, expected_labels)
+
+
+def test_workers_give_the_same_batches(face_tree: Path) -> None:
+    with_workers = list(build(face_tree, cache="none", workers=1).train_dataloader())
+    without = list(build(face_tree, cache="ram").train_dataloader())
+    assert all(torch.equal(a[0], b[0]) for a, b in zip(with_workers, without, strict=True))
+
+
+def test_auto_chooses_by_size(face_tree: Path) -> None:
+    assert build(face_tree).cache == "ram"
+    assert build(face_tree, cache_gb=1e-6).cache == "none"
+    with pytest.raises(ConfigError, match=r"data\.cache: unknown choice 'rom'"):
+        build(face_tree, cache="rom")
+
+
+def test_validation_is_in_order_and_not_augmented(face_tree: Path) -> None:
+    data = build(face_tree)
+    images, labels = next(iter(data.val_dataloader()))
+    assert len(images) == len(data.held_out)
+    np.testing.assert_array_equal(labels.numpy(), data.held_out.labels)
+    floats, _ = data.on_after_batch_transfer((images, labels), 0)
+    torch.testing.assert_close(floats[3], PREPROCESS([face_tree / data.held_out.paths[3]])[0])
+
+
+def test_repeat_batch_repeats(face_tree: Path) -> None:
+    data = build(face_tree, repeat_batch=True)
+    (first,), (second,) = list(data.train_dataloader()), list(data.train_dataloader())
+    assert torch.equal(first[0], second[0])
+
+
+def test_broken_images_reach_the_list(tmp_path: Path) -> None:
+    write_tree(tmp_path, 30, 4)
+    for i in range(0, 30, 3):
+        (tmp_path / f"p{i:03d}" / f"p{i:03d}_0001.png").write_bytes(b"broken")
+    assert len(scan_folder(tmp_path)) == 120
+    data = build(tmp_path)
+    gone = {f"p{i:03d}" for i in range(0, 30, 3)} & {*data.train.names, *data.held_out.names}
+    assert len(data.skipped) == len(gone) > 3

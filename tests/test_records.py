@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from facenet.data.records import Records, scan, scan_csv, scan_folder, scan_lfw, write_skipped
+from facenet.errors import DataError
+
+
+def test_folder_lists_sorted_paths_and_skips_empty_files(face_tree: Path, tmp_path: Path) -> None:
+    records = scan_folder(face_tree)
+    assert len(records) == 120
+    assert records.paths[0] == "p000/p000_0001.png"
+    assert records.identities[-1] == "p029"
+    np.testing.assert_array_equal(records.labels, np.repeat(np.arange(30), 4))
+    (tmp_path / "a").mkdir()
+    for name in ("1.jpg", ".2.jpg", "note.txt"):
+        (tmp_path / "a" / name).write_bytes(b"x")
+    (tmp_path / "a" / "empty.png").write_bytes(b"")
+    found = scan_folder(tmp_path)
+    assert found.paths == ("a/1.jpg",)
+    assert found.skipped == (("a/empty.png", "the file is empty"),)
+
+
+def test_csv(face_tree: Path, tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text("path,identity,more\np000/p000_0001.png,Ada,1\nnone.png,Bob,2\n", encoding="utf-8-sig")
+    records = scan_csv(table, face_tree)
+    assert (records.paths, records.identities) == (("p000/p000_0001.png",), ("Ada",))
+    assert records.skipped[0].reason == "no such file"
+    table.write_text("file,identity\na,b\n")
+    with pytest.raises(DataError, match=r"missing \['path'\]"):
+        scan_csv(table, face_tree)
+    table.write_text("path,identity\n../../etc/passwd,b\n")
+    with pytest.raises(DataError, match="leads outside"):
+        scan_csv(table, face_tree)
+    table.write_text("path,identity\nnone.png,b\n")
+    with pytest.raises(DataError, match="none of its 1 rows"):
+        scan_csv(table, face_tree)
+
+
+def test_bad_folders(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such folder"):
+        scan_folder(tmp_path / "none")
+    with pytest.raises(DataError, match="no usable image"):
+        scan_folder(tmp_path)
+    (tmp_path / "x").write_text("")
+    with pytest.raises(DataError, match="a file, not a folder"):
+        scan_folder(tmp_path / "x")
+
+
+def test_scan_takes_what_it_is_given(face_tree: Path) -> None:
+    assert len(scan(face_tree)) == 120
+    one = scan(face_tree / "p000" / "p000_0001.png")
+    assert (one.paths, one.identities) == (("p000_0001.png",), ("",))
+
+
+def test_subset_people_without(tmp_path: Path) -> None:
+    images = np.arange(4, dtype=np.uint8).reshape(4, 1, 1, 1).repeat(3, 3)
+    records = Records(("a/1.png", "a/2.png", "b/1.png", "c/1.png"), ("a", "a", "b", "c"), "", images)
+    people = records.of_people(["c", "a"])
+    assert people.paths == ("a/1.png", "a/2.png", "c/1.png")
+    assert people.images is not None
+    assert people.images[2, 0, 0, 0] == 3
+    left = records.without([(1, "broken")])
+    assert left.paths == ("a/1.png", "b/1.png", "c/1.png")
+    assert left.skipped == (("a/2.png", "broken"),)
+    write_skipped(tmp_path / "s.csv", left.skipped)
+    assert (tmp_path / "s.csv").read_text() == "path,reason\na/2.png,broken\n"
+
+
+@pytest.mark.lfw
+def test_lfw_tree(lfw_root: Path) -> None:
+    records = scan_lfw(lfw_root)
+    assert len(records) == 13233
+    assert len(records.names) == 5749
+    assert records.paths[0] == "AJ_Cook/AJ_Cook_0001.jpg"
