@@ -1,0 +1,75 @@
+"""Layers the paper uses and torch lacks: unit-length output and L2 pooling.
+
+Source: Schroff et al. 2015, section 3 (L2 normalisation), table 2 (L2 pooling in Inception rows).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class L2Normalize(nn.Module):
+    """Scale rows to unit length: x / max(||x||_2, eps), (B, D) -> (B, D), always in float32.
+
+    `eps` bounds the gradient of a row near zero by 1/eps; torch's own default of 1e-12 lets it reach 1e12.
+    """
+
+    def __init__(self, eps: float = 1e-4) -> None:
+        super().__init__()
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return unit rows; an all-zero row stays zero."""
+        return F.normalize(x.float() if x.dtype != torch.float64 else x, dim=-1, eps=self.eps)
+
+    def extra_repr(self) -> str:
+        """Show eps."""
+        return f"eps={self.eps}"
+
+
+class L2Pool2d(nn.Module):
+    """Root of the summed squares in each window: sqrt(sum x^2 + eps), (B, C, H, W) -> (B, C, H', W').
+
+    The eps keeps the gradient finite where a window is all zero, as ReLU makes many. Summed, not averaged:
+    the usual meaning of an L2 norm over a window (table 2 of the paper does not say).
+    """
+
+    def __init__(self, kernel: int = 3, stride: int = 1, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.kernel, self.stride, self.eps = kernel, stride, eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pool with padding kernel // 2."""
+        mean = F.avg_pool2d(x * x, self.kernel, self.stride, self.kernel // 2)
+        return (mean * self.kernel**2 + self.eps).sqrt()
+
+    def extra_repr(self) -> str:
+        """Show the window."""
+        return f"kernel={self.kernel}, stride={self.stride}"
+
+
+class ConvBlock(nn.Module):
+    """Convolution, normalisation, ReLU, with padding kernel // 2.
+
+    ``norm="batch"``: convolution without bias, batch norm, ReLU. ``norm="lrn"`` (the paper's nets, which
+    normalise in layers of their own): convolution with bias, ReLU.
+    """
+
+    def __init__(self, c_in: int, c_out: int, kernel: int, stride: int = 1, *, norm: str = "batch") -> None:
+        super().__init__()
+        batch = norm == "batch"
+        self.conv = nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, bias=not batch)
+        self.norm = nn.BatchNorm2d(c_out) if batch else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, c_out, ceil(H / stride), ceil(W / stride))."""
+        return F.relu(self.norm(self.conv(x)), inplace=True)
+
+
+class LocalResponseNorm(nn.LocalResponseNorm):
+    """Local response normalisation over 5 channels with AlexNet's constants (the paper prints none)."""
+
+    def __init__(self) -> None:
+        super().__init__(size=5, alpha=1e-4, beta=0.75, k=2.0)

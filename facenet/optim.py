@@ -1,0 +1,81 @@
+"""Optimisers and learning-rate schedules by name.
+
+Source: Schroff et al. 2015, section 3.1: SGD with AdaGrad, learning rate 0.05, lowered later.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import nn
+
+from facenet.errors import ConfigError, choose
+
+
+def _adagrad(groups: list[dict], lr: float, momentum: float) -> torch.optim.Optimizer:  # type: ignore[type-arg]
+    return torch.optim.Adagrad(groups, lr=lr)
+
+
+def _sgd(groups: list[dict], lr: float, momentum: float) -> torch.optim.Optimizer:  # type: ignore[type-arg]
+    return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0)
+
+
+def _adamw(groups: list[dict], lr: float, momentum: float) -> torch.optim.Optimizer:  # type: ignore[type-arg]
+    return torch.optim.AdamW(groups, lr=lr, betas=(momentum, 0.999))
+
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adagrad": _adagrad, "sgd": _sgd, "adamw": _adamw}
+
+
+def build_optimizer(
+    modules: Sequence[nn.Module], *, name: str, lr: float, weight_decay: float = 0.0, momentum: float = 0.9
+) -> torch.optim.Optimizer:
+    """Build an optimiser over the parameters of `modules`; weight decay spares biases and norm layers.
+
+    `momentum` is SGD's (Nesterov) and AdamW's first beta; AdaGrad has none.
+
+    Raises:
+        ConfigError: an unknown name or a number out of range.
+    """
+    build = choose(OPTIMIZERS, name, "optim.name")
+    if lr <= 0 or weight_decay < 0 or not 0 <= momentum < 1:
+        raise ConfigError(
+            f"optim: expected lr > 0, weight_decay >= 0, momentum in [0, 1); got {lr}, {weight_decay}, {momentum}"
+        )
+    parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+    decayed = [p for p in parameters if p.ndim > 1]
+    spared = [p for p in parameters if p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": spared, "weight_decay": 0.0}]
+    return build([group for group in groups if group["params"]], lr, momentum)
+
+
+def _constant(done: float) -> float:
+    return 1.0
+
+
+def _cosine(done: float) -> float:
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+def _step(done: float) -> float:
+    return 0.1 ** ((done >= 0.5) + (done >= 0.8))
+
+
+SCHEDULES: dict[str, Callable[[float], float]] = {"constant": _constant, "cosine": _cosine, "step": _step}
+
+
+def lr_factor(step: int, *, schedule: str, total_steps: int, warmup_steps: int = 0) -> float:
+    """Return what the learning rate is multiplied with at `step`.
+
+    A linear warm-up over `warmup_steps`, then, over the share of the remaining steps done, "constant", "cosine"
+    (to 0) or "step" (a tenth at 50 %, a hundredth at 80 %).
+
+    >>> [round(lr_factor(s, schedule="cosine", total_steps=12, warmup_steps=2), 3) for s in (0, 1, 2, 7, 12)]
+    [0.5, 1.0, 1.0, 0.5, 0.0]
+    """
+    shape = choose(SCHEDULES, schedule, "optim.schedule")
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    return shape((step - warmup_steps) / max(1, total_steps - warmup_steps))

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from facenet.errors import ConfigError
+from facenet.optim import OPTIMIZERS, SCHEDULES, build_optimizer, lr_factor
+
+
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+def test_every_optimiser_lowers_a_loss(name: str) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 1))
+    optimizer = build_optimizer([model], name=name, lr=0.05, weight_decay=1e-4)
+    x, y = torch.randn(32, 4), torch.randn(32, 1)
+    losses = []
+    for _ in range(30):
+        optimizer.zero_grad()
+        loss = (model(x) - y).square().mean()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_decay_spares_biases_and_norms() -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8))
+    groups = build_optimizer([model], name="adamw", lr=1e-3, weight_decay=0.1).param_groups
+    assert [(g["weight_decay"], sorted(p.ndim for p in g["params"])) for g in groups] == [(0.1, [2]), (0.0, [1, 1, 1])]
+
+
+def test_schedules() -> None:
+    def factors(schedule: str) -> list[float]:
+        return [lr_factor(s, schedule=schedule, total_steps=100, warmup_steps=10) for s in range(101)]
+
+    for schedule in SCHEDULES:
+        values = factors(schedule)
+        assert values[:10] == pytest.approx([(s + 1) / 10 for s in range(10)])
+        assert values[10] == 1
+        assert all(a >= b for a, b in zip(values[10:], values[11:], strict=False))
+    assert factors("cosine")[100] == pytest.approx(0)
+    assert factors("step")[54] == 1
+    assert factors("step")[55] == pytest.approx(0.1)
+    assert factors("step")[90] == pytest.approx(0.01)
+    with pytest.raises(ConfigError, match="did you mean 'cosine'"):
+        lr_factor(0, schedule="cosin", total_steps=10)
+
+
+def test_bad_numbers() -> None:
+    for options in ({"lr": 0.0}, {"lr": 0.1, "weight_decay": -1.0}, {"lr": 0.1, "momentum": 1.0}):
+        with pytest.raises(ConfigError):
+            build_optimizer([nn.Linear(1, 1)], name="sgd", **options)
