@@ -104,3 +104,24 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(*columns, transient=True) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def verification_rows(metrics: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Turn the metrics of a verification into the rows a person reads first.
+
+    >>> verification_rows({"accuracy": 0.9, "sem": 0.01, "auc": 0.95, "eer": 0.1, "threshold": 1.1, "pairs": 10,
+    ...                    "skipped": 0, "val_at_far": {"1e-2": {"val": None}}})[0]
+    ('accuracy, mean of folds +- SEM', '0.9000 +- 0.0100')
+    """
+    rows: list[tuple[str, Any]] = [
+        ("accuracy, mean of folds +- SEM", f"{metrics['accuracy']:.4f} +- {metrics['sem']:.4f}"),
+        ("AUC", metrics["auc"]),
+        ("EER", metrics["eer"]),
+        ("threshold, mean of folds (sq_dist)", metrics["threshold"]),
+    ]
+    for far, entry in metrics["val_at_far"].items():
+        value = "not resolvable: too few different pairs"
+        if entry["val"] is not None:
+            value = f"{entry['val']:.4f} (95 % {entry['low']:.4f} to {entry['high']:.4f})"
+        rows.append((f"VAL at FAR {far}", value))
+    return [*rows, ("pairs, skipped", f"{metrics['pairs']}, {metrics['skipped']}")]

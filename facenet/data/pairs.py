@@ -82,7 +82,7 @@ def read_people(path: str | Path) -> list[list[str]]:
     people, at = [], 0
     for _ in range(folds):
         if at >= len(lines):
-            raise _broken(path, len(lines) + 1, f"{folds} lists of people", "the end of the file")
+            raise _broken(path, lines[-1][0] + 1, f"{folds} lists of people", "the end of the file")
         count = _number(path, *lines[at], 0, "the number of people")
         block = lines[at + 1 : at + 1 + count]
         if len(block) < count:
@@ -200,8 +200,10 @@ def _parse_lfw(path: Path, text: str) -> Pairs:
 
 def _pair_keys(path: Path, number: int, cells: list[str], *, same: bool) -> tuple[str, str]:
     form = "a same pair name<TAB>n1<TAB>n2" if same else "a different pair name1<TAB>n1<TAB>name2<TAB>n2"
-    names = (cells[0], cells[0]) if same else (cells[0], cells[2] if len(cells) == 4 else cells[0])
-    if len(cells) != (3 if same else 4) or not all(names) or (not same and names[0] == names[1]):
+    if len(cells) != (3 if same else 4):
+        raise _broken(path, number, form, "<TAB>".join(cells))
+    names = cells[0], cells[0 if same else 2]
+    if not all(names) or (not same and names[0] == names[1]):
         raise _broken(path, number, form, "<TAB>".join(cells))
     one, two = (_number(path, number, cells, place, f"{form}, image numbers") for place in (1, 2 if same else 3))
     return f"{names[0]}/{names[0]}_{one:04d}", f"{names[1]}/{names[1]}_{two:04d}"

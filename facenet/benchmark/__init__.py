@@ -1,0 +1,1 @@
+"""The bodies of the benchmarks, one file each; peers are imported inside."""

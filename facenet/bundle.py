@@ -1,0 +1,204 @@
+"""The encoder on disk: ``encoder.safetensors`` (weights) and ``encoder.json`` (everything else).
+
+The fingerprint is the SHA-256 over weights, model name and options, and preprocessing, and nothing else:
+calibrating thresholds or training it further on paper never changes it. It is recomputed at every load, so a file
+that was changed or damaged does not load. Nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from facenet.data.transforms import Preprocess
+from facenet.errors import DataError, FacenetError
+from facenet.files import atomic_write, read_json, write_json
+from facenet.models import build_model
+
+SCHEMA = 1
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+@dataclass
+class Encoder:
+    """A trained network with its preprocessing: images in, unit vectors (N, D) out.
+
+    Attributes:
+        model: The network, in evaluation mode.
+        name: Its key in :data:`facenet.models.MODELS`.
+        options: The options it was built with.
+        preprocess: What happens to an image before the network.
+        thresholds: Calibrated squared distances by false accept rate: {far: sq_dist}.
+        compatible_with: Fingerprints of encoders whose galleries this one may join.
+        training: Summary of the run that made it.
+    """
+
+    model: torch.nn.Module
+    name: str
+    options: dict[str, Any]
+    preprocess: Preprocess
+    thresholds: dict[float, float] = field(default_factory=dict)
+    compatible_with: list[str] = field(default_factory=list)
+    training: dict[str, Any] = field(default_factory=dict)
+    fingerprint: str = ""
+
+    def __post_init__(self) -> None:
+        """Put the network into evaluation mode and compute the fingerprint."""
+        self.model.eval()
+        self.fingerprint = fingerprint(self.model.state_dict(), self.name, self.options, self.preprocess)
+
+    @property
+    def dim(self) -> int:
+        """Embedding width D."""
+        return int(self.options["embedding_dim"])
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device
+
+    def embed(self, images: Sequence[Any] | np.ndarray | Tensor, *, batch_size: int = 256) -> np.ndarray:
+        """Embed paths, PIL images or uint8 arrays (H, W, 3): float32 unit rows (N, D), (0, D) for none.
+
+        Raises:
+            DataError: an image can not be read.
+        """
+        parts = [np.zeros((0, self.dim), np.float32)]
+        for start in range(0, len(images), batch_size):
+            parts.append(self.embed_batch(self.preprocess(images[start : start + batch_size])))  # type: ignore[arg-type]
+        return np.concatenate(parts)
+
+    def embed_batch(self, images: Tensor) -> np.ndarray:
+        """Embed normalised images (B, 3, H, W): (B, D) float32."""
+        with torch.inference_mode():
+            images = images.to(self.device, memory_format=torch.channels_last)
+            return encode(self.model, images, mirror=self.preprocess.mirror).float().cpu().numpy()
+
+    def threshold(self, far: float) -> float:
+        """Return the squared distance calibrated for a false accept rate.
+
+        Raises:
+            DataError: it was not calibrated for this rate; the message lists the rates it has.
+        """
+        for known, sq_dist in self.thresholds.items():
+            if abs(known - far) <= 1e-9 + 1e-6 * far:
+                return sq_dist
+        rates = ", ".join(f"{far:g}" for far in sorted(self.thresholds)) or "none"
+        raise DataError(
+            f"encoder {self.fingerprint[:12]}: no threshold for far={far:g} (calibrated: {rates});"
+            " run scripts/verify.py calibrate=true or choose a rate it has"
+        )
+
+
+def encode(model: torch.nn.Module, images: Tensor, *, mirror: bool) -> Tensor:
+    """Embed normalised images (B, 3, H, W): unit vectors (B, D), averaged with the mirror images' if asked."""
+    embeddings: Tensor = model(images)
+    if mirror:
+        embeddings = torch.nn.functional.normalize(embeddings + model(images.flip(-1)), dim=-1, eps=1e-4)
+    return embeddings
+
+
+def fingerprint(state: Mapping[str, Tensor], name: str, options: Mapping[str, Any], preprocess: Preprocess) -> str:
+    """Return 64 hex digits that change with any weight, the model's name or options, or the preprocessing."""
+    digest = hashlib.sha256()
+    digest.update(json.dumps([name, dict(options), preprocess.to_dict()], sort_keys=True).encode())
+    for key in sorted(state):
+        tensor = state[key].detach().cpu().contiguous()
+        digest.update(f"\n{key} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save(encoder: Encoder, folder: str | Path) -> None:
+    """Write the bundle; ``encoder.json`` comes last, each file atomically."""
+    folder = Path(folder)
+    state = {key: value.detach().cpu().contiguous() for key, value in encoder.model.state_dict().items()}
+    with atomic_write(folder / "encoder.safetensors") as file:
+        file.write(save_tensors(state))
+    save_record(encoder, folder)
+
+
+def save_record(encoder: Encoder, folder: str | Path) -> None:
+    """Write ``encoder.json`` alone (after calibration, for instance); the weights stay as they are."""
+    record = {
+        "schema": SCHEMA,
+        "model": {"name": encoder.name, "options": encoder.options},
+        "embedding_dim": encoder.dim,
+        "preprocessing": encoder.preprocess.to_dict(),
+        "fingerprint": encoder.fingerprint,
+        "thresholds": {f"{far:g}": sq_dist for far, sq_dist in sorted(encoder.thresholds.items())},
+        "compatible_with": list(encoder.compatible_with),
+        "training": encoder.training,
+    }
+    write_json(Path(folder) / "encoder.json", record)
+
+
+def load(folder: str | Path, *, device: str = "cpu") -> Encoder:
+    """Read a bundle and check it against its fingerprint.
+
+    Raises:
+        DataError: a file is missing, damaged, foreign or of another schema.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such encoder folder; scripts/train.py writes one into its run folder")
+    record = read_json(folder / "encoder.json")
+    if record.get("schema") != SCHEMA:
+        raise DataError(f"{folder}/encoder.json: schema {record.get('schema')!r}, this version reads {SCHEMA}")
+    try:
+        name, options = record["model"]["name"], dict(record["model"]["options"])
+        options["input_size"] = tuple(options["input_size"])
+        preprocess = Preprocess.from_dict(record["preprocessing"])
+        model = build_model(name, **options)
+        model.load_state_dict(load_tensors((folder / "encoder.safetensors").read_bytes()))
+        encoder = Encoder(
+            model.to(memory_format=torch.channels_last),
+            name,
+            {**options, "input_size": list(options["input_size"])},
+            preprocess,
+            {float(far): float(sq_dist) for far, sq_dist in record["thresholds"].items()},
+            [str(item) for item in record["compatible_with"]],
+            dict(record["training"]),
+        )
+    except FileNotFoundError:
+        raise DataError(f"{folder}/encoder.safetensors: no such file; the bundle is incomplete") from None
+    except DataError:
+        raise
+    except FacenetError as error:
+        raise DataError(f"{folder}: not a usable encoder ({error})") from error
+    except Exception as error:  # safetensors, torch and wrong JSON types raise many kinds
+        reason = " ".join(str(error).split())[:160]
+        raise DataError(
+            f"{folder}: damaged encoder ({type(error).__name__}: {reason}); train or copy it again"
+        ) from error
+    if encoder.fingerprint != record.get("fingerprint"):
+        raise DataError(f"{folder}: weights or settings do not match the recorded fingerprint; copy the bundle again")
+    encoder.model.to(pick_device(device))
+    return encoder
+
+
+def pick_device(device: str) -> torch.device:
+    """Turn "auto" into cuda, else mps, else cpu; any other name is taken as it is.
+
+    Raises:
+        DataError: the device is not there.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"device {device!r} can not be used here ({reason}); use auto or cpu") from error

@@ -1,0 +1,195 @@
+"""What watches a training run: verification of held-out people, collapse detection, progress, atomic checkpoints."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.plugins import CheckpointIO
+from torch import Tensor
+from tqdm import tqdm
+
+from facenet.distance import sq_dist
+from facenet.errors import DataError, FacenetError
+from facenet.files import atomic_write, sha256_file
+from facenet.types import Pairs
+from facenet.verify import verify
+
+
+class AtomicCheckpointIO(CheckpointIO):
+    """Checkpoints written to a temporary file in their own folder, synced, then moved; the SHA-256 lies beside them."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write `checkpoint`; a full disk or missing rights raise DataError and leave the old file alone."""
+        sums = Path(f"{path}.sha256")
+        known = ""
+        with contextlib.suppress(OSError):
+            known = sums.read_text().split("\n")[0]
+        with atomic_write(path) as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            digest = sha256_file(file.name)
+            with atomic_write(sums) as beside:  # both sums stand there until the move, so neither file is orphaned
+                beside.write(f"{digest}\n{known}\n".encode())
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        """Read a checkpoint after comparing its SHA-256; nothing is unpickled beyond plain data and tensors."""
+        path = Path(path)
+        try:
+            expected = Path(f"{path}.sha256").read_text().split()
+            actual = sha256_file(path)
+        except OSError as error:
+            raise DataError(f"{path}: checkpoint or its .sha256 can not be read ({error.strerror})") from error
+        if actual not in expected:
+            raise DataError(f"{path}: the checkpoint does not match its .sha256 (damaged); use an older one")
+        return torch.load(path, map_location=map_location or "cpu", weights_only=True)
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """Delete a checkpoint and its checksum."""
+        for name in (Path(path), Path(f"{path}.sha256")):
+            name.unlink(missing_ok=True)
+
+
+class HeldOutVerification(pl.Callback):
+    """Score pairs of held-out people at every validation; logs ``val_accuracy``, ``val_auc``, ``val_spread``."""
+
+    def __init__(self, pairs: Pairs, rows: tuple[np.ndarray, np.ndarray]) -> None:
+        self.pairs, self.rows = pairs, rows
+        self._parts: list[Tensor] = []
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        """Collect embeddings (B, D)."""
+        self._parts.append(outputs.float().cpu())
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Verify the pairs."""
+        vectors, self._parts = torch.cat(self._parts).numpy(), []
+        if trainer.sanity_checking:
+            return
+        distances = sq_dist(vectors[self.rows[0]], vectors[self.rows[1]])
+        result = verify(distances, self.pairs.same, self.pairs.fold)
+        spread = float(2 - 2 * (vectors.mean(0) ** 2).sum())  # mean squared distance of two random faces
+        pl_module.log("val_accuracy", result.accuracy, sync_dist=False)
+        pl_module.log_dict({"val_auc": result.auc, "val_spread": spread}, sync_dist=False)
+
+
+class TrainingCollapsed(FacenetError):
+    """All embeddings became one point."""
+
+    exit_code = 1
+
+
+class CollapseGuard(pl.Callback):
+    """Stop when the network maps every face to nearly the same point.
+
+    Collapse is f(x) = const (section 3.2 of the paper: hard negatives early in training cause it): the plain loss sits
+    at the margin and distances vanish. It is called after `patience` consecutive steps in which faces of different
+    people lie less than `floor` apart (mean squared distance), or in which the loss is not finite.
+    """
+
+    def __init__(self, patience: int = 20, floor: float = 0.01) -> None:
+        self.patience, self.floor, self._steps = patience, floor, 0
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        """Look at the statistics the step logged."""
+        metrics = trainer.callback_metrics
+        loss, spread = metrics.get("loss"), metrics.get("dist/negative")
+        if loss is not None and not torch.isfinite(loss):
+            raise TrainingCollapsed(
+                f"step {trainer.global_step}: the loss is not finite; lower optim.lr or set trainer.gradient_clip_val"
+            )
+        collapsed = spread is not None and float(spread) < self.floor
+        self._steps = self._steps + 1 if collapsed else 0
+        if self._steps >= self.patience:
+            raise TrainingCollapsed(
+                f"step {trainer.global_step}: the embedding collapsed: for {self.patience} steps faces of different"
+                f" people lay {float(spread or 0):.4f} apart on average (squared distance) and the loss cannot fall below"
+                " the margin; lower optim.lr, use mining.miner=semi_hard, or start with loss=softmax_then_triplet"
+            )
+
+
+class TrainingProgress(pl.Callback):
+    """A bar over all steps (loss, active share, faces per second, held-out accuracy); logs speed, gradient norm, rate.
+
+    Off a terminal it prints a line every tenth of the run instead.
+    """
+
+    SHOWN = {"loss": "loss", "active": "active", "faces_per_second": "faces/s", "val_accuracy": "held-out"}
+
+    def __init__(self, *, enabled: bool = True, refresh_rate: int = 10) -> None:
+        self.enabled, self.refresh_rate = enabled, refresh_rate
+        self.faces, self.seconds, self._since = 0, 0.0, 0.0
+        self.first_loss: float | None = None
+        self.last_loss: float | None = None
+        self._bar: tqdm[Any] | None = None
+
+    @property
+    def faces_per_second(self) -> float:
+        """Faces per second over all training steps so far, validation not counted."""
+        return self.faces / self.seconds if self.seconds else 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Open the bar."""
+        if self.enabled and trainer.is_global_zero and sys.stderr.isatty():
+            self._bar = tqdm(total=trainer.max_steps, initial=trainer.global_step, desc="training", dynamic_ncols=True)
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any, **kwargs: Any
+    ) -> None:
+        """Start the clock."""
+        self._since = self._since or time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count faces, log, show."""
+        now = time.perf_counter()
+        self.faces += len(batch[1]) * trainer.world_size
+        self.seconds += now - self._since
+        self._since = now
+        self.last_loss = float(outputs["loss"])
+        self.first_loss = self.last_loss if self.first_loss is None else self.first_loss
+        pl_module.log("faces_per_second", self.faces_per_second)
+        self._show(trainer)
+
+    def _show(self, trainer: pl.Trainer) -> None:
+        if not self.enabled or not trainer.is_global_zero:
+            return
+        step, total = trainer.global_step, max(1, trainer.max_steps)
+        values = {name: float(trainer.callback_metrics.get(key, float("nan"))) for key, name in self.SHOWN.items()}
+        shown = {name: f"{value:.0f}" if name == "faces/s" else f"{value:.3f}" for name, value in values.items()}
+        if self._bar is not None:
+            self._bar.update(1)
+            if step % self.refresh_rate == 0:
+                self._bar.set_postfix({k: v for k, v in shown.items() if v != "nan"}, refresh=False)
+        elif step * 10 // total > (step - 1) * 10 // total:
+            text = ", ".join(f"{name} {value}" for name, value in shown.items() if value != "nan")
+            print(f"training: step {step} of {total}: {text}", flush=True)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop the clock."""
+        self._since = 0.0
+
+    def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any) -> None:
+        """Log the gradient's norm and the learning rate."""
+        grads = [p.grad for p in pl_module.parameters() if p.grad is not None]
+        if grads:
+            norms = torch._foreach_norm(grads)
+            pl_module.log("grad_norm", torch.linalg.vector_norm(torch.stack(list(norms))))
+        pl_module.log("lr", optimizer.param_groups[0]["lr"])
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Close the bar."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None

@@ -1,0 +1,172 @@
+"""Losses: the triplet loss on (embeddings, Triplets), and classification heads on (embeddings, labels).
+
+Letters: B batch, D width, T triplets, C classes.
+Sources: triplet loss, Schroff et al. 2015, equation 3. CosFace: Wang et al., arXiv 1801.09414, equation 4.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from facenet.errors import ConfigError, choose
+from facenet.types import Triplets
+
+# From the sum over T triplets.
+REDUCTIONS: dict[str, Callable[[Tensor, int], Tensor]] = {
+    "mean": lambda total, count: total / count,
+    "sum": lambda total, count: total,
+}
+
+
+def triplet_loss(embeddings: Tensor, triplets: Triplets, *, margin: float, reduction: str = "mean") -> Tensor:
+    """Mean or sum over triplets of max(0, d(a,p) - d(a,n) + margin), d(x, y) = ||x - y||^2.
+
+    `embeddings` (B, D), `triplets` row numbers (T,) of them, `margin` in squared L2. Returns a scalar, float64 for
+    float64 embeddings and float32 otherwise; T = 0 gives 0 with a graph and a zero gradient. Where the
+    argument of max is 0 so is the gradient. The gradient is a sparse (B, B) weight matrix times the embeddings:
+    memory O(T + B D), no (T, D) gather.
+    Raises ConfigError for an unknown reduction. Source: Schroff et al. 2015, equation 3 (a sum there).
+    """
+    reduce = choose(REDUCTIONS, reduction, "reduction")
+    rows = (triplets.anchor, triplets.positive, triplets.negative)
+    with torch.autocast(embeddings.device.type, enabled=False):
+        if embeddings.dtype != torch.float64:
+            embeddings = embeddings.float()
+        if len(rows[0]) == 0:
+            return embeddings.sum() * 0.0
+        loss: Tensor = _TripletLoss.apply(embeddings, *rows, float(margin))
+    return reduce(loss, len(rows[0]))
+
+
+class _TripletLoss(torch.autograd.Function):
+    """Sum over triplets; with w = 1 where the loss is positive its gradient is 2 W E, W sparse.
+
+    d/da = 2 (n - p), d/dp = 2 (p - a), d/dn = 2 (a - n).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, vectors: Tensor, anchor: Tensor, positive: Tensor, negative: Tensor, margin: float) -> Tensor:
+        norms = vectors.square().sum(1)
+        others = torch.stack([positive, negative], 1)  # (T, 2)
+        to_positive, to_negative = (
+            _row_dots(vectors, anchor.repeat_interleave(2), others.view(-1)).view(-1, 2).unbind(1)
+        )
+        excess = norms[positive] - norms[negative] - 2 * (to_positive - to_negative) + margin
+        active = excess > 0
+        ctx.save_for_backward(vectors, anchor[active], positive[active], negative[active])
+        return excess[active].sum()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None]:
+        vectors, anchor, positive, negative = ctx.saved_tensors
+        ones = torch.ones(len(anchor), dtype=vectors.dtype, device=vectors.device)
+        rows = torch.cat([anchor, anchor, positive, negative])
+        columns = torch.cat([negative, positive, anchor, anchor])
+        order = torch.argsort(rows, stable=True)
+        values = torch.cat([ones, -ones, -ones, ones])[order]
+        grad = _sparse_times(_begin(rows, len(vectors)), columns[order], values, vectors)
+        own = torch.bincount(positive, minlength=len(vectors)) - torch.bincount(negative, minlength=len(vectors))
+        return (grad + own[:, None] * vectors) * (2 * grads[0]), None, None, None, None
+
+
+def _sparse_times(begin: Tensor, columns: Tensor, values: Tensor, vectors: Tensor) -> Tensor:
+    """A sparse matrix times `vectors`: row r has `values` at `columns`, both from begin[r] to begin[r + 1]."""
+    return F.embedding_bag(columns, vectors, begin, mode="sum", per_sample_weights=values, include_last_offset=True)
+
+
+def _begin(rows: Tensor, count: int) -> Tensor:
+    """Where each row begins among entries sorted by row, (count + 1,)."""
+    return F.pad(torch.bincount(rows, minlength=count).cumsum(0), (1, 0))
+
+
+def _row_dots(vectors: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """The dot products v[rows].v[columns] without gathering (T, D): a sparse product's gradient by its entries."""
+    order = torch.argsort(rows, stable=True)
+    dots = vectors.new_empty(len(rows))
+    with torch.enable_grad():
+        values = torch.zeros_like(dots, requires_grad=True)
+        product = _sparse_times(_begin(rows, len(vectors)), columns[order], values, vectors)
+        dots[order] = torch.autograd.grad(product, values, vectors)[0]
+    return dots
+
+
+class Softmax(nn.Module):
+    """Cross entropy of a linear layer: mean of -log softmax(W x + b)[label], x (B, D), W (C, D).
+
+    `label_smoothing` in [0, 1) spreads that share of the target evenly over all classes. Rows with label -1 are
+    ignored; when all are, the loss is 0 with a graph. Raises ConfigError for options out of range.
+    """
+
+    def __init__(self, num_classes: int, embedding_dim: int, *, label_smoothing: float = 0.0) -> None:
+        """Make the layer with torch's default initialisation and a zero bias."""
+        super().__init__()
+        _check_head(num_classes, embedding_dim, label_smoothing)
+        self.label_smoothing = label_smoothing
+        self.linear = nn.Linear(embedding_dim, num_classes)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """Return the scalar loss of `embeddings` (B, D) with class numbers `labels` (B,)."""
+        return _cross_entropy(self.linear(embeddings), labels, self.label_smoothing)
+
+
+class CosFace(nn.Module):
+    """Large margin cosine loss: cross entropy of scale * (cos(x, w_c) - margin [c = label]), x (B, D), w (C, D).
+
+    `scale` multiplies cosines into logits (the paper's 64), `margin` is in cosine (the paper's 0.35). Rows with
+    label -1 are ignored; when all are, the loss is 0 with a graph. Raises ConfigError for options out of range.
+    Source: Wang et al. 2018, equation 4.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        embedding_dim: int,
+        *,
+        scale: float = 64.0,
+        margin: float = 0.35,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        """Make the class directions, drawn evenly on the sphere."""
+        super().__init__()
+        _check_head(num_classes, embedding_dim, label_smoothing)
+        if not (scale > 0 and math.isfinite(scale) and 0 <= margin < 2):
+            raise ConfigError(f"cosface: expected scale > 0 and 0 <= margin < 2, got {scale} and {margin}")
+        self.scale, self.margin, self.label_smoothing = scale, margin, label_smoothing
+        self.weight = nn.Parameter(F.normalize(torch.randn(num_classes, embedding_dim), dim=1))
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """Return the scalar loss of `embeddings` (B, D) with class numbers `labels` (B,)."""
+        eps = 1e-6  # bounds the gradient near the zero vector
+        cosines = F.linear(F.normalize(embeddings, dim=1, eps=eps), F.normalize(self.weight, dim=1, eps=eps))
+        own = F.one_hot(labels.clamp(min=0), cosines.shape[1]).to(cosines.dtype)  # (B, C)
+        return _cross_entropy(self.scale * (cosines - self.margin * own), labels, self.label_smoothing)
+
+
+def _check_head(num_classes: int, embedding_dim: int, label_smoothing: float) -> None:
+    if num_classes < 1 or embedding_dim < 1:
+        raise ConfigError(f"head: expected sizes of at least 1, got {num_classes} and {embedding_dim}")
+    if not 0 <= label_smoothing < 1:
+        raise ConfigError(f"label_smoothing: expected 0 <= x < 1, got {label_smoothing}")
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
+    """Mean over the rows with a label other than -1; 0 with a graph when there are none."""
+    total = F.cross_entropy(
+        logits.float() if logits.dtype != torch.float64 else logits,
+        labels,
+        ignore_index=-1,
+        label_smoothing=label_smoothing,
+        reduction="sum",
+    )
+    return total / (labels != -1).sum().clamp(min=1)
+
+
+LOSSES: dict[str, Callable[..., Tensor]] = {"triplet": triplet_loss}
+HEADS: dict[str, Callable[..., nn.Module]] = {"softmax": Softmax, "cosface": CosFace}

@@ -1,0 +1,131 @@
+"""TripletModule: network, mining, loss and optimiser wired for Lightning. No arithmetic, no file access."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from facenet.bundle import encode
+from facenet.errors import ConfigError, choose
+from facenet.losses import HEADS, triplet_loss
+from facenet.mining import mine
+from facenet.models import build_model
+from facenet.optim import build_optimizer, lr_factor
+
+LOSSES = {
+    "triplet": "triplet loss on mined triplets",
+    "softmax": "the classification head alone",
+    "softmax_then_triplet": "the head for the first `head_share` of the steps, then triplets",
+}
+
+
+class TripletModule(pl.LightningModule):
+    """Train an embedding network on batches (images (B, 3, H, W), labels (B,)).
+
+    Every argument is plain data, so the checkpoint loads with ``weights_only=True``.
+
+    Args:
+        model: ``name`` and the options of :func:`facenet.models.build_model`.
+        loss: ``name`` (triplet, softmax, softmax_then_triplet), ``margin``, ``reduction``, and for the
+            classification part ``head`` (name and options), ``head_share`` (of the steps) and ``head_weight``
+            (what the head's loss still weighs beside the triplets afterwards; 0 drops it).
+        mining: Options of :func:`facenet.mining.mine`, less the margin.
+        optim: Options of :func:`facenet.optim.build_optimizer`, plus ``schedule`` and ``warmup_steps``.
+        num_classes: Training identities, for the head.
+        total_steps: Length of the learning-rate schedule.
+        mirror: Whether embeddings outside training are mirror-averaged.
+        channels_last: Memory format of the network and its inputs.
+        seed: Seed of random mining.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: dict[str, Any],
+        loss: dict[str, Any],
+        mining: dict[str, Any],
+        optim: dict[str, Any],
+        num_classes: int,
+        total_steps: int,
+        mirror: bool = True,
+        channels_last: bool = True,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        choose(LOSSES, loss["name"], "loss.name")
+        if not 0 < loss["margin"] <= 4:
+            raise ConfigError(f"loss.margin: expected a squared distance in (0, 4], got {loss['margin']}")
+        self.model = build_model(**model)
+        if channels_last:
+            self.model = self.model.to(memory_format=torch.channels_last)
+        self.head: torch.nn.Module | None = None
+        if loss["name"] != "triplet":
+            head = dict(loss["head"])
+            build = choose(HEADS, head.pop("name"), "loss.head.name")
+            self.head = build(num_classes, self.model.embedding_dim, **head)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return unit embeddings (B, D)."""
+        return encode(self.model, images, mirror=self.hparams["mirror"])
+
+    def phase(self) -> tuple[float, float]:
+        """Return the weights of the head's loss and of the triplet loss at the current step."""
+        loss = self.hparams["loss"]
+        if loss["name"] == "triplet":
+            return 0.0, 1.0
+        if loss["name"] == "softmax":
+            return 1.0, 0.0
+        started = self.global_step >= loss["head_share"] * self.hparams["total_steps"]
+        return (loss["head_weight"], 1.0) if started else (1.0, 0.0)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Embed, mine, and return the loss of one batch."""
+        images, labels = batch
+        embeddings = self.model(images)  # (B, D)
+        head_weight, triplet_weight = self.phase()
+        triplets = mine(
+            embeddings.detach(),
+            labels,
+            margin=self.hparams["loss"]["margin"],
+            seed=self.hparams["seed"] + self.global_step,
+            **self.hparams["mining"],
+        )
+        total = embeddings.new_zeros(())
+        if triplet_weight:
+            loss = triplet_loss(
+                embeddings,
+                triplets,
+                margin=self.hparams["loss"]["margin"],
+                reduction=self.hparams["loss"]["reduction"],
+            )
+            total = total + triplet_weight * loss
+        if self.head is not None and head_weight:
+            total = total + head_weight * self.head(embeddings, labels)
+        stats = triplets.stats
+        pairs = max(1, stats.pairs)
+        self.log("loss", total.detach())
+        self.log("active", stats.semi_hard_pairs / pairs)  # share of pairs with a semi-hard negative
+        self.log("hard", stats.hard_pairs / pairs)
+        self.log_dict({"dist/positive": stats.mean_positive, "dist/negative": stats.mean_negative})
+        self.log("triplets", float(stats.triplets))
+        return total
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Return embeddings (B, D) as an encoder would give them; a callback scores them."""
+        return self(batch[0])
+
+    def configure_optimizers(self) -> Any:
+        """Build optimiser and per-step schedule."""
+        options = dict(self.hparams["optim"])
+        schedule, warmup = options.pop("schedule"), options.pop("warmup_steps")
+        optimizer = build_optimizer([m for m in (self.model, self.head) if m is not None], **options)
+        total = self.hparams["total_steps"]
+        lr_factor(0, schedule=schedule, total_steps=total, warmup_steps=warmup)  # a wrong name fails now
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: lr_factor(step, schedule=schedule, total_steps=total, warmup_steps=warmup)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -1,0 +1,213 @@
+"""One training run: data in, an encoder with calibrated thresholds and a scored set of unseen people out."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+
+from facenet import bundle
+from facenet.bundle import Encoder
+from facenet.callbacks import AtomicCheckpointIO, CollapseGuard, HeldOutVerification, TrainingProgress
+from facenet.data.datamodule import FaceDataModule
+from facenet.data.pairs import pair_rows
+from facenet.data.records import write_skipped
+from facenet.data.splits import Splits, held_out_pairs, split_faces
+from facenet.data.transforms import Augment, Preprocess
+from facenet.errors import ConfigError, choose
+from facenet.evaluate import calibrate, evaluate
+from facenet.models import MODELS
+from facenet.module import TripletModule
+from facenet.types import Pairs
+
+
+def train(config: dict[str, Any], out: str | Path, say: Callable[[str], None] = print) -> dict[str, Any]:
+    """Run a training configuration (plain nested dicts, as ``conf/train.yaml`` composes them) into a folder.
+
+    Writes ``encoder/``, ``checkpoints/``, ``logs/``, ``skipped.csv``; returns what ``metrics.json`` holds. The best
+    checkpoint is chosen on held-out training people, the thresholds are calibrated on them, and the reported pairs
+    are scored once, at the end.
+
+    Raises:
+        ConfigError, DataError: options or data that can not work.
+        TrainingCollapsed: the embedding became one point.
+    """
+    out, started = Path(out), time.perf_counter()
+    out.mkdir(parents=True, exist_ok=True)
+    pl.seed_everything(config["seed"], verbose=False)
+    preprocess = _preprocess(config)
+    data = {key: value for key, value in config["data"].items() if key != "crop"}
+    splits = split_faces(**data, seed=config["seed"], progress=_printer(say, "drawing faces"))
+    module_data = _data(config, splits, preprocess, say)
+    pairs = held_out_pairs(module_data.held_out, config["seed"])
+    module = _module(config, module_data, preprocess)
+    say(_headline(module_data, splits, module))
+    trainer, progress = _trainer(config, module_data, pairs, out)
+    with _quiet():
+        trainer.fit(module, datamodule=module_data)
+    best = _best(trainer, module)
+    encoder = _encoder(config, module, preprocess, best)
+    encoder.thresholds = calibrate(encoder, module_data.held_out)
+    bundle.save(encoder, out / "encoder")
+    write_skipped(out / "skipped.csv", module_data.skipped)
+    metrics: dict[str, Any] = {
+        "train": {
+            "images": len(module_data.train),
+            "identities": len(module_data.train.names),
+            "steps": trainer.global_step,
+            "faces_seen": progress.faces,
+            "images_per_second": progress.faces_per_second,
+            "first_loss": progress.first_loss,
+            "last_loss": progress.last_loss,
+            "skipped": len(module_data.skipped),
+        },
+        "held_out": {"identities": len(module_data.held_out.names), **best},
+        "thresholds": {f"{far:g}": value for far, value in encoder.thresholds.items()},
+    }
+    if splits.pairs is not None:
+        metrics["verification"] = evaluate(encoder, splits.evaluation, splits.pairs)
+    return {**metrics, "seconds": time.perf_counter() - started}
+
+
+def _preprocess(config: dict[str, Any]) -> Preprocess:
+    size = config["model"]["input_size"] or choose(MODELS, config["model"]["name"], "model.name").input_size
+    options = {"channels": "RGB", "crop": config["data"]["crop"], **config["preprocess"]}
+    return Preprocess.from_dict({"size": [int(side) for side in size], **options})
+
+
+def _data(config: dict[str, Any], splits: Splits, preprocess: Preprocess, say: Callable[[str], None]) -> FaceDataModule:
+    options = dict(config["augment"])
+    augment = Augment(**options) if options.pop("enabled") else None
+    return FaceDataModule(
+        splits.train,
+        splits.held_out,
+        preprocess,
+        augment=augment,
+        sampler=config["sampler"],
+        seed=config["seed"],
+        progress=_printer(say, "decoding faces"),
+        **config["loader"],
+    )
+
+
+def _module(config: dict[str, Any], data: FaceDataModule, preprocess: Preprocess) -> TripletModule:
+    model = {**config["model"], "input_size": list(preprocess.size)}
+    module = TripletModule(
+        model=model,
+        loss=config["loss"],
+        mining=config["mining"],
+        optim=config["optim"],
+        num_classes=len(data.train.names),
+        total_steps=config["trainer"]["max_steps"],
+        mirror=preprocess.mirror,
+        seed=config["seed"],
+    )
+    if config["init"]:
+        start = bundle.load(config["init"])
+        ours, theirs = module.model.state_dict(), start.model.state_dict()
+        if {k: v.shape for k, v in ours.items()} != {k: v.shape for k, v in theirs.items()}:
+            raise ConfigError(
+                f"init={config['init']}: it is {start.name} {start.options}, this run builds {model};"
+                " use the same model options"
+            )
+        module.model.load_state_dict(theirs)
+    return module
+
+
+def _trainer(
+    config: dict[str, Any], data: FaceDataModule, pairs: Pairs, out: Path
+) -> tuple[pl.Trainer, TrainingProgress]:
+    options = dict(config["trainer"])
+    max_steps, every = options.pop("max_steps"), options.pop("val_check_interval")
+    steps = 1 if data.repeat_batch else len(data.sampler)
+    first, second, _ = pair_rows(pairs, data.held_out.keys)
+    progress = TrainingProgress(enabled=options.pop("progress"), refresh_rate=options.pop("refresh_rate"))
+    checkpoint = ModelCheckpoint(
+        out / "checkpoints", "best", monitor="val_accuracy", mode="max", save_last=True, enable_version_counter=False
+    )
+    loggers = [CSVLogger(out, "logs", ""), TensorBoardLogger(out, "logs", "")]
+    with _quiet():
+        trainer = pl.Trainer(
+            max_steps=max_steps,
+            max_epochs=math.ceil(max_steps / steps),
+            val_check_interval=min(every, max_steps),
+            check_val_every_n_epoch=None,
+            callbacks=[HeldOutVerification(pairs, (first, second)), CollapseGuard(), progress, checkpoint],
+            plugins=[AtomicCheckpointIO()],
+            logger=loggers,
+            use_distributed_sampler=False,
+            num_sanity_val_steps=0,
+            enable_model_summary=False,
+            enable_progress_bar=False,
+            **options,
+        )
+    return trainer, progress
+
+
+def _best(trainer: pl.Trainer, module: TripletModule) -> dict[str, Any]:
+    """Load the best checkpoint's weights into the module and say when and how good it was."""
+    checkpoint = trainer.checkpoint_callback
+    assert isinstance(checkpoint, ModelCheckpoint)
+    path = checkpoint.best_model_path
+    if not path:
+        raise ConfigError("trainer: no validation ran, so no checkpoint was chosen; lower trainer.val_check_interval")
+    content = AtomicCheckpointIO().load_checkpoint(path)
+    module.load_state_dict(content["state_dict"])
+    score = checkpoint.best_model_score
+    return {"accuracy": float(score) if score is not None else None, "step": int(content["global_step"])}
+
+
+def _encoder(config: dict[str, Any], module: TripletModule, preprocess: Preprocess, best: dict[str, Any]) -> Encoder:
+    options = {**config["model"], "input_size": list(preprocess.size)}
+    name = options.pop("name")
+    summary = {"data": config["data"]["kind"], "loss": config["loss"], "seed": config["seed"], "best": best}
+    return Encoder(module.model.cpu(), name, options, preprocess, training=summary)
+
+
+def _headline(data: FaceDataModule, splits: Splits, module: TripletModule) -> str:
+    weights = sum(p.numel() for p in module.model.parameters())
+    lines = [
+        f"training on {len(data.train)} faces of {len(data.train.names)} people ({data.cache} cache),"
+        f" held out {len(data.held_out)} of {len(data.held_out.names)}, reported {len(splits.evaluation)}"
+        f" of {len(splits.evaluation.names)}; {len(data.skipped)} files skipped",
+        f"{module.hparams['model']['name']}: {weights:,} weights; {len(data.sampler)} batches of"
+        f" {data.sampler.batch_size} an epoch",
+    ]
+    return "\n".join(lines)
+
+
+def _printer(say: Callable[[str], None], what: str) -> Callable[[int, int], None]:
+    """Report progress about every tenth."""
+    last = -1
+
+    def progress(done: int, total: int) -> None:
+        nonlocal last
+        tenth = 10 * done // max(1, total)
+        if tenth != last and total > 1000:
+            last = tenth
+            say(f"{what}: {done} of {total}")
+
+    return progress
+
+
+class _quiet(warnings.catch_warnings):  # noqa: N801 - used like a function
+    """Silence Lightning's adverts and the warnings that do not apply here, each by name."""
+
+    def __enter__(self) -> Any:
+        entered = super().__enter__()
+        for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch", "lightning.fabric"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        warnings.filterwarnings("ignore", ".*LeafSpec.*")  # torch deprecates what Lightning calls
+        warnings.filterwarnings("ignore", ".*does not have many workers.*")  # faces come from RAM
+        warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
+        warnings.filterwarnings("ignore", ".*exists and is not empty.*")
+        warnings.filterwarnings("ignore", ".*number of training batches.*log_every_n_steps.*")
+        return entered

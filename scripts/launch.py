@@ -1,0 +1,86 @@
+"""From the command line to a library call: Hydra and OmegaConf stop here."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from schema import register
+
+from facenet.console import one_line_errors, write_metrics
+from facenet.errors import ConfigError, nearest
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+Run = Callable[[dict[str, Any], Path], dict[str, Any]]
+
+
+def launch(name: str, run: Run) -> None:
+    """Compose ``conf/<name>.yaml`` with the command line and call ``run(config, run_folder)``.
+
+    `config` is a plain dict; what `run` returns becomes ``metrics.json`` in the run folder. Errors a user can mend
+    are one line on standard error: exit 2 for the configuration, 3 for data.
+    """
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # composition errors reach us instead of being printed
+    register()
+
+    @hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)
+    def main(cfg: Any) -> None:
+        out = Path(HydraConfig.get().runtime.output_dir)
+        with one_line_errors():
+            missing = sorted(OmegaConf.missing_keys(cfg))
+            if missing:
+                needed = " ".join(f"{key}=..." for key in missing)
+                raise ConfigError(f"scripts/{name}.py: not given: {needed} (see the README for an example)")
+            config = OmegaConf.to_container(cfg, resolve=True)
+            metrics = run(config, out)  # type: ignore[arg-type]
+            path = write_metrics(out, metrics)
+        print(f"metrics: {path}")
+
+    try:
+        with one_line_errors():
+            try:
+                main()
+            except (HydraException, OmegaConfBaseException) as error:
+                raise ConfigError(explain(error)) from error
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def explain(error: Exception) -> str:
+    """Put a composition error into one line that names the key or choice and the nearest known one."""
+    chain = [error]
+    while chain[-1].__cause__ is not None:
+        chain.append(chain[-1].__cause__)  # type: ignore[arg-type]
+    text = " ".join(" ".join(str(item) for item in chain).split())
+    choice = re.search(
+        r"Could not find '([^']+)/([^']+)' Available options in '[^']+': (.*?)(?: Config search|$)", text
+    )
+    if choice:
+        group, name, known = choice.group(1), choice.group(2), choice.group(3).split()
+        return f"{group}: unknown choice {name!r}{nearest(name, known)}; known: {', '.join(known)}"
+    key = re.search(r"Key '([^']+)' (?:is )?not in (?:'([^']+)'|struct).*?full_key: (\S+)", text)
+    if key:
+        known = _known_keys(key.group(2) or "")
+        hint = nearest(key.group(1), known)
+        listed = f"; known: {', '.join(known)}" if known else ""
+        return f"unknown option {key.group(3)!r}{hint}{listed}"
+    return re.sub(r"\s*(reference_type|object_type|Set the environment variable).*", "", text)
+
+
+def _known_keys(schema: str) -> list[str]:
+    import dataclasses
+
+    import schema as schemas
+
+    found = getattr(schemas, schema, None)
+    return [item.name for item in dataclasses.fields(found)] if found else []

@@ -1,0 +1,255 @@
+"""The shape of every configuration, as dataclasses: a wrong key or type fails at composition, with its full name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+
+@dataclass
+class Synthetic:
+    train_identities: int = MISSING
+    held_out_identities: int = MISSING
+    evaluation_identities: int = MISSING
+    train_images: list[int] = MISSING
+    held_out_images: list[int] = MISSING
+    evaluation_images: list[int] = MISSING
+    size: int = MISSING
+    difficulty: float = MISSING
+
+
+@dataclass
+class Data:
+    kind: str = MISSING
+    root: str | None = None
+    people: str | None = None
+    pairs: str | None = None
+    held_out: float = 0.1
+    evaluation: float = 0.1
+    crop: float = 1.0
+    synthetic: Synthetic | None = None
+    cache_dir: str | None = None
+
+
+@dataclass
+class Preprocess:
+    mean: list[float] = field(default_factory=lambda: [0.5, 0.5, 0.5])
+    std: list[float] = field(default_factory=lambda: [0.5, 0.5, 0.5])
+    mirror: bool = True
+
+
+@dataclass
+class Augment:
+    enabled: bool = True
+    rotate: float = MISSING
+    scale: float = MISSING
+    stretch: float = MISSING
+    shift: float = MISSING
+    mirror: float = MISSING
+    gain: float = MISSING
+    offset: float = MISSING
+    colour: float = MISSING
+    grey: float = MISSING
+    blur: float = MISSING
+    cutout: float = MISSING
+    cutout_chance: float = MISSING
+
+
+@dataclass
+class Sampler:
+    batch_size: int = MISSING
+    faces_per_identity: int = MISSING
+    negative_share: float = MISSING
+    coverage: int = MISSING
+
+
+@dataclass
+class Loader:
+    cache: str = "auto"
+    cache_gb: float = 4.0
+    cache_dir: str | None = None
+    workers: int = 0
+    repeat_batch: bool = False
+
+
+@dataclass
+class Model:
+    name: str = MISSING
+    embedding_dim: int = 128
+    norm: str = "batch"
+    input_size: list[int] | None = None
+    dropout: float = 0.0
+
+
+@dataclass
+class Mining:
+    miner: str = MISSING
+    select: str = "nearest"
+    fallback: str = "none"
+    max_triplets: int = 2_000_000
+
+
+@dataclass
+class Head:
+    name: str = MISSING
+    scale: float | None = None
+    margin: float | None = None
+    label_smoothing: float = 0.0
+
+
+@dataclass
+class Loss:
+    name: str = MISSING
+    margin: float = 0.2
+    reduction: str = "mean"
+    head: Head | None = None
+    head_share: float = 0.5
+    head_weight: float = 0.0
+
+
+@dataclass
+class Optim:
+    name: str = MISSING
+    lr: float = MISSING
+    weight_decay: float = 0.0
+    momentum: float = 0.9
+    schedule: str = "cosine"
+    warmup_steps: int = 0
+
+
+@dataclass
+class Trainer:
+    max_steps: int = MISSING
+    val_check_interval: int = MISSING
+    accelerator: str = "auto"
+    devices: Any = 1
+    strategy: str = "auto"
+    precision: str = "32-true"
+    gradient_clip_val: float | None = None
+    log_every_n_steps: int = 10
+    refresh_rate: int = 10
+    progress: bool = True
+
+
+@dataclass
+class Train:
+    seed: int = 0
+    init: str | None = None
+    data: Data = field(default_factory=Data)
+    preprocess: Preprocess = field(default_factory=Preprocess)
+    augment: Augment = field(default_factory=Augment)
+    sampler: Sampler = field(default_factory=Sampler)
+    loader: Loader = field(default_factory=Loader)
+    model: Model = field(default_factory=Model)
+    mining: Mining = field(default_factory=Mining)
+    loss: Loss = field(default_factory=Loss)
+    optim: Optim = field(default_factory=Optim)
+    trainer: Trainer = field(default_factory=Trainer)
+
+
+@dataclass
+class Verify:
+    encoder: str = MISSING
+    pairs: str | None = None
+    allow_missing: bool = False
+    calibrate: bool = False
+    baselines: bool = False
+    device: str = "auto"
+    seed: int = 0
+    data: Data = field(default_factory=Data)
+
+
+@dataclass
+class Embed:
+    encoder: str = MISSING
+    images: str = MISSING
+    out: str = MISSING
+    batch_size: int = 256
+    device: str = "auto"
+
+
+@dataclass
+class Index:
+    gallery: str = MISSING
+    add: str | None = None
+    encoder: str | None = None
+    remove: str | None = None
+    on_duplicate: str = "error"
+    info: bool = False
+    check: bool = False
+
+
+@dataclass
+class Search:
+    gallery: str = MISSING
+    encoder: str = MISSING
+    query: str = MISSING
+    k: int = 5
+    far: float = 0.001
+    device: str = "auto"
+
+
+@dataclass
+class Compare:
+    encoder: str = MISSING
+    a: str = MISSING
+    b: str = MISSING
+    far: float = 0.001
+    device: str = "auto"
+
+
+@dataclass
+class Cluster:
+    embeddings: str = MISSING
+    encoder: str | None = None
+    far: float = 0.001
+    threshold: float | None = None
+    method: str = "auto"
+    seed: int = 0
+
+
+@dataclass
+class MiningBenchmark:
+    name: str = MISSING
+    sizes: list[int] = MISSING
+    repeats: int = 5
+    threads: int = 1
+    peers: bool = True
+
+
+@dataclass
+class Benchmark:
+    benchmark: MiningBenchmark = field(default_factory=MiningBenchmark)
+
+
+@dataclass
+class Quickstart:
+    train: list[str] = field(default_factory=list)
+    gallery_people: int = MISSING
+    gallery_faces: int = MISSING
+    far: float = 0.001
+    seed: int = 0
+    data: Data = field(default_factory=Data)
+
+
+SCHEMAS = {
+    "benchmark": Benchmark,
+    "quickstart": Quickstart,
+    "train": Train,
+    "verify": Verify,
+    "embed": Embed,
+    "index": Index,
+    "search": Search,
+    "compare": Compare,
+    "cluster": Cluster,
+}
+
+
+def register() -> None:
+    """Make every schema known to Hydra as ``schema/<command>``."""
+    store = ConfigStore.instance()
+    for name, schema in SCHEMAS.items():
+        store.store(group="schema", name=name, node=schema, package="_global_")

@@ -1,0 +1,31 @@
+"""Train an embedding network: data in; encoder/, checkpoints/, logs/ and metrics.json out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from facenet.console import table, verification_rows
+from launch import launch
+
+
+def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
+    from facenet.training import train
+
+    metrics = train(config, out)
+    trained, best = metrics["train"], metrics["held_out"]
+    rows: list[tuple[str, Any]] = [
+        ("training faces, people", f"{trained['images']}, {trained['identities']}"),
+        ("faces seen, per second", f"{trained['faces_seen']}, {trained['images_per_second']:.0f}"),
+        ("loss, first and last batch", f"{trained['first_loss']:.4f}, {trained['last_loss']:.4f}"),
+        ("held-out accuracy, at step", f"{best['accuracy']:.4f}, {best['step']}"),
+    ]
+    if "verification" in metrics:
+        rows += [(f"reported: {name}", value) for name, value in verification_rows(metrics["verification"])]
+    rows += [("seconds", round(metrics["seconds"])), ("encoder", str(out / "encoder"))]
+    table(rows, title="train")
+    return metrics
+
+
+if __name__ == "__main__":
+    launch("train", run)

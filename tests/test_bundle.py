@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from facenet import bundle
+from facenet.bundle import Encoder
+from facenet.data.transforms import Preprocess
+from facenet.errors import DataError
+from facenet.models import build_model
+from tests.conftest import blob
+
+OPTIONS = {"embedding_dim": 16, "norm": "batch", "input_size": [32, 32], "dropout": 0.1}
+
+
+def make(seed: int = 0, **preprocess: object) -> Encoder:
+    torch.manual_seed(seed)
+    model = build_model("small", **{**OPTIONS, "input_size": (32, 32)})  # type: ignore[arg-type]
+    return Encoder(model, "small", OPTIONS, Preprocess(size=(32, 32), **preprocess))  # type: ignore[arg-type]
+
+
+def test_round_trip_is_exact(tmp_path: Path) -> None:
+    encoder = make()
+    encoder.thresholds, encoder.compatible_with, encoder.training = {0.001: 1.1, 0.01: 1.3}, ["a" * 64], {"seed": 1}
+    bundle.save(encoder, tmp_path / "e")
+    loaded = bundle.load(tmp_path / "e")
+    images = np.stack([blob(i, 0) for i in range(3)])
+    np.testing.assert_array_equal(loaded.embed(images), encoder.embed(images))
+    assert loaded.fingerprint == encoder.fingerprint
+    assert (loaded.thresholds, loaded.compatible_with, loaded.training) == (
+        {0.001: 1.1, 0.01: 1.3},
+        ["a" * 64],
+        {"seed": 1},
+    )
+    assert loaded.preprocess == encoder.preprocess
+    assert loaded.dim == 16
+
+
+def test_embeddings_are_unit_and_ignore_batch_mates() -> None:
+    encoder = make()
+    images = np.stack([blob(i, 0) for i in range(5)])
+    together = encoder.embed(images)
+    np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-5)
+    alone = np.concatenate([encoder.embed(images[i : i + 1]) for i in range(5)])
+    np.testing.assert_allclose(alone, together, atol=1e-5)
+    np.testing.assert_allclose(encoder.embed(images, batch_size=2), together, atol=1e-5)
+    assert encoder.embed([]).shape == (0, 16)
+    np.testing.assert_allclose(encoder.embed(images[:, :, ::-1]), together, atol=1e-5, err_msg="mirror-averaged")
+    plain = make(mirror=False)
+    assert np.abs(plain.embed(images[:, :, ::-1]) - plain.embed(images)).max() > 1e-3
+
+
+def test_fingerprint_covers_weights_options_preprocessing_and_nothing_else() -> None:
+    base = make()
+    assert make().fingerprint == base.fingerprint
+    assert make(seed=1).fingerprint != base.fingerprint
+    assert make(crop=0.9).fingerprint != base.fingerprint
+    assert Encoder(base.model, "small", {**OPTIONS, "dropout": 0.2}, base.preprocess).fingerprint != base.fingerprint
+    calibrated = Encoder(base.model, "small", OPTIONS, base.preprocess, {0.1: 1.0}, ["x"], {"y": 1})
+    assert calibrated.fingerprint == base.fingerprint
+
+
+def test_damage_is_noticed(tmp_path: Path) -> None:
+    bundle.save(make(), tmp_path)
+    good = (tmp_path / "encoder.safetensors").read_bytes()
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        data = bytearray(good)
+        data[rng.integers(len(data))] ^= 1 << rng.integers(8)
+        (tmp_path / "encoder.safetensors").write_bytes(bytes(data))
+        with pytest.raises(DataError):
+            bundle.load(tmp_path)
+    (tmp_path / "encoder.safetensors").write_bytes(good[:1000])
+    with pytest.raises(DataError, match="damaged"):
+        bundle.load(tmp_path)
+    (tmp_path / "encoder.safetensors").unlink()
+    with pytest.raises(DataError, match="no such file"):
+        bundle.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"schema": 99},
+        {"model": {"name": "nope", "options": {}}},
+        {"preprocessing": {}},
+        {"thresholds": 3},
+        {"fingerprint": "0"},
+    ],
+)
+def test_a_foreign_record_is_one_clear_error(tmp_path: Path, change: dict[str, object]) -> None:
+    bundle.save(make(), tmp_path)
+    record = json.loads((tmp_path / "encoder.json").read_text())
+    (tmp_path / "encoder.json").write_text(json.dumps({**record, **change}))
+    with pytest.raises(DataError, match=str(tmp_path)):
+        bundle.load(tmp_path)
+
+
+def test_missing_folder_device_and_threshold(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such encoder folder"):
+        bundle.load(tmp_path / "none")
+    with pytest.raises(DataError, match="can not be used here"):
+        bundle.pick_device("gpu7")
+    encoder = make()
+    encoder.thresholds = {0.01: 1.2}
+    assert encoder.threshold(0.01) == 1.2
+    with pytest.raises(DataError, match=r"far=0\.001 \(calibrated: 0\.01\)"):
+        encoder.threshold(0.001)
+
+
+def test_saving_a_record_leaves_the_weights_alone(tmp_path: Path) -> None:
+    encoder = make()
+    bundle.save(encoder, tmp_path)
+    stamp = (tmp_path / "encoder.safetensors").stat().st_mtime_ns
+    encoder.thresholds = {0.1: 0.9}
+    bundle.save_record(encoder, tmp_path)
+    assert (tmp_path / "encoder.safetensors").stat().st_mtime_ns == stamp
+    assert bundle.load(tmp_path).thresholds == {0.1: 0.9}

@@ -1,0 +1,128 @@
+"""Who may import whom, who owns which package, and that each room has its test."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+ROOMS = sorted(p for p in (ROOT / "facenet").rglob("*.py") if p.name != "__init__.py")
+NAMES = {".".join(p.relative_to(ROOT).with_suffix("").parts) for p in ROOMS}
+
+# room -> what it may import from facenet; errors and files are free to all
+MAY = {
+    "errors": [],
+    "files": [],
+    "types": [],
+    "distance": [],
+    "console": [],
+    "data.records": ["types"],
+    "data.transforms": [],
+    "data.cache": ["data"],
+    "data.sampler": [],
+    "data.pairs": ["types"],
+    "data.synthetic": ["data.synthetic_face", "data.synthetic_masks", "data.synthetic_render"],
+    "data.synthetic_face": ["data.synthetic_masks", "data.synthetic_render"],
+    "data.synthetic_masks": [],
+    "data.synthetic_render": ["data.synthetic_face", "data.synthetic_masks"],
+    "data.splits": ["types", "data"],
+    "data.datamodule": ["data"],
+    "models.layers": [],
+    "models.inception": ["models"],
+    "mining": ["types", "distance"],
+    "losses": ["types", "distance"],
+    "optim": [],
+    "bundle": ["models", "data.transforms"],
+    "embed": ["bundle", "data", "types"],
+    "verify": ["types", "distance"],
+    "baselines": ["types", "distance"],
+    "index": ["types", "index_cache"],
+    "index_cache": ["types", "index"],
+    "cluster": ["types", "index"],
+    "evaluate": ["baselines", "bundle", "data", "embed", "models", "types", "verify"],
+    "module": ["bundle", "losses", "mining", "models", "optim", "types"],
+    "callbacks": ["types", "distance", "verify"],
+    "training": ["bundle", "callbacks", "data", "evaluate", "models", "module", "types"],
+    "benchmark.mining": ["mining", "losses", "types", "distance"],
+}
+OWNERS = {
+    "torchvision": {"data.transforms"},
+    "pytorch_lightning": {"data.datamodule", "module", "callbacks", "training"},
+    "safetensors": {"bundle"},
+    "sklearn": {"verify", "cluster", "baselines"},
+    "faiss": {"index", "index_cache"},
+    "sqlite3": {"index"},
+    "rich": {"console"},
+    "hydra": set(),
+    "omegaconf": set(),
+}
+
+
+def imports(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            found.update(
+                f"{node.module}.{alias.name}" if f"{node.module}.{alias.name}" in NAMES else node.module
+                for alias in node.names
+            )
+    return found
+
+
+def room(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT / "facenet").with_suffix("").parts)
+
+
+@pytest.mark.parametrize("path", ROOMS, ids=room)
+def test_a_room_imports_only_what_the_table_allows(path: Path) -> None:
+    name = room(path)
+    assert name in MAY, f"{name}: a new room; give it a line in the table"
+    allowed = {"errors", "files", *MAY[name]}
+    ours = {module.removeprefix("facenet.") for module in imports(path) if module.startswith("facenet.")}
+    wrong = {m for m in ours if m not in allowed and not any(m.startswith(f"{a}.") for a in allowed)}
+    assert not wrong, f"{name} imports {sorted(wrong)}"
+
+
+@pytest.mark.parametrize("path", ROOMS, ids=room)
+def test_a_package_is_imported_by_its_owner_alone(path: Path) -> None:
+    packages = {module.split(".")[0] for module in imports(path)}
+    foreign = {p for p in packages if p in OWNERS and room(path) not in OWNERS[p]}
+    assert not foreign or room(path).startswith("benchmark."), f"{room(path)} imports {sorted(foreign)}"
+
+
+@pytest.mark.parametrize("path", ROOMS, ids=room)
+def test_a_room_has_a_test_file(path: Path) -> None:
+    name = path.stem
+    if room(path).startswith("benchmark."):
+        name = f"benchmark_{name}"
+    stems = {name, name.rsplit("_", 1)[0]} if name.startswith(("synthetic_", "index_")) else {name}
+    assert any((ROOT / "tests" / f"test_{stem}.py").is_file() for stem in stems), f"no tests/test_{name}.py"
+
+
+@pytest.mark.parametrize("module", ["facenet", "facenet.index", "facenet.types", "facenet.data.synthetic"])
+def test_light_rooms_need_no_torch(module: str) -> None:
+    code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_scripts_are_short_and_documented() -> None:
+    readme = (ROOT / "README.md").read_text()
+    for path in (ROOT / "scripts").glob("*.py"):
+        if path.stem in ("launch", "schema"):
+            continue
+        assert len(path.read_text().splitlines()) <= 90, f"{path.name} does more than parse, call and print"
+        assert re.search(rf"\b{path.stem}\b", readme), f"README does not mention scripts/{path.name}"
+
+
+def test_the_readme_maps_every_room() -> None:
+    readme = (ROOT / "README.md").read_text()
+    missing = [p.relative_to(ROOT).as_posix() for p in ROOMS if f"`{p.relative_to(ROOT).as_posix()}`" not in readme]
+    missing = [m for m in missing if not re.search(r"synthetic_\w+|index_cache", m)]
+    assert not missing, f"README's file map lacks {missing}"

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+
+from facenet.errors import ConfigError
+from facenet.module import TripletModule
+
+CONFIG: dict[str, Any] = {
+    "model": {"name": "small", "embedding_dim": 16, "norm": "batch", "input_size": [32, 32], "dropout": 0.0},
+    "loss": {
+        "name": "triplet",
+        "margin": 0.2,
+        "reduction": "mean",
+        "head": {"name": "cosface", "scale": 16.0, "margin": 0.1, "label_smoothing": 0.0},
+        "head_share": 0.5,
+        "head_weight": 0.25,
+    },
+    "mining": {"miner": "semi_hard", "select": "nearest", "fallback": "none", "max_triplets": 1000},
+    "optim": {
+        "name": "adamw",
+        "lr": 1e-3,
+        "weight_decay": 0.0,
+        "momentum": 0.9,
+        "schedule": "cosine",
+        "warmup_steps": 2,
+    },
+    "num_classes": 5,
+    "total_steps": 10,
+}
+
+
+def build(**loss: object) -> TripletModule:
+    config = copy.deepcopy(CONFIG)
+    config["loss"] |= loss
+    torch.manual_seed(0)
+    module = TripletModule(**config)
+    module.log = module.log_dict = lambda *args, **kwargs: None  # type: ignore[assignment]
+    return module
+
+
+def batch() -> tuple[torch.Tensor, torch.Tensor]:
+    torch.manual_seed(1)
+    return torch.randn(15, 3, 32, 32), torch.arange(5).repeat_interleave(3)
+
+
+def step(module: TripletModule, at: int) -> float:
+    type(module).global_step = property(lambda self: at)  # type: ignore[assignment, method-assign]
+    try:
+        return module.training_step(batch(), 0).item()
+    finally:
+        del type(module).global_step
+
+
+def test_schedule_softmax_then_triplet() -> None:
+    softmax, triplet, both = build(name="softmax"), build(), build(name="softmax_then_triplet")
+    assert both.head is not None
+    both.head.load_state_dict(softmax.head.state_dict())  # type: ignore[union-attr]
+    head_loss, triplet_loss = step(softmax, 0), step(triplet, 0)
+    assert head_loss > 1 > triplet_loss > 0
+    assert step(both, 0) == pytest.approx(head_loss, rel=1e-5)
+    assert step(both, 4) == pytest.approx(head_loss, rel=1e-5)
+    assert step(both, 5) == pytest.approx(triplet_loss + 0.25 * head_loss, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["triplet", "softmax", "softmax_then_triplet"])
+def test_every_loss_reaches_every_weight(name: str) -> None:
+    module = build(name=name)
+    loss = module.training_step(batch(), 0)
+    loss.backward()
+    for key, parameter in module.model.named_parameters():
+        assert parameter.grad is not None, key
+        assert torch.isfinite(parameter.grad).all(), key
+
+
+def test_hyper_parameters_are_plain_and_rebuild_the_module(tmp_path: Any) -> None:
+    module = build()
+    path = tmp_path / "x.ckpt"
+    torch.save({"hyper_parameters": dict(module.hparams), "state_dict": module.state_dict()}, path)
+    content = torch.load(path, weights_only=True)
+    again = TripletModule(**content["hyper_parameters"])
+    again.load_state_dict(content["state_dict"])
+    images = batch()[0]
+    module.eval(), again.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(again(images), module(images))
+        torch.testing.assert_close(module(images.flip(-1)), module(images), atol=1e-5, rtol=1e-4)
+
+
+def test_bad_options() -> None:
+    with pytest.raises(ConfigError, match=r"loss\.name: unknown name 'tripel' \(did you mean 'triplet'"):
+        build(name="tripel")
+    with pytest.raises(ConfigError, match=r"loss\.margin"):
+        build(margin=0.0)
+    with pytest.raises(ConfigError, match=r"loss\.head\.name"):
+        build(name="softmax", head={"name": "arc"})

@@ -1,0 +1,179 @@
+"""The commands as a user types them: the pipeline on image files, and one clear line for each mistake."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from facenet import bundle
+from facenet.data.records import scan_folder
+from facenet.evaluate import calibrate
+from tests.conftest import ROOT, write_tree
+from tests.test_bundle import make
+
+
+def command(name: str, *arguments: object, out: Path) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, str(ROOT / "scripts" / f"{name}.py"), *map(str, arguments), f"hydra.run.dir={out}"]
+    return subprocess.run(line, capture_output=True, text=True, check=False, cwd=out.parent)
+
+
+def succeed(name: str, *arguments: object, out: Path) -> dict[str, Any]:
+    done = command(name, *arguments, out=out)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "", "no warning is printed"
+    assert "metrics.json" in done.stdout
+    return json.loads((out / "metrics.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """12 people, 6 images each, told apart by colours that even an untrained net sees."""
+    return write_tree(tmp_path_factory.mktemp("cli") / "faces", 12, 6)
+
+
+@pytest.fixture(scope="module")
+def encoder(faces: Path) -> Path:
+    made = make()
+    made.thresholds = calibrate(made, scan_folder(faces), (0.1, 0.01))
+    bundle.save(made, faces.parent / "encoder")
+    return faces.parent / "encoder"
+
+
+@pytest.fixture(scope="module")
+def embeddings(faces: Path, encoder: Path) -> Path:
+    out = faces.parent / "embeddings"
+    metrics = succeed("embed", f"encoder={encoder}", f"images={faces}", f"out={out}", out=faces.parent / "run_embed")
+    assert (metrics["images"], metrics["identities"], metrics["skipped"]) == (72, 12, 0)
+    return out
+
+
+def test_index_search_remove(faces: Path, encoder: Path, embeddings: Path, tmp_path: Path) -> None:
+    gallery = f"gallery={tmp_path / 'gallery'}"
+    added = succeed("index", gallery, f"add={embeddings}", f"encoder={encoder}", out=tmp_path / "add")
+    assert added["added"] == 72
+    query = faces / "p003" / "p003_0002.png"
+    search = ("search", gallery, f"encoder={encoder}", "far=0.1")
+    found = succeed(*search, f"query={query}", "k=3", out=tmp_path / "one")
+    best = found["results"][0]["neighbours"][0]
+    assert best["identity"] == "p003"
+    assert best["sq_dist"] < 1e-5
+    assert best["accepted"]
+    whole = succeed(*search, f"query={faces}", "k=1", out=tmp_path / "all")
+    assert whole["top1"] == 1.0
+    removed = succeed("index", gallery, "remove=p003", "check=true", out=tmp_path / "remove")
+    assert removed["removed"] == 6
+    after = succeed(*search, f"query={faces}", "k=100", out=tmp_path / "after")
+    assert len(after["results"][0]["neighbours"]) == 66, "k larger than the gallery gives the whole gallery"
+    assert "strangers_rejected" in after
+
+
+def test_verify_compare_cluster(faces: Path, encoder: Path, embeddings: Path, tmp_path: Path) -> None:
+    verified = succeed("verify", f"encoder={encoder}", f"data.root={faces}", "data.evaluation=0.9", out=tmp_path / "v")
+    assert 0.5 < verified["verification"]["accuracy"] <= 1
+    pairs = tmp_path / "pairs.csv"
+    lines = [f"p{i:03d}/p{i:03d}_0001,p{j:03d}/p{j:03d}_0002,{int(i == j)},{i % 2}" for i in range(4) for j in range(4)]
+    pairs.write_text("first,second,same,fold\n" + "\n".join(lines))
+    metrics = succeed(
+        "verify", f"encoder={encoder}", f"data.root={faces}", f"pairs={pairs}", "calibrate=true", out=tmp_path / "w"
+    )
+    assert metrics["verification"]["pairs"] == 16
+    assert metrics["thresholds"]
+    a, b = faces / "p001" / "p001_0001.png", faces / "p001" / "p001_0002.png"
+    same = succeed("compare", f"encoder={encoder}", f"a={a}", f"b={b}", "far=0.1", out=tmp_path / "c")
+    assert same["same"] == (same["sq_dist"] <= same["threshold"])
+    done = succeed("cluster", f"embeddings={embeddings}", "threshold=0.0001", out=tmp_path / "k")
+    assert done["faces"] == 72
+    assert (tmp_path / "k" / "clusters.csv").read_text().startswith("cluster,path,identity\n")
+
+
+MISTAKES: list[tuple[str, list[str], int, str]] = [
+    ("train", ["modle=small"], 2, "modle"),
+    ("train", ["model=smal"], 2, "did you mean 'small'"),
+    ("train", ["optim.lrr=0.1"], 2, "did you mean 'lr'"),
+    ("train", ["trainer.max_steps=many"], 2, "trainer.max_steps"),
+    ("train", ["mining.miner=semihard", "data.synthetic.train_identities=8"], 2, "did you mean 'semi_hard'"),
+    ("train", ["data=folder"], 2, "data.root"),
+    ("train", ["data=folder", "data.root=/nowhere"], 3, "/nowhere: no such folder"),
+    ("train", ["data=folder", "data.root={empty}"], 3, "no usable image"),
+    ("train", ["data=folder", "data.root={one}"], 3, "people"),
+    ("train", ["data=folder", "data.root={faces}"], 3, "set sampler.batch_size="),
+    ("train", ["init={empty}", "data=folder", "data.root={faces}", "sampler.batch_size=12"], 3, "encoder.json"),
+    ("verify", ["encoder={encoder}"], 2, "data.root"),
+    ("verify", ["encoder={encoder}", "data.root={faces}", "pairs={wrong_pairs}"], 3, "wrong_pairs.txt"),
+    ("verify", ["encoder={encoder}", "data.root={faces}", "pairs={missing_pairs}"], 3, "allow_missing"),
+    ("embed", ["encoder={empty}", "images={faces}", "out=x"], 3, "encoder.json"),
+    ("search", ["gallery=/nowhere", "encoder={encoder}", "query={faces}", "far=0.1"], 3, "/nowhere"),
+    ("search", ["gallery=/nowhere", "encoder={encoder}", "query={faces}"], 3, "no threshold for far=0.001"),
+    ("compare", ["encoder={encoder}", "a={broken}", "b={broken}"], 3, "not a readable image"),
+    ("cluster", ["embeddings={embeddings}"], 2, "threshold"),
+    ("index", ["gallery=g"], 2, "nothing to do"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "code", "says"), MISTAKES, ids=[f"{m[0]}-{m[3][:24]}".replace("/", "") for m in MISTAKES]
+)
+def test_a_mistake_is_one_clear_line(
+    name: str, arguments: list[str], code: int, says: str, faces: Path, encoder: Path, embeddings: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    write_tree(tmp_path / "one", 1, 6)
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    (tmp_path / "wrong_pairs.txt").write_text("what is this\n")
+    (tmp_path / "missing_pairs.csv").write_text("first,second,same\np000/p000_0001,p000/p000_0002,1\nx/x_1,y/y_1,0\n")
+    places = {
+        "faces": faces,
+        "encoder": encoder,
+        "embeddings": embeddings,
+        "empty": tmp_path / "empty",
+        "one": tmp_path / "one",
+        "broken": tmp_path / "broken.jpg",
+        "wrong_pairs": tmp_path / "wrong_pairs.txt",
+        "missing_pairs": tmp_path / "missing_pairs.csv",
+    }
+    done = command(name, *(a.format(**places) for a in arguments), out=tmp_path / "run")
+    assert done.returncode == code, done.stderr[-2000:]
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr[-2000:]
+    assert lines[0].startswith("error: ")
+    assert says in lines[0]
+
+
+def test_another_encoder_is_refused_by_fingerprint(encoder: Path, embeddings: Path, tmp_path: Path) -> None:
+    other = make(seed=5)
+    other.thresholds = {0.001: 1.0}
+    bundle.save(other, tmp_path / "other")
+    done = command(
+        "index", f"gallery={tmp_path / 'g'}", f"add={embeddings}", f"encoder={tmp_path / 'other'}", out=tmp_path / "r"
+    )
+    assert done.returncode == 3
+    assert "another encoder" in done.stderr
+    succeed("index", f"gallery={tmp_path / 'g'}", f"add={embeddings}", out=tmp_path / "s")
+    query = (
+        next(iter(sorted((tmp_path.parent).rglob("*.png"))), None)
+        or encoder.parent / "faces" / "p000" / "p000_0001.png"
+    )
+    done = command(
+        "search", f"gallery={tmp_path / 'g'}", f"encoder={tmp_path / 'other'}", f"query={query}", out=tmp_path / "t"
+    )
+    assert done.returncode == 3
+    assert other.fingerprint[:12] in done.stderr
+
+
+def test_metrics_are_finite_numbers(embeddings: Path) -> None:
+    vectors = np.load(embeddings / "vectors.npy")
+    assert np.isfinite(vectors).all()
+
+
+def test_shell_scripts_parse() -> None:
+    bash = shutil.which("bash")
+    assert bash
+    for name in ("quickstart", "test", "environment"):
+        assert subprocess.run([bash, "-n", str(ROOT / "scripts" / name)], check=False).returncode == 0

@@ -1,0 +1,166 @@
+"""A whole run on drawn faces, small enough for a test: what it writes, and that the parts fit together."""
+
+from __future__ import annotations
+
+import copy
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from facenet import bundle
+from facenet.callbacks import TrainingCollapsed
+from facenet.data.splits import split_faces
+from facenet.embed import embed_records
+from facenet.errors import ConfigError
+from facenet.training import train
+from tests.test_module import CONFIG
+
+SYNTHETIC = {
+    "train_identities": 24,
+    "held_out_identities": 8,
+    "evaluation_identities": 8,
+    "train_images": [1, 6],
+    "held_out_images": [6, 6],
+    "evaluation_images": [6, 6],
+    "size": 40,
+    "difficulty": 0.2,
+}
+
+
+def config(cache: Path, **changes: Any) -> dict[str, Any]:
+    base = {
+        "seed": 0,
+        "init": None,
+        "data": {"kind": "synthetic", "crop": 1.0, "synthetic": SYNTHETIC, "cache_dir": str(cache)},
+        "preprocess": {"mean": [0.5] * 3, "std": [0.5] * 3, "mirror": True},
+        "augment": {"enabled": True, "rotate": 5.0},
+        "sampler": {"batch_size": 24, "faces_per_identity": 4, "negative_share": 0.1, "coverage": 5},
+        "loader": {"cache": "auto", "workers": 0, "repeat_batch": False},
+        **{key: copy.deepcopy(CONFIG[key]) for key in ("model", "loss", "mining", "optim")},
+        "trainer": {
+            "max_steps": 8,
+            "val_check_interval": 4,
+            "accelerator": "cpu",
+            "log_every_n_steps": 2,
+            "progress": True,
+            "refresh_rate": 1,
+        },
+    }
+    for key, value in changes.items():
+        base[key] = {**base[key], **value} if isinstance(value, dict) else value
+    return base
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def run(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    out = tmp_path_factory.mktemp("run")
+    return out, train(config(cache), out)
+
+
+def test_a_run_leaves_everything_behind(run: tuple[Path, dict[str, Any]]) -> None:
+    out, metrics = run
+    assert {p.name for p in out.iterdir()} >= {"encoder", "checkpoints", "logs", "skipped.csv"}
+    assert {p.name for p in (out / "checkpoints").iterdir()} == {
+        f"{name}.ckpt{suffix}" for name in ("best", "last") for suffix in ("", ".sha256")
+    }
+    assert metrics["train"]["steps"] == 8
+    assert metrics["train"]["faces_seen"] == 8 * 24
+    assert metrics["held_out"]["step"] in (4, 8)
+    assert 0 <= metrics["verification"]["accuracy"] <= 1
+    with (out / "logs" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    logged = {
+        "loss",
+        "active",
+        "hard",
+        "dist/positive",
+        "dist/negative",
+        "grad_norm",
+        "lr",
+        "val_accuracy",
+        "val_spread",
+    }
+    assert logged <= set(rows[0])
+    assert any(row["grad_norm"] for row in rows)
+    assert list((out / "logs").glob("events.out.tfevents.*"))
+
+
+def test_the_encoder_is_the_best_checkpoint(run: tuple[Path, dict[str, Any]], cache: Path) -> None:
+    out, metrics = run
+    encoder = bundle.load(out / "encoder")
+    content = torch.load(out / "checkpoints" / "best.ckpt", weights_only=True)
+    for key, value in encoder.model.state_dict().items():
+        assert torch.equal(value, content["state_dict"][f"model.{key}"])
+    assert encoder.training["best"]["step"] == metrics["held_out"]["step"]
+    assert {f"{far:g}" for far in encoder.thresholds} == set(metrics["thresholds"])
+    splits = split_faces(**{k: v for k, v in config(cache)["data"].items() if k != "crop"}, seed=0)
+    vectors = embed_records(encoder, splits.evaluation)[0].vectors
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+
+def test_the_same_seed_gives_the_same_encoder(run: tuple[Path, dict[str, Any]], cache: Path, tmp_path: Path) -> None:
+    train(config(cache), tmp_path)
+    assert bundle.load(tmp_path / "encoder").fingerprint == bundle.load(run[0] / "encoder").fingerprint
+
+
+def test_init_starts_from_an_encoder(run: tuple[Path, dict[str, Any]], cache: Path, tmp_path: Path) -> None:
+    frozen = {"optim": {"lr": 1e-12}, "init": str(run[0] / "encoder"), "trainer": {"max_steps": 1}}
+    train(config(cache, **frozen), tmp_path)
+    old, new = bundle.load(run[0] / "encoder").model, bundle.load(tmp_path / "encoder").model
+    for before, after in zip(old.parameters(), new.parameters(), strict=True):
+        torch.testing.assert_close(after, before, atol=1e-8, rtol=0)
+    with pytest.raises(ConfigError, match="use the same model options"):
+        train(config(cache, init=str(run[0] / "encoder"), model={"embedding_dim": 8}), tmp_path / "other")
+
+
+def test_overfitting_one_batch_lowers_its_loss(cache: Path, tmp_path: Path) -> None:
+    changes = {
+        "loader": {"repeat_batch": True},
+        "augment": {"enabled": False},
+        "mining": {"fallback": "nearest_beyond"},
+        "optim": {"schedule": "constant"},
+        "trainer": {"max_steps": 40, "val_check_interval": 40},
+    }
+    metrics = train(config(cache, **changes), tmp_path)["train"]
+    assert metrics["first_loss"] > 0.05
+    assert metrics["last_loss"] < 0.1 * metrics["first_loss"]
+
+
+def test_collapse_stops_the_run_with_an_explanation(cache: Path, tmp_path: Path) -> None:
+    changes = {
+        "mining": {"miner": "hard"},
+        "optim": {"lr": 1e-5, "schedule": "constant"},
+        "trainer": {"max_steps": 60, "val_check_interval": 60},
+    }
+    broken = config(cache, **changes)
+    broken["model"] = {**broken["model"], "norm": "lrn"}
+    with pytest.raises(TrainingCollapsed, match="collapsed"):
+        _train_from_a_point(broken, tmp_path)
+
+
+def _train_from_a_point(options: dict[str, Any], out: Path) -> None:
+    """Train a net whose embedding layer ignores its input: f(x) = const."""
+    from facenet import training
+
+    build = training.TripletModule
+
+    class Collapsed(build):  # type: ignore[misc, valid-type]
+        def __init__(self, **arguments: Any) -> None:
+            super().__init__(**arguments)
+            torch.nn.init.zeros_(self.model.embedding.weight)
+            torch.nn.init.ones_(self.model.embedding.bias)
+
+    training.TripletModule = Collapsed  # type: ignore[misc]
+    try:
+        train(options, out)
+    finally:
+        training.TripletModule = build  # type: ignore[misc]
