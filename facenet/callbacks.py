@@ -113,7 +113,7 @@ class CollapseGuard(pl.Callback):
         if self._steps >= self.patience:
             raise TrainingCollapsed(
                 f"step {trainer.global_step}: the embedding collapsed: for {self.patience} steps faces of different"
-                f" people lay {float(spread or 0):.4f} apart on average (squared distance) and the loss cannot fall below"
+                f" people lay {float(spread or 0):.4f} apart on average (squared distance) and the loss stays above"
                 " the margin; lower optim.lr, use mining.miner=semi_hard, or start with loss=softmax_then_triplet"
             )
 

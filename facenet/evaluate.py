@@ -18,10 +18,11 @@ from facenet.types import EmbeddingSet, Pairs
 from facenet.verify import all_pairs_thresholds, verify_embeddings
 
 FARS = (1e-1, 1e-2, 1e-3, 1e-4)
-BASELINES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {  # (training images, images) -> unit vectors
-    "pixel": lambda train, images: grey_pixels(images),
-    "color": lambda train, images: color_histogram(images),
-    "pca": pca,
+# (training images, images) -> unit vectors; of several variants the best counts, so that the floor is an honest one
+BASELINES: dict[str, tuple[Callable[[np.ndarray, np.ndarray], np.ndarray], ...]] = {
+    "pixel": (lambda _, images: grey_pixels(images), lambda _, images: grey_pixels(images, centred=False)),
+    "color": (lambda _, images: color_histogram(images),),
+    "pca": (pca, lambda train, images: pca(train, images, whiten=False)),
 }
 
 
@@ -36,7 +37,7 @@ def evaluate(
 def calibrate(encoder: Encoder, faces: Records, fars: tuple[float, ...] = FARS) -> dict[float, float]:
     """Return {far: sq_dist} over all pairs of the given faces; rates too small for their number are left out."""
     embeddings, kept = embed_records(encoder, faces)
-    found = all_pairs_thresholds(embeddings.vectors, kept.labels, fars)
+    found = all_pairs_thresholds(embeddings.vectors, list(kept.identities), fars)
     return {far: float(entry["threshold"]) for far, entry in found.items() if entry["resolvable"]}
 
 
@@ -46,10 +47,11 @@ def compare_baselines(
     """Score what no learning reaches on the same pairs: pixels, colours, PCA, and the same net untrained."""
     images, kept = pack(faces, encoder.preprocess)
     train_images, _ = pack(train_faces, encoder.preprocess)
+    shown = np.moveaxis(train_images, 1, -1), np.moveaxis(images, 1, -1)
     metrics: dict[str, Any] = {}
-    for name, vectors in BASELINES.items():
-        embedded = vectors(np.moveaxis(train_images, 1, -1), np.moveaxis(images, 1, -1))
-        metrics[f"{name}_baseline"] = _score(embedded, kept, pairs)
+    for name, variants in BASELINES.items():
+        scores = [_score(vectors(*shown), kept, pairs) for vectors in variants]
+        metrics[f"{name}_baseline"] = max(scores, key=lambda score: score["accuracy"])
     torch.manual_seed(seed)
     options = {**encoder.options, "input_size": tuple(encoder.options["input_size"])}
     untrained = Encoder(build_model(encoder.name, **options), encoder.name, encoder.options, encoder.preprocess)

@@ -327,7 +327,7 @@ def all_pairs_thresholds(
     labels: Sequence[str] | np.ndarray,
     fars: Sequence[float] = FARS,
     *,
-    block_rows: int = 1024,
+    block_rows: int = 512,
 ) -> dict[float, dict[str, Any]]:
     """Return for each FAR the threshold over all N (N - 1) / 2 pairs of labelled unit vectors (N, D).
 

@@ -34,7 +34,7 @@ def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
     metrics = {"faces": len(labels), "threshold": threshold, "seconds": time.perf_counter() - started}
     metrics["clusters"] = int(labels.max()) + 1
     if any(embeddings.identities):
-        metrics |= scores(labels, list(embeddings.identities))
+        metrics |= {**scores(labels, list(embeddings.identities)), "clusters": metrics["clusters"]}
     with (out / "clusters.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["cluster", "path", "identity"])

@@ -15,10 +15,21 @@ from facenet.console import flatten, table
 
 ROOT = Path(__file__).resolve().parent.parent
 SHOWN = (  # what the last table shows; everything is in metrics.json
-    "verification.accuracy", "verification.sem", "verification.auc", "pixel_baseline.accuracy", "color_baseline.accuracy",
-    "pca_baseline.accuracy", "untrained.accuracy", "search.top1", "search.accepted_right", "search.strangers_rejected",
-    "cluster.bcubed_f1", "cluster.pairwise_f1", "train.images_per_second", "train.faces_seen", "seconds",
-)  # fmt: skip
+    "verification.accuracy",
+    "verification.sem",
+    "verification.auc",
+    "pixel_baseline.accuracy",
+    "color_baseline.accuracy",
+    "pca_baseline.accuracy",
+    "untrained.accuracy",
+    "search.top1",
+    "search.accepted_right",
+    "search.strangers_rejected",
+    "cluster.bcubed_f1",
+    "cluster.pairwise_f1",
+    "train.images_per_second",
+    "seconds",
+)
 
 
 def step(out: Path, name: str, *arguments: str) -> dict[str, Any]:

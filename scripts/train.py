@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from facenet.console import table, verification_rows
 from launch import launch
+
+from facenet.console import table, verification_rows
 
 
 def run(config: dict[str, Any], out: Path) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -38,7 +40,7 @@ def test_schedules() -> None:
         values = factors(schedule)
         assert values[:10] == pytest.approx([(s + 1) / 10 for s in range(10)])
         assert values[10] == 1
-        assert all(a >= b for a, b in zip(values[10:], values[11:], strict=False))
+        assert all(a >= b for a, b in itertools.pairwise(values[10:]))
     assert factors("cosine")[100] == pytest.approx(0)
     assert factors("step")[54] == 1
     assert factors("step")[55] == pytest.approx(0.1)

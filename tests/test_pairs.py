@@ -189,6 +189,14 @@ def test_same_pairs_come_from_as_many_people_as_there_are() -> None:
     assert len({pairs.first[row].split("/")[0] for row in np.flatnonzero(pairs.same)}) == 30
 
 
+def test_faces_of_nobody_known_are_left_out() -> None:
+    keys, names = labelled([4] * 10)
+    strangers = [f"unknown/{i}" for i in range(50)]
+    pairs = make_pairs(keys + strangers, names + [""] * 50, pairs_per_fold=20, folds=2)
+    assert len(pairs) == 40
+    assert not {*strangers} & {*pairs.first, *pairs.second}
+
+
 def test_what_can_not_be_drawn_raises() -> None:
     with pytest.raises(DataError, match=r"10 folds need 20 people, 10 of them.*got 8 people, 6.*folds=4 or fewer"):
         make_pairs(*labelled([3] * 6 + [1] * 2))

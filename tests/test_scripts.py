@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import runpy
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from hydra.core.global_hydra import GlobalHydra
 
 from facenet import bundle
 from facenet.data.records import scan_folder
@@ -22,6 +23,21 @@ from tests.test_bundle import make
 def command(name: str, *arguments: object, out: Path) -> subprocess.CompletedProcess[str]:
     line = [sys.executable, str(ROOT / "scripts" / f"{name}.py"), *map(str, arguments), f"hydra.run.dir={out}"]
     return subprocess.run(line, capture_output=True, text=True, check=False, cwd=out.parent)
+
+
+def mistaken(
+    name: str, *arguments: object, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> tuple[int, str]:
+    """Run a command in this process, for the sake of time; return its exit code and what it wrote as an error."""
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments), f"hydra.run.dir={out}"])
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            runpy.run_path(str(ROOT / "scripts" / f"{name}.py"), run_name="__main__")
+    finally:
+        GlobalHydra.instance().clear()
+    return int(stopped.value.code or 0), capsys.readouterr().err
 
 
 def succeed(name: str, *arguments: object, out: Path) -> dict[str, Any]:
@@ -121,7 +137,16 @@ MISTAKES: list[tuple[str, list[str], int, str]] = [
     ("name", "arguments", "code", "says"), MISTAKES, ids=[f"{m[0]}-{m[3][:24]}".replace("/", "") for m in MISTAKES]
 )
 def test_a_mistake_is_one_clear_line(
-    name: str, arguments: list[str], code: int, says: str, faces: Path, encoder: Path, embeddings: Path, tmp_path: Path
+    name: str,
+    arguments: list[str],
+    code: int,
+    says: str,
+    faces: Path,
+    encoder: Path,
+    embeddings: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "empty").mkdir()
     write_tree(tmp_path / "one", 1, 6)
@@ -138,38 +163,41 @@ def test_a_mistake_is_one_clear_line(
         "wrong_pairs": tmp_path / "wrong_pairs.txt",
         "missing_pairs": tmp_path / "missing_pairs.csv",
     }
-    done = command(name, *(a.format(**places) for a in arguments), out=tmp_path / "run")
-    assert done.returncode == code, done.stderr[-2000:]
-    lines = done.stderr.strip().splitlines()
-    assert len(lines) == 1, done.stderr[-2000:]
+    given = [a.format(**places) for a in arguments]
+    status, said = mistaken(name, *given, out=tmp_path / "run", monkeypatch=monkeypatch, capsys=capsys)
+    assert status == code, said[-2000:]
+    lines = said.strip().splitlines()
+    assert len(lines) == 1, said[-2000:]
     assert lines[0].startswith("error: ")
     assert says in lines[0]
 
 
-def test_another_encoder_is_refused_by_fingerprint(encoder: Path, embeddings: Path, tmp_path: Path) -> None:
+def test_the_run_folder_is_named_by_the_command(encoder: Path, tmp_path: Path) -> None:
+    line = [sys.executable, str(ROOT / "scripts" / "index.py"), f"gallery={tmp_path / 'none'}", "info=true"]
+    done = subprocess.run(line, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 3
+    assert (tmp_path / "runs" / "index").is_dir()
+
+
+def test_another_encoder_is_refused_by_fingerprint(
+    faces: Path,
+    encoder: Path,
+    embeddings: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     other = make(seed=5)
     other.thresholds = {0.001: 1.0}
     bundle.save(other, tmp_path / "other")
-    done = command(
-        "index", f"gallery={tmp_path / 'g'}", f"add={embeddings}", f"encoder={tmp_path / 'other'}", out=tmp_path / "r"
-    )
-    assert done.returncode == 3
-    assert "another encoder" in done.stderr
-    succeed("index", f"gallery={tmp_path / 'g'}", f"add={embeddings}", out=tmp_path / "s")
-    query = (
-        next(iter(sorted((tmp_path.parent).rglob("*.png"))), None)
-        or encoder.parent / "faces" / "p000" / "p000_0001.png"
-    )
-    done = command(
-        "search", f"gallery={tmp_path / 'g'}", f"encoder={tmp_path / 'other'}", f"query={query}", out=tmp_path / "t"
-    )
-    assert done.returncode == 3
-    assert other.fingerprint[:12] in done.stderr
-
-
-def test_metrics_are_finite_numbers(embeddings: Path) -> None:
-    vectors = np.load(embeddings / "vectors.npy")
-    assert np.isfinite(vectors).all()
+    gallery, foreign = f"gallery={tmp_path / 'g'}", f"encoder={tmp_path / 'other'}"
+    both = {"monkeypatch": monkeypatch, "capsys": capsys}
+    code, said = mistaken("index", gallery, f"add={embeddings}", foreign, out=tmp_path / "r", **both)
+    assert (code, "another encoder" in said) == (3, True), said
+    succeed("index", gallery, f"add={embeddings}", out=tmp_path / "s")
+    query = f"query={faces / 'p000' / 'p000_0001.png'}"
+    code, said = mistaken("search", gallery, foreign, query, out=tmp_path / "t", **both)
+    assert (code, other.fingerprint[:12] in said) == (3, True), said
 
 
 def test_shell_scripts_parse() -> None:

@@ -153,7 +153,7 @@ def pair_rows(pairs: Pairs, keys: Sequence[str]) -> tuple[np.ndarray, np.ndarray
 
 def _text(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8-sig").replace("\r\n", "\n")
+        text = path.read_text(encoding="utf-8-sig")  # reads CRLF as newlines
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; give an LFW pairs or people file") from None
     except (OSError, UnicodeDecodeError) as error:

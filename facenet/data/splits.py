@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from facenet.data.pairs import make_pairs, read_pairs, read_people
-from facenet.data.records import Records, scan_csv, scan_folder, scan_lfw
+from facenet.data.records import Records, scan_csv, scan_lfw
 from facenet.data.synthetic import load_or_draw
 from facenet.errors import ConfigError, DataError, choose
 from facenet.types import Pairs
@@ -186,8 +186,8 @@ def _file(name: str, records: Records, option: str) -> Path:
 
 
 KINDS: dict[str, Callable[[str], Records]] = {
-    "synthetic": scan_folder,
-    "folder": scan_folder,
+    "synthetic": scan_lfw,
+    "folder": scan_lfw,
     "csv": scan_csv,
     "lfw": scan_lfw,
 }

@@ -12,8 +12,8 @@ def paint_features(picture: np.ndarray, p: Params, f: Frame) -> None:
     inside = soft((f.radius - 0.99) * 0.8, f.px)
     skin = skin_colour(p)
     paint(picture, inside * np.clip(_shadows(p, f), 0, 0.8), skin * 0.35)
-    paint(picture, inside * _blush(p, f), skin * np.float32([1.0, 0.62, 0.6])[:, None, None])
-    paint(picture, inside * _marks(p, f), skin * np.float32([0.52, 0.40, 0.34])[:, None, None])
+    paint(picture, inside * _blush(p, f), skin * np.array([1.0, 0.62, 0.6], np.float32)[:, None, None])
+    paint(picture, inside * _marks(p, f), skin * np.array([0.52, 0.40, 0.34], np.float32)[:, None, None])
     _paint_beard(picture, p, f, inside)
     _paint_mouth(picture, p, f, inside)
     _paint_nose(picture, p, f, inside)
@@ -32,12 +32,15 @@ def _shadows(p: Params, f: Frame) -> np.ndarray:
     fold = bump(np.square((a - fold_at) / 0.065)) * between * (p["folds"] + 0.2 * np.maximum(p["smile"], 0))
     under = np.square(f.u / 0.16) + np.square((f.v - p["mouth_y"] - p["lip_low"] - 0.075) / 0.05)
     cleft = np.square(f.u / 0.03) + np.square((f.v - 0.88) / 0.07)
-    return socket + 0.8 * p["bags"] * bump(bag) + fold + 0.3 * bump(under) + p["cleft"] * bump(cleft)
+    spots = 0.8 * p["bags"] * bump(bag) + 0.3 * bump(under) + p["cleft"] * bump(cleft)
+    mask: np.ndarray = socket + fold + spots
+    return mask
 
 
 def _blush(p: Params, f: Frame) -> np.ndarray:
     spot = np.square((np.abs(f.u) - 0.42) / 0.24) + np.square((f.v - 0.34) / 0.2)
-    return p["blush"] * bump(spot)
+    mask: np.ndarray = p["blush"] * bump(spot)
+    return mask
 
 
 def _marks(p: Params, f: Frame) -> np.ndarray:
@@ -45,7 +48,7 @@ def _marks(p: Params, f: Frame) -> np.ndarray:
     cheeks = bump(np.square((np.abs(f.u) - 0.3) / 0.38) + np.square((f.v - 0.3) / 0.3))
     across = np.sin(43 * f.u + 3 * np.sin(19 * f.v + p["freckle_phase"]))
     down = np.sin(47 * f.v + 3 * np.sin(23 * f.u - p["freckle_phase"]))
-    marks = np.maximum(p["freckles"], 0) * cheeks * smooth(across * down, 0.45, 0.9)
+    marks: np.ndarray = np.maximum(p["freckles"], 0) * cheeks * smooth(across * down, 0.45, 0.9)
     for name in ("mole1", "mole2"):
         away = np.square(f.u - p[f"{name}_u"]) + np.square(f.v - p[f"{name}_v"])
         marks = np.maximum(marks, 0.85 * soft(np.sqrt(away) - p[f"{name}_size"], f.px * 1.5))
@@ -106,9 +109,9 @@ def _paint_mouth(picture: np.ndarray, p: Params, f: Frame, inside: np.ndarray) -
     shade = (0.92 + 0.22 * smooth(v, 0.0, p["lip_low"]) - 0.1 * smooth(-v, 0.0, 0.06))[:, None]
     paint(picture, inside * lips, skin * tint * shade)
     hollow = wide * soft(-v - gap * 0.4, f.px) * soft(v - gap * 0.8, f.px) * smooth(gap, 0.0, 0.02)
-    paint(picture, inside * hollow, np.float32([0.22, 0.07, 0.07])[:, None, None])
+    paint(picture, inside * hollow, np.array([0.22, 0.07, 0.07], np.float32)[:, None, None])
     teeth = hollow * soft(v + gap * 0.4 - 0.05, f.px) * smooth(p["smile"], -0.1, 0.3)
-    paint(picture, inside * teeth, np.float32([0.93, 0.91, 0.86])[:, None, None])
+    paint(picture, inside * teeth, np.array([0.93, 0.91, 0.86], np.float32)[:, None, None])
     line = wide * bump(np.square(v / 0.028)) * (1 - smooth(gap, 0.0, 0.03)) * 0.75
     paint(picture, inside * line, skin * 0.25)
 
@@ -124,7 +127,7 @@ def _paint_eyes(picture: np.ndarray, p: Params, f: Frame, inside: np.ndarray) ->
     wide = soft(np.abs(x) - p["eye_wide"], f.px)
     opening = inside * wide * soft(-y - top, f.px) * soft(y - low, f.px)
     white = 0.93 - 0.3 * bump(np.square((y + top) / 0.06))
-    paint(picture, opening, white[:, None] * np.float32([1.0, 0.98, 0.96])[:, None, None])
+    paint(picture, opening, white[:, None] * np.array([1.0, 0.98, 0.96], np.float32)[:, None, None])
     away = np.sqrt(np.square(du - side * p["gaze_x"]) + np.square(dv + 0.012 - p["gaze_y"]))
     iris = opening * soft(away - p["iris_size"], f.px)
     light, blue = p["iris_light"], p["iris_blue"]
@@ -133,10 +136,10 @@ def _paint_eyes(picture: np.ndarray, p: Params, f: Frame, inside: np.ndarray) ->
     paint(
         picture,
         iris * soft(away - 0.45 * p["iris_size"], f.px),
-        np.float32([0.04, 0.03, 0.03])[:, None, None],
+        np.array([0.04, 0.03, 0.03], np.float32)[:, None, None],
     )
     gleam = np.sqrt(np.square(f.u - side * p["eye_x"] + 0.025) + np.square(dv + 0.04)) - 0.018
-    paint(picture, opening * soft(gleam, f.px) * 0.9, np.float32([1, 1, 1])[:, None, None])
+    paint(picture, opening * soft(gleam, f.px) * 0.9, np.array([1, 1, 1], np.float32)[:, None, None])
     reach = inside * soft(np.abs(x) - p["eye_wide"] * 1.08, f.px)
     paint(picture, reach * soft(np.abs(y + top) - p["lash"], f.px) * 0.9, skin * 0.14)
     paint(picture, reach * bump(np.square((y - low) / 0.025)) * 0.4, skin * 0.35)

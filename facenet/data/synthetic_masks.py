@@ -28,18 +28,21 @@ class Frame(NamedTuple):
 
 def soft(sd: np.ndarray, px: np.ndarray) -> np.ndarray:
     """Mask of a signed distance (negative inside) with an edge `px` wide."""
-    return np.clip(0.5 - sd / px, 0, 1)
+    mask: np.ndarray = np.clip(0.5 - sd / px, 0, 1)
+    return mask
 
 
 def smooth(x: np.ndarray, low: float | np.ndarray, high: float | np.ndarray) -> np.ndarray:
     """Cubic step from 0 at `low` to 1 at `high`."""
     t = np.clip((x - low) / (high - low), 0, 1)
-    return t * t * (3 - 2 * t)
+    mask: np.ndarray = t * t * (3 - 2 * t)
+    return mask
 
 
 def bump(square: np.ndarray) -> np.ndarray:
     """Soft spot of a squared radius: 1 at 0, 0 from 1 on."""
-    return np.square(np.clip(1 - square, 0, 1))
+    mask: np.ndarray = np.square(np.clip(1 - square, 0, 1))
+    return mask
 
 
 def paint(picture: np.ndarray, mask: np.ndarray, shade: np.ndarray) -> None:

@@ -75,7 +75,8 @@ def background(p: Params, size: int) -> np.ndarray:
     wave = np.clip(wave * p["back_hard"], -1, 1) * p["back_wave"]
     mix = np.clip(0.5 + p["back_slope"] * along + wave, 0, 1)[:, None]
     first, second = colour(p, "back1"), colour(p, "back2")
-    return first + mix * (second - first)
+    result: np.ndarray = first + mix * (second - first)
+    return result
 
 
 def hair_texture(p: Params, f: Frame) -> np.ndarray:
@@ -85,14 +86,16 @@ def hair_texture(p: Params, f: Frame) -> np.ndarray:
     light = 1.0 + strand + 0.25 * bump(np.square((f.y + 0.85) / 0.35)) + f.lamp * 0.8
     dark, warm = p["hair_light"], p["hair_warm"]
     base = dark[:, None] * np.stack([1.02 + 0.22 * warm, 0.86 + 0 * warm, 0.70 - 0.25 * warm], 1)
-    return np.clip(base * light[:, None], 0, 1)
+    result: np.ndarray = np.clip(base * light[:, None], 0, 1)
+    return result
 
 
 def lamp(p: Params, side: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Brightness change of the rounded head under the directional light, about 0 on average."""
     nx, ny = np.clip(side, -1, 1), np.clip(y, -1, 1) * 0.75
     nz = np.sqrt(np.clip(1 - 0.8 * (nx * nx + ny * ny), 0.05, 1))
-    return (p["light_x"] * nx + p["light_y"] * ny) * 0.8 + 0.45 * (nz - 0.75)
+    result: np.ndarray = (p["light_x"] * nx + p["light_y"] * ny) * 0.8 + 0.45 * (nz - 0.75)
+    return result
 
 
 def long_hair(p: Params, f: Frame) -> np.ndarray:
@@ -111,7 +114,8 @@ def front_hair(p: Params, f: Frame) -> np.ndarray:
     line = line + (p["sideburn"] - p["hairline"]) * smooth(side, p["temple_hair"], p["temple_hair"] + 0.28)
     top = 1.0 + p["hair_top"] * smooth(-f.y, 0.0, 0.8) + 0.35 * p["hair_side"] * smooth(-f.y, -0.4, 0.3)
     outside = soft((f.radius - top) * 0.8 + 0.03 * p["curl"] * np.sin(14 * f.x + 3), f.px * 1.5)
-    return outside * soft(f.v - line, f.px * 2)
+    result: np.ndarray = outside * soft(f.v - line, f.px * 2)
+    return result
 
 
 def paint_body(picture: np.ndarray, p: Params, f: Frame) -> None:
@@ -155,7 +159,8 @@ def blur(picture: np.ndarray, amount: np.ndarray) -> np.ndarray:
         for step in (1, 2):
             padded = np.concatenate([np.roll(out, step, axis), np.roll(out, -step, axis)], 0)
             out = 0.5 * out + 0.25 * (padded[: len(out)] + padded[len(out) :])
-    return picture + amount * (out - picture)
+    result: np.ndarray = picture + amount * (out - picture)
+    return result
 
 
 def _jpeg(image: np.ndarray, quality: int) -> np.ndarray:

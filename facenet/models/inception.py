@@ -125,9 +125,9 @@ NNS2 = Net(
     head="flatten",
 )
 
-# Ours, for two cores and crops of 48 to 112 pixels: rows of one plain 3x3 convolution each, the widest share of the work at
-# 8x8 and below, where the weights are; rows that keep their width add their input. Channels are multiples of 8, and half the
-# time would go into batch norm and ReLU if the first rows were wider.
+# Ours, for two cores and crops of 48 to 112 pixels: rows of one plain 3x3 convolution each, most of the work at 8x8
+# and below, where the weights are; rows that keep their width add their input. Channels are multiples of 8; wider first
+# rows would spend half the time in batch norm and ReLU.
 SMALL = Net(
     (64, 64),
     (
