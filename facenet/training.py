@@ -24,8 +24,10 @@ from facenet.data.splits import Splits, held_out_pairs, split_faces
 from facenet.data.transforms import Augment, Preprocess
 from facenet.errors import ConfigError, choose
 from facenet.evaluate import calibrate, evaluate
+from facenet.mining import FALLBACKS, MINERS, SELECTS
 from facenet.models import MODELS
-from facenet.module import TripletModule
+from facenet.module import LOSSES, TripletModule
+from facenet.optim import OPTIMIZERS, SCHEDULES
 from facenet.types import Pairs
 
 
@@ -43,6 +45,7 @@ def train(config: dict[str, Any], out: str | Path, say: Callable[[str], None] = 
     out, started = Path(out), time.perf_counter()
     out.mkdir(parents=True, exist_ok=True)
     pl.seed_everything(config["seed"], verbose=False)
+    _check_names(config)
     preprocess = _preprocess(config)
     data = {key: value for key, value in config["data"].items() if key != "crop"}
     splits = split_faces(**data, seed=config["seed"], progress=_printer(say, "drawing faces"))
@@ -75,6 +78,16 @@ def train(config: dict[str, Any], out: str | Path, say: Callable[[str], None] = 
     if splits.pairs is not None:
         metrics["verification"] = evaluate(encoder, splits.evaluation, splits.pairs)
     return {**metrics, "seconds": time.perf_counter() - started}
+
+
+def _check_names(config: dict[str, Any]) -> None:
+    """Fail on an unknown name before the data is read or drawn."""
+    choose(MODELS, config["model"]["name"], "model.name")
+    choose(LOSSES, config["loss"]["name"], "loss.name")
+    for option, table in (("miner", MINERS), ("select", SELECTS), ("fallback", FALLBACKS)):
+        choose(table, config["mining"][option], f"mining.{option}")
+    choose(OPTIMIZERS, config["optim"]["name"], "optim.name")
+    choose(SCHEDULES, config["optim"]["schedule"], "optim.schedule")
 
 
 def _preprocess(config: dict[str, Any]) -> Preprocess:

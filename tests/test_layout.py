@@ -49,7 +49,7 @@ MAY = {
     "evaluate": ["baselines", "bundle", "data", "embed", "models", "types", "verify"],
     "module": ["bundle", "losses", "mining", "models", "optim", "types"],
     "callbacks": ["types", "distance", "verify"],
-    "training": ["bundle", "callbacks", "data", "evaluate", "models", "module", "types"],
+    "training": ["bundle", "callbacks", "data", "evaluate", "mining", "models", "module", "optim", "types"],
     "benchmark.mining": ["mining", "losses", "types", "distance"],
 }
 OWNERS = {

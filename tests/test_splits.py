@@ -8,6 +8,7 @@ import pytest
 from facenet.data.pairs import read_people
 from facenet.data.splits import held_out_pairs, reported_faces, split_faces
 from facenet.errors import ConfigError, DataError
+from tests.conftest import write_tree
 
 SYNTHETIC = {
     "train_identities": 12,
@@ -75,13 +76,19 @@ def test_bad_options(face_tree: Path, tmp_path: Path) -> None:
         split_faces(kind="foldr", root=str(face_tree))
     with pytest.raises(ConfigError, match="held_out"):
         split_faces(kind="folder", root=str(face_tree), held_out=0.0)
-    with pytest.raises(DataError, match=r"data\.root: not set"):
+    with pytest.raises(ConfigError, match=r"data\.root: not set"):
         split_faces(kind="lfw")
     with pytest.raises(DataError, match="no such file"):
         split_faces(kind="folder", root=str(face_tree), pairs="none.txt")
     (tmp_path / "people.txt").write_text("1\nNobody\t4\n")
     with pytest.raises(DataError, match="none of its 1 people"):
         split_faces(kind="folder", root=str(face_tree), people=str(tmp_path / "people.txt"))
+
+
+def test_one_identity_is_too_few(tmp_path: Path) -> None:
+    write_tree(tmp_path, 1, 6)
+    with pytest.raises(DataError, match="1 people are too few"):
+        split_faces(kind="folder", root=str(tmp_path))
 
 
 def test_pairs_among_too_few_people_say_so(face_tree: Path) -> None:

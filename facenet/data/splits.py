@@ -56,7 +56,7 @@ def split_faces(
         progress: Called with (done, total) while faces are drawn.
 
     Raises:
-        ConfigError: an unknown kind, a share out of range.
+        ConfigError: an unknown kind, no root, a share out of range.
         DataError: missing or unusable files, or people shared between training and reported pairs.
     """
     choose(KINDS, kind, "data.kind")
@@ -72,6 +72,11 @@ def split_faces(
         some = ", ".join(sorted(shared)[:3])
         raise DataError(f"{pairs}: {len(shared)} people of the reported pairs are in the training list ({some}, ...)")
     kept, held = _divide(training, held_out, seed + 1)
+    if len(held) < 2 or len(kept.names) < 2:
+        raise DataError(
+            f"{records.root}: {len(labelled.names)} people are too few to train on, to choose checkpoints by and to"
+            " report on; give a folder for each of at least 12 people, with several images each"
+        )
     return Splits(kept, training.of_people(held), reported, reported_pairs)
 
 
@@ -171,7 +176,7 @@ def _synthetic(options: dict[str, Any], cache_dir: str | None, seed: int, progre
 
 def _root(root: str | None, kind: str) -> str:
     if not root:
-        raise DataError(f"data.root: not set; data={kind} needs data.root=DIR (or FACENET_LFW in the environment)")
+        raise ConfigError(f"data.root: not set; data={kind} needs data.root=DIR (or FACENET_LFW in the environment)")
     return root
 
 
