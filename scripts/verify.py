@@ -12,6 +12,7 @@ from facenet.console import table, verification_rows
 
 def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
     from facenet import bundle
+    from facenet.data.pairs import write_pairs
     from facenet.data.splits import reported_faces, split_faces
     from facenet.evaluate import calibrate, compare_baselines, evaluate
 
@@ -19,6 +20,8 @@ def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
     data = {key: value for key, value in config["data"].items() if key != "crop"}
     data["pairs"] = config["pairs"] or data["pairs"]
     faces, pairs = reported_faces(**data, seed=config["seed"])
+    if not data["pairs"]:
+        write_pairs(out / "pairs.csv", pairs)  # what was drawn, to be used again with pairs=FILE
     metrics: dict[str, Any] = {"verification": evaluate(encoder, faces, pairs, allow_missing=config["allow_missing"])}
     if config["baselines"]:
         train_faces = split_faces(**data, seed=config["seed"]).train

@@ -93,6 +93,14 @@ def test_index_search_remove(faces: Path, encoder: Path, embeddings: Path, tmp_p
 def test_verify_compare_cluster(faces: Path, encoder: Path, embeddings: Path, tmp_path: Path) -> None:
     verified = succeed("verify", f"encoder={encoder}", f"data.root={faces}", "data.evaluation=0.9", out=tmp_path / "v")
     assert 0.5 < verified["verification"]["accuracy"] <= 1
+    again = succeed(
+        "verify",
+        f"encoder={encoder}",
+        f"data.root={faces}",
+        f"pairs={tmp_path / 'v' / 'pairs.csv'}",
+        out=tmp_path / "u",
+    )
+    assert again["verification"] == verified["verification"], "the drawn pairs are written and can be used again"
     pairs = tmp_path / "pairs.csv"
     lines = [f"p{i:03d}/p{i:03d}_0001,p{j:03d}/p{j:03d}_0002,{int(i == j)},{i % 2}" for i in range(4) for j in range(4)]
     pairs.write_text("first,second,same,fold\n" + "\n".join(lines))
