@@ -202,8 +202,7 @@ class InceptionNet(nn.Module):
             for size in self.input_size:
                 channels *= -(-size // 2**halvings)
         self.dropout = nn.Dropout(dropout)
-        self.embedding = nn.Linear(channels, embedding_dim, bias=norm != "batch")
-        self.embedding_norm = nn.BatchNorm1d(embedding_dim) if norm == "batch" else nn.Identity()
+        self.embedding = nn.Linear(channels, embedding_dim, bias=norm != "batch")  # batch norm centres its input
         self.normalize = L2Normalize()
         _initialise(self)
 
