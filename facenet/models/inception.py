@@ -202,7 +202,7 @@ class InceptionNet(nn.Module):
             for size in self.input_size:
                 channels *= -(-size // 2**halvings)
         self.dropout = nn.Dropout(dropout)
-        self.embedding = nn.Linear(channels, embedding_dim, bias=norm != "batch")  # batch norm centres its input
+        self.embedding = nn.Linear(channels, embedding_dim, bias=norm != "batch")
         self.normalize = L2Normalize()
         _initialise(self)
 
