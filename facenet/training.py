@@ -20,7 +20,7 @@ from facenet.callbacks import AtomicCheckpointIO, CollapseGuard, HeldOutVerifica
 from facenet.data.datamodule import FaceDataModule
 from facenet.data.pairs import pair_rows
 from facenet.data.records import write_skipped
-from facenet.data.splits import Splits, held_out_pairs, split_faces
+from facenet.data.splits import Splits, held_out_pairs, split_faces, split_options
 from facenet.data.transforms import Augment, Preprocess
 from facenet.errors import ConfigError, choose
 from facenet.evaluate import calibrate, evaluate
@@ -47,7 +47,7 @@ def train(config: dict[str, Any], out: str | Path, say: Callable[[str], None] = 
     pl.seed_everything(config["seed"], verbose=False)
     _check_names(config)
     preprocess = _preprocess(config)
-    data = {key: value for key, value in config["data"].items() if key != "crop"}
+    data = split_options(config["data"])
     splits = split_faces(**data, seed=config["seed"], progress=_printer(say, "drawing faces"))
     module_data = _data(config, splits, preprocess, say)
     pairs = held_out_pairs(module_data.held_out, config["seed"])

@@ -47,9 +47,9 @@ def step(out: Path, name: str, *arguments: str) -> dict[str, Any]:
 def write_faces(config: dict[str, Any], out: Path) -> None:
     """Write the evaluation faces, people never trained on, as image files: some to index, some to ask for."""
     from facenet.data.records import write_images
-    from facenet.data.splits import split_faces
+    from facenet.data.splits import split_faces, split_options
 
-    data = {key: value for key, value in config["data"].items() if key != "crop"}
+    data = split_options(config["data"])
     faces = split_faces(**data, seed=config["seed"]).evaluation
     people = set(faces.names[: config["gallery_people"]])
     seen: dict[str, int] = {}

@@ -13,11 +13,11 @@ from facenet.console import table, verification_rows
 def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
     from facenet import bundle
     from facenet.data.pairs import write_pairs
-    from facenet.data.splits import reported_faces, split_faces
+    from facenet.data.splits import reported_faces, split_faces, split_options
     from facenet.evaluate import calibrate, compare_baselines, evaluate
 
     encoder = bundle.load(config["encoder"], device=config["device"])
-    data = {key: value for key, value in config["data"].items() if key != "crop"}
+    data = split_options(config["data"])
     data["pairs"] = config["pairs"] or data["pairs"]
     faces, pairs = reported_faces(**data, seed=config["seed"])
     if not data["pairs"]:

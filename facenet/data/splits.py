@@ -80,6 +80,11 @@ def split_faces(
     return Splits(kept, training.of_people(held), reported, reported_pairs)
 
 
+def split_options(data: dict[str, Any]) -> dict[str, Any]:
+    """Return what this room takes of a ``data`` configuration: all but ``crop``, which belongs to the preprocessing."""
+    return {key: value for key, value in data.items() if key != "crop"}
+
+
 def reported_faces(
     *, kind: str, root: str | None = None, pairs: str | None = None, seed: int = 0, **options: Any
 ) -> tuple[Records, Pairs]:
