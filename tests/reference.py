@@ -96,3 +96,15 @@ def softmax_cross_entropy_loops(logits: torch.Tensor, labels: torch.Tensor, smoo
         target = [smoothing / len(row) + (1 - smoothing) * (c == label) for c in range(len(row))]
         losses.append(sum(t * (log_sum - value) for t, value in zip(target, row, strict=True)))
     return float(np.mean(losses)) if losses else 0.0
+
+
+def kernel_attention(weights: torch.Tensor, v: torch.Tensor, *, causal: bool) -> torch.Tensor:
+    """Attention with explicit weights (B, h, L, L') on v (B, h, L', M), a query at a time; nothing seen is 0."""
+    out = torch.zeros(*weights.shape[:3], v.shape[-1], dtype=v.dtype)
+    for i in range(weights.shape[2]):
+        row = weights[:, :, i, : i + 1] if causal else weights[:, :, i]
+        total = row.sum(-1)
+        for j in range(row.shape[-1]):
+            share = torch.where(total == 0, torch.zeros_like(total), row[..., j] / total)
+            out[:, :, i] += share[..., None] * v[:, :, j]
+    return out

@@ -1,0 +1,162 @@
+"""Attention by features as sums over tokens: bidirectional and causal forms, and what they cost.
+
+Sources: Peng et al., Random Feature Attention (ICLR 2021); Katharopoulos et al., Transformers are RNNs (ICML 2020).
+Letters: B batch, h heads, L tokens, D width of a head, M width of a value, R random features, F width of phi.
+
+Attention costs O(L F (D + M)) instead of O(L^2 (D + M)), since
+out_i = phi(q_i)^T (sum_j phi(k_j) v_j^T) / phi(q_i)^T (sum_j phi(k_j)) and the sums do not depend on i. The causal
+form stops them at j = i. Sums are kept divided by exp(peak), the largest key scale of the same sample and head, which
+the ratio cancels: no sample depends on its batch mates.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from facenet.models.random_features import FeatureMap
+
+TOKENS_AT_ONCE = 1024  # so that temporaries stay in the cache
+CAUSAL_CHUNK = 64  # tokens that see each other quadratically in the causal form
+NOTHING, MASKED = -1e30, -2e30  # log scales: an empty sum, and a token that is not there
+
+
+class State(NamedTuple):
+    """What the tokens seen so far amount to, in units of exp(peak)."""
+
+    sums: Tensor  # (B, h, F, M + 1), sum of phi(k) [v, 1]^T
+    peak: Tensor  # (B, h, 1, 1), largest log scale of a key
+
+
+def bidirectional_attention(phi: FeatureMap, q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None) -> Tensor:
+    """Every query sees every key: q (B, h, L, D), k (B, h, L', D), v (B, h, L', M) to (B, h, L, M)."""
+    sums: Tensor | float = 0.0
+    norm: Tensor | float = 0.0
+    peak = v.new_full((*v.shape[:2], 1, 1), NOTHING)
+    for keys, contents, there in zip(_parts(k), _parts(v), _mask_parts(mask, k.shape[2]), strict=True):
+        values, log_scale = phi(keys)
+        log_scale = _hide(log_scale, there)
+        higher = torch.maximum(peak, log_scale.detach().amax(2, keepdim=True))
+        weighted = values * (log_scale - higher).exp()  # (B, h, l, F)
+        shrink, peak = (peak - higher).exp(), higher
+        sums = sums * shrink + weighted.mT @ contents  # (B, h, F, M)
+        norm = norm * shrink + weighted.sum(2)[..., None]  # (B, h, F, 1)
+    outs = []
+    for queries in _parts(q):
+        values = phi.values(queries)
+        outs.append((values @ sums) / _safe(values @ norm, phi))
+    return _join(outs)
+
+
+def causal_attention(
+    phi: FeatureMap, q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, state: State | None = None
+) -> tuple[Tensor, State]:
+    """Query i sees keys up to i and what `state` holds: q, k (B, h, L, D), v (B, h, L, M) to (B, h, L, M) and state.
+
+    Each query is scaled by the largest key it has seen, so a later token changes nothing before it, not even by
+    underflow.
+    """
+    if state is None:
+        sums = v.new_zeros(*v.shape[:2], phi.width, v.shape[3] + 1)
+        state = State(sums, sums.new_full((*v.shape[:2], 1, 1), NOTHING))
+    outs = []
+    for queries, keys, contents, there in zip(
+        _parts(q), _parts(k), _parts(v), _mask_parts(mask, k.shape[2]), strict=True
+    ):
+        out, state = _causal_part(phi, queries, keys, contents, there, state)
+        outs.append(out)
+    return _join(outs), state
+
+
+def _causal_part(
+    phi: FeatureMap, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, state: State
+) -> tuple[Tensor, State]:
+    """In chunks of c tokens, n of them side by side: masked products inside, running sums from chunk to chunk."""
+    tokens, c = v.shape[2], min(CAUSAL_CHUNK, v.shape[2])
+    seen, (values, log_scale), v = phi.values(q), phi(k), F.pad(v, (0, 1), value=1.0)
+    log_scale = _hide(log_scale, mask)
+    if short := -tokens % c:  # the last chunk is filled up with tokens that are not there
+        seen, values, v = (F.pad(x, (0, 0, 0, short)) for x in (seen, values, v))
+        log_scale = F.pad(log_scale, (0, 0, 0, short), value=MASKED)
+    scale = torch.maximum(state.peak, log_scale.detach().cummax(2).values)  # what each query is scaled by
+    seen, values, v, log_scale, scale = (x.unflatten(2, (-1, c)) for x in (seen, values, v, log_scale, scale))
+    above = torch.ones(c, c, dtype=torch.bool, device=v.device).triu(1)
+    decay = (log_scale.mT - scale).masked_fill(above, MASKED).exp()  # (B, h, n, query, key)
+    peak = scale[..., -1:, :]  # (B, h, n, 1, 1), at the end of each chunk
+    before = torch.cat([state.peak[:, :, None], peak[:, :, :-1]], 2)
+    gains = (values * (log_scale - peak).exp()).mT @ v  # (B, h, n, F, M + 1)
+    sums = [state.sums]
+    for shrink, gain in zip((before - peak).exp().unbind(2), gains.unbind(2), strict=True):
+        sums.append(torch.addcmul(gain, sums[-1], shrink))
+    far = seen @ torch.stack(sums[:-1], 2)
+    total = ((seen @ values.mT) * decay) @ v + (before - scale).exp() * far  # (B, h, n, c, M + 1)
+    total = total.flatten(2, 3)[:, :, :tokens]
+    return total[..., :-1] / _safe(total[..., -1:], phi), State(sums[-1], peak[:, :, -1])
+
+
+class AttentionMacs(NamedTuple):
+    """Multiply-adds of one head, term by term."""
+
+    features: int  # making phi(q) and phi(k): (L + L') R D, nothing for "elu"
+    state: int  # sums of phi(k) v^T: L' F M
+    readout: int  # phi(q) times the sums: L F M
+    norm: int  # the denominators: L F, causal (L + L') F + c^2 in each chunk
+    chunks: int  # causal: c^2 (F + M) in each chunk of c tokens
+
+    @property
+    def total(self) -> int:
+        """All of them: O(L R (D + M)), features included."""
+        return sum(self)
+
+
+def attention_macs(
+    tokens: int,
+    dim: int,
+    value_dim: int,
+    num_features: int,
+    causal: bool,
+    *,
+    features: str = "positive",
+    queries: int | None = None,
+) -> AttentionMacs:
+    """Count the multiply-adds of one head of one sample for `tokens` keys and as many queries (or `queries`).
+
+    Elementwise work (exponentials, scaling, sums over tokens) is not counted, as in the counts of the networks.
+    """
+    width = {"sincos": 2 * num_features, "positive": num_features, "elu": dim}[features]
+    queries = tokens if queries is None else queries
+    making = 0 if features == "elu" else (tokens + queries) * num_features * dim
+    if not causal:
+        return AttentionMacs(making, tokens * width * value_dim, queries * width * value_dim, queries * width, 0)
+    c = min(CAUSAL_CHUNK, tokens)
+    tokens += -tokens % c  # the last chunk is filled up
+    sums = tokens * width * value_dim
+    return AttentionMacs(making, sums, sums, 2 * tokens * width + tokens * c, tokens * c * (width + value_dim))
+
+
+def _parts(x: Tensor) -> tuple[Tensor, ...]:
+    return x.split(TOKENS_AT_ONCE, 2)
+
+
+def _mask_parts(mask: Tensor | None, tokens: int) -> tuple[Tensor | None, ...]:
+    return (None,) * math.ceil(tokens / TOKENS_AT_ONCE) if mask is None else mask.split(TOKENS_AT_ONCE, 1)
+
+
+def _join(parts: list[Tensor]) -> Tensor:
+    return torch.cat(parts, 2) if len(parts) > 1 else parts[0]
+
+
+def _hide(log_scale: Tensor, mask: Tensor | None) -> Tensor:
+    return log_scale if mask is None else log_scale.masked_fill(~mask[:, None, :, None], MASKED)
+
+
+def _safe(weight: Tensor, phi: FeatureMap) -> Tensor:
+    """Keep a denominator away from 0; that of "sincos" may be negative and keeps its sign."""
+    if phi.kind != "sincos":
+        return weight.clamp(min=1e-12)
+    least = 1e-3 * phi.num_features  # of a largest possible R for one key
+    return torch.where(weight < 0, weight.clamp(max=-least), weight.clamp(min=least))

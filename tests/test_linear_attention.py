@@ -1,0 +1,272 @@
+"""Linear attention: its forms agree with the quadratic sum and with each other; block, head and TrackPool."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from facenet.errors import ConfigError
+from facenet.models.linear_attention import (
+    CROSSOVER,
+    KERNELS,
+    AttentionBlock,
+    AttentionPool,
+    LinearAttention,
+    TrackPool,
+    attention_macs,
+)
+from facenet.models.linear_attention_forms import CAUSAL_CHUNK, TOKENS_AT_ONCE
+from tests.reference import kernel_attention
+
+LENGTHS = (1, 2, CAUSAL_CHUNK - 1, CAUSAL_CHUNK, 2 * CAUSAL_CHUNK + 5)
+
+
+def tokens(
+    length: int, *, batch: int = 2, heads: int = 2, dim: int = 8, values: int = 5, seed: int = 0
+) -> tuple[torch.Tensor, ...]:
+    generator = torch.Generator().manual_seed(seed)
+    shapes = ((batch, heads, length, dim), (batch, heads, length, dim), (batch, heads, length, values))
+    return tuple(torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in shapes)
+
+
+def explicit(layer: LinearAttention, q: torch.Tensor, k: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    (values_q, scale_q), (values_k, scale_k) = layer.phi(q), layer.phi(k)
+    weights = (values_q * scale_q.exp()) @ (values_k * scale_k.exp()).mT
+    return weights if mask is None else weights * mask[:, None, None]
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("features", ["sincos", "positive", "elu"])
+def test_forms_equal_the_quadratic_sum(features: str, masked: bool, causal: bool) -> None:
+    layer = LinearAttention(8, heads=2, features=features, num_features=32).double()
+    for length in LENGTHS:
+        q, k, v = tokens(length, seed=length)
+        q, k = q * 0.4, k * 0.4  # where the denominators of sincos stay away from 0
+        mask = torch.rand(2, length, generator=torch.Generator().manual_seed(1)) > 0.4 if masked else None
+        expected = kernel_attention(explicit(layer, q, k, mask), v, causal=causal)
+        assert expected.abs().sum() > 0
+        torch.testing.assert_close(layer(q, k, v, mask=mask, causal=causal), expected, atol=1e-9, rtol=1e-7)
+
+
+@pytest.mark.parametrize("features", ["sincos", "positive", "elu"])
+def test_parts_of_a_long_sequence_join(features: str) -> None:
+    layer = LinearAttention(8, heads=2, features=features, num_features=16).double()
+    q, k, v = tokens(TOKENS_AT_ONCE + 70)
+    q, k = q * 0.4, k * 0.4
+    weights = explicit(layer, q, k, None)
+    torch.testing.assert_close(layer(q, k, v), weights @ v / weights.sum(-1, keepdim=True))
+    weights = weights.tril()
+    expected = weights @ v / weights.sum(-1, keepdim=True)
+    torch.testing.assert_close(layer(q, k, v, causal=True), expected)
+
+
+@pytest.mark.parametrize("features", ["sincos", "positive", "elu"])
+def test_streaming_equals_causal_and_skips_what_is_not_valid(features: str) -> None:
+    layer = LinearAttention(8, heads=2, features=features, num_features=16, normalise=True).double()
+    q, k, v = tokens(CAUSAL_CHUNK + 9)
+    mask = torch.rand(2, len(q[0, 0]), generator=torch.Generator().manual_seed(3)) > 0.3
+    state, outs = layer.start(2, 5, like=v), []
+    for i in range(q.shape[2]):
+        out, state = layer.step(q[:, :, i], k[:, :, i], v[:, :, i], state, valid=mask[:, i])
+        outs.append(out)
+    streamed = torch.stack(outs, 2)
+    torch.testing.assert_close(streamed, layer(q, k, v, mask=mask, causal=True), atol=1e-9, rtol=1e-7)
+    last = layer(q[:, :, -1:], k, v, mask=mask)  # the bidirectional form sees what the last token has seen
+    torch.testing.assert_close(streamed[:, :, -1:], last, atol=1e-9, rtol=1e-7)
+    assert state.sums.shape == (2, 2, layer.phi.width, 6), "the state does not grow"
+
+
+@pytest.mark.parametrize("features", ["sincos", "positive", "elu", "softmax"])
+def test_a_causal_output_does_not_know_the_future(features: str) -> None:
+    layer = LinearAttention(8, heads=2, features=features, num_features=16, backend="auto")
+    q, k, v = (x.float() for x in tokens(40))
+    later_k, later_v = k.clone(), v.clone()
+    later_k[:, :, 30:] *= 40  # a giant key: every earlier one underflows beside it
+    later_v[:, :, 30:] += 5
+    now, then = layer(q, k, v, causal=True), layer(q, later_k, later_v, causal=True)
+    torch.testing.assert_close(now[:, :, :30], then[:, :, :30], atol=1e-6, rtol=1e-5)
+    assert (now[:, :, 30:] - then[:, :, 30:]).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("features", sorted(KERNELS))
+def test_gradients(features: str, causal: bool) -> None:
+    layer = LinearAttention(4, features=features, num_features=8, normalise=True, temperature=1.0).double()
+    q, k, v = (x.requires_grad_() for x in tokens(7, batch=1, heads=1, dim=4, values=3))
+    mask = torch.tensor([[True, True, False, True, True, True, False]])
+    assert torch.autograd.gradcheck(lambda *x: layer(*x, mask=mask, causal=causal), (q, k, v))
+    layer(q, k, v, causal=causal).square().sum().backward()
+    assert layer.log_temperature is not None
+    assert layer.log_temperature.grad is not None
+    assert layer.log_temperature.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("features", sorted(KERNELS))
+def test_a_sample_does_not_depend_on_its_batch_mates(features: str) -> None:
+    layer = LinearAttention(8, heads=2, features=features, num_features=16)
+    q, k, v = (x.float() for x in tokens(20))
+    alone = layer(q[:1], k[:1], v[:1])
+    k = torch.cat([k[:1], k[1:] * 50])  # a wild mate
+    torch.testing.assert_close(layer(q, k, v)[:1], alone, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("features", ["positive", "elu", "softmax"])
+def test_wild_inputs_give_averages_of_the_values(features: str) -> None:
+    layer = LinearAttention(8, heads=2, features=features, num_features=16)
+    q, k, v = (x.float() for x in tokens(90))
+    for size in (0.0, 1e-4, 30.0, 300.0):
+        for causal in (False, True):
+            out = layer(q * size, k * size, v, causal=causal)
+            assert torch.isfinite(out).all()
+            assert out.abs().max() <= v.abs().max() + 1e-4
+    nothing = layer(q, k, v, mask=torch.zeros(2, 90, dtype=torch.bool))
+    assert torch.equal(nothing, torch.zeros_like(nothing))
+
+
+def test_sincos_denominators_are_safe() -> None:
+    layer = LinearAttention(8, heads=2, features="sincos", num_features=16)
+    q, k, v = (x.float() for x in tokens(90))
+    out = layer(q * 6, k * 6, v)
+    assert out.abs().max() < 1e4, "also: no NaN"
+
+
+def test_more_features_come_closer_to_softmax() -> None:
+    q, k, v = (x * 0.6 for x in tokens(64))
+    exact = F.scaled_dot_product_attention(q, k, v)
+    spread = float((exact - v.mean(2, keepdim=True)).square().mean())
+    for features in ("sincos", "positive"):
+        errors = []
+        for number in (32, 1024):
+            layer = LinearAttention(8, heads=2, features=features, num_features=number).double()
+            errors.append(float((layer(q, k, v) - exact).square().mean()) / spread)
+        assert errors[1] < 0.5 * errors[0]
+        assert errors[1] < 0.2, "better than the plain mean of the values"
+
+
+def test_auto_backend_takes_the_exact_softmax_below_the_crossover() -> None:
+    layer = LinearAttention(8, heads=2, features="softmax", num_features=16)
+    q, k, v = tokens(CROSSOVER)
+    torch.testing.assert_close(layer(q, k, v), F.scaled_dot_product_attention(q, k, v))
+    more = tokens(CROSSOVER + 1)
+    assert not torch.allclose(layer(*more), F.scaled_dot_product_attention(*more), atol=1e-3)
+    always = LinearAttention(8, heads=2, features="softmax", backend="exact")
+    torch.testing.assert_close(always(*more), F.scaled_dot_product_attention(*more))
+    assert not LinearAttention(8, features="positive").exact(10), "random features when they are asked for"
+    assert not LinearAttention(8, features="softmax", backend="linear").exact(10)
+
+
+def test_features_stay_float32_under_autocast() -> None:
+    layer = LinearAttention(8, heads=2)
+    q, k, v = (x.bfloat16() for x in tokens(30))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = layer(q, k, v)
+    assert out.dtype == torch.bfloat16
+    torch.testing.assert_close(out, layer(q.float(), k.float(), v.float()).bfloat16())
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("features", ["sincos", "positive", "elu"])
+def test_macs_are_those_of_the_running_code(features: str, causal: bool) -> None:
+    for length in (5, 64, 150, 1500):
+        layer = LinearAttention(8, heads=3, features=features, num_features=24)
+        q, k, v = (x.float() for x in tokens(length, batch=1, heads=3))
+        with FlopCounterMode(display=False) as counter:
+            layer(q, k, v, causal=causal)
+        cost = attention_macs(length, 8, 5, 24, causal, features=features)
+        assert 3 * cost.total == counter.get_total_flops() / 2 == layer.extra_macs
+        assert cost.total == sum(cost)
+        assert (cost.features > 0) == (features != "elu")
+    per_token = [attention_macs(n, 8, 5, 24, causal, features=features).total / n for n in (1024, 8192)]
+    assert per_token[0] == per_token[1], "linear in the tokens"
+
+
+def test_cross_attention_has_its_own_number_of_queries() -> None:
+    layer = LinearAttention(8, heads=2).double()
+    q, k, v = tokens(50)
+    torch.testing.assert_close(layer(q[:, :, :3], k, v), layer(q, k, v)[:, :, :3])
+    with FlopCounterMode(display=False) as counter:
+        layer(q[:1, :, :3], k[:1], v[:1])
+    assert layer.extra_macs == counter.get_total_flops() / 2
+    with pytest.raises(ValueError, match="as many queries as keys"):
+        layer(q[:, :, :3], k, v, causal=True)
+
+
+@pytest.mark.parametrize("features", sorted(KERNELS))
+@pytest.mark.parametrize("kind", [AttentionBlock, AttentionPool])
+def test_block_and_head(kind: type[AttentionBlock] | type[AttentionPool], features: str) -> None:
+    torch.manual_seed(0)
+    layer = kind(24, heads=4, features=features, num_features=16)
+    x = torch.randn(3, 24, 5, 6)
+    out = layer(x)
+    assert out.shape == ((3, 24, 5, 6) if isinstance(layer, AttentionBlock) else (3, layer.out_features))
+    (out * torch.randn(out.shape)).sum().backward()
+    for name, parameter in layer.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+    torch.testing.assert_close(layer(x[1:2]), out[1:2], atol=1e-5, rtol=1e-4)
+    turned = x.flip(-1)
+    same = layer(turned).flip(-1) if isinstance(layer, AttentionBlock) else layer(turned)
+    assert (same - out).abs().max() > 1e-3, "knows where a token is"
+
+
+def test_a_block_is_small_at_first_and_a_head_without_preference_is_the_average() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(4, 16, 6, 6)
+    assert (AttentionBlock(16)(x) - x).std() < 0.2
+    head = AttentionPool(16, queries=2, position=False)
+    torch.nn.init.zeros_(head.key.weight)
+    per_head = x.mean((2, 3)).unflatten(1, (4, 4))  # (B, heads, C / heads)
+    expected = per_head[:, None].expand(-1, 2, -1, -1).flatten(1)
+    torch.testing.assert_close(head(x), expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [AttentionBlock, AttentionPool])
+def test_layers_refuse_wrong_options(kind: type[AttentionBlock] | type[AttentionPool]) -> None:
+    with pytest.raises(ConfigError, match="divisor of the 24 channels"):
+        kind(24, heads=5)
+    with pytest.raises(ConfigError, match="did you mean 'positive'"):
+        kind(24, features="positiv")
+    with pytest.raises(ConfigError, match=r"attention\.backend"):
+        kind(24, features="elu", backend="exact")
+
+
+def track(batch: int = 4, length: int = 9, dim: int = 16) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    frames = F.normalize(torch.randn(batch, length, dim, generator=generator), dim=-1)
+    return frames, torch.arange(length) < torch.tensor([length, 5, 1, 3])[:, None]
+
+
+def test_track_pool_streams_what_it_folds_at_once() -> None:
+    pool = TrackPool(16, key_dim=8, num_features=16)
+    torch.nn.init.normal_(pool.query.weight)  # far from the mean it starts at
+    frames, mask = track()
+    whole, prefixes = pool(frames, mask), pool.prefixes(frames, mask)
+    state = pool.start(4)
+    for i in range(frames.shape[1]):
+        template, state = pool.step(frames[:, i], state, mask[:, i])
+        torch.testing.assert_close(template, prefixes[:, i], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(template, whole, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(prefixes[2, 0], frames[2, 0])  # one frame is its own template
+    torch.testing.assert_close(pool(frames[1:2, :5]), whole[1:2], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(whole.norm(dim=-1), torch.ones(4))
+
+
+def test_track_pool_starts_near_the_mean_and_can_be_trained_away_from_it() -> None:
+    pool = TrackPool(16, key_dim=8)
+    frames, mask = track()
+    mean = F.normalize((frames * mask[..., None]).sum(1), dim=-1)
+    assert ((pool(frames, mask) * mean).sum(-1) > 0.99).all()
+    optimizer = torch.optim.Adam(pool.parameters(), 0.02)
+    for _ in range(40):
+        loss = (pool(frames[:1]) - frames[:1, 2]).square().sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    for name, parameter in pool.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+    assert loss < 0.5 * (mean[0] - frames[0, 2]).square().sum()
+    assert not pool(frames, torch.zeros_like(mask)).any(), "no frames, no template"
