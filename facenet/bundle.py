@@ -22,8 +22,9 @@ from torch import Tensor
 
 from facenet.data.transforms import Preprocess
 from facenet.errors import DataError, FacenetError
-from facenet.files import atomic_write, read_json, write_json
+from facenet.files import atomic_write, read_json, sha256_file, write_json
 from facenet.models import build_model
+from facenet.models.linear_attention import TrackPool
 
 SCHEMA = 1
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -202,3 +203,51 @@ def pick_device(device: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"device {device!r} can not be used here ({reason}); use auto or cpu") from error
+
+
+def save_track_pool(
+    pool: TrackPool, folder: str | Path, encoder: Encoder, *, options: Mapping[str, Any], training: Mapping[str, Any]
+) -> None:
+    """Write ``track_pool.safetensors`` and, last, ``track_pool.json``: options, D, the encoder's fingerprint.
+
+    `options` are those of :class:`~facenet.models.linear_attention.TrackPool` but `dim`; `training` is a summary.
+    """
+    folder = Path(folder)
+    with atomic_write(folder / "track_pool.safetensors") as file:
+        file.write(save_tensors({key: value.detach().cpu().contiguous() for key, value in pool.state_dict().items()}))
+    record = {
+        "schema": SCHEMA,
+        "dim": encoder.dim,
+        "options": dict(options),
+        "encoder": encoder.fingerprint,
+        "sha256": sha256_file(folder / "track_pool.safetensors"),
+        "training": dict(training),
+    }
+    write_json(folder / "track_pool.json", record)
+
+
+def load_track_pool(folder: str | Path, encoder: Encoder) -> TrackPool:
+    """Read a TrackPool, in evaluation mode, for the encoder it was trained over.
+
+    Raises:
+        DataError: a file is missing, damaged or foreign, or it was trained over another encoder.
+    """
+    folder = Path(folder)
+    record = read_json(folder / "track_pool.json")
+    weights = folder / "track_pool.safetensors"
+    if record.get("schema") != SCHEMA:
+        raise DataError(f"{folder}/track_pool.json: schema {record.get('schema')!r}, this version reads {SCHEMA}")
+    if record.get("encoder") != encoder.fingerprint:
+        raise DataError(
+            f"{folder}: trained over encoder {str(record.get('encoder'))[:12]}, not over {encoder.fingerprint[:12]};"
+            " run scripts/tracks.py for this encoder"
+        )
+    if not weights.is_file() or record.get("sha256") != sha256_file(weights):
+        raise DataError(f"{weights}: missing, or not the file its record names; run scripts/tracks.py again")
+    try:
+        pool = TrackPool(int(record["dim"]), **record["options"])
+        pool.load_state_dict(load_tensors(weights.read_bytes()))
+    except Exception as error:  # safetensors, torch and wrong JSON types raise many kinds
+        reason = " ".join(str(error).split())[:160]
+        raise DataError(f"{folder}: damaged ({type(error).__name__}: {reason}); run scripts/tracks.py again") from error
+    return pool.eval()

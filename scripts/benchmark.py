@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
 from launch import launch
+from schema import ROOMS
 
 from facenet.console import table
 
 
 def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
-    from facenet.benchmark import mining
     from facenet.errors import choose
 
-    bodies = {"mining": mining.run}
     options = dict(config["benchmark"])
-    result = choose(bodies, options.pop("name"), "benchmark.name")(**options)
-    rows = []
-    for size, entry in result["sizes"].items():
-        for name, measured in entry.items():
-            if isinstance(measured, dict):
-                ratio = measured["seconds"] / entry["floor"]["seconds"]
-                rows.append((size, name, measured["seconds"], measured["least"], measured["most"], f"{ratio:.1f}x"))
-        extra = entry.get("extra_bytes")
-        rows.append((size, "extra memory of ours", f"{extra / 1e6:.0f} MB" if extra else "-", "", "", ""))
-    table(
-        rows, header=("B", "what", "seconds (median)", "least", "most", "of the floor"), title="mining, loss, backward"
-    )
-    if result["absent"]:
+    name = options.pop("name")
+    choose(ROOMS, name, "benchmark.name")
+    room = importlib.import_module(f"facenet.benchmark.{name}")
+    result: dict[str, Any] = room.run(**options)
+    for title, header, rows in room.tables(result):
+        table(rows, header=header, title=title)
+    if result.get("absent"):
         print(f"not installed, so not measured: {', '.join(result['absent'])} (pip install -e '.[benchmark]')")
     return result
 

@@ -76,12 +76,27 @@ class Loader:
 
 
 @dataclass
+class Attention:
+    after: str | None = None  # a stage of the net; null is no attention
+    heads: int = 4
+    features: str = "positive"
+    num_features: int = 64
+    orthogonal: bool = True
+    normalise: bool = True
+    position: bool = True
+    backend: str = "auto"
+    seed: int = 0
+
+
+@dataclass
 class Model:
     name: str = MISSING
     embedding_dim: int = 128
     norm: str = "batch"
     input_size: list[int] | None = None
     dropout: float = 0.0
+    attention: Attention | None = field(default_factory=Attention)
+    pool: str | None = None
 
 
 @dataclass
@@ -127,7 +142,9 @@ class Trainer:
     accelerator: str = "auto"
     devices: Any = 1
     strategy: str = "auto"
-    precision: str = "32-true"
+    precision: str = "auto"
+    channels_last: Any = "auto"
+    compile: bool = False
     gradient_clip_val: float | None = None
     log_every_n_steps: int = 10
     refresh_rate: int = 10
@@ -148,6 +165,11 @@ class Train:
     loss: Loss = field(default_factory=Loss)
     optim: Optim = field(default_factory=Optim)
     trainer: Trainer = field(default_factory=Trainer)
+
+
+@dataclass
+class Summary:
+    model: Model = field(default_factory=Model)
 
 
 @dataclass
@@ -212,8 +234,14 @@ class Cluster:
 
 
 @dataclass
-class MiningBenchmark:
+class Room:
+    """What every benchmark has: the name of its file in facenet/benchmark."""
+
     name: str = MISSING
+
+
+@dataclass
+class MiningBenchmark(Room):
     sizes: list[int] = MISSING
     repeats: int = 5
     threads: int = 1
@@ -221,8 +249,53 @@ class MiningBenchmark:
 
 
 @dataclass
+class AttentionBenchmark(Room):
+    tokens: list[int] = MISSING
+    repeats: int = 5
+    threads: int | None = None
+    heads: int = 8
+    dim: int = 64
+    num_features: int = 64
+    peers: bool = True
+    backward: bool = True
+    errors: bool = True
+
+
+@dataclass
+class LoaderBenchmark(Room):
+    root: str | None = None
+    faces: int = MISSING
+    size: int = 160
+    crops: list[float] = MISSING
+    repeats: int = 3
+    workers: int | None = None
+    nets: list[str] = MISSING
+    batch_size: int = 60
+    peers: bool = True
+
+
+@dataclass
+class TrainingBenchmark(Room):
+    nets: list[str] | None = None
+    batch_size: int | None = None
+    compile_nets: list[str] = MISSING
+    seconds: float = MISSING
+    repeats: int = 5
+    threads: int | None = None
+    device: str = "auto"
+
+
+@dataclass
 class Benchmark:
-    benchmark: MiningBenchmark = field(default_factory=MiningBenchmark)
+    benchmark: Room = MISSING
+
+
+ROOMS = {
+    "mining": MiningBenchmark,
+    "attention": AttentionBenchmark,
+    "loader": LoaderBenchmark,
+    "training": TrainingBenchmark,
+}
 
 
 @dataclass
@@ -235,16 +308,74 @@ class Quickstart:
     data: Data = field(default_factory=Data)
 
 
+@dataclass
+class TrackData:
+    root: str | None = None
+    splits: str | None = None
+    held_out: float = 0.2
+    evaluation: float = 0.3
+    seed: int = 0
+
+
+@dataclass
+class DrawnTracks:
+    train_identities: int = MISSING
+    held_out_identities: int = MISSING
+    evaluation_identities: int = MISSING
+    tracks: int = MISSING
+    frames: list[int] = MISSING
+    size: int = MISSING
+    difficulty: float = MISSING
+    damage: float = MISSING
+    first_identity: int = MISSING
+    seed: int = 0
+    cache_dir: str | None = None
+
+
+@dataclass
+class TrackPool:
+    key_dim: int = MISSING
+    features: str = MISSING
+    num_features: int = MISSING
+
+
+@dataclass
+class TrackTraining:
+    steps: int = MISSING
+    identities: int = MISSING
+    tracks_each: int = MISSING
+    lr: float = MISSING
+    weight_decay: float = MISSING
+    margin: float = MISSING
+    miner: str = MISSING
+    select: str = MISSING
+    least_frames: float = MISSING
+    check_every: int = MISSING
+
+
+@dataclass
+class Tracks:
+    encoder: str = MISSING
+    device: str = "auto"
+    seeds: list[int] = field(default_factory=list)
+    data: TrackData = field(default_factory=TrackData)
+    drawn: DrawnTracks = field(default_factory=DrawnTracks)
+    pool: TrackPool = field(default_factory=TrackPool)
+    training: TrackTraining = field(default_factory=TrackTraining)
+
+
 SCHEMAS = {
     "benchmark": Benchmark,
     "quickstart": Quickstart,
     "train": Train,
+    "summary": Summary,
     "verify": Verify,
     "embed": Embed,
     "index": Index,
     "search": Search,
     "compare": Compare,
     "cluster": Cluster,
+    "tracks": Tracks,
 }
 
 
@@ -253,3 +384,5 @@ def register() -> None:
     store = ConfigStore.instance()
     for name, schema in SCHEMAS.items():
         store.store(group="schema", name=name, node=schema, package="_global_")
+    for name, room in ROOMS.items():
+        store.store(group="schema/benchmark", name=name, node=room, package="benchmark")

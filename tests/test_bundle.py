@@ -12,6 +12,7 @@ from facenet.bundle import Encoder
 from facenet.data.transforms import Preprocess
 from facenet.errors import DataError
 from facenet.models import build_model
+from facenet.models.linear_attention import TrackPool
 from tests.conftest import blob
 
 OPTIONS = {"embedding_dim": 16, "norm": "batch", "input_size": [32, 32], "dropout": 0.1}
@@ -120,3 +121,54 @@ def test_saving_a_record_leaves_the_weights_alone(tmp_path: Path) -> None:
     bundle.save_record(encoder, tmp_path)
     assert (tmp_path / "encoder.safetensors").stat().st_mtime_ns == stamp
     assert bundle.load(tmp_path).thresholds == {0.1: 0.9}
+
+
+def pooled(folder: Path, encoder: Encoder) -> TrackPool:
+    pool = TrackPool(16, key_dim=4, num_features=8, seed=3)
+    with torch.no_grad():
+        pool.query.bias.fill_(0.5)
+    options = {"key_dim": 4, "num_features": 8, "seed": 3}
+    bundle.save_track_pool(pool, folder, encoder, options=options, training={"step": 7})
+    return pool
+
+
+def test_a_track_pool_round_trip_is_exact(tmp_path: Path) -> None:
+    encoder = make()
+    pool = pooled(tmp_path / "t", encoder)
+    frames = torch.nn.functional.normalize(torch.randn(3, 5, 16), dim=-1)
+    loaded = bundle.load_track_pool(tmp_path / "t", encoder)
+    assert not loaded.training
+    torch.testing.assert_close(loaded(frames), pool.eval()(frames), atol=0, rtol=0)
+    assert json.loads((tmp_path / "t" / "track_pool.json").read_text())["training"] == {"step": 7}
+
+
+def test_a_track_pool_of_another_encoder_is_refused(tmp_path: Path) -> None:
+    encoder, other = make(), make(seed=1)
+    pooled(tmp_path / "t", encoder)
+    with pytest.raises(DataError, match=other.fingerprint[:12]):
+        bundle.load_track_pool(tmp_path / "t", other)
+
+
+@pytest.mark.parametrize("spoil", ["weights", "no weights", "no record", "schema", "options", "features", "dim"])
+def test_a_damaged_track_pool_is_one_clear_line(spoil: str, tmp_path: Path) -> None:
+    encoder, folder = make(), tmp_path / "t"
+    pooled(folder, encoder)
+    record = json.loads((folder / "track_pool.json").read_text())
+    weights = folder / "track_pool.safetensors"
+    if spoil == "weights":
+        weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    elif spoil == "no weights":
+        weights.unlink()
+    elif spoil == "no record":
+        (folder / "track_pool.json").unlink()
+    else:
+        changed = {
+            "schema": {"schema": 9},
+            "options": {"options": {"colour": "red"}},
+            "features": {"options": {**record["options"], "features": "elou"}},
+            "dim": {"dim": "wide"},
+        }
+        (folder / "track_pool.json").write_text(json.dumps({**record, **changed[spoil]}))
+    with pytest.raises(DataError) as raised:
+        bundle.load_track_pool(folder, encoder)
+    assert "\n" not in str(raised.value)

@@ -14,10 +14,11 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from facenet.data.augment import Augment
 from facenet.data.datamodule import FaceDataModule
 from facenet.data.sampler import IdentitySampler
 from facenet.data.splits import KINDS, split_faces
-from facenet.data.transforms import Augment, Preprocess
+from facenet.data.transforms import Preprocess
 from facenet.losses import HEADS
 from facenet.mining import FALLBACKS, MINERS, SELECTS, mine
 from facenet.models import MODELS, NORMS, build_model

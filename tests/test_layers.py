@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
-from facenet.models.layers import ConvBlock, L2Normalize, L2Pool2d
+from facenet.models.layers import ConvBlock, L2Normalize, L2Pool2d, Maxout
 
 
 def test_l2_normalize_is_unit_and_safe_at_zero() -> None:
@@ -27,6 +28,29 @@ def test_l2_pool_is_the_root_of_summed_squares() -> None:
     L2Pool2d()(zero).sum().backward()
     assert zero.grad is not None
     assert torch.isfinite(zero.grad).all()
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 3])
+def test_maxout_is_the_largest_of_its_linear_maps(pieces: int) -> None:
+    layer, x = Maxout(5, 4, pieces).double(), torch.randn(7, 5, dtype=torch.float64)
+    out = layer(x)
+    assert out.shape == (7, 4)
+    for b in range(7):
+        for o in range(4):
+            maps = [layer.weight[o * pieces + j] @ x[b] + layer.bias[o * pieces + j] for j in range(pieces)]
+            torch.testing.assert_close(out[b, o], max(maps))
+    out.sum().backward()
+    assert layer.weight.grad is not None
+    assert (layer.weight.grad.abs().sum(1) > 0).any()
+
+
+def test_maxout_of_two_keeps_the_mean_square() -> None:
+    torch.manual_seed(0)
+    layer = Maxout(400, 2000)
+    nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")
+    nn.init.zeros_(layer.bias)
+    x = torch.randn(50, 400)
+    assert float(layer(x).detach().square().mean() / x.square().mean()) == pytest.approx(1, abs=0.03)
 
 
 def test_conv_block_halves_rounded_up() -> None:

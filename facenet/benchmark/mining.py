@@ -95,6 +95,20 @@ def run(
         torch.set_num_threads(before)
 
 
+def tables(result: dict[str, Any]) -> list[tuple[str, tuple[str, ...], list[tuple[Any, ...]]]]:
+    """Lay out what :func:`run` returned: (title, header, rows)."""
+    rows: list[tuple[Any, ...]] = []
+    for size, entry in result["sizes"].items():
+        for name, measured in entry.items():
+            if isinstance(measured, dict):
+                ratio = measured["seconds"] / entry["floor"]["seconds"]
+                rows.append((size, name, measured["seconds"], measured["least"], measured["most"], f"{ratio:.1f}x"))
+        extra = entry.get("extra_bytes")
+        rows.append((size, "extra memory of ours", f"{extra / 1e6:.0f} MB" if extra else "-", "", "", ""))
+    header = ("B", "what", "seconds (median)", "least", "most", "of the floor")
+    return [("mining, loss, backward", header, rows)]
+
+
 def _measure(embeddings: Tensor, labels: Tensor, margin: float, repeats: int, peers: list[str]) -> dict[str, Any]:
     product = embeddings.new_zeros(len(embeddings), len(embeddings))
     contestants: dict[str, Callable[[], object]] = {

@@ -1,6 +1,6 @@
-"""Layers the paper uses and torch lacks: unit-length output and L2 pooling.
+"""Layers the paper uses and torch lacks: unit-length output, L2 pooling and maxout.
 
-Source: Schroff et al. 2015, section 3 (L2 normalisation), table 2 (L2 pooling in Inception rows).
+Source: Schroff et al. 2015, section 3 (L2 normalisation), table 1 (maxout), table 2 (L2 pooling in Inception rows).
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ class L2Normalize(nn.Module):
 
 
 class L2Pool2d(nn.Module):
-    """Root of the summed squares in each window: sqrt(sum x^2 + eps), (B, C, H, W) -> (B, C, H', W').
+    """Root of the summed squares of each window: sqrt(sum x^2 + eps), (B, C, H, W) -> (B, C, H', W').
 
-    The eps keeps the gradient finite where a window is all zero, as ReLU makes many. Summed, not averaged:
-    the usual meaning of an L2 norm over a window (table 2 of the paper does not say).
+    Summed, not averaged, the L2 norm of the window (table 2 of the paper only says L2); it is up to `kernel` times as
+    large as what it pools, which the initialisation of the layer behind it makes up for. The eps keeps the gradient
+    finite where a window is all zero, as ReLU makes many.
     """
 
     def __init__(self, kernel: int = 3, stride: int = 1, eps: float = 1e-6) -> None:
@@ -48,6 +49,25 @@ class L2Pool2d(nn.Module):
     def extra_repr(self) -> str:
         """Show the window."""
         return f"kernel={self.kernel}, stride={self.stride}"
+
+
+class Maxout(nn.Linear):
+    """The largest of p linear maps: max_j (W_j x + b_j), (B, C) -> (B, out).
+
+    Source: Goodfellow et al. 2013 (arXiv 1302.4389); the paper's fc1 and fc2 have p=2.
+    """
+
+    def __init__(self, c_in: int, c_out: int, pieces: int = 2) -> None:
+        super().__init__(c_in, c_out * pieces)
+        self.pieces = pieces
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, out)."""
+        return super().forward(x).unflatten(-1, (-1, self.pieces)).amax(-1)
+
+    def extra_repr(self) -> str:
+        """Show the widths and p."""
+        return f"in_features={self.in_features}, out={self.out_features // self.pieces}, pieces={self.pieces}"
 
 
 class ConvBlock(nn.Module):

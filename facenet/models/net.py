@@ -1,0 +1,300 @@
+"""The grammar of the row tables and the network built from one.
+
+A net is a table of stages, a way of joining them, fully connected layers if it has any, and an embedding layer.
+Padding is kernel // 2 everywhere, so that a stride halves the size, rounded up, as every size-out of the paper does.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from facenet.errors import ConfigError, DataError, choose, nearest
+from facenet.models.layers import ConvBlock, L2Normalize, L2Pool2d, LocalResponseNorm, Maxout
+from facenet.models.linear_attention import AttentionBlock, AttentionPool
+
+POOLS = {
+    "average": "the mean over all positions",
+    "flatten": "all positions side by side; fixes the input size",
+    "attention": "learned queries over all positions",
+}
+
+
+class Conv(NamedTuple):
+    """A plain convolution: output channels, kernel, stride."""
+
+    name: str
+    out: int
+    kernel: int
+    stride: int = 1
+
+
+class Pool(NamedTuple):
+    """A 3x3 max pool of stride 2."""
+
+    name: str
+
+
+class Norm(NamedTuple):
+    """A normalisation layer of the paper's: LRN under ``norm="lrn"``, nothing under ``norm="batch"``."""
+
+    name: str
+
+
+class Row(NamedTuple):
+    """One Inception row with the columns of table 2; a width of 0 leaves the branch out.
+
+    A reduce width of 0 lets the convolution read the row's input. `pool` is the kind of the 3x3 pooling branch
+    ("max", "L2" or "" for none); `proj` its 1x1 projection, 0 passes the pooled channels on. The `stride`
+    sits in the 3x3 and 5x5 convolutions and in the pooling. `skip` adds the row's input to its output.
+    """
+
+    name: str
+    c1x1: int
+    reduce3: int
+    c3x3: int
+    reduce5: int
+    c5x5: int
+    pool: str
+    proj: int
+    stride: int = 1
+    skip: bool = False
+
+    def out(self, c_in: int) -> int:
+        """Output channels for `c_in` input channels."""
+        pooled = (self.proj or c_in) if self.pool else 0
+        return self.c1x1 + self.c3x3 + self.c5x5 + pooled
+
+
+class Full(NamedTuple):
+    """A fully connected maxout layer after the joining: output width, pieces p of which the largest counts."""
+
+    name: str
+    out: int
+    pieces: int = 2
+
+
+Stage = Conv | Pool | Norm | Row
+
+
+class Cost(NamedTuple):
+    """Weights of convolutions and fully connected layers without biases, and their multiply-adds for one image."""
+
+    params: float
+    macs: float
+
+
+class Net(NamedTuple):
+    """A network: default input size (H, W), stages, what joins them to what follows, fully connected layers.
+
+    `head` is a key of `POOLS`. `paper` holds the totals to meet, `printed` the figures the paper prints by layer.
+    """
+
+    input_size: tuple[int, int]
+    stages: tuple[Stage, ...]
+    head: str = "average"
+    full: tuple[Full, ...] = ()
+    paper: Cost | None = None
+    printed: Mapping[str, Cost] = {}
+
+    @property
+    def shrink(self) -> int:
+        """By how much the strides divide the input's sides, which is also the least side they allow."""
+        strides = (2 if isinstance(stage, Pool) else getattr(stage, "stride", 1) for stage in self.stages)
+        return math.prod(strides)
+
+
+class Inception(nn.Module):
+    """One row: parallel branches over the same input, concatenated over channels."""
+
+    def __init__(self, row: Row, c_in: int, *, norm: str) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList()
+        self.columns: dict[str, str] = {}  # where a layer lies in `branches` -> its column in table 2
+        if row.c1x1:
+            self.columns["0"] = "1x1"
+            self.branches.append(ConvBlock(c_in, row.c1x1, 1, row.stride, norm=norm))
+        for reduce, width, kernel in ((row.reduce3, row.c3x3, 3), (row.reduce5, row.c5x5, 5)):
+            if width:
+                first = [ConvBlock(c_in, reduce, 1, norm=norm)] if reduce else []
+                last = ConvBlock(reduce or c_in, width, kernel, row.stride, norm=norm)
+                column = f"{kernel}x{kernel}"
+                self._add([*first, last], [f"{column} reduce", column] if first else [column])
+        if row.pool:
+            kind = {"max": nn.MaxPool2d(3, row.stride, 1), "L2": L2Pool2d(3, row.stride)}[row.pool]
+            proj = [ConvBlock(c_in, row.proj, 1, norm=norm)] if row.proj else []
+            self._add([kind, *proj], ["pool", "pool proj"])
+        self.skip = row.skip
+
+    def _add(self, modules: list[nn.Module], columns: list[str]) -> None:
+        self.columns |= {f"{len(self.branches)}.{i}": name for i, name in enumerate(columns)}
+        self.branches.append(nn.Sequential(*modules))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, c_in, H, W) -> (B, row.out(c_in), H / stride, W / stride)."""
+        outs = [branch(x) for branch in self.branches]
+        out = torch.cat(outs, 1) if len(outs) > 1 else outs[0]
+        return out + x if self.skip else out
+
+
+class EmbeddingNet(nn.Module):
+    """Images (B, 3, H, W), floats in [-1, 1], to unit embeddings (B, D).
+
+    Args:
+        net: The row table.
+        embedding_dim: D.
+        norm: "batch" or "lrn".
+        input_size: (H, W); None is the table's. Kept to strictly where the net has flattened positions.
+        dropout: Share of features dropped before the embedding layer while training.
+        attention: ``after`` (a stage; None for no block) and the options of an
+            :class:`~facenet.models.linear_attention.AttentionBlock` put behind it.
+        pool: A key of `POOLS` in place of the table's.
+
+    Raises:
+        ConfigError: an input smaller than the strides allow, or an unknown stage, option or pool.
+    """
+
+    def __init__(
+        self,
+        net: Net,
+        *,
+        embedding_dim: int,
+        norm: str,
+        input_size: tuple[int, int] | None = None,
+        dropout: float = 0.0,
+        attention: Mapping[str, Any] | None = None,
+        pool: str | None = None,
+    ) -> None:
+        super().__init__()
+        pool = pool or net.head
+        choose(POOLS, pool, "model.pool")
+        self.input_size, self.least = input_size or net.input_size, net.shrink
+        self.any_size = pool != "flatten"
+        self.embedding_dim = embedding_dim
+        if min(self.input_size) < self.least:
+            raise ConfigError(
+                f"model.input_size: expected sides of at least {self.least}, which the strides halve to 1, got"
+                f" {list(self.input_size)}"
+            )
+        widths = self._build_stages(net, norm)
+        self.attention, self.after = _attention_block(attention, widths)
+        channels = widths[net.stages[-1].name]
+        self.pool, width = _pool(pool, channels, [-(-side // net.shrink) for side in self.input_size])
+        self.full = nn.Sequential()
+        for layer in net.full:
+            self.full.add_module(layer.name, Maxout(width, layer.out, layer.pieces))
+            width = layer.out
+        self.dropout = nn.Dropout(dropout)
+        self.embedding = nn.Linear(width, embedding_dim, bias=norm != "batch")
+        self.normalize = L2Normalize()
+        for part in (self.stages, self.full, self.embedding):  # attention has a way of its own
+            _initialise(part)
+
+    def _build_stages(self, net: Net, norm: str) -> dict[str, int]:
+        """Fill `stages` and return the output channels of each."""
+        widths, channels = {}, 3
+        self.stages = nn.ModuleDict()
+        for stage in net.stages:
+            self.stages[stage.name], channels = _stage(stage, channels, norm)
+            widths[stage.name] = channels
+        return widths
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return what the embedding layer reads, (B, C).
+
+        Raises:
+            DataError: images of a shape this net can not take.
+        """
+        self._check(images)
+        x = images
+        for name, stage in self.stages.items():
+            x = stage(x)
+            if self.attention is not None and name == self.after:
+                x = self.attention(x)
+        return self.full(self.pool(x))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return unit embeddings (B, D) in float32."""
+        return self.normalize(self.embedding(self.dropout(self.features(images))))
+
+    def _check(self, images: Tensor) -> None:
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise DataError(f"images: expected (batch, 3, height, width), got {tuple(images.shape)}")
+        size = tuple(images.shape[2:])
+        if not self.any_size and size != tuple(self.input_size):
+            height, width = self.input_size
+            raise DataError(
+                f"images: expected {height}x{width}, got {size[0]}x{size[1]}; the net was built for one size,"
+                f" resize the images or build it with model.input_size=[{size[0]},{size[1]}] or model.pool=average"
+            )
+        if min(size) < self.least:
+            raise DataError(
+                f"images: expected sides of at least {self.least}, which the strides halve to 1, got"
+                f" {size[0]}x{size[1]}; resize the images"
+            )
+
+
+def _stage(stage: Stage, c_in: int, norm: str) -> tuple[nn.Module, int]:
+    if isinstance(stage, Conv):
+        return ConvBlock(c_in, stage.out, stage.kernel, stage.stride, norm=norm), stage.out
+    if isinstance(stage, Pool):
+        return nn.MaxPool2d(3, 2, 1), c_in
+    if isinstance(stage, Norm):
+        return (LocalResponseNorm() if norm == "lrn" else nn.Identity()), c_in
+    return Inception(stage, c_in, norm=norm), stage.out(c_in)
+
+
+def _attention_block(options: Mapping[str, Any] | None, widths: dict[str, int]) -> tuple[AttentionBlock | None, str]:
+    """Build the block from its options and say after which stage it comes; ``after`` None is no block."""
+    if options is None:
+        return None, ""
+    known = ["after", *list(inspect.signature(AttentionBlock).parameters)[1:]]
+    for key in options:
+        if key not in known:
+            raise ConfigError(f"model.attention.{key}: unknown option{nearest(key, known)}; known: {', '.join(known)}")
+    if "after" not in options:
+        raise ConfigError(f"model.attention.after: not given; expected a stage of the net: {', '.join(widths)}")
+    rest = dict(options)
+    after = rest.pop("after")
+    if after is None:
+        return None, ""
+    return AttentionBlock(choose(widths, after, "model.attention.after"), **rest), after
+
+
+def _pool(kind: str, channels: int, positions: list[int]) -> tuple[nn.Module, int]:
+    """Build what joins a map (B, channels, *positions) to the next layer, and its output width."""
+    if kind == "attention":
+        pool = AttentionPool(channels)
+        return pool, pool.out_features
+    if kind == "average":
+        return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), channels
+    return nn.Flatten(), channels * positions[0] * positions[1]
+
+
+def _initialise(net: nn.Module) -> None:
+    """Draw weights that keep the mean square of activations, and set biases to zero.
+
+    He's N(0, 2 / fan_in) before ReLU, which halves the mean square; N(0, 1 / fan_in) before nothing and before maxout
+    of two pieces: of two independent a and b, max^2 + min^2 = a^2 + b^2, so the larger keeps the mean square of either.
+    A convolution behind L2 pooling, which adds up a window of squares, starts smaller by the root of their number.
+    """
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
+        elif isinstance(module, nn.Linear):
+            nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="linear")
+        else:
+            continue
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    for pooled in net.modules():
+        if isinstance(pooled, nn.Sequential) and len(pooled) > 1 and isinstance(pooled[0], L2Pool2d):
+            block = pooled[1]
+            assert isinstance(block, ConvBlock)
+            with torch.no_grad():
+                block.conv.weight /= pooled[0].kernel

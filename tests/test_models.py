@@ -1,0 +1,149 @@
+"""All networks, plain, with an attention block and with an attention head: gradients, counts, round trip, seeds."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from facenet import bundle
+from facenet.bundle import Encoder
+from facenet.data.transforms import Preprocess
+from facenet.errors import ConfigError, DataError
+from facenet.models import MODELS, NORMS, EmbeddingNet, build_model
+from facenet.models.summary import summarise, total
+
+VARIANTS = ("plain", "block", "head")
+CASES = list(itertools.product(sorted(MODELS), VARIANTS))
+STAGE = {"nn1": "conv4", "nns1": "inception_6a", "nns2": "inception_5a", "small": "inception_3a"}
+
+
+def smallest(name: str) -> tuple[int, int]:
+    """The smallest input that leaves two positions, so that attention has something to choose between."""
+    return MODELS[name].shrink, MODELS[name].shrink + 1
+
+
+def options(name: str, variant: str) -> dict[str, Any]:
+    base = {"embedding_dim": 12, "norm": "batch", "input_size": list(smallest(name)), "dropout": 0.0}
+    attention = {"after": STAGE.get(name, "inception_4b"), "heads": 2, "features": "positive", "num_features": 16}
+    return {
+        "plain": base,
+        "block": {**base, "attention": attention, "pool": None},
+        "head": {**base, "attention": None, "pool": "attention"},
+    }[variant]
+
+
+def build(name: str, variant: str, seed: int = 0, **changes: Any) -> EmbeddingNet:
+    torch.manual_seed(seed)
+    return build_model(name, **{**options(name, variant), "input_size": smallest(name), **changes})
+
+
+def pictures(name: str, count: int = 4) -> Tensor:
+    return torch.randn(count, 3, *smallest(name), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize(("name", "variant"), CASES)
+def test_every_parameter_learns(name: str, variant: str) -> None:
+    norms = ("lrn", "batch") if variant == "plain" and name != "nn1" else ("lrn",)
+    for norm in norms:
+        model = build(name, variant, norm=norm, dropout=0.2)
+        out = model(pictures(name))
+        assert out.shape == (4, 12)
+        torch.testing.assert_close(out.norm(dim=1), torch.ones(4))
+        (out * torch.randn(4, 12)).sum().backward()
+        for key, parameter in model.named_parameters():
+            assert parameter.grad is not None, key
+            assert torch.isfinite(parameter.grad).all(), key
+            assert parameter.grad.abs().sum() > 0, key
+
+
+@pytest.mark.parametrize(("name", "variant"), CASES)
+def test_seed_batch_mates_counts_and_round_trip(name: str, variant: str, tmp_path: Path) -> None:
+    model, images = build(name, variant).eval(), pictures(name)
+    with torch.no_grad():
+        together, alone = model(images), torch.cat([model(image[None]) for image in images])
+    torch.testing.assert_close(alone, together, atol=1e-5, rtol=1e-4)
+    assert float(torch.pdist(together).min()) > 1e-3
+    check_counts(model)
+    encoder = Encoder(model, name, options(name, variant), Preprocess(size=smallest(name)))
+    bundle.save(encoder, tmp_path)
+    loaded = bundle.load(tmp_path)  # it recomputes the fingerprint
+    assert loaded.options == encoder.options
+    assert (loaded.embed_batch(images) == encoder.embed_batch(images)).all()
+    again = build(name, variant).eval()
+    assert all(torch.equal(value, model.state_dict()[key]) for key, value in again.state_dict().items())
+    with torch.no_grad():
+        assert torch.equal(again(images), together)
+
+
+def check_counts(model: EmbeddingNet) -> None:
+    """The summary against a plain look at the weights, and against what the matrix products of a forward cost."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    counted = total(summarise(model))
+    weights = [m.weight.numel() for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    assert counted.params == sum(weights)
+    with FlopCounterMode(display=False) as flops:
+        model(torch.zeros(1, 3, *model.input_size))
+    assert counted.macs == flops.get_total_flops() / 2
+
+
+def test_another_seed_gives_other_weights() -> None:
+    first, second = build("small", "head", 0).state_dict(), build("small", "head", 1).state_dict()
+    assert not torch.equal(first["embedding.weight"], second["embedding.weight"])
+    assert not torch.equal(first["stages.conv1.conv.weight"], second["stages.conv1.conv.weight"])
+
+
+def test_the_block_takes_part() -> None:
+    plain, block = build("small", "plain").eval(), build("small", "block").eval()
+    missing = block.load_state_dict(plain.state_dict(), strict=False).missing_keys
+    assert missing
+    assert all(key.startswith("attention.") for key in missing)
+    images = pictures("small")
+    with torch.no_grad():
+        assert float((block(images) - plain(images)).abs().max()) > 1e-4
+
+
+def test_an_old_record_without_the_new_options_loads(tmp_path: Path) -> None:
+    encoder = Encoder(build("small", "plain"), "small", options("small", "plain"), Preprocess(size=smallest("small")))
+    assert {"attention", "pool"}.isdisjoint(encoder.options)
+    bundle.save(encoder, tmp_path)
+    assert bundle.load(tmp_path).fingerprint == encoder.fingerprint
+
+
+def test_a_record_with_a_wrong_stage_is_one_clear_error(tmp_path: Path) -> None:
+    wrong = {**options("small", "block"), "attention": {"after": "conv9"}}
+    bundle.save(Encoder(build("small", "plain"), "small", wrong, Preprocess(size=smallest("small"))), tmp_path)
+    with pytest.raises(DataError, match=r"model\.attention\.after: unknown name 'conv9'"):
+        bundle.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["nn1", "nns2"])
+def test_pooling_frees_a_net_that_flattens_from_its_input_size(name: str) -> None:
+    model = build(name, "head").eval()
+    larger = tuple(side + 40 for side in smallest(name))
+    with torch.no_grad():
+        assert model(torch.randn(2, 3, *larger)).shape == (2, 12)
+        with pytest.raises(DataError, match="the net was built for one size"):
+            build(name, "plain").eval()(torch.randn(2, 3, *larger))
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_a_size_below_the_strides_fails_at_build(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"at least {MODELS[name].shrink}"):
+        build_model(name, input_size=(MODELS[name].shrink - 1, 300))
+
+
+def test_options_fail_at_the_door() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'small'"):
+        build_model("smal")
+    with pytest.raises(ConfigError, match=r"model\.norm"):
+        build_model("small", norm="layer")
+    assert set(NORMS) == {"batch", "lrn"}
+    for wrong in ({"embedding_dim": 0}, {"dropout": 1.0}, {"input_size": (8, 8)}, {"input_size": (64,)}):
+        with pytest.raises(ConfigError):
+            build_model("small", **wrong)  # type: ignore[arg-type]
