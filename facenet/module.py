@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
@@ -38,6 +40,8 @@ class TripletModule(pl.LightningModule):
         total_steps: Length of the learning-rate schedule.
         mirror: Whether embeddings outside training are mirror-averaged.
         channels_last: Memory format of the network and its inputs.
+        compile: Train through ``torch.compile``; where it fails, one line says so and training goes on without.
+            Names of weights stay as they are, and embedding outside training is never compiled.
         seed: Seed of random mining.
     """
 
@@ -52,6 +56,7 @@ class TripletModule(pl.LightningModule):
         total_steps: int,
         mirror: bool = True,
         channels_last: bool = True,
+        compile: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -62,6 +67,8 @@ class TripletModule(pl.LightningModule):
         self.model = build_model(**model)
         if channels_last:
             self.model = self.model.to(memory_format=torch.channels_last)
+        self._compiled: Callable[[Tensor], Tensor] | None = None
+        self._compile = compile
         self.head: torch.nn.Module | None = None
         if loss["name"] != "triplet":
             head = dict(loss["head"])
@@ -71,6 +78,18 @@ class TripletModule(pl.LightningModule):
     def forward(self, images: Tensor) -> Tensor:
         """Return unit embeddings (B, D)."""
         return encode(self.model, images, mirror=self.hparams["mirror"])
+
+    def _train_forward(self, images: Tensor) -> Tensor:
+        if self._compile:
+            try:
+                if self._compiled is None:  # of the function: compiling the module would rename its weights
+                    self._compiled = torch.compile(self.model.forward)
+                return self._compiled(images)
+            except Exception as error:  # compilers raise anything; what is wrong with the net itself is raised below
+                reason = " ".join(str(error).split())[:120]
+                print(f"trainer.compile: failed ({type(error).__name__}: {reason}); going on without", file=sys.stderr)
+                self._compile, self._compiled = False, None
+        return self.model(images)
 
     def phase(self) -> tuple[float, float]:
         """Return the weights of the head's loss and of the triplet loss at the current step."""
@@ -85,7 +104,7 @@ class TripletModule(pl.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Embed, mine, and return the loss of one batch."""
         images, labels = batch
-        embeddings = self.model(images)  # (B, D)
+        embeddings = self._train_forward(images)  # (B, D)
         head_weight, triplet_weight = self.phase()
         triplets = mine(
             embeddings.detach(),

@@ -11,17 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from facenet import bundle
 from facenet.bundle import Encoder
 from facenet.callbacks import AtomicCheckpointIO, CollapseGuard, HeldOutVerification, TrainingProgress
+from facenet.data.augment import Augment
 from facenet.data.datamodule import FaceDataModule
 from facenet.data.pairs import pair_rows
 from facenet.data.records import write_skipped
 from facenet.data.splits import Splits, held_out_pairs, split_faces, split_options
-from facenet.data.transforms import Augment, Preprocess
+from facenet.data.transforms import Preprocess
 from facenet.errors import ConfigError, choose
 from facenet.evaluate import calibrate, evaluate
 from facenet.mining import FALLBACKS, MINERS, SELECTS
@@ -29,6 +31,13 @@ from facenet.models import MODELS
 from facenet.module import LOSSES, TripletModule
 from facenet.optim import OPTIMIZERS, SCHEDULES
 from facenet.types import Pairs
+
+PRECISIONS = {
+    "auto": "bf16-mixed on CUDA, else 32-true",
+    "32-true": "float32",
+    "bf16-mixed": "bfloat16 where it is safe, float32 elsewhere",
+    "16-mixed": "float16 with loss scaling; GPUs without bfloat16",
+}
 
 
 def train(config: dict[str, Any], out: str | Path, say: Callable[[str], None] = print) -> dict[str, Any]:
@@ -88,6 +97,29 @@ def _check_names(config: dict[str, Any]) -> None:
         choose(table, config["mining"][option], f"mining.{option}")
     choose(OPTIMIZERS, config["optim"]["name"], "optim.name")
     choose(SCHEDULES, config["optim"]["schedule"], "optim.schedule")
+    device_settings(config["trainer"])
+
+
+def device_settings(trainer: dict[str, Any]) -> dict[str, Any]:
+    """Resolve what "auto" means here: Lightning's `precision`, and `channels_last` and `compile` as truth values.
+
+    The defaults are what ``benchmark=training`` measured to be fastest without loss: see conf/trainer/default.yaml.
+
+    Raises:
+        ConfigError: an unknown precision, or something else than auto, true or false.
+    """
+    precision, channels_last = trainer.get("precision", "auto"), trainer.get("channels_last", "auto")
+    choose(PRECISIONS, precision, "trainer.precision")
+    if channels_last not in ("auto", True, False):
+        raise ConfigError(f"trainer.channels_last: expected auto, true or false, got {channels_last!r}")
+    cuda = torch.cuda.is_available() and trainer["accelerator"] in ("auto", "gpu", "cuda")
+    if precision == "auto":
+        precision = "bf16-mixed" if cuda and torch.cuda.is_bf16_supported() else "32-true"
+    return {
+        "precision": precision,
+        "channels_last": True if channels_last == "auto" else channels_last,
+        "compile": bool(trainer.get("compile", False)),
+    }
 
 
 def _preprocess(config: dict[str, Any]) -> Preprocess:
@@ -113,6 +145,7 @@ def _data(config: dict[str, Any], splits: Splits, preprocess: Preprocess, say: C
 
 def _module(config: dict[str, Any], data: FaceDataModule, preprocess: Preprocess) -> TripletModule:
     model = {**config["model"], "input_size": list(preprocess.size)}
+    device = device_settings(config["trainer"])
     module = TripletModule(
         model=model,
         loss=config["loss"],
@@ -121,6 +154,8 @@ def _module(config: dict[str, Any], data: FaceDataModule, preprocess: Preprocess
         num_classes=len(data.train.names),
         total_steps=config["trainer"]["max_steps"],
         mirror=preprocess.mirror,
+        channels_last=device["channels_last"],
+        compile=device["compile"],
         seed=config["seed"],
     )
     if config["init"]:
@@ -138,7 +173,8 @@ def _module(config: dict[str, Any], data: FaceDataModule, preprocess: Preprocess
 def _trainer(
     config: dict[str, Any], data: FaceDataModule, pairs: Pairs, out: Path
 ) -> tuple[pl.Trainer, TrainingProgress]:
-    options = dict(config["trainer"])
+    options = {**config["trainer"], **device_settings(config["trainer"])}
+    del options["channels_last"], options["compile"]  # the module's
     max_steps, every = options.pop("max_steps"), options.pop("val_check_interval")
     steps = 1 if data.repeat_batch else len(data.sampler)
     first, second, _ = pair_rows(pairs, data.held_out.keys)

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from facenet.data.augment import Augment
 from facenet.data.datamodule import FaceDataModule
 from facenet.data.records import scan_folder
 from facenet.data.splits import split_faces
-from facenet.data.transforms import Augment, Preprocess
+from facenet.data.transforms import Preprocess
 from facenet.errors import ConfigError
 from tests.conftest import write_tree
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from typing import Any
 
 import pytest
@@ -97,3 +98,28 @@ def test_bad_options() -> None:
         build(margin=0.0)
     with pytest.raises(ConfigError, match=r"loss\.head\.name"):
         build(name="softmax", head={"name": "arc"})
+
+
+def test_compiling_changes_neither_names_nor_losses(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, compiled = build(), build()
+    compiled._compile = True
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    assert [step(compiled, at) for at in (0, 1)] == pytest.approx([step(plain, at) for at in (0, 1)], abs=1e-5)
+    assert compiled._compiled is not None
+    assert list(compiled.state_dict()) == list(plain.state_dict())
+    assert not any("_orig_mod" in key for key in compiled.state_dict())
+
+
+def test_where_compiling_fails_training_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*args: Any) -> Any:
+        raise RuntimeError("no compiler\nfound")
+
+    module = build()
+    module._compile = True
+    monkeypatch.setattr(torch, "compile", lambda function: broken)
+    losses = [step(module, at) for at in (0, 1)]
+    assert losses[0] == pytest.approx(step(build(), 0))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["trainer.compile: failed (RuntimeError: no compiler found); going on without"]

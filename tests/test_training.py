@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from facenet.callbacks import TrainingCollapsed
 from facenet.data.splits import split_faces
 from facenet.embed import embed_records
 from facenet.errors import ConfigError
-from facenet.training import train
+from facenet.training import device_settings, train
 from tests.test_module import CONFIG
 
 SYNTHETIC = {
@@ -164,3 +165,28 @@ def _train_from_a_point(options: dict[str, Any], out: Path) -> None:
         train(options, out)
     finally:
         training.TripletModule = build  # type: ignore[misc]
+
+
+def test_device_settings() -> None:
+    cuda = torch.cuda.is_available()
+    found = device_settings({"accelerator": "cpu", "precision": "auto", "channels_last": "auto", "compile": False})
+    assert found == {"precision": "32-true", "channels_last": True, "compile": False}
+    assert device_settings({"accelerator": "auto"})["precision"] == ("bf16-mixed" if cuda else "32-true")
+    chosen = {"accelerator": "cpu", "precision": "bf16-mixed", "channels_last": False, "compile": True}
+    assert device_settings(chosen).items() <= chosen.items()
+    with pytest.raises(ConfigError, match=r"trainer\.precision: unknown name 'bf16' .*known: .*bf16-mixed"):
+        device_settings({"accelerator": "cpu", "precision": "bf16"})
+    with pytest.raises(ConfigError, match=r"trainer\.channels_last: expected auto, true or false, got 'yes'"):
+        device_settings({"accelerator": "cpu", "channels_last": "yes"})
+
+
+def test_a_compiled_half_precision_run_leaves_an_encoder_that_loads(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    settings = {"max_steps": 2, "val_check_interval": 2, "precision": "bf16-mixed", "channels_last": False}
+    train(config(cache, trainer={**settings, "compile": True}), tmp_path / "run", say=lambda line: None)
+    encoder = bundle.load(tmp_path / "run" / "encoder")
+    assert all(tensor.dtype != torch.bfloat16 for tensor in encoder.model.state_dict().values())
+    init = config(cache, init=str(tmp_path / "run" / "encoder"), trainer={"max_steps": 2, "val_check_interval": 2})
+    train(init, tmp_path / "again", say=lambda line: None)

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms.v2 import functional as tv
 
-from facenet.data.transforms import Augment, Preprocess, read_image, to_tensor
+from facenet.data.transforms import Preprocess, read_image, to_tensor
 from facenet.errors import ConfigError, DataError
 
 
@@ -99,40 +100,44 @@ def test_broken_files_are_named(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(data)
         with pytest.raises(DataError, match=name):
             read_image(tmp_path / name)
+    with pytest.raises(DataError, match=r"empty\.jpg: the file is empty"):
+        read_image(tmp_path / "empty.jpg")
     with pytest.raises(DataError, match="no such file"):
         read_image(tmp_path / "none.jpg")
     with pytest.raises(DataError, match="expected uint8 RGB"):
         to_tensor(np.zeros((4, 4, 3)))
 
 
-def batch(n: int = 4, side: int = 40) -> torch.Tensor:
-    return torch.stack([to_tensor(picture(side, side))] * n)
+@pytest.mark.parametrize("size", [(48, 40), (60, 60), (20, 30)])
+def test_every_kind_of_image_gives_the_same_pixels(tmp_path: Path, size: tuple[int, int]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (75, 90, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    planes = torch.from_numpy(pixels).movedim(-1, 0).contiguous()
+    kinds = [tmp_path / "a.png", str(tmp_path / "a.png"), Image.fromarray(pixels), pixels, planes, planes.clone()]
+    preprocess = Preprocess(size=size, crop=0.8)
+    batch = preprocess(kinds)
+    assert all(torch.equal(image, batch[0]) for image in batch)
+    h, w = preprocess.stored_size(1 / 0.8)
+    assert torch.equal(preprocess.cut(to_tensor(pixels), 2.0), preprocess.cut(planes, 2.0))
+    assert preprocess.cut(planes, 2.0).shape == (3, h, w)
 
 
-def test_augmentation_is_a_function_of_its_generator() -> None:
-    augment = Augment(blur=0.5, colour=0.1, stretch=0.1)
-    runs = [augment(batch(), (32, 32), torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
-    assert runs[0].shape == (4, 3, 32, 32)
-    assert torch.equal(runs[0], runs[1])
-    assert not torch.equal(runs[0], runs[2])
-    assert not torch.equal(runs[0][0], runs[0][1]), "each image is drawn on its own"
-    assert 0 <= float(runs[0].min()) <= float(runs[0].max()) <= 255
+def test_cut_equals_cropping_and_resizing_planes() -> None:
+    image = torch.randint(0, 256, (3, 250, 250), dtype=torch.uint8)
+    plain = tv.resize(image[:, 60:190, 60:190].contiguous(), [64, 64], antialias=True)
+    torch.testing.assert_close(Preprocess(size=(64, 64), crop=0.52).cut(image), plain, atol=1, rtol=0)
+    exact = Preprocess(size=(160, 160), crop=0.64).cut(image)
+    assert torch.equal(exact, image[:, 45:205, 45:205])
+    assert exact.permute(1, 2, 0).is_contiguous(), "rows of RGB pixels"
 
 
-def test_no_change_is_the_centre_crop() -> None:
-    still = Augment(*[0.0] * 12)
-    out = still(batch(), (32, 32), torch.Generator().manual_seed(0))
-    torch.testing.assert_close(out, batch()[..., 4:36, 4:36].float(), atol=0.01, rtol=0)
-
-
-def test_mirror_and_shift_go_the_right_way() -> None:
-    still = dict.fromkeys(Augment.__dataclass_fields__, 0.0)
-    mirrored = Augment(**{**still, "mirror": 1.0})(batch(), (32, 32), torch.Generator().manual_seed(0))
-    torch.testing.assert_close(mirrored, batch()[..., 4:36, 4:36].float().flip(-1), atol=0.01, rtol=0)
-    grey = Augment(**{**still, "grey": 1.0})(batch(), (32, 32), torch.Generator().manual_seed(0))
-    torch.testing.assert_close(grey[:, 0], grey[:, 2])
-    hole = Augment(**{**still, "cutout": 0.5, "cutout_chance": 1.0})(
-        batch(), (32, 32), torch.Generator().manual_seed(0)
-    )
-    changed = (hole - batch()[..., 4:36, 4:36]).abs().sum(1) > 1
-    assert 0.05 < float(changed.float().mean()) <= 0.27
+def test_pictures_in_memory_are_treated_like_their_files(tmp_path: Path) -> None:
+    transparent = Image.fromarray(picture()).convert("RGBA")
+    transparent.putalpha(100)
+    transparent.save(tmp_path / "a.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(picture()).save(tmp_path / "b.jpg", exif=exif)
+    for name in ("a.png", "b.jpg"):
+        with Image.open(tmp_path / name) as opened:
+            assert torch.equal(to_tensor(opened), read_image(tmp_path / name))

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from facenet.data.records import Records
-from facenet.data.transforms import Preprocess, to_tensor
+from facenet.data.transforms import Preprocess, stack, to_tensor
 from facenet.errors import DataError
 from facenet.files import atomic_write
 
@@ -75,7 +75,7 @@ def read_batch(records: Records, rows: Sequence[int], preprocess: Preprocess, ma
             continue
         places.append(place)
     empty = torch.zeros(0, 3, *preprocess.stored_size(margin), dtype=torch.uint8)
-    return (torch.stack(images) if images else empty), torch.tensor(places, dtype=torch.int64)
+    return (stack(images) if images else empty), torch.tensor(places, dtype=torch.int64)
 
 
 def _decode(

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from facenet.data.augment import Augment
 from facenet.data.cache import pack, packed_bytes, read_batch
 from facenet.data.records import Records, Skipped
 from facenet.data.sampler import IdentitySampler
-from facenet.data.transforms import Augment, Preprocess
+from facenet.data.transforms import Preprocess
 from facenet.errors import ConfigError
 
 CACHES = ("auto", "ram", "disk", "none")
@@ -138,5 +139,5 @@ class FaceDataModule(pl.LightningDataModule):
             step = 0 if self.repeat_batch else trainer.global_step
             entropy = np.random.SeedSequence([self.seed, step, trainer.global_rank]).generate_state(1, np.uint64)[0]
             generator = torch.Generator().manual_seed(int(entropy >> np.uint64(1)))
-            return self.preprocess.normalise(self.augment(images, self.preprocess.size, generator)), labels
+            return self.augment(images, self.preprocess.size, generator, self.preprocess), labels
         return self.preprocess.normalise(images), labels

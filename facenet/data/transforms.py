@@ -1,4 +1,4 @@
-"""uint8 images to float tensors: the preprocessing that travels with the encoder, and training augmentation.
+"""Image files to float tensors: the preprocessing that travels with the encoder.
 
 Letters: B batch, H W image height and width, S stored side. Floats lie in [-1, 1] for the default mean and std.
 """
@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
-from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as tv
 
 from facenet.errors import ConfigError, DataError
 
 # DecompressionBombWarning is PIL's word for a picture of more than 89 megapixels: refuse instead of warn.
 warnings.simplefilter("error", Image.DecompressionBombWarning)
+ORIENTATION = 0x0112  # EXIF
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Preprocess:
         return round(self.size[0] * reach), round(self.size[1] * reach)
 
     def cut(self, image: Tensor, margin: float = 1.0) -> Tensor:
-        """Crop and resize a uint8 image (3, H0, W0) to (3, S, S').
+        """Crop and resize a uint8 image (3, H0, W0) to (3, S, S'), in memory one row of RGB pixels after the other.
 
         With a `margin` above 1 the crop is that much larger (as far as the image reaches) and so is the
         result: training keeps the surroundings that shifts and rotations bring into view.
@@ -83,21 +83,34 @@ class Preprocess:
         side = min(height / aspect, width) * min(1.0, self.crop * margin)  # width of the crop, in pixels
         h, w = max(1, round(side * aspect)), max(1, round(side))
         top, left = (height - h) // 2, (width - w) // 2
-        image = image[..., top : top + h, left : left + w]
+        image = pixel_rows(image[..., top : top + h, left : left + w])
         size = self.stored_size(margin)
-        return image.contiguous() if (h, w) == size else tv.resize(image, list(size), antialias=True)
+        return image if (h, w) == size else tv.resize(image, list(size), antialias=True)
 
     def normalise(self, images: Tensor) -> Tensor:
         """Turn uint8 (B, 3, H, W), or floats in [0, 255], into normalised float32 of the same shape."""
-        mean = torch.tensor(self.mean, device=images.device).view(3, 1, 1) * 255
-        std = torch.tensor(self.std, device=images.device).view(3, 1, 1) * 255
-        return (images.float() - mean) / std
+        mean, std = (row.to(images.device).view(3, 1, 1) for row in self.scale())
+        return (images.float() - mean).div_(std)
+
+    def scale(self) -> tuple[Tensor, Tensor]:
+        """Return mean and std of each channel (3,) for values in [0, 255]."""
+        return torch.tensor(self.mean) * 255, torch.tensor(self.std) * 255
 
     def __call__(self, images: list[Any] | np.ndarray | Tensor) -> Tensor:
         """Paths, PIL images or uint8 arrays (H0, W0, 3) to normalised float32 (B, 3, H, W)."""
         if len(images) == 0:
             return torch.zeros(0, 3, *self.size)
-        return self.normalise(torch.stack([self.cut(to_tensor(image)) for image in images]))
+        return self.normalise(stack([self.cut(to_tensor(image)) for image in images]))
+
+
+def pixel_rows(image: Tensor) -> Tensor:
+    """Return (3, H, W) that lies in memory as decoders write it, (H, W, 3): what cropping and resizing read fastest."""
+    return image.permute(1, 2, 0).contiguous().permute(2, 0, 1)
+
+
+def stack(images: list[Tensor]) -> Tensor:
+    """Join B images (3, S, S') to (B, 3, S, S') in channels-last memory."""
+    return torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)
 
 
 def to_tensor(image: Any) -> Tensor:
@@ -105,7 +118,7 @@ def to_tensor(image: Any) -> Tensor:
     if isinstance(image, str | Path):
         return read_image(image)
     if isinstance(image, Image.Image):
-        image = np.array(image.convert("RGB"))
+        image = np.array(_eight_bit(_upright(image)))
     tensor = (
         image
         if isinstance(image, Tensor)
@@ -122,19 +135,23 @@ def read_image(path: str | Path) -> Tensor:
     Raises:
         DataError: missing, empty, truncated or not an image.
     """
-    path = Path(path)
     try:
-        if path.stat().st_size == 0:
-            raise DataError(f"{path}: the file is empty")
         with Image.open(path) as picture:
-            return to_tensor(_eight_bit(ImageOps.exif_transpose(picture)))
+            return to_tensor(picture)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except DataError:
         raise
     except Exception as error:  # PIL raises anything from SyntaxError to struct.error on broken files
+        if Path(path).stat().st_size == 0:
+            raise DataError(f"{path}: the file is empty") from None
         reason = " ".join(str(error).split())[:120]
         raise DataError(f"{path}: not a readable image ({reason})") from error
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    """Turn by the EXIF tag; a picture that stands upright is not copied."""
+    return ImageOps.exif_transpose(picture) if picture.getexif().get(ORIENTATION, 1) != 1 else picture
 
 
 def _eight_bit(picture: Image.Image) -> Image.Image:
@@ -146,93 +163,4 @@ def _eight_bit(picture: Image.Image) -> Image.Image:
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
         rgba = picture.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    return picture.convert("RGB")
-
-
-@dataclass(frozen=True)
-class Augment:
-    """Mild random changes of a training batch; every range is symmetric around "no change".
-
-    Attributes:
-        rotate: Largest rotation, degrees.
-        scale: Largest relative change of size; drawn log-uniformly.
-        stretch: Largest relative change of the aspect ratio; drawn log-uniformly.
-        shift: Largest shift, as a share of the side.
-        mirror: Chance of a mirror image.
-        gain: Largest relative change of contrast, about the image's mean.
-        offset: Largest change of brightness, as a share of the value range.
-        colour: Largest relative change of each channel on its own.
-        grey: Chance of a grey image.
-        blur: Chance of a low-resolution copy (half size and back).
-        cutout: Side of a square of noise at a random place, as a share of the side; 0 is none.
-        cutout_chance: Chance of the cut-out.
-    """
-
-    rotate: float = 8.0
-    scale: float = 0.12
-    stretch: float = 0.0
-    shift: float = 0.05
-    mirror: float = 0.5
-    gain: float = 0.25
-    offset: float = 0.1
-    colour: float = 0.0
-    grey: float = 0.1
-    blur: float = 0.0
-    cutout: float = 0.25
-    cutout_chance: float = 0.5
-
-    def __call__(self, images: Tensor, size: tuple[int, int], generator: torch.Generator) -> Tensor:
-        """uint8 (B, 3, S, S') to float (B, 3, H, W) in [0, 255]; the same generator state, the same batch."""
-        device = images.device
-        batch = len(images)
-
-        def uniform(reach: float, *shape: int) -> Tensor:
-            return ((torch.rand(batch, *shape, generator=generator) * 2 - 1) * reach).to(device)
-
-        def chance(probability: float) -> Tensor:
-            return (torch.rand(batch, generator=generator) < probability).to(device)
-
-        theta = self._affine(uniform, chance, images.shape[-2:], size)
-        grid = F.affine_grid(theta, [batch, 3, *size], align_corners=False)
-        out = F.grid_sample(images.float(), grid, padding_mode="reflection", align_corners=False)  # (B, 3, H, W)
-        weights = torch.tensor([0.299, 0.587, 0.114], device=device).view(1, 3, 1, 1)
-        grey = (out * weights).sum(1, keepdim=True)
-        out = torch.where(chance(self.grey).view(-1, 1, 1, 1), grey, out)
-        mean = out.mean((2, 3), keepdim=True)
-        gain = 1 + uniform(self.gain, 1, 1, 1)
-        tint = 1 + uniform(self.colour, 3, 1, 1)
-        out = ((out - mean) * gain + mean) * tint + uniform(self.offset, 1, 1, 1) * 255
-        if self.blur:
-            low = F.interpolate(F.avg_pool2d(out, 2), size, mode="bilinear", align_corners=False)
-            out = torch.where(chance(self.blur).view(-1, 1, 1, 1), low, out)
-        if self.cutout and self.cutout_chance:
-            out = self._cut_out(out, size, uniform, chance)
-        return out.clamp(0, 255)
-
-    def _affine(self, uniform: Any, chance: Any, stored: torch.Size, size: tuple[int, int]) -> Tensor:
-        """Draw maps from output to input coordinates, (B, 2, 3)."""
-        angle = uniform(self.rotate) * (torch.pi / 180)
-        zoom, stretch = (
-            uniform(float(np.log1p(self.scale))).exp(),
-            uniform(float(np.log1p(self.stretch)) / 2).exp(),
-        )
-        shift = uniform(2 * self.shift, 2)
-        flip = 1 - 2 * chance(self.mirror).float()
-        rx, ry = size[1] / stored[1], size[0] / stored[0]  # the central part of the stored image
-        cos, sin = angle.cos(), angle.sin()
-        row_x = torch.stack([cos * zoom * stretch * flip * rx, -sin * zoom * rx, shift[:, 0] * rx], 1)
-        row_y = torch.stack([sin * zoom * flip * ry, cos * zoom / stretch * ry, shift[:, 1] * ry], 1)
-        return torch.stack([row_x, row_y], 1)
-
-    def _cut_out(self, images: Tensor, size: tuple[int, int], uniform: Any, chance: Any) -> Tensor:
-        """Replace a random square by uniform noise of one colour per image."""
-        centre = uniform(0.5, 2) + 0.5  # share of height, width
-        half = self.cutout / 2 * min(size)
-        rows = torch.arange(size[0], device=images.device).view(1, -1, 1)
-        columns = torch.arange(size[1], device=images.device).view(1, 1, -1)
-        inside = ((rows - centre[:, :1, None] * size[0]).abs() < half) & (
-            (columns - centre[:, 1:, None] * size[1]).abs() < half
-        )
-        inside &= chance(self.cutout_chance).view(-1, 1, 1)
-        colour = (uniform(0.5, 3, 1, 1) + 0.5) * 255
-        return torch.where(inside[:, None], colour, images)
+    return picture if picture.mode == "RGB" else picture.convert("RGB")

@@ -1,0 +1,230 @@
+"""Training-step benchmark: faces per second of each net, by memory format, precision and compilation.
+
+One step is forward, semi-hard mining and triplet loss, backward, AdamW, on random images of the net's own size.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+
+from facenet.bundle import pick_device
+from facenet.errors import ConfigError, choose
+from facenet.losses import triplet_loss
+from facenet.mining import mine
+from facenet.models import MODELS, build_model
+from facenet.optim import build_optimizer
+
+BATCHES = {"nn1": 8, "nn2": 8, "nn3": 16, "nn4": 32, "nns1": 16, "nns2": 60, "small": 120}  # on a CPU, in minutes
+GPU_BATCH = 128
+MARGIN = 0.2
+PATIENCE = 4.0  # times `seconds`: a step that takes longer is run once, and left out where bf16 is to blame
+Tables = list[tuple[str, tuple[str, ...], list[tuple[Any, ...]]]]
+
+
+class Setting(NamedTuple):
+    """How the same step is computed."""
+
+    channels_last: bool = False
+    bf16: bool = False
+    compile: bool = False
+
+
+SETTINGS = {
+    "fp32": Setting(),
+    "fp32_channels_last": Setting(channels_last=True),
+    "bf16": Setting(bf16=True),
+    "bf16_channels_last": Setting(channels_last=True, bf16=True),
+    "compile": Setting(compile=True),
+    "compile_channels_last": Setting(channels_last=True, compile=True),
+}
+
+
+class Step:
+    """A net, its optimiser and a batch of random faces; each call is one training step."""
+
+    def __init__(self, name: str, batch_size: int, setting: Setting, device: torch.device) -> None:
+        torch.manual_seed(0)
+        memory = torch.channels_last if setting.channels_last else torch.contiguous_format
+        self.model = build_model(name, norm="batch").to(device).train()
+        self.model = self.model.to(memory_format=memory)
+        self.images = torch.randn(batch_size, 3, *self.model.input_size, device=device).contiguous(memory_format=memory)
+        self.labels = (torch.arange(batch_size) // 4).to(device)
+        self.optimizer = build_optimizer([self.model], name="adamw", lr=1e-4)
+        self.embed: Callable[[Tensor], Tensor] = torch.compile(self.model.forward) if setting.compile else self.model
+        self.bf16, self.device = setting.bf16, device
+
+    def __call__(self) -> None:
+        """Train on the batch once and wait for the device."""
+        cast: AbstractContextManager[object] = nullcontext()
+        if self.bf16:
+            cast = torch.autocast(self.device.type, dtype=torch.bfloat16)
+        with cast:
+            embeddings = self.embed(self.images)  # (B, D)
+        triplets = mine(embeddings.detach(), self.labels, margin=MARGIN)
+        triplet_loss(embeddings, triplets, margin=MARGIN).backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+def run(
+    nets: Sequence[str] | None = None,
+    batch_size: int | None = None,
+    compile_nets: Sequence[str] = ("small",),
+    seconds: float = 4.0,
+    repeats: int = 5,
+    threads: int | None = None,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Measure every net in every setting; returns plain numbers in nested objects.
+
+    ``nets.<name>``: `batch_size`, `settings.<setting>` with `faces_per_second` (median), `least`, `most`, `runs` or
+    `failed` (a reason), `best` (the fastest setting) and `outside_convolutions`, the share of a step's time that is
+    not spent in convolutions, for fp32 and for the best setting. The settings of a net take turns.
+
+    Raises:
+        ConfigError: an unknown net, or nothing to measure.
+    """
+    names = list(MODELS) if nets is None else list(nets)
+    for name in (*names, *compile_nets):
+        choose(MODELS, name, "benchmark.nets")
+    if repeats < 1 or seconds <= 0 or (batch_size is not None and batch_size < 5):
+        raise ConfigError("benchmark: expected repeats of at least 1, seconds above 0, batch_size of at least 5")
+    place, before = pick_device(device), torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        result: dict[str, Any] = {"device": str(place), "threads": torch.get_num_threads(), "nets": {}}
+        for name in names:
+            batch = batch_size or (GPU_BATCH if place.type == "cuda" else BATCHES.get(name, 16))
+            result["nets"][name] = _net(name, batch, name in compile_nets, seconds, repeats, place)
+        return result
+    finally:
+        torch.set_num_threads(before)
+
+
+def interleave(steps: Mapping[str, Callable[[], object]], seconds: float, repeats: int) -> dict[str, list[float]]:
+    """Time every step up to `repeats` times within `seconds` of its own, one after the other in each round.
+
+    The first round warms up and is not counted, unless a step took so long that it is not run again.
+    """
+    times: dict[str, list[float]] = {key: [] for key in steps}
+    for done in range(repeats + 1):
+        for key, step in steps.items():
+            if (done > 1 and sum(times[key]) > seconds) or (done == 1 and times[key][0] > PATIENCE * seconds):
+                continue
+            start = time.perf_counter()
+            step()
+            times[key].append(time.perf_counter() - start)
+    return {key: spent[1:] or spent for key, spent in times.items()}
+
+
+def _net(
+    name: str, batch_size: int, compiled: bool, seconds: float, repeats: int, device: torch.device
+) -> dict[str, Any]:
+    """Measure one net in every setting that can be had."""
+    wanted = {key: setting for key, setting in SETTINGS.items() if compiled or not setting.compile}
+    steps, settings = _steps(name, wanted, batch_size, seconds, device)
+    for key, times in interleave(steps, seconds, repeats).items():
+        faces = [batch_size / spent for spent in times]
+        rates = {"faces_per_second": statistics.median(faces), "least": min(faces), "most": max(faces)}
+        settings[key] = {**rates, "runs": len(faces)}
+    best = max(steps, key=lambda key: settings[key]["faces_per_second"])
+    shown = dict.fromkeys(key for key in ("fp32", "fp32_channels_last", best) if not SETTINGS[key].compile)
+    outside = {key: outside_convolutions(steps[key], device) for key in shown}
+    torch.compiler.reset()
+    return {
+        "batch_size": batch_size,
+        "settings": {key: settings[key] for key in wanted},
+        "best": best,
+        "outside_convolutions": outside,
+    }
+
+
+def _steps(
+    name: str, wanted: Mapping[str, Setting], batch_size: int, seconds: float, device: torch.device
+) -> tuple[dict[str, Step], dict[str, Any]]:
+    """Build the steps that can be run, and say of the others why not."""
+    steps: dict[str, Step] = {}
+    failed: dict[str, Any] = {}
+    slower = plain = 0.0
+    for key, setting in wanted.items():
+        if setting.bf16:
+            slower, plain = slower or bf16_slowdown(device), plain or _seconds_of(steps["fp32"])
+            if slower > 2 and slower * plain > PATIENCE * seconds:
+                failed[key] = {"failed": f"left out: a bf16 convolution takes {slower:.0f}x as long here"}
+                continue
+        try:
+            step = Step(name, batch_size, setting, device)
+            if setting.compile:
+                step()  # compiles
+            steps[key] = step
+        except Exception as error:
+            if not setting.compile:
+                raise
+            failed[key] = {"failed": f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"}
+    return steps, failed
+
+
+def _seconds_of(step: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    step()
+    return time.perf_counter() - start
+
+
+def bf16_slowdown(device: torch.device) -> float:
+    """Return how many times as long as in float32 one convolution of a trainable size takes in bfloat16."""
+    took = []
+    for dtype in (torch.float32, torch.bfloat16):
+        images, weight = torch.zeros(8, 64, 28, 28, dtype=dtype, device=device), torch.zeros(96, 64, 3, 3, dtype=dtype)
+        weight = weight.to(device).requires_grad_()
+
+        def step(images: Tensor = images, weight: Tensor = weight) -> None:
+            torch.nn.functional.conv2d(images, weight, padding=1).sum().backward()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+
+        took.append(min(interleave({"": step}, 1.0, 3)[""]))
+    return took[1] / took[0]
+
+
+def outside_convolutions(step: Callable[[], None], device: torch.device) -> float:
+    """Return the share of one step's operator time that is not spent in convolutions, forward and backward."""
+    cuda = device.type == "cuda"
+    with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]) as profiler:
+        step()
+    total = inside = 0.0
+    for event in profiler.key_averages():
+        if event.device_type.name != "CPU":
+            continue  # kernels count for the operator that started them
+        time_spent = event.self_device_time_total if cuda else event.self_cpu_time_total
+        total += time_spent
+        inside += time_spent if "conv" in event.key else 0.0
+    return 1 - inside / total if total else float("nan")
+
+
+def tables(result: dict[str, Any]) -> Tables:
+    """Lay out what :func:`run` returned: (title, header, rows)."""
+    rows: list[tuple[Any, ...]] = []
+    for name, entry in result["nets"].items():
+        plain = entry["settings"]["fp32"]["faces_per_second"]
+        for key, value in entry["settings"].items():
+            if "failed" in value:
+                rows.append((name, entry["batch_size"], key, "-", "-", "-", value["failed"], "-"))
+                continue
+            share = entry["outside_convolutions"].get(key)
+            gain = f"{value['faces_per_second'] / plain:.2f}x{' best' if key == entry['best'] else ''}"
+            outside = f"{share:.0%}" if share is not None else "-"
+            rates = tuple(round(value[field], 1) for field in ("faces_per_second", "least", "most"))
+            rows.append((name, entry["batch_size"], key, *rates, gain, outside))
+    header = ("net", "B", "setting", "faces/s (median)", "least", "most", "of fp32", "outside convolutions")
+    title = f"training step on {result['device']}, {result['threads']} threads"
+    return [(title, header, rows)]
