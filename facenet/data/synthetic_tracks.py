@@ -1,0 +1,220 @@
+"""Drawn tracks: clips of drawn people in which some frames are blurred, covered, or dark and noisy.
+
+Frame f of track t of person i is the same picture for the same seed, however many are drawn. A clip keeps half of what
+changes from picture to picture (pose, light, expression, dress); its frames change the other half. Damage is drawn for
+each frame alone, so no place in a track is special; half of the tracks are mostly good, half mostly bad.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from facenet.data.records import Records
+from facenet.data.synthetic_damage import spoil
+from facenet.data.synthetic_people import COVERS, NAMES, sample_picture
+from facenet.data.synthetic_render import Noise, render
+from facenet.data.tracks import Tracks, TrackSplits, group_tracks
+from facenet.errors import ConfigError
+from facenet.files import atomic_write, read_json, sha256_file, write_json
+
+Progress = Callable[[int, int], None]
+
+VERSION = 1  # raise it when frames change: what older versions cached is then drawn again
+BATCH = 8  # frames drawn together
+SHARED = 0.5  # share of a clip's own pose, light, expression and dress in each of its frames
+SPREAD = 0.7  # how far the shares of damaged frames of good and bad tracks lie apart, of what is possible
+CLIP = 1_000  # most frames of a clip: clip t takes the pictures from CLIP * (t + 1) on
+
+
+class _Frame(NamedTuple):
+    person: int
+    clip: int
+    number: int
+    damaged: bool
+
+
+def draw_tracks(
+    *,
+    identities: int,
+    tracks: int = 6,
+    frames: tuple[int, int] = (4, 24),
+    size: int = 80,
+    difficulty: float = 0.4,
+    damage: float = 0.5,
+    seed: int = 0,
+    first_identity: int = 0,
+    cache_dir: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Tracks:
+    """Draw `tracks` clips of each of the people `first_identity` to ``first_identity + identities - 1``.
+
+    A track is "bad" or "good" by the toss of a coin; its frames are damaged with the chance ``damage + s`` or
+    ``damage - s``, s = 0.7 min(damage, 1 - damage).
+
+    Args:
+        identities: Number of people, at least 1.
+        tracks: Clips of each.
+        frames: (least, most) frames of a clip, drawn for each.
+        size: Side of a frame in pixels, at least 32.
+        difficulty: See :func:`facenet.data.synthetic.draw`.
+        damage: Share of damaged frames, in [0, 1].
+        seed: Which world of people; with another number other clips and damage too.
+        first_identity: Number of the first person.
+        cache_dir: Keeps the frames as one memory-mapped array; None draws them each time.
+        progress: Called with (drawn, N).
+
+    Raises:
+        ConfigError: an argument is out of range.
+        DataError: `cache_dir` can not be written.
+    """
+    _check(identities, tracks, frames, size, difficulty, damage, seed, first_identity)
+    plan, kinds = _plan(range(first_identity, first_identity + identities), tracks, frames, damage, seed)
+    keep = None
+    if cache_dir is not None:
+        name = json.dumps([VERSION, size, float(difficulty), seed, plan])
+        keep = Path(cache_dir) / f"tracks_{hashlib.sha256(name.encode()).hexdigest()[:24]}.npy"
+    images = _load(keep, (len(plan), size, size, 3)) if keep else None
+    if images is None:
+        images = _draw(plan, size, difficulty, seed, progress)
+        if keep:
+            with atomic_write(keep) as file:
+                np.save(file, images, allow_pickle=False)
+            write_json(keep.with_suffix(".json"), {"sha256": sha256_file(keep)})
+    keys = [f"person_{frame.person:04d}/track_{frame.clip:02d}" for frame in plan]
+    paths = tuple(f"{key}/{frame.number + 1:04d}.png" for key, frame in zip(keys, plan, strict=True))
+    people = tuple(key.split("/")[0] for key in keys)
+    return group_tracks(Records(paths, people, "", images), kinds)
+
+
+def draw_splits(
+    *,
+    train_identities: int,
+    held_out_identities: int,
+    evaluation_identities: int,
+    first_identity: int = 100_000,
+    cache_dir: str | Path | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> TrackSplits:
+    """Draw tracks of three consecutive ranges of people from `first_identity` on, so that nobody is in two of them.
+
+    `options` are those of :func:`draw_tracks`; frames are cached, by default in ``~/.cache/facenet``.
+
+    Raises:
+        ConfigError, DataError: as :func:`draw_tracks`.
+    """
+    cache_dir = cache_dir or Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "facenet"
+    parts, first = [], first_identity
+    for count in (train_identities, held_out_identities, evaluation_identities):
+        parts.append(
+            draw_tracks(identities=count, first_identity=first, cache_dir=cache_dir, progress=progress, **options)
+        )
+        first += count
+    return TrackSplits(*parts)
+
+
+def _check(
+    identities: int,
+    tracks: int,
+    frames: tuple[int, int],
+    size: int,
+    difficulty: float,
+    damage: float,
+    seed: int,
+    first: int,
+) -> None:
+    if len(frames) != 2:
+        raise ConfigError(f"drawn tracks: frames: expected the least and the most of a track, got {list(frames)}")
+    least, most = frames
+    ranges = (
+        ("identities", identities, 1, None),
+        ("tracks", tracks, 1, None),
+        ("frames (least)", least, 1, most),
+        ("frames (most)", most, least, CLIP),
+        ("size", size, 32, None),
+        ("difficulty", difficulty, 0, 1),
+        ("damage", damage, 0, 1),
+        ("seed", seed, 0, None),
+        ("first_identity", first, 0, None),
+    )
+    for name, value, low, high in ranges:
+        if value < low or (high is not None and value > high):
+            limit = f"at least {low}" if high is None else f"between {low} and {high}"
+            raise ConfigError(f"drawn tracks: {name}: expected a number of {limit}, got {value}")
+
+
+def _plan(
+    people: range, tracks: int, frames: tuple[int, int], damage: float, seed: int
+) -> tuple[list[_Frame], dict[str, str]]:
+    """List the N frames in order, and the kind of each track by its key."""
+    plan: list[_Frame] = []
+    kinds = {}
+    reach = SPREAD * min(damage, 1 - damage)
+    for person in people:
+        for clip in range(tracks):
+            rng = _rng(seed, person, clip)
+            bad = bool(rng.random() < 0.5)
+            kinds[f"person_{person:04d}/track_{clip:02d}"] = "bad" if bad else "good"
+            length = int(rng.integers(frames[0], frames[1] + 1))
+            damaged = rng.random(length) < damage + (reach if bad else -reach)
+            plan += [_Frame(person, clip, number, bool(hit)) for number, hit in enumerate(damaged)]
+    return plan, kinds
+
+
+def _draw(plan: list[_Frame], size: int, difficulty: float, seed: int, progress: Progress | None) -> np.ndarray:
+    images = np.empty((len(plan), size, size, 3), np.uint8)
+
+    def one(start: int) -> int:
+        part = plan[start : start + BATCH]
+        images[start : start + len(part)] = _draw_batch(part, seed, difficulty, size)
+        return len(part)
+
+    done = 0
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for job in as_completed([pool.submit(one, start) for start in range(0, len(plan), BATCH)]):
+            done += job.result()
+            if progress:
+                progress(done, len(plan))
+    return images
+
+
+def _draw_batch(part: list[_Frame], seed: int, difficulty: float, size: int) -> np.ndarray:
+    mixed, grain = [], []
+    fixed = [NAMES.index(name) for name in COVERS]  # worn through the whole clip, or not at all
+    for frame in part:
+        first = CLIP * (frame.clip + 1)
+        clip = sample_picture(seed, frame.person, first, difficulty).values
+        own = sample_picture(seed, frame.person, first + 1 + frame.number, difficulty)
+        values = SHARED * clip + (1 - SHARED) * own.values
+        values[fixed] = clip[fixed]
+        mixed.append(values)
+        grain.append(own.rng.standard_normal((size, size), np.float32))
+    table = np.stack(mixed, 1).astype(np.float32)[..., None, None]
+    images = render(dict(zip(NAMES, table, strict=True)), Noise(np.stack(grain)))
+    for image, frame in zip(images, part, strict=True):
+        if frame.damaged:
+            image[:] = spoil(image, _rng(seed, frame.person, frame.clip, frame.number + 1))
+    return images
+
+
+def _rng(seed: int, person: int, *numbers: int) -> np.random.Generator:
+    return np.random.default_rng(np.random.SeedSequence([seed, person, 77, *numbers]))
+
+
+def _load(target: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Map the packed frames, or return None if they have to be drawn again."""
+    try:
+        if read_json(target.with_suffix(".json")).get("sha256") != sha256_file(target):
+            return None
+        images: np.ndarray = np.load(target, mmap_mode="c", allow_pickle=False)
+    except (OSError, ValueError, EOFError):  # not there, or damaged
+        return None
+    return images if images.shape == shape and images.dtype == np.uint8 else None

@@ -1,0 +1,190 @@
+"""Tracks: the frames of a face followed through a video, several tracks of a person, as one table.
+
+Letters: M tracks, N frames of all tracks together. The embeddings of a track's frames are folded into one template by
+:class:`facenet.models.linear_attention.TrackPool`.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+
+from facenet.data.records import Records, Skipped, scan_folder, write_images
+from facenet.errors import ConfigError, DataError
+
+PARTS = ("train", "held_out", "evaluation")
+
+
+@dataclass(frozen=True)
+class Tracks:
+    """M tracks; the frames of track m are the rows ``starts[m]`` to ``starts[m] + lengths[m] - 1`` of `frames`."""
+
+    frames: Records  # N frames, those of a track together and in their order
+    keys: tuple[str, ...]  # M names, "<identity>/<track>"
+    identities: tuple[str, ...]  # M
+    lengths: np.ndarray  # (M,) int64, at least 1
+    kinds: tuple[str, ...] = ()  # M kinds of drawn tracks ("good", "bad"); () where nobody knows
+    skipped: tuple[Skipped, ...] = field(default=())
+
+    def __len__(self) -> int:
+        """Return M."""
+        return len(self.keys)
+
+    @property
+    def starts(self) -> np.ndarray:
+        """First frame of each track: (M,) int64."""
+        return np.cumsum(self.lengths) - self.lengths
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Identity numbers (M,) int64, in the order of the sorted names."""
+        return np.unique(np.asarray(self.identities, str), return_inverse=True)[1].astype(np.int64)
+
+    @property
+    def names(self) -> list[str]:
+        """Sorted distinct identities."""
+        return sorted(set(self.identities))
+
+    def of_people(self, people: Iterable[str]) -> Tracks:
+        """Return the tracks of the given identities."""
+        wanted = set(people)
+        rows = [row for row, name in enumerate(self.identities) if name in wanted]
+        spans = [np.arange(self.starts[row], self.starts[row] + self.lengths[row]) for row in rows]
+        frames = self.frames.subset(np.concatenate([np.zeros(0, np.int64), *spans]))
+        kinds = tuple(self.kinds[row] for row in rows) if self.kinds else ()
+        keys, identities = (tuple(column[row] for row in rows) for column in (self.keys, self.identities))
+        return Tracks(frames, keys, identities, self.lengths[rows], kinds, self.skipped)
+
+
+class TrackSplits(NamedTuple):
+    """Tracks to train on, tracks of other people to choose by, and tracks of yet others to report on."""
+
+    train: Tracks
+    held_out: Tracks
+    evaluation: Tracks
+
+
+def group_tracks(frames: Records, kinds: dict[str, str] | None = None) -> Tracks:
+    """Join frames named ``<identity>/<track>/<frame>`` into tracks, numbers inside names in numerical order.
+
+    A file at any other depth joins `skipped`. `kinds` gives the kind of a track by its key.
+
+    Raises:
+        DataError: no frame lies at this depth.
+    """
+    paths = [PurePosixPath(path) for path in frames.paths]
+    wrong = "expected <identity>/<track>/<frame>"
+    skipped = [Skipped(str(path), wrong) for path in paths if len(path.parts) != 3]
+    rows = [row for row, path in enumerate(paths) if len(path.parts) == 3]
+    if not rows:
+        raise DataError(f"{frames.root or 'tracks'}: no track in it; {wrong}, the frames of a clip in one folder")
+    rows.sort(key=lambda row: (paths[row].parts[:2], _natural(paths[row].name)))
+    keys = [str(paths[row].parent) for row in rows]
+    first = [at for at, key in enumerate(keys) if at == 0 or keys[at - 1] != key]
+    names = tuple(keys[at] for at in first)
+    lengths = np.diff([*first, len(rows)]).astype(np.int64)
+    identities = tuple(paths[rows[at]].parts[0] for at in first)
+    listed = tuple((kinds or {}).get(key, "") for key in names) if kinds else ()
+    return Tracks(frames.subset(rows), names, identities, lengths, listed, (*frames.skipped, *skipped))
+
+
+def scan_tracks(root: str | Path) -> Tracks:
+    """List ``root/<identity>/<track>/<frame image>``, frames in the order of their names (``f2`` before ``f10``).
+
+    Track folders without a usable frame, empty files and files at another depth are listed in `skipped`.
+
+    Raises:
+        DataError: no such folder, not readable, or no track in it.
+    """
+    try:
+        tracks = group_tracks(scan_folder(root))
+        folders = sorted(path for path in Path(root).glob("*/*") if path.is_dir() and not path.name.startswith("."))
+    except OSError as error:
+        raise DataError(f"{root}: not readable ({error.strerror}); give a folder you may read") from error
+    found = [folder.relative_to(root).as_posix() for folder in folders]
+    known = set(tracks.keys)
+    empty = tuple(Skipped(key, "no usable frame in this track") for key in found if key not in known)
+    return Tracks(*_columns(tracks), (*tracks.skipped, *empty))
+
+
+def split_tracks(
+    tracks: Tracks, *, held_out: float = 0.2, evaluation: float = 0.3, splits: str | None = None, seed: int = 0
+) -> TrackSplits:
+    """Divide the people: `evaluation` of all are reported, `held_out` of the rest choose, the others train.
+
+    `splits` is a CSV table with the columns ``identity`` and ``split`` (train, held_out or evaluation) instead;
+    people it does not name are left out.
+
+    Raises:
+        ConfigError: a share outside (0, 1).
+        DataError: too few people with two tracks in a part, or an unusable table.
+    """
+    if not 0 < held_out < 1 or not 0 < evaluation < 1:
+        raise ConfigError(f"data: expected held_out and evaluation in (0, 1), got {held_out} and {evaluation}")
+    names = tracks.names
+    if len(names) < 2:
+        raise DataError(f"{tracks.frames.root or 'tracks'}: one identity only ({names[0]}); give tracks of 12 or more")
+    people = _read_splits(Path(splits)) if splits else _divide(names, held_out, evaluation, seed)
+    parts = [tracks.of_people(people[part]) for part in PARTS]
+    for part, name in zip(parts, PARTS, strict=True):
+        several = sum(part.identities.count(person) > 1 for person in part.names)
+        if several < 2 or (name != "train" and len(part.names) < 4):
+            raise DataError(
+                f"{tracks.frames.root or 'tracks'}: {len(part.names)} people for {name}, {several} of them with two"
+                " tracks, are too few; give at least 12 people with two tracks each, or other shares"
+            )
+    return TrackSplits(*parts)
+
+
+def write_tracks(tracks: Tracks, root: str | Path) -> None:
+    """Write tracks whose pixels are in memory as PNG files ``root/<identity>/<track>/<frame>.png``."""
+    write_images(tracks.frames, root)
+
+
+def pad(lengths: np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Lay the frames' vectors (N, D) of M tracks out as (M, L, D), zeros at the end, with their mask (M, L) bool."""
+    mask = np.arange(int(lengths.max(initial=0))) < np.asarray(lengths)[:, None]  # (M, L)
+    padded = np.zeros((*mask.shape, vectors.shape[1]), vectors.dtype)
+    padded[mask] = vectors
+    return padded, mask
+
+
+def _columns(tracks: Tracks) -> tuple[Records, tuple[str, ...], tuple[str, ...], np.ndarray, tuple[str, ...]]:
+    return tracks.frames, tracks.keys, tracks.identities, tracks.lengths, tracks.kinds
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"([0-9]+)", name)]
+
+
+def _divide(names: Sequence[str], held_out: float, evaluation: float, seed: int) -> dict[str, set[str]]:
+    order = np.random.default_rng([seed, 11]).permutation(len(names))
+    shuffled = [names[row] for row in order]
+    reported = max(4, round(len(names) * evaluation))
+    chosen = reported + max(4, round((len(names) - reported) * held_out))
+    return dict(zip(PARTS, map(set, (shuffled[chosen:], shuffled[reported:chosen], shuffled[:reported])), strict=True))
+
+
+def _read_splits(file: Path) -> dict[str, set[str]]:
+    people: dict[str, set[str]] = {part: set() for part in PARTS}
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as handle:
+            reader = csv.DictReader(handle)
+            if not {"identity", "split"} <= set(reader.fieldnames or ()):
+                raise DataError(f"{file}: expected the columns identity,split; got {reader.fieldnames}")
+            rows = [(str(row["identity"]).strip(), str(row["split"]).strip()) for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{file}: not readable as a table of splits ({error}); give a CSV file in UTF-8") from error
+    for identity, part in rows:
+        if part not in people:
+            raise DataError(f"{file}: {identity}: unknown split {part!r}; expected {', '.join(PARTS)}")
+        if any(identity in others for name, others in people.items() if name != part):
+            raise DataError(f"{file}: {identity} is in two splits; the people of the splits must not meet")
+        people[part].add(identity)
+    return people

@@ -1,0 +1,191 @@
+"""Track-to-track verification: the template of TrackPool beside what needs no training, on the same pairs.
+
+Letters: M tracks, L frames of the longest, D embedding width, P pairs.
+Source of the floors: mean similarity over all frame pairs, Schroff et al. 2015, section 5.7 (YouTube Faces, where the
+first hundred frames of each video are compared).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from facenet.bundle import Encoder
+from facenet.data.pairs import make_pairs, pair_rows
+from facenet.data.tracks import Tracks, group_tracks, pad
+from facenet.embed import embed_records
+from facenet.errors import DataError
+from facenet.models.linear_attention import TrackPool
+from facenet.types import Pairs
+from facenet.verify import Verification, verify
+
+SEEN = (1, 2, 4, 8, 16)  # frames
+
+
+class TrackSet(NamedTuple):
+    """The frames' embeddings of M tracks, side by side."""
+
+    frames: Tensor  # (M, L, D) unit rows, zeros after the end
+    mask: Tensor  # (M, L) bool, True where a frame is
+    tracks: Tracks
+
+    def first(self, count: int) -> TrackSet:
+        """Return the tracks as they are after `count` frames; shorter ones are whole."""
+        return TrackSet(self.frames[:, :count], self.mask[:, :count], self.tracks)
+
+
+def embed_tracks(
+    encoder: Encoder, tracks: Tracks, *, batch_size: int = 256, progress: Callable[[int, int], None] | None = None
+) -> TrackSet:
+    """Embed every frame once; frames that can not be read, and tracks left without one, join `skipped`.
+
+    Raises:
+        DataError: no frame could be read.
+    """
+    embeddings, kept = embed_records(encoder, tracks.frames, batch_size=batch_size, progress=progress)
+    read = group_tracks(kept, dict(zip(tracks.keys, tracks.kinds, strict=False)))
+    vectors, mask = pad(read.lengths, embeddings.vectors)
+    return TrackSet(torch.from_numpy(vectors), torch.from_numpy(mask), read)
+
+
+def mean(frames: Tensor, mask: Tensor) -> Tensor:
+    """Return the unit mean of the frames, (M, D)."""
+    return _unit(_average(frames, mask))
+
+
+def median(frames: Tensor, mask: Tensor) -> Tensor:
+    """Return the unit vector of the frames' medians, coordinate by coordinate, (M, D)."""
+    return _unit(frames.masked_fill(~mask[..., None], torch.nan).nanmedian(1).values)
+
+
+def last(frames: Tensor, mask: Tensor) -> Tensor:
+    """Return the last frame, (M, D)."""
+    return frames[torch.arange(len(frames)), mask.sum(1) - 1]
+
+
+def agreement(frames: Tensor, mask: Tensor, *, sharpness: float = 1.0) -> Tensor:
+    """Return the mean weighted by exp(sharpness cos(frame, mean)), (M, D): softmax attention without weights."""
+    scores = sharpness * (frames * mean(frames, mask)[:, None]).sum(2)
+    weights = scores.masked_fill(~mask, -torch.inf).softmax(1)
+    return _unit((frames * weights[..., None]).sum(1))
+
+
+def _average(frames: Tensor, mask: Tensor) -> Tensor:
+    """Mean that keeps its length: the dot product of two is the mean similarity over all pairs of their frames."""
+    return (frames * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+
+
+FLOORS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "mean": mean,
+    "median": median,
+    "agreement": agreement,
+    "last_frame": last,
+    "all_frame_pairs": _average,
+}
+
+
+def track_pairs(tracks: Tracks, seed: int = 0) -> Pairs:
+    """Draw balanced pairs of track keys in ten folds (fewer when people are few), a person in one fold only.
+
+    Raises:
+        DataError: fewer than four people, or than two with two tracks.
+    """
+    for folds in (10, 5, 2):
+        try:
+            return make_pairs(tracks.keys, tracks.identities, pairs_per_fold=600, folds=folds, seed=seed)
+        except DataError as error:
+            reason = error
+    raise DataError(f"pairs of tracks among {len(tracks.names)} people: {reason}; give more people with several tracks")
+
+
+def verify_templates(templates: Tensor, tracks: Tracks, pairs: Pairs) -> tuple[Verification, np.ndarray]:
+    """Score P pairs of track keys on 2 - 2 a.b of their templates (M, D), the squared distance of unit vectors.
+
+    Returns the scores and which pairs (P,) were decided rightly at the threshold of their fold.
+
+    Raises:
+        DataError: what :func:`facenet.verify.verify` refuses.
+    """
+    first, second, _ = pair_rows(pairs, tracks.keys)
+    vectors = templates.detach().double().numpy()
+    sq_dist = np.clip(2 - 2 * (vectors[first] * vectors[second]).sum(1), 0, 4)
+    result = verify(sq_dist, pairs.same, pairs.fold)
+    thresholds = np.asarray(result.thresholds)[np.unique(pairs.fold, return_inverse=True)[1]]
+    return result, (sq_dist <= thresholds) == pairs.same
+
+
+def evaluate_templates(
+    make: Callable[[Tensor, Tensor], Tensor], data: TrackSet, pairs: Pairs, *, seen: tuple[int, ...] = SEEN
+) -> dict[str, Any]:
+    """Score the templates ``make(frames, mask)`` on `pairs`: whole tracks, by kind of track, and by frames seen.
+
+    By kind: the share of pairs decided rightly at the threshold of all, for pairs of two good, a good and a bad, or
+    two bad tracks. By frames seen: both tracks are cut after that many frames.
+    """
+    with torch.inference_mode():
+        whole, right = verify_templates(make(data.frames, data.mask), data.tracks, pairs)
+        content = {name: value for name, value in whole.metrics().items() if name not in ("folds", "thresholds")}
+        content["folds"] = list(whole.fold_accuracies)
+        cut = [data.first(count) for count in seen]
+        after = [verify_templates(make(part.frames, part.mask), data.tracks, pairs)[0].accuracy for part in cut]
+    content["by_frames_seen"] = {str(count): accuracy for count, accuracy in zip(seen, after, strict=True)}
+    if data.tracks.kinds:
+        content["by_kind"] = _by_kind(right, data.tracks, pairs)
+    return content
+
+
+def streaming_gap(pool: TrackPool, data: TrackSet) -> float:
+    """Return the largest difference of any coordinate between streaming and the other two forms.
+
+    After every frame the template of `step` is held against `prefixes`, after the last against `forward`.
+    """
+    with torch.inference_mode():
+        state, streamed = pool.start(len(data.frames)), []
+        for frame, valid in zip(data.frames.unbind(1), data.mask.unbind(1), strict=True):
+            template, state = pool.step(frame, state, valid)
+            streamed.append(template)
+        steps = torch.stack(streamed, 1)  # (M, L, D)
+        prefixes = (steps - pool.prefixes(data.frames, data.mask)) * data.mask[..., None]
+        whole = last(steps, data.mask) - pool(data.frames, data.mask)
+    return max(float(prefixes.abs().max()), float(whole.abs().max()))
+
+
+def paired(folds: list[float], others: list[float]) -> dict[str, float]:
+    """Return the mean difference of two accuracies over the same folds, and its standard error."""
+    gain = np.subtract(folds, others)
+    return {"accuracy": float(gain.mean()), "sem": float(gain.std(ddof=1) / np.sqrt(len(gain)))}
+
+
+def over_seeds(results: list[dict[str, Any]]) -> dict[str, Any]:
+    """Average what every seed measured; ``spread`` is the standard deviation over the seeds (0 for one)."""
+    content: dict[str, Any] = {}
+    for name in ("accuracy", "sem", "auc", "eer"):
+        values = [result[name] for result in results]
+        content[name] = float(np.mean(values))
+        if name != "sem":
+            content[f"{name}_spread"] = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+    seen = results[0]["by_frames_seen"]
+    content["by_frames_seen"] = {n: float(np.mean([r["by_frames_seen"][n] for r in results])) for n in seen}
+    if "by_kind" in results[0]:
+        content["by_kind"] = {
+            kind: {"accuracy": float(np.mean([r["by_kind"][kind]["accuracy"] for r in results])), "pairs": row["pairs"]}
+            for kind, row in results[0]["by_kind"].items()
+        }
+    return content
+
+
+def _by_kind(right: np.ndarray, tracks: Tracks, pairs: Pairs) -> dict[str, Any]:
+    bad = np.asarray([kind == "bad" for kind in tracks.kinds])
+    first, second, _ = pair_rows(pairs, tracks.keys)
+    count = bad[first].astype(int) + bad[second]
+    names = ("both_good", "good_and_bad", "both_bad")
+    rows = {name: right[count == number] for number, name in enumerate(names)}
+    return {name: {"accuracy": float(row.mean()), "pairs": len(row)} for name, row in rows.items() if len(row)}
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    return torch.nn.functional.normalize(vectors, dim=-1, eps=1e-6)

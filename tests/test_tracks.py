@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from facenet.data.records import Records
+from facenet.data.tracks import Tracks, group_tracks, pad, scan_tracks, split_tracks, write_tracks
+from facenet.errors import ConfigError, DataError
+
+
+def made(people: int = 12, tracks: int = 2, frames: int = 3) -> Tracks:
+    paths = [
+        f"p{i:02d}/t{t}/f{f}.png" for i in range(people) for t in range(tracks) for f in range(frames + (i + t) % 2)
+    ]
+    images = np.random.default_rng(0).integers(0, 256, (len(paths), 8, 8, 3), np.uint8)
+    return group_tracks(Records(tuple(paths), tuple(path.split("/")[0] for path in paths), "", images))
+
+
+def test_a_folder_gives_the_tracks_that_were_written(tmp_path: Path) -> None:
+    tracks = made()
+    write_tracks(tracks, tmp_path)
+    read = scan_tracks(tmp_path)
+    assert (read.keys, read.identities, read.skipped) == (tracks.keys, tracks.identities, ())
+    np.testing.assert_array_equal(read.lengths, tracks.lengths)
+    assert read.frames.paths == tracks.frames.paths
+    assert set(read.lengths.tolist()) == {3, 4}, "tracks of several lengths"
+
+
+def test_frames_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    paths = [f"ada/0/0.{number}.jpg" for number in (10, 9, 100, 1)] + ["ada/1/b.jpg", "ada/1/a2b.jpg", "ada/1/a10b.jpg"]
+    tracks = group_tracks(Records(tuple(paths), ("ada",) * 7))
+    names = [path.rsplit("/", 1)[1] for path in tracks.frames.paths]
+    assert names == ["0.1.jpg", "0.9.jpg", "0.10.jpg", "0.100.jpg", "a2b.jpg", "a10b.jpg", "b.jpg"]
+    assert tracks.keys == ("ada/0", "ada/1")
+    assert tracks.starts.tolist() == [0, 4]
+
+
+def test_what_is_no_track_is_listed(tmp_path: Path) -> None:
+    write_tracks(made(2), tmp_path)
+    (tmp_path / "p00" / "nothing").mkdir()
+    (tmp_path / "p00" / "hollow").mkdir()
+    (tmp_path / "p00" / "hollow" / "f0.png").touch()
+    (tmp_path / "p00" / "stray.png").write_bytes(b"x")
+    (tmp_path / "p00" / "t0" / "notes.txt").write_text("not a frame")
+    tracks = scan_tracks(tmp_path)
+    assert len(tracks) == 4
+    listed = {skipped.path: skipped.reason for skipped in tracks.skipped}
+    assert set(listed) == {"p00/nothing", "p00/hollow", "p00/hollow/f0.png", "p00/stray.png"}
+    assert "no usable frame" in listed["p00/nothing"]
+    assert "<identity>/<track>/<frame>" in listed["p00/stray.png"]
+
+
+def test_of_people_keeps_frames_with_their_tracks() -> None:
+    tracks = made(4)
+    part = tracks.of_people(["p03", "p01"])
+    assert part.names == ["p01", "p03"]
+    for row, key in enumerate(part.keys):
+        paths = part.frames.paths[part.starts[row] : part.starts[row] + part.lengths[row]]
+        assert len(paths) == part.lengths[row]
+        assert all(path.startswith(f"{key}/") for path in paths)
+    assert len(tracks.of_people([])) == 0
+
+
+def test_splits_share_nobody_and_come_from_the_seed() -> None:
+    tracks = made(20)
+    splits = split_tracks(tracks, seed=3)
+    parts = [set(part.names) for part in splits]
+    assert sum(map(len, parts)) == len(set().union(*parts)) == 20
+    assert [len(part) for part in parts] == [10, 4, 6]
+    assert [part.names for part in split_tracks(tracks, seed=3)] == [part.names for part in splits]
+    assert [part.names for part in split_tracks(tracks, seed=4)] != [part.names for part in splits]
+
+
+def test_a_splits_file_decides(tmp_path: Path) -> None:
+    rows = [f"p{i:02d},{'train' if i < 4 else 'held_out' if i < 8 else 'evaluation'}" for i in range(12)]
+    (tmp_path / "s.csv").write_text("identity,split\n" + "\n".join(rows) + "\n")
+    splits = split_tracks(made(14), splits=str(tmp_path / "s.csv"))
+    assert splits.train.names == ["p00", "p01", "p02", "p03"]
+    assert splits.evaluation.names == ["p08", "p09", "p10", "p11"], "those it does not name are left out"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("name,part\n", "identity,split"),
+        ("identity,split\np00,tran\n", "unknown split 'tran'"),
+        ("identity,split\np00,train\np00,evaluation\n", "two splits"),
+        ("identity,split\np00,train\n", "too few"),
+    ],
+)
+def test_a_wrong_splits_file_is_refused(text: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / "s.csv").write_text(text)
+    with pytest.raises(DataError, match=says):
+        split_tracks(made(), splits=str(tmp_path / "s.csv"))
+
+
+def test_data_that_can_not_work_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such folder"):
+        scan_tracks(tmp_path / "none")
+    with pytest.raises(DataError, match="no usable image"):
+        scan_tracks(tmp_path)
+    (tmp_path / "ada").mkdir()
+    (tmp_path / "ada" / "photo.png").write_bytes(b"x")
+    with pytest.raises(DataError, match="no track in it"):
+        scan_tracks(tmp_path)
+    with pytest.raises(DataError, match="one identity only"):
+        split_tracks(made(1))
+    with pytest.raises(DataError, match="too few"):
+        split_tracks(made(9))
+    with pytest.raises(DataError, match="too few"):
+        split_tracks(made(12, tracks=1))
+    with pytest.raises(DataError, match="not readable as a table"):
+        split_tracks(made(), splits=str(tmp_path / "none.csv"))
+    with pytest.raises(ConfigError, match="held_out"):
+        split_tracks(made(), held_out=1.0)
+
+
+def test_pad_lays_frames_out_and_masks_the_rest() -> None:
+    vectors = np.arange(8, dtype=np.float32).reshape(4, 2)
+    padded, mask = pad(np.array([1, 3]), vectors)
+    assert mask.tolist() == [[True, False, False], [True, True, True]]
+    np.testing.assert_array_equal(padded[mask], vectors)
+    assert not padded[~mask].any()
