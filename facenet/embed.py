@@ -12,7 +12,6 @@ from torch import Tensor
 
 from facenet.bundle import Encoder
 from facenet.data.records import Records
-from facenet.data.transforms import to_tensor
 from facenet.errors import DataError
 from facenet.types import EmbeddingSet
 
@@ -37,7 +36,7 @@ def embed_records(
 
     def decode(row: int) -> Tensor | str:
         try:
-            return encoder.preprocess.cut(to_tensor(records.source(row)))
+            return encoder.preprocess.read(records.source(row))
         except DataError as error:
             return str(error)
 

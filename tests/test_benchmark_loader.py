@@ -19,7 +19,7 @@ def test_run_returns_plain_positive_numbers(tmp_path: Path, monkeypatch: pytest.
     rates = [value for name, value in crop.items() if name != "stages"]
     assert len(rates) == 3, "ours and two peers"
     assert all(0 < rate["least"] <= rate["faces_per_core_second"] <= rate["most"] for rate in rates)
-    assert set(crop["stages"]) == {"decode", "cut", "augment and normalise"}
+    assert set(crop["stages"]) == {"decode", "crop and resize", "augment and normalise"}
     assert min(crop["stages"].values()) > 0
     for key in ("files", "cache"):
         expected = net[key]["faces_per_second"] / net["step"]["faces_per_second"]

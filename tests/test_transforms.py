@@ -141,3 +141,24 @@ def test_pictures_in_memory_are_treated_like_their_files(tmp_path: Path) -> None
     for name in ("a.png", "b.jpg"):
         with Image.open(tmp_path / name) as opened:
             assert torch.equal(to_tensor(opened), read_image(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    ("size", "crop", "margin"), [((64, 48), 0.52, 1.25), ((40, 40), 0.5, 1.0), ((30, 30), 1.0, 1.25)]
+)
+def test_reading_equals_decoding_then_cutting(
+    tmp_path: Path, size: tuple[int, int], crop: float, margin: float
+) -> None:
+    pictures = {"a.jpg": Image.fromarray(picture(81, 70)), "grey.png": Image.fromarray(picture(81, 70)).convert("L")}
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    pictures["turned.jpg"] = Image.fromarray(picture(81, 70))
+    preprocess = Preprocess(size=size, crop=crop)
+    for name, content in pictures.items():
+        content.save(tmp_path / name, exif=exif if name == "turned.jpg" else Image.Exif())
+        expected = preprocess.cut(read_image(tmp_path / name), margin)
+        assert torch.equal(preprocess.read(tmp_path / name, margin), expected)
+        with Image.open(tmp_path / name) as opened:
+            assert torch.equal(preprocess.read(opened, margin), expected)
+    upright, turned = (read_image(tmp_path / name) for name in ("a.jpg", "turned.jpg"))
+    assert turned.shape == upright.shape[:1] + upright.shape[:0:-1]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from facenet.data.records import Records
-from facenet.data.transforms import Preprocess, stack, to_tensor
+from facenet.data.transforms import Preprocess, stack
 from facenet.errors import DataError
 from facenet.files import atomic_write
 
@@ -70,7 +70,7 @@ def read_batch(records: Records, rows: Sequence[int], preprocess: Preprocess, ma
     images, places = [], []
     for place, row in enumerate(rows):
         try:
-            images.append(preprocess.cut(to_tensor(records.source(int(row))), margin))
+            images.append(preprocess.read(records.source(int(row)), margin))
         except DataError:
             continue
         places.append(place)
@@ -87,7 +87,7 @@ def _decode(
 
     def one(row: int) -> None:
         try:
-            images[row] = preprocess.cut(to_tensor(records.source(row)), margin).numpy()
+            images[row] = preprocess.read(records.source(row), margin).numpy()
         except DataError as error:
             bad.append((row, str(error)))
 

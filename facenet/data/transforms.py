@@ -6,6 +6,7 @@ Letters: B batch, H W image height and width, S stored side. Floats lie in [-1, 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -72,20 +73,42 @@ class Preprocess:
         reach = min(1 / self.crop, margin)
         return round(self.size[0] * reach), round(self.size[1] * reach)
 
+    def read(self, source: Any, margin: float = 1.0) -> Tensor:
+        """Decode, crop and resize what :func:`to_tensor` accepts: ``cut(to_tensor(source), margin)``, uint8 (3, S, S').
+
+        Cropped before it becomes a tensor, which saves copying what is cut away.
+        """
+        if isinstance(source, str | Path):
+            return _decoded(source, lambda picture: self._cut_picture(picture, margin))
+        if isinstance(source, Image.Image):
+            return self._cut_picture(source, margin)
+        return self.cut(to_tensor(source), margin)
+
     def cut(self, image: Tensor, margin: float = 1.0) -> Tensor:
         """Crop and resize a uint8 image (3, H0, W0) to (3, S, S'), in memory one row of RGB pixels after the other.
 
         With a `margin` above 1 the crop is that much larger (as far as the image reaches) and so is the
         result: training keeps the surroundings that shifts and rotations bring into view.
         """
-        height, width = image.shape[-2:]
+        top, left, bottom, right = self._box(image.shape[-2], image.shape[-1], margin)
+        return self._resized(pixel_rows(image[..., top:bottom, left:right]), margin)
+
+    def _cut_picture(self, picture: Image.Image, margin: float) -> Tensor:
+        picture = _eight_bit(_upright(picture))
+        top, left, bottom, right = self._box(picture.height, picture.width, margin)
+        return self._resized(_pixels(picture.crop((left, top, right, bottom))), margin)
+
+    def _box(self, height: int, width: int, margin: float) -> tuple[int, int, int, int]:
+        """Return top, left, bottom, right of the central crop."""
         aspect = self.size[0] / self.size[1]
         side = min(height / aspect, width) * min(1.0, self.crop * margin)  # width of the crop, in pixels
         h, w = max(1, round(side * aspect)), max(1, round(side))
         top, left = (height - h) // 2, (width - w) // 2
-        image = pixel_rows(image[..., top : top + h, left : left + w])
+        return top, left, top + h, left + w
+
+    def _resized(self, image: Tensor, margin: float) -> Tensor:
         size = self.stored_size(margin)
-        return image if (h, w) == size else tv.resize(image, list(size), antialias=True)
+        return image if tuple(image.shape[-2:]) == size else tv.resize(image, list(size), antialias=True)
 
     def normalise(self, images: Tensor) -> Tensor:
         """Turn uint8 (B, 3, H, W), or floats in [0, 255], into normalised float32 of the same shape."""
@@ -100,7 +123,7 @@ class Preprocess:
         """Paths, PIL images or uint8 arrays (H0, W0, 3) to normalised float32 (B, 3, H, W)."""
         if len(images) == 0:
             return torch.zeros(0, 3, *self.size)
-        return self.normalise(stack([self.cut(to_tensor(image)) for image in images]))
+        return self.normalise(stack([self.read(image) for image in images]))
 
 
 def pixel_rows(image: Tensor) -> Tensor:
@@ -118,7 +141,7 @@ def to_tensor(image: Any) -> Tensor:
     if isinstance(image, str | Path):
         return read_image(image)
     if isinstance(image, Image.Image):
-        image = np.array(_eight_bit(_upright(image)))
+        return _pixels(_eight_bit(_upright(image)))
     tensor = (
         image
         if isinstance(image, Tensor)
@@ -135,9 +158,14 @@ def read_image(path: str | Path) -> Tensor:
     Raises:
         DataError: missing, empty, truncated or not an image.
     """
+    return _decoded(path, to_tensor)
+
+
+def _decoded(path: str | Path, then: Callable[[Image.Image], Tensor]) -> Tensor:
+    """Open a file and do what decodes it; whatever goes wrong is one DataError."""
     try:
         with Image.open(path) as picture:
-            return to_tensor(picture)
+            return then(picture)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except DataError:
@@ -149,8 +177,15 @@ def read_image(path: str | Path) -> Tensor:
         raise DataError(f"{path}: not a readable image ({reason})") from error
 
 
+def _pixels(picture: Image.Image) -> Tensor:
+    """RGB picture to uint8 (3, H, W), in memory one row of pixels after the other."""
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+
+
 def _upright(picture: Image.Image) -> Image.Image:
     """Turn by the EXIF tag; a picture that stands upright is not copied."""
+    if picture.format == "JPEG" and not picture.info.keys() & {"exif", "xmp"}:
+        return picture  # looking for a tag that can not be there takes a quarter of the decoding
     return ImageOps.exif_transpose(picture) if picture.getexif().get(ORIENTATION, 1) != 1 else picture
 
 
