@@ -56,11 +56,13 @@ def test_parts_of_a_long_sequence_join(features: str) -> None:
     layer = LinearAttention(8, heads=2, features=features, num_features=16).double()
     q, k, v = tokens(TOKENS_AT_ONCE + 70)
     q, k = q * 0.4, k * 0.4
-    weights = explicit(layer, q, k, None)
-    torch.testing.assert_close(layer(q, k, v), weights @ v / weights.sum(-1, keepdim=True))
-    weights = weights.tril()
-    expected = weights @ v / weights.sum(-1, keepdim=True)
-    torch.testing.assert_close(layer(q, k, v, causal=True), expected)
+    for growth in (0.3, 2.0):  # the largest key lies in the first part, or in the last
+        grown = torch.cat([k[:, :, :TOKENS_AT_ONCE], k[:, :, TOKENS_AT_ONCE:] * growth], 2)
+        weights = explicit(layer, q, grown, None)
+        torch.testing.assert_close(layer(q, grown, v), weights @ v / weights.sum(-1, keepdim=True))
+        weights = weights.tril()
+        expected = weights @ v / weights.sum(-1, keepdim=True)
+        torch.testing.assert_close(layer(q, grown, v, causal=True), expected)
 
 
 @pytest.mark.parametrize("features", ["sincos", "positive", "elu"])
