@@ -250,4 +250,4 @@ def load_track_pool(folder: str | Path, encoder: Encoder) -> TrackPool:
     except Exception as error:  # safetensors, torch and wrong JSON types raise many kinds
         reason = " ".join(str(error).split())[:160]
         raise DataError(f"{folder}: damaged ({type(error).__name__}: {reason}); run scripts/tracks.py again") from error
-    return pool.eval()
+    return pool.eval().requires_grad_(False)  # so that a long stream keeps no graph

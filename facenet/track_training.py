@@ -6,6 +6,7 @@ Letters: M tracks, L frames of the longest, D embedding width, P identities, K t
 from __future__ import annotations
 
 import copy
+import inspect
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,9 +20,9 @@ from facenet import bundle
 from facenet.bundle import Encoder
 from facenet.data.records import write_skipped
 from facenet.data.tracks import Tracks, TrackSplits
-from facenet.errors import ConfigError, DataError
+from facenet.errors import ConfigError, DataError, choose
 from facenet.losses import triplet_loss
-from facenet.mining import mine
+from facenet.mining import MINERS, SELECTS, mine
 from facenet.models.linear_attention import TrackPool
 from facenet.optim import build_optimizer, lr_factor
 from facenet.track_evaluation import (
@@ -68,8 +69,7 @@ def train_tracks(
     Raises:
         ConfigError, DataError: options or data that can not work.
     """
-    if not seeds:
-        raise ConfigError("seeds: expected at least one number, got none")
+    check_options(encoder, pool=pool, training=training, seeds=seeds)
     say(f"embedding {sum(len(part.frames) for part in splits)} frames")
     parts = [embed_tracks(encoder, part) for part in splits]
     train, held_out, reported = parts
@@ -146,11 +146,7 @@ def train_pool(
         ConfigError: an option out of range.
         DataError: fewer than two people with two tracks.
     """
-    if not 0 < least_frames <= 1 or steps < 0 or check_every < 1 or tracks_each < 2 or identities < 2:
-        raise ConfigError(
-            "training: expected least_frames in (0, 1], steps >= 0, check_every >= 1, tracks_each and identities >= 2;"
-            f" got {least_frames}, {steps}, {check_every}, {tracks_each} and {identities}"
-        )
+    _check_training(miner, select, least_frames, steps, check_every, tracks_each, identities)
     started = time.perf_counter()
     model = TrackPool(train.frames.shape[-1], **pool, seed=seed)
     optimizer = build_optimizer([model], name="adamw", lr=lr, weight_decay=weight_decay)
@@ -180,6 +176,28 @@ def train_pool(
     model.load_state_dict(state)
     seconds = time.perf_counter() - started
     return model.eval(), {"step": when, "held_out_auc": best, "untrained_auc": untrained, "seconds": seconds}
+
+
+def check_options(encoder: Encoder, *, pool: dict[str, Any], training: dict[str, Any], seeds: tuple[int, ...]) -> None:
+    """Fail on what can not work before frames are drawn and embedded; raises ConfigError as :func:`train_tracks`."""
+    if not seeds or min(seeds) < 0:
+        raise ConfigError(f"seeds: expected numbers of at least 0, got {list(seeds)}")
+    TrackPool(encoder.dim, **pool)
+    known = {key: item.default for key, item in inspect.signature(train_pool).parameters.items()}
+    checked = list(inspect.signature(_check_training).parameters)
+    _check_training(**{key: {**known, **training}[key] for key in checked})
+
+
+def _check_training(
+    miner: str, select: str, least_frames: float, steps: int, check_every: int, tracks_each: int, identities: int
+) -> None:
+    choose(MINERS, miner, "training.miner")
+    choose(SELECTS, select, "training.select")
+    if not 0 < least_frames <= 1 or steps < 0 or check_every < 1 or tracks_each < 2 or identities < 2:
+        raise ConfigError(
+            "training: expected least_frames in (0, 1], steps >= 0, check_every >= 1, tracks_each and identities >= 2;"
+            f" got {least_frames}, {steps}, {check_every}, {tracks_each} and {identities}"
+        )
 
 
 def draw_batch(people: list[np.ndarray], identities: int, tracks_each: int, rng: np.random.Generator) -> np.ndarray:

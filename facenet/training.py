@@ -27,7 +27,7 @@ from facenet.data.transforms import Preprocess
 from facenet.errors import ConfigError, choose
 from facenet.evaluate import calibrate, evaluate
 from facenet.mining import FALLBACKS, MINERS, SELECTS
-from facenet.models import MODELS
+from facenet.models import MODELS, build_model
 from facenet.module import LOSSES, TripletModule
 from facenet.optim import OPTIMIZERS, SCHEDULES
 from facenet.types import Pairs
@@ -90,8 +90,10 @@ def train(config: dict[str, Any], out: str | Path, say: Callable[[str], None] = 
 
 
 def _check_names(config: dict[str, Any]) -> None:
-    """Fail on an unknown name before the data is read or drawn."""
-    choose(MODELS, config["model"]["name"], "model.name")
+    """Fail on an unknown name or an impossible network before the data is read or drawn."""
+    size = _preprocess(config).size
+    with torch.random.fork_rng(devices=[]):
+        build_model(**{**config["model"], "input_size": size})
     choose(LOSSES, config["loss"]["name"], "loss.name")
     for option, table in (("miner", MINERS), ("select", SELECTS), ("fallback", FALLBACKS)):
         choose(table, config["mining"][option], f"mining.{option}")
@@ -103,7 +105,8 @@ def _check_names(config: dict[str, Any]) -> None:
 def device_settings(trainer: dict[str, Any]) -> dict[str, Any]:
     """Resolve what "auto" means here: Lightning's `precision`, and `channels_last` and `compile` as truth values.
 
-    The defaults are what ``benchmark=training`` measured to be fastest without loss: see conf/trainer/default.yaml.
+    On a CPU the defaults are what ``benchmark=training`` measured to be fastest (see conf/trainer/default.yaml); on
+    CUDA they are the usual ones and still to be measured.
 
     Raises:
         ConfigError: an unknown precision, or something else than auto, true or false.
@@ -112,6 +115,12 @@ def device_settings(trainer: dict[str, Any]) -> dict[str, Any]:
     choose(PRECISIONS, precision, "trainer.precision")
     if channels_last not in ("auto", True, False):
         raise ConfigError(f"trainer.channels_last: expected auto, true or false, got {channels_last!r}")
+    if trainer["accelerator"] in ("gpu", "cuda") and not (
+        torch.cuda.is_available() or torch.backends.mps.is_available()
+    ):
+        raise ConfigError(
+            f"trainer.accelerator: {trainer['accelerator']!r} asks for a GPU, and there is none; use auto"
+        )
     cuda = torch.cuda.is_available() and trainer["accelerator"] in ("auto", "gpu", "cuda")
     if precision == "auto":
         precision = "bf16-mixed" if cuda and torch.cuda.is_bf16_supported() else "32-true"

@@ -17,8 +17,9 @@ def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
     options = dict(config["model"])
     model = build_model(**options)
     net = MODELS[options["name"]]
-    layers = beside(summarise(model), net.printed)
-    ours, paper = total(layers), net.paper
+    as_printed = tuple(model.input_size) == net.input_size and model.attention is None and options["pool"] is None
+    layers = beside(summarise(model), net.printed if as_printed else {})
+    ours, paper = total(layers), net.paper if as_printed else None
     rows = [
         (
             layer.name,

@@ -16,9 +16,11 @@ def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
     from facenet import bundle
     from facenet.data.synthetic_tracks import draw_splits
     from facenet.data.tracks import scan_tracks, split_tracks
-    from facenet.track_training import train_tracks
+    from facenet.track_training import check_options, train_tracks
 
     encoder = bundle.load(config["encoder"], device=config["device"])
+    parts = {name: config[name] for name in ("pool", "training")}
+    check_options(encoder, **parts, seeds=tuple(config["seeds"]))
     data, options = dict(config["data"]), dict(config["drawn"])
     root = data.pop("root")
     if root:
@@ -26,7 +28,6 @@ def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
     else:
         with progress("drawing tracks") as report:
             splits = draw_splits(**options, progress=report)
-    parts = {name: config[name] for name in ("pool", "training")}
     metrics = train_tracks(encoder, splits, out, **parts, seeds=tuple(config["seeds"]))
     show(metrics)
     print(f"track pool: {out / 'track_pool'} (seed {metrics['track_pool']['saved_seed']})")

@@ -21,13 +21,13 @@ def test_run_returns_plain_positive_numbers(tmp_path: Path, monkeypatch: pytest.
     assert all(0 < rate["least"] <= rate["faces_per_core_second"] <= rate["most"] for rate in rates)
     assert set(crop["stages"]) == {"decode", "crop and resize", "augment and normalise"}
     assert min(crop["stages"].values()) > 0
-    for key in ("files", "cache"):
+    for key in ("files", "cache", "files_trained", "cache_trained"):
         expected = net[key]["faces_per_second"] / net["step"]["faces_per_second"]
         assert net[f"{key}_ratio"] == pytest.approx(expected)
     (_, header, rows), (_, net_header, net_rows) = tables(result)
     assert {len(row) for row in rows} == {len(header)}
     assert {len(row) for row in net_rows} == {len(net_header)}
-    assert len(rows) == 3 + 3
+    assert (len(rows), len(net_rows)) == (3 + 3, 5)
 
 
 def test_drawn_faces_need_no_folder() -> None:

@@ -28,6 +28,9 @@ def test_run_returns_plain_positive_numbers(monkeypatch: pytest.MonkeyPatch) -> 
         measured = entry["settings"][key]
         assert 0 < measured["least"] <= measured["faces_per_second"] <= measured["most"]
         assert 0 < entry["outside_convolutions"][key] < 1
+        ideal = result["ceiling"]["fp32"] / (3 * entry["macs"])
+        assert measured["of_ceiling"] == pytest.approx(measured["faces_per_second"] / ideal)
+    assert entry["macs"] == 46_407_680
     assert entry["best"] in ("fp32", "fp32_channels_last")
     assert "as long" in entry["settings"]["bf16"]["failed"]
     assert entry["settings"]["compile"]["failed"] == "RuntimeError: no compiler here"

@@ -138,6 +138,7 @@ def test_a_track_pool_round_trip_is_exact(tmp_path: Path) -> None:
     frames = torch.nn.functional.normalize(torch.randn(3, 5, 16), dim=-1)
     loaded = bundle.load_track_pool(tmp_path / "t", encoder)
     assert not loaded.training
+    assert not loaded.step(frames[:, 0], loaded.start(3))[0].requires_grad, "a long stream would keep its graph"
     torch.testing.assert_close(loaded(frames), pool.eval()(frames), atol=0, rtol=0)
     assert json.loads((tmp_path / "t" / "track_pool.json").read_text())["training"] == {"step": 7}
 

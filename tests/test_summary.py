@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -102,21 +103,26 @@ def test_amounts() -> None:
     assert [amount(x) for x in (0, 9408, 99_990, 1.6e9, None)] == ["0", "9.408K", "99.99K", "1.6B", "-"]
 
 
-def test_the_command(tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "scripts" / "summary.py"), "model=nn4", "model.norm=lrn"]
-    done = subprocess.run(
-        [*command, "model.attention.after=inception_4a", f"hydra.run.dir={tmp_path}"],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        check=False,
-    )
+def summary(folder: Path, *options: str) -> tuple[str, dict[str, Any]]:
+    command = [sys.executable, str(ROOT / "scripts" / "summary.py"), *options, f"hydra.run.dir={folder}"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
     assert done.returncode == 0, done.stderr
-    assert "ResNet-50" in done.stdout
-    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    return done.stdout, json.loads((folder / "metrics.json").read_text())
+
+
+def test_the_command(tmp_path: Path) -> None:
+    printed, metrics = summary(tmp_path, "model=nn4", "model.norm=lrn")
+    assert "ResNet-50" in printed
     assert metrics["params"] == sum(layer["params"] for layer in metrics["layers"])
     assert metrics["macs"] == sum(layer["macs"] for layer in metrics["layers"])
-    assert metrics["params"] > metrics["paper_params"] == 6_600_384
+    assert metrics["params"] == metrics["paper_params"] == 6_600_384
     assert metrics["paper_macs"] == pytest.approx(285e6, rel=0.005)
     first = metrics["layers"][0]
     assert first == {"name": "conv1", "kind": "conv 7x7/2", "shape": [64, 48, 48], "params": 9408, "macs": 9408 * 2304}
+
+
+def test_the_papers_figures_do_not_stand_beside_another_net(tmp_path: Path) -> None:
+    _, metrics = summary(tmp_path, "model=nn4", "model.attention.after=inception_4a", "model.input_size=[64,64]")
+    assert metrics["paper_params"] is None
+    assert metrics["paper_macs"] is None
+    assert any(layer["kind"] == "attention" for layer in metrics["layers"])

@@ -6,6 +6,7 @@ import inspect
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -110,6 +111,15 @@ def test_wrong_options_are_refused(wrong: dict[str, float]) -> None:
         train_pool(toy(4), toy(4), pool=POOL, **wrong)  # type: ignore[arg-type]
 
 
+def test_options_are_checked_before_frames_are_embedded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("facenet.track_training.embed_tracks", lambda *_: pytest.fail("frames were embedded"))
+    good: dict[str, dict[str, object]] = {"pool": POOL, "training": {}}
+    for part, wrong in (("pool", {"features": "foo"}), ("training", {"miner": "foo"}), ("training", {"steps": -1})):
+        options = {**good, part: {**good[part], **wrong}}
+        with pytest.raises(ConfigError, match=next(iter(wrong))):
+            train_tracks(SimpleNamespace(dim=16), (), tmp_path, **options)  # type: ignore[arg-type]
+
+
 def test_people_with_one_track_can_not_train() -> None:
     with pytest.raises(DataError, match="two people with two tracks"):
         train_pool(toy(4, tracks=1), toy(4), pool=POOL)
@@ -189,6 +199,8 @@ def test_the_command_on_a_folder(encoder: Path, tmp_path: Path) -> None:
         (["encoder={empty}"], 3, "encoder.json"),
         ([], 2, "encoder=..."),
         (["encoder={encoder}", "drawn.damage=2"], 2, "damage"),
+        (["encoder={encoder}", "seeds=[-1]"], 2, "seeds"),
+        (["encoder={encoder}", "pool.key_dim=0"], 2, "pool.key_dim"),
         (["encoder={encoder}", "training.stepps=2"], 2, "did you mean 'steps'"),
         (["encoder={encoder}", "data.root={several}", "training.miner=semihard"], 2, "did you mean 'semi_hard'"),
         (["encoder={encoder}", "data.root={several}", "pool.features=elou"], 2, "did you mean 'elu'"),

@@ -190,3 +190,20 @@ def test_a_compiled_half_precision_run_leaves_an_encoder_that_loads(
     assert all(tensor.dtype != torch.bfloat16 for tensor in encoder.model.state_dict().values())
     init = config(cache, init=str(tmp_path / "run" / "encoder"), trainer={"max_steps": 2, "val_check_interval": 2})
     train(init, tmp_path / "again", say=lambda line: None)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"pool": "averge"}, r"model\.pool: unknown name 'averge' \(did you mean 'average'\?\)"),
+        ({"attention": {"after": "inception_9"}}, r"model\.attention\.after: unknown name"),
+        ({"norm": "layer"}, r"model\.norm"),
+        ({"input_size": [8, 8]}, r"input_size|size"),
+    ],
+)
+def test_an_impossible_network_fails_before_the_data_is_read(
+    wrong: dict[str, object], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("facenet.training.split_faces", lambda **options: pytest.fail("the data was read"))
+    with pytest.raises(ConfigError, match=message):
+        train(config(tmp_path, model=wrong), tmp_path)

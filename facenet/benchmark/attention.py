@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
+from facenet.errors import ConfigError
 from facenet.models.linear_attention import CROSSOVER, LinearAttention
 
 PATIENCE = 20.0  # seconds of one contestant at one size; then it is not called again
@@ -47,7 +48,12 @@ def run(
     `ratio`, by how much positive features are faster. ``exponents.<form>.<pass>.<contestant>``: slope of log time over
     log tokens from 784 on. ``crossover``: tokens from which positive features are faster than exact
     softmax, forward. ``errors``: see :func:`measure_errors`. Runs on a GPU when there is one.
+
+    Raises:
+        ConfigError: a number below 1.
     """
+    if not tokens or min(*tokens, repeats, heads, dim, num_features) < 1:
+        raise ConfigError("benchmark: expected numbers of tokens, and these, repeats, heads and widths of at least 1")
     before, device = torch.get_num_threads(), "cuda" if torch.cuda.is_available() else "cpu"
     torch.set_num_threads(threads or before)
     try:

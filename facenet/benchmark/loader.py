@@ -52,8 +52,9 @@ def run(
     """Measure on the JPEGs of a folder, or on drawn ones; returns plain numbers in nested objects.
 
     ``crops.<crop>.ours`` and the peers: `faces_per_core_second` (median), `least`, `most`, in CPU seconds of one
-    thread; ``crops.<crop>.stages``: CPU milliseconds a face. ``nets.<net>``: `step`, `files` and `cache` in faces per
-    second of wall time on all cores, `files_ratio` and `cache_ratio` to the training step.
+    thread; ``crops.<crop>.stages``: CPU milliseconds a face. ``nets.<net>``, in faces per second of wall time on all
+    cores: `step` (training on a batch that is there), `files` and `cache` (loading alone), `files_trained` and
+    `cache_trained` (training on what is loaded meanwhile), and the `_ratio` of each to the step.
 
     Raises:
         ConfigError: an unknown net or a number out of range.
@@ -63,7 +64,7 @@ def run(
         choose(MODELS, name, "benchmark.nets")
     if min(faces, repeats, batch_size) < 1 or batch_size < 5:
         raise ConfigError("benchmark: expected faces and repeats of at least 1 and batch_size of at least 5")
-    workers = len(os.sched_getaffinity(0)) if workers is None and hasattr(os, "sched_getaffinity") else workers or 1
+    workers = _cores() if workers is None else workers
     with ExitStack() as cleanup:
         folder = root or cleanup.enter_context(tempfile.TemporaryDirectory())
         records = _records(folder, faces, drawn=root is None)
@@ -81,6 +82,10 @@ def run(
         for name in nets:
             result["nets"][name] = _beside_a_net(records, name, repeats, workers, batch_size)
     return result
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _records(folder: str, faces: int, *, drawn: bool) -> Records:
@@ -158,14 +163,20 @@ def _beside_a_net(records: Records, name: str, repeats: int, workers: int, batch
     step = Step(name, batch_size, SETTINGS["fp32_channels_last"], torch.device("cpu"))
     times = interleave({"step": step}, WALL, repeats + 2)["step"]
     preprocess = Preprocess(size=step.model.input_size, crop=NET_CROP)
-    del step
     packed, _ = pack(records, preprocess, margin=MARGIN)
     from_files = BatchDataset(records, records.labels, preprocess, MARGIN, None)
     from_cache = BatchDataset(records, records.labels, preprocess, MARGIN, packed)
     entry: dict[str, Any] = {"batch_size": batch_size, "step": _spread([batch_size / t for t in times])}
     for key, dataset, processes in (("files", from_files, workers), ("cache", from_cache, 0)):
-        entry[key] = _spread([_loaded_per_second(dataset, preprocess, processes, batch_size) for _ in range(repeats)])
-        entry[f"{key}_ratio"] = entry[key]["faces_per_second"] / entry["step"]["faces_per_second"]
+        entry[key] = _spread(
+            [_loaded_per_second(dataset, preprocess, processes, batch_size, round(WALL * 1000)) for _ in range(repeats)]
+        )
+        rate = entry["step"]["faces_per_second"]
+        entry[f"{key}_ratio"] = entry[key]["faces_per_second"] / rate
+        count = round(WALL * rate)
+        trained = [_loaded_per_second(dataset, preprocess, processes, batch_size, count, step) for _ in range(repeats)]
+        entry[f"{key}_trained"] = _spread(trained)
+        entry[f"{key}_trained_ratio"] = entry[f"{key}_trained"]["faces_per_second"] / rate
     return entry
 
 
@@ -173,15 +184,23 @@ def _spread(rates: list[float]) -> dict[str, float]:
     return {"faces_per_second": statistics.median(rates), "least": min(rates), "most": max(rates)}
 
 
-def _loaded_per_second(dataset: BatchDataset, preprocess: Preprocess, workers: int, batch_size: int) -> float:
-    """Return faces per second of wall time, the start of the worker processes included."""
+def _loaded_per_second(
+    dataset: BatchDataset, preprocess: Preprocess, workers: int, batch_size: int, faces: int, step: Step | None = None
+) -> float:
+    """Return faces per second of wall time, the start of the workers included; with a `step`, trained on meanwhile."""
     rows = _batches(len(dataset), batch_size)
-    rows *= max(1, round(WALL * 1000 / len(dataset)))
+    if step is not None:  # takes one size of batch only
+        rows = [row for row in rows if len(row) == batch_size] or [list(range(batch_size))]
+    rows *= max(1, round(faces / sum(map(len, rows))))
     loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(dataset, None, sampler=rows, num_workers=workers)
     augment, generator = Augment(), torch.Generator().manual_seed(0)
     start, seen = time.perf_counter(), 0
     for images, _ in loader:
-        seen += len(augment(images, preprocess.size, generator, preprocess))
+        batch = augment(images, preprocess.size, generator, preprocess)
+        seen += len(batch)
+        if step is not None:
+            step.images = batch.contiguous(memory_format=torch.channels_last)
+            step()
     return seen / (time.perf_counter() - start)
 
 
@@ -239,6 +258,15 @@ def _decode_jpeg_v2(records: Records, batches: list[list[int]], size: int, crop:
 PEERS = {"PIL and torchvision v2": _pil_v2, "decode_jpeg and torchvision v2": _decode_jpeg_v2}
 
 
+ROWS = {
+    "step": "training step",
+    "files": "loader alone, files",
+    "files_trained": "training from files",
+    "cache": "loader alone, packed cache",
+    "cache_trained": "training from the packed cache",
+}
+
+
 def tables(result: dict[str, Any]) -> Tables:
     """Lay out what :func:`run` returned: (title, header, rows)."""
     core: list[tuple[Any, ...]] = []
@@ -253,9 +281,9 @@ def tables(result: dict[str, Any]) -> Tables:
             core.append((crop, f"ours: {name}", "", "", "", f"{spent:.3f} ms, {spent / total:.0%}"))
     nets: list[tuple[Any, ...]] = []
     for name, entry in result["nets"].items():
-        for key, what in (("step", "training step"), ("files", "loader, files"), ("cache", "loader, packed cache")):
+        for key, what in ROWS.items():
             rates = tuple(round(entry[key][field]) for field in ("faces_per_second", "least", "most"))
-            ratio = f"{entry[f'{key}_ratio']:.1f}x" if key != "step" else ""
+            ratio = f"{entry[f'{key}_ratio']:.2f}x" if key != "step" else ""
             nets.append((name, what, *rates, ratio))
     title = f"files to {result['size']} px batches on one core ({result['images']}, {result['faces']} faces)"
     beside = f"beside a training step, {result['threads']} threads, {result['workers']} workers"

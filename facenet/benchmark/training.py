@@ -20,6 +20,7 @@ from facenet.errors import ConfigError, choose
 from facenet.losses import triplet_loss
 from facenet.mining import mine
 from facenet.models import MODELS, build_model
+from facenet.models.summary import summarise, total
 from facenet.optim import build_optimizer
 
 BATCHES = {"nn1": 8, "nn2": 8, "nn3": 16, "nn4": 32, "nns1": 16, "nns2": 60, "small": 120}  # on a CPU, in minutes
@@ -87,9 +88,11 @@ def run(
 ) -> dict[str, Any]:
     """Measure every net in every setting; returns plain numbers in nested objects.
 
-    ``nets.<name>``: `batch_size`, `settings.<setting>` with `faces_per_second` (median), `least`, `most`, `runs` or
-    `failed` (a reason), `best` (the fastest setting) and `outside_convolutions`, the share of a step's time that is
-    not spent in convolutions, for fp32 and for the best setting. The settings of a net take turns.
+    ``ceiling``: multiply-adds per second of a large matrix product, by type. ``nets.<name>``: `batch_size`, `macs` of
+    one image, `settings.<setting>` with `faces_per_second` (median), `least`, `most`, `runs`, `of_ceiling` (three times
+    the net's multiply-adds, against the ceiling) or `failed` (a reason), `best` (the fastest setting) and
+    `outside_convolutions`, the share of a step's time that is not spent in convolutions, for fp32 and for the best
+    setting. The settings of a net take turns.
 
     Raises:
         ConfigError: an unknown net, or nothing to measure.
@@ -97,15 +100,21 @@ def run(
     names = list(MODELS) if nets is None else list(nets)
     for name in (*names, *compile_nets):
         choose(MODELS, name, "benchmark.nets")
-    if repeats < 1 or seconds <= 0 or (batch_size is not None and batch_size < 5):
-        raise ConfigError("benchmark: expected repeats of at least 1, seconds above 0, batch_size of at least 5")
+    if not names or repeats < 1 or seconds <= 0 or (batch_size is not None and batch_size < 5):
+        raise ConfigError("benchmark: expected a net, repeats of at least 1, seconds above 0, batch_size of at least 5")
     place, before = pick_device(device), torch.get_num_threads()
     torch.set_num_threads(threads or before)
     try:
         result: dict[str, Any] = {"device": str(place), "threads": torch.get_num_threads(), "nets": {}}
+        result["ceiling"] = {"fp32": ceiling(place, torch.float32), "bf16": ceiling(place, torch.bfloat16)}
         for name in names:
             batch = batch_size or (GPU_BATCH if place.type == "cuda" else BATCHES.get(name, 16))
-            result["nets"][name] = _net(name, batch, name in compile_nets, seconds, repeats, place)
+            entry = _net(name, batch, name in compile_nets, seconds, repeats, place)
+            for key, measured in entry["settings"].items():
+                if "failed" not in measured:
+                    most = result["ceiling"]["bf16" if SETTINGS[key].bf16 else "fp32"]
+                    measured["of_ceiling"] = 3 * entry["macs"] * measured["faces_per_second"] / most
+            result["nets"][name] = entry
         return result
     finally:
         torch.set_num_threads(before)
@@ -143,6 +152,7 @@ def _net(
     torch.compiler.reset()
     return {
         "batch_size": batch_size,
+        "macs": int(total(summarise(steps["fp32"].model)).macs),
         "settings": {key: settings[key] for key in wanted},
         "best": best,
         "outside_convolutions": outside,
@@ -180,6 +190,20 @@ def _seconds_of(step: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
+def ceiling(device: torch.device, dtype: torch.dtype) -> float:
+    """Return the multiply-adds per second of a square matrix product, the best of a few."""
+    side = 8192 if device.type == "cuda" else 1024
+    left = torch.ones(side, side, dtype=dtype, device=device)
+    out = torch.empty_like(left)
+
+    def product() -> None:
+        torch.mm(left, left, out=out)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    return float(side**3 / min(interleave({"": product}, 1.0, 5)[""]))
+
+
 def bf16_slowdown(device: torch.device) -> float:
     """Return how many times as long as in float32 one convolution of a trainable size takes in bfloat16."""
     took = []
@@ -201,14 +225,14 @@ def outside_convolutions(step: Callable[[], None], device: torch.device) -> floa
     cuda = device.type == "cuda"
     with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]) as profiler:
         step()
-    total = inside = 0.0
+    overall = inside = 0.0
     for event in profiler.key_averages():
         if event.device_type.name != "CPU":
             continue  # kernels count for the operator that started them
         time_spent = event.self_device_time_total if cuda else event.self_cpu_time_total
-        total += time_spent
+        overall += time_spent
         inside += time_spent if "conv" in event.key else 0.0
-    return 1 - inside / total if total else float("nan")
+    return 1 - inside / overall if overall else float("nan")
 
 
 def tables(result: dict[str, Any]) -> Tables:
@@ -218,13 +242,13 @@ def tables(result: dict[str, Any]) -> Tables:
         plain = entry["settings"]["fp32"]["faces_per_second"]
         for key, value in entry["settings"].items():
             if "failed" in value:
-                rows.append((name, entry["batch_size"], key, "-", "-", "-", value["failed"], "-"))
+                rows.append((name, entry["batch_size"], key, "-", "-", "-", value["failed"], "-", "-"))
                 continue
             share = entry["outside_convolutions"].get(key)
             gain = f"{value['faces_per_second'] / plain:.2f}x{' best' if key == entry['best'] else ''}"
             outside = f"{share:.0%}" if share is not None else "-"
             rates = tuple(round(value[field], 1) for field in ("faces_per_second", "least", "most"))
-            rows.append((name, entry["batch_size"], key, *rates, gain, outside))
-    header = ("net", "B", "setting", "faces/s (median)", "least", "most", "of fp32", "outside convolutions")
+            rows.append((name, entry["batch_size"], key, *rates, gain, outside, f"{value['of_ceiling']:.0%}"))
+    header = ("net", "B", "setting", "faces/s (median)", "least", "most", "of fp32", "outside conv", "of ceiling")
     title = f"training step on {result['device']}, {result['threads']} threads"
     return [(title, header, rows)]

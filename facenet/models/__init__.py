@@ -31,7 +31,8 @@ def build_model(
         embedding_dim: Embedding width D; the paper's is 128 (table 5).
         norm: "batch", or "lrn" as in the paper.
         input_size: (H, W); None is the size the table of the net states. Nets that flatten (nn1, nns2) accept that size
-            alone; others any size their strides allow.
+            alone; others any size their strides allow
+            (training a single image needs more than one position behind the last stage, for batch norm).
         dropout: Share of features dropped before the embedding layer while training.
         attention: Linear attention over the positions of a stage's output: ``after``, the name of the stage
             (None for no attention), and options of :class:`facenet.models.linear_attention.AttentionBlock`.

@@ -43,6 +43,7 @@ class L2Pool2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Pool with padding kernel // 2."""
+        x = x.float() if x.dtype == torch.float16 else x  # squares above 255 overflow there
         mean = F.avg_pool2d(x * x, self.kernel, self.stride, self.kernel // 2)
         return (mean * self.kernel**2 + self.eps).sqrt()
 

@@ -30,6 +30,7 @@ BACKENDS = {
     "exact": "torch's scaled_dot_product_attention (features=softmax alone)",
     "linear": "random features, whatever the number of tokens",
 }
+HOTTEST = 100.0  # a learned temperature goes no further: beyond, features of unlike tokens underflow
 CROSSOVER = 784  # tokens; below it the exact softmax is faster (benchmark=attention)
 
 
@@ -49,7 +50,7 @@ class LinearAttention(nn.Module):
         seed: Of the projection, which is drawn once and stored with the weights.
 
     Raises:
-        ConfigError: an unknown name, or backend="exact" for a kernel that is not the softmax.
+        ConfigError: an unknown name, backend="exact" for a kernel that is not the softmax, or no temperature above 0.
     """
 
     def __init__(
@@ -70,6 +71,8 @@ class LinearAttention(nn.Module):
         choose(BACKENDS, backend, "attention.backend")
         if backend == "exact" and features != "softmax":
             raise ConfigError(f"attention.backend: 'exact' computes features='softmax', got features={features!r}")
+        if temperature <= 0:
+            raise ConfigError(f"attention.temperature: expected a number above 0, got {temperature}")
         self.features, self.backend, self.heads = features, backend, heads
         kind = "positive" if features == "softmax" else features
         self.scale = 1.0 if normalise else dim**-0.25
@@ -82,6 +85,10 @@ class LinearAttention(nn.Module):
         kind, (h, queries, D), (tokens, M) = v.dtype, q.shape[1:], v.shape[2:]
         if causal and queries != tokens:
             raise ValueError(f"causal attention: expected as many queries as keys, got {queries} and {tokens}")
+        if tokens == 0:
+            return v.new_zeros(len(q), h, queries, M)
+        if mask is not None:  # what is not there may be anything, also NaN
+            k, v = (x.masked_fill(~mask[:, None, :, None], 0) for x in (k, v))
         with torch.autocast(q.device.type, enabled=False):
             q, k, v = self._normed(q), self._normed(k), _wide(v)
             if self.exact(tokens):
@@ -100,9 +107,19 @@ class LinearAttention(nn.Module):
         return self.backend == "exact" or (self.backend == "auto" and tokens <= CROSSOVER)
 
     def start(self, batch: int, value_dim: int, *, like: Tensor | None = None) -> State:
-        """Return the state before the first token; `like` gives device and type."""
-        new = (like if like is not None else torch.zeros(())).new_zeros
-        sums = new(batch, self.heads, self.phi.width, value_dim + 1)
+        """Return the state before the first token; `like` gives device and type, by default those of the weights.
+
+        Raises:
+            ConfigError: exact softmax, which has no state of fixed size.
+        """
+        if self.features == "softmax" and self.backend != "linear":
+            raise ConfigError(
+                f"attention.backend: {self.backend!r} takes the exact softmax, which can not be streamed at constant"
+                " cost; use backend='linear' or features='positive'"
+            )
+        if like is None:
+            like = next(iter((*self.buffers(), *self.parameters(), torch.zeros(()))))
+        sums = like.new_zeros(batch, self.heads, self.phi.width, value_dim + 1)
         return State(sums, sums.new_full((batch, self.heads, 1, 1), NOTHING))
 
     def step(
@@ -115,6 +132,8 @@ class LinearAttention(nn.Module):
         with torch.autocast(q.device.type, enabled=False):
             q, k, wide = (x[:, :, None] for x in (self._normed(q), self._normed(k), _wide(v)))
             mask = None if valid is None else valid[:, None]
+            if mask is not None:
+                k, wide = (x.masked_fill(~mask[:, None, :, None], 0) for x in (k, wide))
             out, state = causal_attention(self.phi, q, k, wide, mask=mask, state=state)
         return out[:, :, 0].to(v.dtype), state
 
@@ -122,8 +141,8 @@ class LinearAttention(nn.Module):
         x = _wide(x)
         if self.log_temperature is None:
             return x
-        length = (self.log_temperature / 2).exp().to(x.dtype)
-        return F.normalize(x, dim=-1, eps=1e-6) * length.view(-1, *[1] * (x.ndim - 2))
+        length = (self.log_temperature.clamp(max=math.log(HOTTEST)) / 2).exp().to(x.dtype)
+        return F.normalize(x, dim=-1, eps=1e-4) * length.view(-1, *[1] * (x.ndim - 2))
 
 
 class Positions(nn.Module):
@@ -145,7 +164,7 @@ class Positions(nn.Module):
             waves.append(torch.cat([angle.sin(), angle.cos()], 1))  # (side, 8)
         rows, columns = waves[0][:, None].expand(*grid, 8), waves[1][None].expand(*grid, 8)
         encoded = torch.cat([rows, columns], -1).flatten(0, 1)  # (H W, 16)
-        return tokens + self.project(encoded)
+        return tokens + self.project(encoded.to(self.project.weight.dtype))
 
 
 class AttentionBlock(nn.Module):
@@ -214,6 +233,7 @@ class AttentionPool(nn.Module):
     Args:
         channels: C, a multiple of `heads`.
         queries: Averages taken of each channel.
+        key_dim: Width of a head's queries and keys, at most that of its channels.
         heads, features, num_features, orthogonal, normalise, position, backend, seed: as in :class:`AttentionBlock`.
     """
 
@@ -222,6 +242,7 @@ class AttentionPool(nn.Module):
         channels: int,
         *,
         queries: int = 4,
+        key_dim: int = 64,
         heads: int = 4,
         features: str = "positive",
         num_features: int = 64,
@@ -235,8 +256,8 @@ class AttentionPool(nn.Module):
         self.heads, self.out_features = _heads(heads, channels), queries * channels
         self.norm = nn.LayerNorm(channels)
         self.positions = Positions(channels) if position else None
-        self.key = nn.Linear(channels, channels, bias=False)
-        dim = channels // heads
+        dim = min(key_dim, channels // heads)
+        self.key = nn.Linear(channels, heads * dim, bias=False)
         self.query = nn.Parameter(torch.randn(heads, queries, dim, generator=torch.Generator().manual_seed(seed)))
         self.attention = LinearAttention(
             dim,
@@ -279,13 +300,21 @@ class TrackPool(nn.Module):
     Args:
         dim: Width D of the embeddings.
         key_dim: Width of queries and keys.
-        features, num_features, seed: as in :class:`LinearAttention`.
+        features: A key of `FEATURES`; exact softmax can not be streamed.
+        num_features, seed: as in :class:`LinearAttention`.
+
+    Raises:
+        ConfigError: an unknown name or a number below 1.
     """
 
     def __init__(
         self, dim: int, *, key_dim: int = 32, features: str = "positive", num_features: int = 64, seed: int = 0
     ) -> None:
         super().__init__()
+        choose(FEATURES, features, "pool.features")
+        for name, value in (("dim", dim), ("key_dim", key_dim), ("num_features", num_features)):
+            if value < 1:
+                raise ConfigError(f"pool.{name}: expected at least 1, got {value}")
         self.dim = dim
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -306,15 +335,15 @@ class TrackPool(nn.Module):
 
         A track without frames gives zeros.
         """
-        there = _there(frames, mask)
-        mean = (frames * there).sum(1) / there.sum(1).clamp(min=1)
+        frames, there = _there(frames, mask)
+        mean = frames.sum(1) / there.sum(1).clamp(min=1)
         q, k, v = self._parts(mean[:, None], frames)
         return _unit(self.attention(q, k, v, mask=mask)[:, 0, 0])
 
     def prefixes(self, frames: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return the template after each frame, (B, L, D) to (B, L, D), as streaming would give them."""
-        there = _there(frames, mask)
-        mean = (frames * there).cumsum(1) / there.cumsum(1).clamp(min=1)
+        frames, there = _there(frames, mask)
+        mean = frames.cumsum(1) / there.cumsum(1).clamp(min=1)
         q, k, v = self._parts(mean, frames)
         return _unit(self.attention(q, k, v, mask=mask, causal=True)[:, 0])
 
@@ -327,8 +356,8 @@ class TrackPool(nn.Module):
 
     def step(self, frame: Tensor, state: TrackState, valid: Tensor | None = None) -> tuple[Tensor, TrackState]:
         """Add one frame (B, D) to each track: template (B, D) and the new state; `valid` (B,) False skips a track."""
-        there = frame.new_ones(len(frame), 1) if valid is None else valid[:, None].to(frame.dtype)
-        total, frames = state.total + frame * there, state.frames + there
+        frame, there = _there(frame, valid)
+        total, frames = state.total + frame, state.frames + there
         q, k, v = self._parts((total / frames.clamp(min=1))[:, None], frame[:, None])
         out, attention = self.attention.step(q[:, :, 0], k[:, :, 0], v[:, :, 0], state.attention, valid=valid)
         return _unit(out[:, 0]), TrackState(attention, total, frames)
@@ -348,8 +377,11 @@ def _split(x: Tensor, heads: int) -> Tensor:
     return x.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
-def _there(frames: Tensor, mask: Tensor | None) -> Tensor:
-    return torch.ones_like(frames[..., :1]) if mask is None else mask[..., None].to(frames.dtype)
+def _there(frames: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return the frames (..., D) with zeros where none is, and 1 or 0 for each (..., 1)."""
+    if mask is None:
+        return frames, torch.ones_like(frames[..., :1])
+    return frames.masked_fill(~mask[..., None], 0), mask[..., None].to(frames.dtype)
 
 
 def _unit(x: Tensor) -> Tensor:

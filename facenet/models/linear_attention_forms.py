@@ -157,6 +157,6 @@ def _hide(log_scale: Tensor, mask: Tensor | None) -> Tensor:
 def _safe(weight: Tensor, phi: FeatureMap) -> Tensor:
     """Keep a denominator away from 0; that of "sincos" may be negative and keeps its sign."""
     if phi.kind != "sincos":
-        return weight.clamp(min=1e-12)
-    least = 1e-3 * phi.num_features  # of a largest possible R for one key
+        return weight.clamp(min=1e-30)
+    least = 1e-6 * phi.num_features  # of a largest possible R for one key
     return torch.where(weight < 0, weight.clamp(max=-least), weight.clamp(min=least))

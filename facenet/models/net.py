@@ -182,9 +182,9 @@ class EmbeddingNet(nn.Module):
                 f" {list(self.input_size)}"
             )
         widths = self._build_stages(net, norm)
-        self.attention, self.after = _attention_block(attention, widths)
+        self.after, options, self.attention = _attention(attention, widths, pool)
         channels = widths[net.stages[-1].name]
-        self.pool, width = _pool(pool, channels, [-(-side // net.shrink) for side in self.input_size])
+        self.pool, width = _pool(pool, channels, [-(-side // net.shrink) for side in self.input_size], options)
         self.full = nn.Sequential()
         for layer in net.full:
             self.full.add_module(layer.name, Maxout(width, layer.out, layer.pieces))
@@ -249,27 +249,34 @@ def _stage(stage: Stage, c_in: int, norm: str) -> tuple[nn.Module, int]:
     return Inception(stage, c_in, norm=norm), stage.out(c_in)
 
 
-def _attention_block(options: Mapping[str, Any] | None, widths: dict[str, int]) -> tuple[AttentionBlock | None, str]:
-    """Build the block from its options and say after which stage it comes; ``after`` None is no block."""
+def _attention(
+    options: Mapping[str, Any] | None, widths: dict[str, int], pool: str
+) -> tuple[str, dict[str, Any], AttentionBlock | None]:
+    """Check the options; return after which stage the block comes ("" for none), the other options, and the block."""
     if options is None:
-        return None, ""
-    known = ["after", *list(inspect.signature(AttentionBlock).parameters)[1:]]
+        return "", {}, None
+    defaults = {key: item.default for key, item in inspect.signature(AttentionBlock).parameters.items()}
+    known = ["after", *list(defaults)[1:]]
     for key in options:
         if key not in known:
             raise ConfigError(f"model.attention.{key}: unknown option{nearest(key, known)}; known: {', '.join(known)}")
-    if "after" not in options:
-        raise ConfigError(f"model.attention.after: not given; expected a stage of the net: {', '.join(widths)}")
-    rest = dict(options)
-    after = rest.pop("after")
+    rest = {key: value for key, value in options.items() if key != "after"}
+    after = options.get("after")
     if after is None:
-        return None, ""
-    return AttentionBlock(choose(widths, after, "model.attention.after"), **rest), after
+        changed = ", ".join(key for key, value in rest.items() if value != defaults[key])
+        if changed and pool != "attention":
+            raise ConfigError(
+                f"model.attention: {changed} given, but there is no attention to apply it to; set model.attention.after"
+                f" to a stage ({', '.join(widths)}) or model.pool=attention"
+            )
+        return "", rest, None
+    return after, rest, AttentionBlock(choose(widths, after, "model.attention.after"), **rest)
 
 
-def _pool(kind: str, channels: int, positions: list[int]) -> tuple[nn.Module, int]:
+def _pool(kind: str, channels: int, positions: list[int], options: dict[str, Any]) -> tuple[nn.Module, int]:
     """Build what joins a map (B, channels, *positions) to the next layer, and its output width."""
     if kind == "attention":
-        pool = AttentionPool(channels)
+        pool = AttentionPool(channels, **options)
         return pool, pool.out_features
     if kind == "average":
         return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), channels
