@@ -20,8 +20,8 @@ def test_runs_and_prints() -> None:
             assert entry["sdpa"]["ratio"] == pytest.approx(entry["sdpa"]["seconds"] / entry["positive"]["seconds"])
             assert entry["positive"]["least"] <= entry["positive"]["seconds"] <= entry["positive"]["most"]
             assert set(result["exponents"][form][step]) == set(entry)
-    titles = [title for title, _, _ in tables(result)]
-    assert any("backend=auto uses 784" in title for title in titles)
+    rows = next(rows for title, _, rows in tables(result) if title.startswith("crossover"))
+    assert [row[2] for row in rows] == [256, 1024]
 
 
 def test_peak_memory_is_what_a_call_holds_at_once() -> None:

@@ -153,9 +153,13 @@ def test_more_features_come_closer_to_softmax() -> None:
 
 def test_auto_backend_takes_the_exact_softmax_below_the_crossover() -> None:
     layer = LinearAttention(8, heads=2, features="softmax", num_features=16)
-    q, k, v = tokens(CROSSOVER)
+    q, k, v = tokens(CROSSOVER["bidirectional"])
     torch.testing.assert_close(layer(q, k, v), F.scaled_dot_product_attention(q, k, v))
-    more = tokens(CROSSOVER + 1)
+    more = tokens(CROSSOVER["bidirectional"] + 1)
+    exact = F.scaled_dot_product_attention(*more, is_causal=True)
+    torch.testing.assert_close(layer(*more, causal=True), exact)
+    assert layer.exact(CROSSOVER["causal"], causal=True)
+    assert not layer.exact(CROSSOVER["causal"] + 1, causal=True)
     assert not torch.allclose(layer(*more), F.scaled_dot_product_attention(*more), atol=1e-3)
     always = LinearAttention(8, heads=2, features="softmax", backend="exact")
     torch.testing.assert_close(always(*more), F.scaled_dot_product_attention(*more))

@@ -31,7 +31,7 @@ BACKENDS = {
     "linear": "random features, whatever the number of tokens",
 }
 HOTTEST = 100.0  # a learned temperature goes no further: beyond, features of unlike tokens underflow
-CROSSOVER = 784  # tokens; below it the exact softmax is faster (benchmark=attention)
+CROSSOVER = {"bidirectional": 256, "causal": 1024}  # tokens up to which exact softmax is faster (benchmark=attention)
 
 
 class LinearAttention(nn.Module):
@@ -91,7 +91,7 @@ class LinearAttention(nn.Module):
             k, v = (x.masked_fill(~mask[:, None, :, None], 0) for x in (k, v))
         with torch.autocast(q.device.type, enabled=False):
             q, k, v = self._normed(q), self._normed(k), _wide(v)
-            if self.exact(tokens):
+            if self.exact(tokens, causal=causal):
                 self.extra_macs = h * queries * tokens * (D + M)
                 return _softmax(q, k, v, mask, causal, self.scale**2).to(kind)
             cost = attention_macs(tokens, D, M, self.phi.num_features, causal, features=self.phi.kind, queries=queries)
@@ -100,11 +100,13 @@ class LinearAttention(nn.Module):
                 return causal_attention(self.phi, q, k, v, mask=mask)[0].to(kind)
             return bidirectional_attention(self.phi, q, k, v, mask=mask).to(kind)
 
-    def exact(self, tokens: int) -> bool:
+    def exact(self, tokens: int, *, causal: bool = False) -> bool:
         """Tell whether this number of keys is attended to by the exact softmax."""
         if self.features != "softmax":
             return False
-        return self.backend == "exact" or (self.backend == "auto" and tokens <= CROSSOVER)
+        return self.backend == "exact" or (
+            self.backend == "auto" and tokens <= CROSSOVER["causal" if causal else "bidirectional"]
+        )
 
     def start(self, batch: int, value_dim: int, *, like: Tensor | None = None) -> State:
         """Return the state before the first token; `like` gives device and type, by default those of the weights.
