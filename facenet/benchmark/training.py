@@ -112,7 +112,7 @@ def run(
             entry = _net(name, batch, name in compile_nets, seconds, repeats, place)
             for key, measured in entry["settings"].items():
                 if "failed" not in measured:
-                    most = result["ceiling"]["bf16" if SETTINGS[key].bf16 else "fp32"]
+                    most = max(result["ceiling"].values()) if SETTINGS[key].bf16 else result["ceiling"]["fp32"]
                     measured["of_ceiling"] = 3 * entry["macs"] * measured["faces_per_second"] / most
             result["nets"][name] = entry
         return result
@@ -247,7 +247,7 @@ def tables(result: dict[str, Any]) -> Tables:
             share = entry["outside_convolutions"].get(key)
             gain = f"{value['faces_per_second'] / plain:.2f}x{' best' if key == entry['best'] else ''}"
             outside = f"{share:.0%}" if share is not None else "-"
-            rates = tuple(round(value[field], 1) for field in ("faces_per_second", "least", "most"))
+            rates = tuple(f"{value[field]:.1f}" for field in ("faces_per_second", "least", "most"))
             rows.append((name, entry["batch_size"], key, *rates, gain, outside, f"{value['of_ceiling']:.0%}"))
     header = ("net", "B", "setting", "faces/s (median)", "least", "most", "of fp32", "outside conv", "of ceiling")
     title = f"training step on {result['device']}, {result['threads']} threads"
