@@ -38,6 +38,7 @@ MAY = {
     "data.synthetic_damage": [],
     "data.synthetic_tracks": [
         "data.records",
+        "data.synthetic",
         "data.synthetic_damage",
         "data.synthetic_people",
         "data.synthetic_render",

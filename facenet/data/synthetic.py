@@ -116,7 +116,7 @@ def load_or_draw(
     plan = _plan(identities, images_per_identity, size, difficulty, seed, first_identity, workers)
     target = Path(cache_dir) / f"synthetic_{_key(plan, size, difficulty, seed)}.npy"
     shape = (len(plan), size, size, 3)
-    images = _load(target, shape)
+    images = load_packed(target, shape)
     if images is None:
         faces = draw(
             identities=identities,
@@ -128,10 +128,8 @@ def load_or_draw(
             workers=workers,
             progress=progress,
         )
-        with atomic_write(target) as file:
-            np.save(file, faces.images, allow_pickle=False)
-        write_json(target.with_suffix(".json"), {"sha256": sha256_file(target)})
-        images = _load(target, shape)
+        save_packed(target, faces.images)
+        images = load_packed(target, shape)
     return SyntheticFaces(faces.images if images is None else images, *_columns(plan, prefix))
 
 
@@ -186,7 +184,14 @@ def _draw_batch(part: list[tuple[int, int]], seed: int, difficulty: float, size:
     return render(dict(zip(NAMES, values, strict=True)), Noise(grain))
 
 
-def _load(target: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+def save_packed(target: Path, images: np.ndarray) -> None:
+    """Write uint8 pictures as one array with its SHA-256 beside it."""
+    with atomic_write(target) as file:
+        np.save(file, images, allow_pickle=False)
+    write_json(target.with_suffix(".json"), {"sha256": sha256_file(target)})
+
+
+def load_packed(target: Path, shape: tuple[int, ...]) -> np.ndarray | None:
     """Map the packed array (writable in memory, not on disk), or None if it has to be drawn again."""
     try:
         if read_json(target.with_suffix(".json")).get("sha256") != sha256_file(target):

@@ -18,12 +18,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from facenet.data.records import Records
+from facenet.data.synthetic import load_packed, save_packed
 from facenet.data.synthetic_damage import spoil
 from facenet.data.synthetic_people import COVERS, NAMES, sample_picture
 from facenet.data.synthetic_render import Noise, render
 from facenet.data.tracks import Tracks, TrackSplits, group_tracks
 from facenet.errors import ConfigError
-from facenet.files import atomic_write, read_json, sha256_file, write_json
 
 Progress = Callable[[int, int], None]
 
@@ -81,13 +81,11 @@ def draw_tracks(
     if cache_dir is not None:
         name = json.dumps([VERSION, size, float(difficulty), seed, plan])
         keep = Path(cache_dir) / f"tracks_{hashlib.sha256(name.encode()).hexdigest()[:24]}.npy"
-    images = _load(keep, (len(plan), size, size, 3)) if keep else None
+    images = load_packed(keep, (len(plan), size, size, 3)) if keep else None
     if images is None:
         images = _draw(plan, size, difficulty, seed, progress)
         if keep:
-            with atomic_write(keep) as file:
-                np.save(file, images, allow_pickle=False)
-            write_json(keep.with_suffix(".json"), {"sha256": sha256_file(keep)})
+            save_packed(keep, images)
     keys = [f"person_{frame.person:04d}/track_{frame.clip:02d}" for frame in plan]
     paths = tuple(f"{key}/{frame.number + 1:04d}.png" for key, frame in zip(keys, plan, strict=True))
     people = tuple(key.split("/")[0] for key in keys)
@@ -207,14 +205,3 @@ def _draw_batch(part: list[_Frame], seed: int, difficulty: float, size: int) -> 
 
 def _rng(seed: int, person: int, *numbers: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence([seed, person, 77, *numbers]))
-
-
-def _load(target: Path, shape: tuple[int, ...]) -> np.ndarray | None:
-    """Map the packed frames, or return None if they have to be drawn again."""
-    try:
-        if read_json(target.with_suffix(".json")).get("sha256") != sha256_file(target):
-            return None
-        images: np.ndarray = np.load(target, mmap_mode="c", allow_pickle=False)
-    except (OSError, ValueError, EOFError):  # not there, or damaged
-        return None
-    return images if images.shape == shape and images.dtype == np.uint8 else None
