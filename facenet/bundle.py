@@ -123,10 +123,14 @@ def fingerprint(state: Mapping[str, Tensor], name: str, options: Mapping[str, An
 def save(encoder: Encoder, folder: str | Path) -> None:
     """Write the bundle; ``encoder.json`` comes last, each file atomically."""
     folder = Path(folder)
-    state = {key: value.detach().cpu().contiguous() for key, value in encoder.model.state_dict().items()}
-    with atomic_write(folder / "encoder.safetensors") as file:
-        file.write(save_tensors(state))
+    _write_weights(encoder.model, folder / "encoder.safetensors")
     save_record(encoder, folder)
+
+
+def _write_weights(module: torch.nn.Module, path: Path) -> None:
+    state = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
+    with atomic_write(path) as file:
+        file.write(save_tensors(state))
 
 
 def save_record(encoder: Encoder, folder: str | Path) -> None:
@@ -213,8 +217,7 @@ def save_track_pool(
     `options` are those of :class:`~facenet.models.linear_attention.TrackPool` but `dim`; `training` is a summary.
     """
     folder = Path(folder)
-    with atomic_write(folder / "track_pool.safetensors") as file:
-        file.write(save_tensors({key: value.detach().cpu().contiguous() for key, value in pool.state_dict().items()}))
+    _write_weights(pool, folder / "track_pool.safetensors")
     record = {
         "schema": SCHEMA,
         "dim": encoder.dim,

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from facenet.bundle import Encoder
 from facenet.data.records import Records
+from facenet.data.transforms import stack
 from facenet.errors import DataError
 from facenet.types import EmbeddingSet
 
@@ -56,7 +56,7 @@ def embed_records(
                 else:
                     images.append(result)
             if images:
-                vectors.append(encoder.embed_batch(encoder.preprocess.normalise(torch.stack(images))))
+                vectors.append(encoder.embed_batch(encoder.preprocess.normalise(stack(images))))
             if progress:
                 progress(min(start + batch_size, len(records)), len(records))
     if not vectors:

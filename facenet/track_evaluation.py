@@ -15,10 +15,9 @@ import torch
 from torch import Tensor
 
 from facenet.bundle import Encoder
-from facenet.data.pairs import make_pairs, pair_rows
+from facenet.data.pairs import make_pairs_in_folds, pair_rows
 from facenet.data.tracks import Tracks, group_tracks, pad
 from facenet.embed import embed_records
-from facenet.errors import DataError
 from facenet.models.linear_attention import TrackPool
 from facenet.types import Pairs
 from facenet.verify import Verification, verify
@@ -94,12 +93,8 @@ def track_pairs(tracks: Tracks, seed: int = 0) -> Pairs:
     Raises:
         DataError: fewer than four people, or than two with two tracks.
     """
-    for folds in (10, 5, 2):
-        try:
-            return make_pairs(tracks.keys, tracks.identities, pairs_per_fold=600, folds=folds, seed=seed)
-        except DataError as error:
-            reason = error
-    raise DataError(f"pairs of tracks among {len(tracks.names)} people: {reason}; give more people with several tracks")
+    remedy = "more people with several tracks"
+    return make_pairs_in_folds(tracks.keys, tracks.identities, of="pairs of tracks", remedy=remedy, seed=seed)
 
 
 def verify_templates(templates: Tensor, tracks: Tracks, pairs: Pairs) -> tuple[Verification, np.ndarray]:

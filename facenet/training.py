@@ -92,7 +92,7 @@ def train(config: dict[str, Any], out: str | Path, say: Callable[[str], None] = 
 def _check_names(config: dict[str, Any]) -> None:
     """Fail on an unknown name or an impossible network before the data is read or drawn."""
     size = _preprocess(config).size
-    with torch.random.fork_rng(devices=[]):
+    with torch.device("meta"):  # its checks without its weights
         build_model(**{**config["model"], "input_size": size})
     choose(LOSSES, config["loss"]["name"], "loss.name")
     for option, table in (("miner", MINERS), ("select", SELECTS), ("fallback", FALLBACKS)):

@@ -69,7 +69,7 @@ MAY = {
     "training": ["bundle", "callbacks", "data", "evaluate", "mining", "models", "module", "optim", "types"],
     "track_evaluation": ["bundle", "data", "embed", "models", "types", "verify"],
     "track_training": ["bundle", "data", "losses", "mining", "models", "optim", "track_evaluation", "types"],
-    "benchmark.attention": ["models"],
+    "benchmark.attention": ["benchmark.mining", "models"],
     "benchmark.loader": ["benchmark.training", "data", "models"],
     "benchmark.training": ["bundle", "losses", "mining", "models", "optim"],
     "benchmark.mining": ["mining", "losses", "types", "distance"],

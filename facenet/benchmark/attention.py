@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
+from facenet.benchmark.mining import summary
 from facenet.errors import ConfigError
 from facenet.models.linear_attention import CROSSOVER, LinearAttention
 
@@ -116,13 +117,7 @@ def _measure(
     measured: dict[str, Any] = {}
     for name, all_times in seconds.items():
         times = all_times[1:] or all_times  # the first warms up
-        measured[name] = {
-            "seconds": statistics.median(times),
-            "least": min(times),
-            "most": max(times),
-            "runs": len(times),
-            "peak_bytes": peak_bytes(calls[name], device),
-        }
+        measured[name] = {**summary(times), "peak_bytes": peak_bytes(calls[name], device)}
     for entry in measured.values():
         entry["ratio"] = entry["seconds"] / measured["positive"]["seconds"]
     return measured

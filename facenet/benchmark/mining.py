@@ -123,7 +123,7 @@ def _measure(embeddings: Tensor, labels: Tensor, margin: float, repeats: int, pe
                 start = time.perf_counter()
                 contestant()
                 seconds[name].append(time.perf_counter() - start)
-    measured: dict[str, Any] = {name: _summary(times[1:] or times) for name, times in seconds.items()}  # warm-up first
+    measured: dict[str, Any] = {name: summary(times[1:] or times) for name, times in seconds.items()}  # warm-up first
     ours = measured["ours"]["seconds"]
     measured["floor_ratio"] = ours / measured["floor"]["seconds"]
     measured |= {f"{name}_ratio": measured[name]["seconds"] / ours for name in peers}
@@ -133,7 +133,8 @@ def _measure(embeddings: Tensor, labels: Tensor, margin: float, repeats: int, pe
     return measured
 
 
-def _summary(times: list[float]) -> dict[str, float]:
+def summary(times: list[float]) -> dict[str, float]:
+    """Return median, least, most and number of the seconds."""
     return {"seconds": statistics.median(times), "least": min(times), "most": max(times), "runs": len(times)}
 
 

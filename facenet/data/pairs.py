@@ -131,6 +131,22 @@ def make_pairs(
     return Pairs(tuple(keys[a] for a, _ in rows), tuple(keys[b] for _, b in rows), same, fold)
 
 
+def make_pairs_in_folds(keys: Sequence[str], identities: Sequence[str], *, of: str, remedy: str, seed: int) -> Pairs:
+    """Draw balanced pairs by :func:`make_pairs` in ten folds, or in five or two when people are few.
+
+    `of` and `remedy` say in an error what was paired and what to give more of.
+
+    Raises:
+        DataError: people are too few for two folds.
+    """
+    for folds in (10, 5, 2):
+        try:
+            return make_pairs(keys, identities, pairs_per_fold=600, folds=folds, seed=seed)
+        except DataError as error:
+            reason = error
+    raise DataError(f"{of} among {len(set(identities))} people: {reason}; give {remedy}")
+
+
 def pair_rows(pairs: Pairs, keys: Sequence[str]) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Look up the rows of P pairs among N image keys: (rows of first (P,), rows of second (P,), missing keys).
 

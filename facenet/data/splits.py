@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from facenet.data.pairs import make_pairs, read_pairs, read_people
+from facenet.data.pairs import make_pairs_in_folds, read_pairs, read_people
 from facenet.data.records import Records, scan_csv, scan_lfw
-from facenet.data.synthetic import load_or_draw
+from facenet.data.synthetic import default_cache, load_or_draw
 from facenet.errors import ConfigError, DataError, choose
 from facenet.types import Pairs
 
@@ -105,13 +104,8 @@ def reported_faces(
 
 def held_out_pairs(held_out: Records, seed: int = 0) -> Pairs:
     """Draw balanced pairs in ten folds (fewer when people are few) among the held-out faces."""
-    for folds in (10, 5, 2):
-        try:
-            return make_pairs(held_out.keys, list(held_out.identities), pairs_per_fold=600, folds=folds, seed=seed)
-        except DataError as error:
-            reason = error
-    people = len(set(held_out.identities))
-    raise DataError(f"pairs among {people} people: {reason}; give more people with several images, or a larger share")
+    remedy = "more people with several images, or a larger share"
+    return make_pairs_in_folds(held_out.keys, held_out.identities, of="pairs", remedy=remedy, seed=seed)
 
 
 def _divide(records: Records, share: float, seed: int) -> tuple[Records, set[str]]:
@@ -158,7 +152,7 @@ def _named_by(records: Records, pairs: Pairs) -> tuple[Records, Pairs]:
 
 def _synthetic(options: dict[str, Any], cache_dir: str | None, seed: int, progress: Progress | None) -> Splits:
     """Draw the three sets: consecutive ranges of people, so that nobody is in two of them."""
-    cache_dir = cache_dir or str(Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "facenet")
+    cache_dir = cache_dir or str(default_cache())
     first, parts = 0, []
     for part in ("train", "held_out", "evaluation"):
         count, (least, most) = options[f"{part}_identities"], options[f"{part}_images"]

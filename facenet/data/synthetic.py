@@ -74,21 +74,35 @@ def draw(
         ConfigError: an argument is out of range.
     """
     plan = _plan(identities, images_per_identity, size, difficulty, seed, first_identity, workers)
-    images = np.empty((len(plan), size, size, 3), np.uint8)
+    images = draw_in_batches(
+        len(plan), size, lambda part: _draw_batch(plan[part], seed, difficulty, size), workers, progress
+    )
+    return SyntheticFaces(images, *_columns(plan, prefix))
+
+
+def draw_in_batches(
+    count: int, size: int, render_part: Callable[[slice], np.ndarray], workers: int | None, progress: Progress | None
+) -> np.ndarray:
+    """Fill (N, H, W, 3) uint8 in threads, `BATCH` pictures at a time: ``render_part(slice)`` gives those of a slice."""
+    images = np.empty((count, size, size, 3), np.uint8)
 
     def one(start: int) -> int:
-        part = plan[start : start + BATCH]
-        images[start : start + len(part)] = _draw_batch(part, seed, difficulty, size)
-        return len(part)
+        part = slice(start, min(start + BATCH, count))
+        images[part] = render_part(part)
+        return part.stop - part.start
 
     done = 0
     with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
-        jobs = [pool.submit(one, start) for start in range(0, len(plan), BATCH)]
-        for job in as_completed(jobs):
+        for job in as_completed([pool.submit(one, start) for start in range(0, count, BATCH)]):
             done += job.result()
             if progress:
-                progress(done, len(plan))
-    return SyntheticFaces(images, *_columns(plan, prefix))
+                progress(done, count)
+    return images
+
+
+def default_cache() -> Path:
+    """Return where drawn pictures are kept when nobody says where."""
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "facenet"
 
 
 def load_or_draw(

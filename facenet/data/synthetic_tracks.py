@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from facenet.data.records import Records
-from facenet.data.synthetic import load_packed, save_packed
+from facenet.data.synthetic import default_cache, draw_in_batches, load_packed, save_packed
 from facenet.data.synthetic_damage import spoil
 from facenet.data.synthetic_people import COVERS, NAMES, sample_picture
 from facenet.data.synthetic_render import Noise, render
@@ -83,7 +81,9 @@ def draw_tracks(
         keep = Path(cache_dir) / f"tracks_{hashlib.sha256(name.encode()).hexdigest()[:24]}.npy"
     images = load_packed(keep, (len(plan), size, size, 3)) if keep else None
     if images is None:
-        images = _draw(plan, size, difficulty, seed, progress)
+        images = draw_in_batches(
+            len(plan), size, lambda part: _draw_batch(plan[part], seed, difficulty, size), None, progress
+        )
         if keep:
             save_packed(keep, images)
     keys = [f"person_{frame.person:04d}/track_{frame.clip:02d}" for frame in plan]
@@ -109,7 +109,7 @@ def draw_splits(
     Raises:
         ConfigError, DataError: as :func:`draw_tracks`.
     """
-    cache_dir = cache_dir or Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "facenet"
+    cache_dir = cache_dir or default_cache()
     parts, first = [], first_identity
     for count in (train_identities, held_out_identities, evaluation_identities):
         parts.append(
@@ -165,23 +165,6 @@ def _plan(
             damaged = rng.random(length) < damage + (reach if bad else -reach)
             plan += [_Frame(person, clip, number, bool(hit)) for number, hit in enumerate(damaged)]
     return plan, kinds
-
-
-def _draw(plan: list[_Frame], size: int, difficulty: float, seed: int, progress: Progress | None) -> np.ndarray:
-    images = np.empty((len(plan), size, size, 3), np.uint8)
-
-    def one(start: int) -> int:
-        part = plan[start : start + BATCH]
-        images[start : start + len(part)] = _draw_batch(part, seed, difficulty, size)
-        return len(part)
-
-    done = 0
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for job in as_completed([pool.submit(one, start) for start in range(0, len(plan), BATCH)]):
-            done += job.result()
-            if progress:
-                progress(done, len(plan))
-    return images
 
 
 def _draw_batch(part: list[_Frame], seed: int, difficulty: float, size: int) -> np.ndarray:

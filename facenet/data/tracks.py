@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -90,7 +90,7 @@ def group_tracks(frames: Records, kinds: dict[str, str] | None = None) -> Tracks
     names = tuple(keys[at] for at in first)
     lengths = np.diff([*first, len(rows)]).astype(np.int64)
     identities = tuple(paths[rows[at]].parts[0] for at in first)
-    listed = tuple((kinds or {}).get(key, "") for key in names) if kinds else ()
+    listed = tuple(kinds.get(key, "") for key in names) if kinds else ()
     return Tracks(frames.subset(rows), names, identities, lengths, listed, (*frames.skipped, *skipped))
 
 
@@ -110,7 +110,7 @@ def scan_tracks(root: str | Path) -> Tracks:
     found = [folder.relative_to(root).as_posix() for folder in folders]
     known = set(tracks.keys)
     empty = tuple(Skipped(key, "no usable frame in this track") for key in found if key not in known)
-    return Tracks(*_columns(tracks), (*tracks.skipped, *empty))
+    return replace(tracks, skipped=(*tracks.skipped, *empty))
 
 
 def split_tracks(
@@ -153,10 +153,6 @@ def pad(lengths: np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarra
     padded = np.zeros((*mask.shape, vectors.shape[1]), vectors.dtype)
     padded[mask] = vectors
     return padded, mask
-
-
-def _columns(tracks: Tracks) -> tuple[Records, tuple[str, ...], tuple[str, ...], np.ndarray, tuple[str, ...]]:
-    return tracks.frames, tracks.keys, tracks.identities, tracks.lengths, tracks.kinds
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

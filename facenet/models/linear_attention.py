@@ -169,7 +169,25 @@ class Positions(nn.Module):
         return tokens + self.project(encoded.to(self.project.weight.dtype))
 
 
-class AttentionBlock(nn.Module):
+class _OverPositions(nn.Module):
+    """What the block and the head share: a feature map's positions as normed tokens that know where they are."""
+
+    def __init__(self, channels: int, heads: int, position: bool) -> None:
+        super().__init__()
+        if heads < 1 or channels % heads:
+            raise ConfigError(f"attention.heads: expected a divisor of the {channels} channels, got {heads}")
+        self.heads = heads
+        self.norm = nn.LayerNorm(channels)
+        self.positions = Positions(channels) if position else None
+
+    def tokens(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C, H, W) to its positions as they are and normed, both (B, H W, C)."""
+        tokens = x.flatten(2).mT
+        normed = self.norm(tokens)
+        return tokens, normed if self.positions is None else self.positions(normed, (x.shape[2], x.shape[3]))
+
+
+class AttentionBlock(_OverPositions):
     """Residual multi-head attention over the positions of a feature map: (B, C, H, W) to the same.
 
     y = x + gain * proj(attention(qkv(layer_norm(x) + positions))), gain starting at 0.1 for each channel.
@@ -197,10 +215,7 @@ class AttentionBlock(nn.Module):
         backend: str = "auto",
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        self.heads = _heads(heads, channels)
-        self.norm = nn.LayerNorm(channels)
-        self.positions = Positions(channels) if position else None
+        super().__init__(channels, heads, position)
         self.qkv = nn.Linear(channels, 3 * channels, bias=False)
         self.attention = LinearAttention(
             channels // heads,
@@ -217,16 +232,13 @@ class AttentionBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x plus what its positions see in each other."""
-        tokens = x.flatten(2).mT  # (B, L, C)
-        normed = self.norm(tokens)
-        if self.positions is not None:
-            normed = self.positions(normed, (x.shape[2], x.shape[3]))
+        _, normed = self.tokens(x)
         q, k, v = (_split(part, self.heads) for part in self.qkv(normed).chunk(3, -1))
         seen = self.attention(q, k, v).transpose(1, 2).flatten(2)  # (B, L, C)
         return x + (self.gain * self.project(seen)).mT.reshape(x.shape).to(x.dtype)
 
 
-class AttentionPool(nn.Module):
+class AttentionPool(_OverPositions):
     """Pool a feature map by learned queries: (B, C, H, W) to (B, queries C).
 
     Each query of each head weighs the positions by its own kernel and averages the head's channels with these
@@ -254,13 +266,13 @@ class AttentionPool(nn.Module):
         backend: str = "auto",
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        self.heads, self.out_features = _heads(heads, channels), queries * channels
-        self.norm = nn.LayerNorm(channels)
-        self.positions = Positions(channels) if position else None
+        super().__init__(channels, heads, position)
+        self.out_features = queries * channels
         dim = min(key_dim, channels // heads)
         self.key = nn.Linear(channels, heads * dim, bias=False)
-        self.query = nn.Parameter(torch.randn(heads, queries, dim, generator=torch.Generator().manual_seed(seed)))
+        self.query = nn.Parameter(
+            torch.randn(heads, queries, dim, generator=torch.Generator("cpu").manual_seed(seed), device="cpu")
+        )
         self.attention = LinearAttention(
             dim,
             heads=heads,
@@ -274,10 +286,7 @@ class AttentionPool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the queries' averages side by side."""
-        tokens = x.flatten(2).mT  # (B, L, C)
-        normed = self.norm(tokens)
-        if self.positions is not None:
-            normed = self.positions(normed, (x.shape[2], x.shape[3]))
+        tokens, normed = self.tokens(x)
         keys = _split(self.key(normed), self.heads)
         query = self.query.expand(len(x), -1, -1, -1)
         return self.attention(query, keys, _split(tokens, self.heads)).transpose(1, 2).flatten(1)  # (B, queries C)
@@ -366,12 +375,6 @@ class TrackPool(nn.Module):
 
     def _parts(self, mean: Tensor, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return self.query(mean)[:, None], self.key(frames)[:, None], frames[:, None]
-
-
-def _heads(heads: int, channels: int) -> int:
-    if heads < 1 or channels % heads:
-        raise ConfigError(f"attention.heads: expected a divisor of the {channels} channels, got {heads}")
-    return heads
 
 
 def _split(x: Tensor, heads: int) -> Tensor:

@@ -32,14 +32,16 @@ def draw_projection(heads: int, dim: int, num_features: int, *, orthogonal: bool
     With `orthogonal`, rows are orthogonal in blocks of D and keep the length of a Gaussian vector: each row alone
     is still N(0, I), so estimates stay unbiased, with less variance.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(seed)
     if not orthogonal:
-        return torch.randn(heads, dim, num_features, generator=generator)
+        return torch.randn(heads, dim, num_features, generator=generator, device="cpu")
     blocks = []
     for _ in range(math.ceil(num_features / dim)):
-        q, r = torch.linalg.qr(torch.randn(heads, dim, dim, generator=generator, dtype=torch.float64))
+        q, r = torch.linalg.qr(torch.randn(heads, dim, dim, generator=generator, dtype=torch.float64, device="cpu"))
         blocks.append(q * torch.diagonal(r, dim1=1, dim2=2).sign()[:, None])  # without the signs q is not uniform
-    lengths = torch.randn(heads, dim, num_features, generator=generator, dtype=torch.float64).norm(dim=1, keepdim=True)
+    lengths = torch.randn(heads, dim, num_features, generator=generator, dtype=torch.float64, device="cpu").norm(
+        dim=1, keepdim=True
+    )
     return (torch.cat(blocks, 2)[..., :num_features] * lengths).float()
 
 
