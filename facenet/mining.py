@@ -334,7 +334,21 @@ def _statistics(tally: list[float], batch: _Batch, rows: Tensor) -> MiningStats:
     own = float(vectors.square().sum()) + pairs - sum_positive / 2
     mean_negative = 2 - 2 * (every - own) / negatives if negatives else 0.0
     mean_positive = sum_positive / pairs if pairs else 0.0
-    return MiningStats(pairs, int(tally[1]), int(tally[2]), int(tally[3]), mean_positive, mean_negative)
+    return MiningStats(pairs, int(tally[1]), int(tally[2]), int(tally[3]), mean_positive, mean_negative, negatives)
+
+
+def merge(parts: Sequence[MiningStats]) -> MiningStats:
+    """Add up the statistics of a partition of the anchors: counts add, means are weighted by what they are over."""
+    pairs, negatives = sum(part.pairs for part in parts), sum(part.negatives for part in parts)
+    return MiningStats(
+        pairs,
+        sum(part.semi_hard_pairs for part in parts),
+        sum(part.hard_pairs for part in parts),
+        sum(part.triplets for part in parts),
+        sum(part.mean_positive * part.pairs for part in parts) / max(1, pairs),
+        sum(part.mean_negative * part.negatives for part in parts) / max(1, negatives),
+        negatives,
+    )
 
 
 def _sample(total: int, size: int, seed: int) -> np.ndarray:

@@ -41,6 +41,7 @@ class MiningStats(NamedTuple):
     triplets: int  # triplets found before the cap `max_triplets`
     mean_positive: float  # mean squared distance of the pairs; 0 when there are none
     mean_negative: float  # mean squared distance of anchors (rows with a positive) to negatives; 0 when none
+    negatives: int  # anchor-negative pairs that mean is over
 
 
 class Triplets(NamedTuple):

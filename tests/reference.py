@@ -70,6 +70,7 @@ def mine_loops(
         "hard_pairs": hard,
         "mean_positive": float(np.mean(positives)) if positives else 0.0,
         "mean_negative": float(np.mean(negatives)) if negatives else 0.0,
+        "negatives": len(negatives),
     }
     return pairs, stats
 

@@ -12,7 +12,7 @@ from facenet.mining import mine
 from facenet.types import MiningStats, Triplets
 from tests.reference import softmax_cross_entropy_loops, triplet_loss_naive
 
-NO_STATS = MiningStats(0, 0, 0, 0, 0.0, 0.0)
+NO_STATS = MiningStats(0, 0, 0, 0, 0.0, 0.0, 0)
 
 
 def triplets_of(rows: torch.Tensor) -> Triplets:

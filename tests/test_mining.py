@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from facenet.errors import ConfigError
-from facenet.mining import FALLBACKS, MINERS, SELECTS, mine
+from facenet.mining import FALLBACKS, MINERS, SELECTS, merge, mine
 from facenet.types import Triplets
 from tests.reference import mine_loops, sq_dist_float32
 
@@ -243,6 +243,19 @@ def test_blocks_and_anchor_shares_change_nothing(miner: str, select: str, fallba
     assert sorted(row for part in parts for row in as_rows(part)) == sorted(as_rows(whole))
     for name in ("pairs", "semi_hard_pairs", "hard_pairs", "triplets"):
         assert sum(getattr(part.stats, name) for part in parts) == getattr(whole.stats, name)
+
+
+def test_merged_statistics_of_a_partition_are_those_of_the_whole() -> None:
+    embeddings, labels = faces(120, 7, 3)
+    whole = mine(embeddings, labels, margin=0.2)
+    parts = [mine(embeddings, labels, margin=0.2, anchors=torch.arange(i, 120, 3)).stats for i in range(3)]
+    assert len({part.negatives for part in parts}) > 1
+    merged = merge(parts)
+    assert merged._replace(mean_positive=0.0, mean_negative=0.0) == whole.stats._replace(
+        mean_positive=0.0, mean_negative=0.0
+    )
+    assert merged.mean_positive == pytest.approx(whole.stats.mean_positive, rel=1e-9)
+    assert merged.mean_negative == pytest.approx(whole.stats.mean_negative, rel=1e-6)
 
 
 def test_random_selection_is_uniform_and_follows_the_seed() -> None:
