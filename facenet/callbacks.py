@@ -56,6 +56,23 @@ class AtomicCheckpointIO(CheckpointIO):
             name.unlink(missing_ok=True)
 
 
+class StepSeeds(pl.Callback):
+    """Seed torch's generators from (seed, batch, rank) before every batch.
+
+    So what dropout draws is known from the batch's number: a resumed run draws the same, and ranks draw differently.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Seed; `batch_idx` counts all batches of the run."""
+        entropy = np.random.SeedSequence([self.seed, batch_idx, trainer.global_rank])
+        torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+
+
 class HeldOutVerification(pl.Callback):
     """Score pairs of held-out people at every validation; logs ``val_accuracy``, ``val_auc``, ``val_spread``."""
 
@@ -77,8 +94,8 @@ class HeldOutVerification(pl.Callback):
         distances = sq_dist(vectors[self.rows[0]], vectors[self.rows[1]])
         result = verify(distances, self.pairs.same, self.pairs.fold)
         spread = float(2 - 2 * (vectors.mean(0) ** 2).sum())  # mean squared distance of two random faces
-        pl_module.log("val_accuracy", result.accuracy, sync_dist=False)
-        pl_module.log_dict({"val_auc": result.auc, "val_spread": spread}, sync_dist=False)
+        pl_module.log("val_accuracy", result.accuracy, sync_dist=True)
+        pl_module.log_dict({"val_auc": result.auc, "val_spread": spread}, sync_dist=True)
 
 
 class TrainingCollapsed(FacenetError):
@@ -106,7 +123,7 @@ class CollapseGuard(pl.Callback):
         loss, spread = metrics.get("loss"), metrics.get("dist/negative")
         if loss is not None and not torch.isfinite(loss):
             raise TrainingCollapsed(
-                f"step {trainer.global_step}: the loss is not finite; lower optim.lr or set trainer.gradient_clip_val"
+                f"step {trainer.global_step}: the loss is not finite; lower optim.lr or set optim.clip_norm"
             )
         collapsed = spread is not None and float(spread) < self.floor
         self._steps = self._steps + 1 if collapsed else 0
@@ -129,6 +146,7 @@ class TrainingProgress(pl.Callback):
     def __init__(self, *, enabled: bool = True, refresh_rate: int = 10) -> None:
         self.enabled, self.refresh_rate = enabled, refresh_rate
         self.faces, self.seconds, self._since = 0, 0.0, 0.0
+        self._shown = -1  # the last step on display
         self.first_loss: float | None = None
         self.last_loss: float | None = None
         self._bar: tqdm[Any] | None = None
@@ -157,7 +175,7 @@ class TrainingProgress(pl.Callback):
         self.faces += len(batch[1]) * trainer.world_size
         self.seconds += now - self._since
         self._since = now
-        self.last_loss = float(outputs["loss"])
+        self.last_loss = float(trainer.callback_metrics["loss"])
         self.first_loss = self.last_loss if self.first_loss is None else self.first_loss
         pl_module.log("faces_per_second", self.faces_per_second)
         self._show(trainer)
@@ -166,6 +184,9 @@ class TrainingProgress(pl.Callback):
         if not self.enabled or not trainer.is_global_zero:
             return
         step, total = trainer.global_step, max(1, trainer.max_steps)
+        if step == self._shown:  # more batches to come for this step
+            return
+        self._shown = step
         values = {name: float(trainer.callback_metrics.get(key, float("nan"))) for key, name in self.SHOWN.items()}
         shown = {name: f"{value:.0f}" if name == "faces/s" else f"{value:.3f}" for name, value in values.items()}
         if self._bar is not None:

@@ -12,10 +12,12 @@ from torch import Tensor
 
 from facenet.bundle import encode
 from facenet.errors import ConfigError, choose
-from facenet.losses import HEADS, triplet_loss
-from facenet.mining import mine
+from facenet.large_batch import Images, add_up, backward, synchronise
+from facenet.losses import HEADS
 from facenet.models import build_model
-from facenet.optim import build_optimizer, lr_factor
+from facenet.objective import head_objective, triplet_objective
+from facenet.optim import build_optimizer, clip_gradients, lr_factor
+from facenet.types import MiningStats
 
 LOSSES = {
     "triplet": "triplet loss on mined triplets",
@@ -25,9 +27,10 @@ LOSSES = {
 
 
 class TripletModule(pl.LightningModule):
-    """Train an embedding network on batches (images (B, 3, H, W), labels (B,)).
+    """Train an embedding network on batches (images (B, 3, H, W), labels (B,)), in chunks if asked, on several ranks.
 
-    Every argument is plain data, so the checkpoint loads with ``weights_only=True``.
+    Optimisation is manual: loss and mining see the embeddings of all ranks at once, whatever passes through the
+    network at a time. Every argument is plain data, so the checkpoint loads with ``weights_only=True``.
 
     Args:
         model: ``name`` and the options of :func:`facenet.models.build_model`.
@@ -35,7 +38,9 @@ class TripletModule(pl.LightningModule):
             classification part ``head`` (name and options), ``head_share`` (of the steps) and ``head_weight``
             (what the head's loss still weighs beside the triplets afterwards; 0 drops it).
         mining: Options of :func:`facenet.mining.mine`, less the margin.
-        optim: Options of :func:`facenet.optim.build_optimizer`, plus ``schedule`` and ``warmup_steps``.
+        optim: Options of :func:`facenet.optim.build_optimizer`, plus ``schedule``, ``warmup_steps``, ``clip_norm``
+            (largest norm of the gradient; None is no limit) and ``accumulate`` (batches of a step).
+        chunk_size: Images that pass through the network at a time, see :mod:`facenet.large_batch`; None is all.
         num_classes: Training identities, for the head.
         total_steps: Length of the learning-rate schedule.
         mirror: Whether embeddings outside training are mirror-averaged.
@@ -54,6 +59,7 @@ class TripletModule(pl.LightningModule):
         optim: dict[str, Any],
         num_classes: int,
         total_steps: int,
+        chunk_size: int | None = None,
         mirror: bool = True,
         channels_last: bool = True,
         compile: bool = False,
@@ -61,6 +67,7 @@ class TripletModule(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        self.automatic_optimization = False
         choose(LOSSES, loss["name"], "loss.name")
         if not 0 < loss["margin"] <= 4:
             raise ConfigError(f"loss.margin: expected a squared distance in (0, 4], got {loss['margin']}")
@@ -101,37 +108,57 @@ class TripletModule(pl.LightningModule):
         started = self.global_step >= loss["head_share"] * self.hparams["total_steps"]
         return (loss["head_weight"], 1.0) if started else (1.0, 0.0)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Embed, mine, and return the loss of one batch."""
+    def training_step(self, batch: tuple[Images, Tensor], batch_idx: int) -> None:
+        """Mine a batch, and step after every `accumulate` of them."""
         images, labels = batch
-        embeddings = self._train_forward(images)  # (B, D)
-        head_weight, triplet_weight = self.phase()
-        triplets = mine(
-            embeddings.detach(),
-            labels,
-            margin=self.hparams["loss"]["margin"],
-            seed=self.hparams["seed"] + self.global_step,
-            **self.hparams["mining"],
+        accumulate = self.hparams["optim"].get("accumulate", 1)
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+
+        def objective(embeddings: Tensor) -> Tensor:
+            return self.objective(embeddings, labels) / accumulate
+
+        loss = backward(
+            self.model,
+            images,
+            objective,
+            chunk_size=self.hparams["chunk_size"],
+            embed=self._train_forward,
+            scale=scaler.scale if scaler else None,
         )
-        total = embeddings.new_zeros(())
-        if triplet_weight:
-            loss = triplet_loss(
-                embeddings,
-                triplets,
-                margin=self.hparams["loss"]["margin"],
-                reduction=self.hparams["loss"]["reduction"],
-            )
-            total = total + triplet_weight * loss
+        self.log("loss", add_up(loss * accumulate))
+        if (batch_idx + 1) % accumulate:
+            return
+        optimizer: Any = self.optimizers()
+        synchronise(*self._parts())
+        optimizer.step()
+        optimizer.zero_grad()
+        self.lr_schedulers().step()  # type: ignore[union-attr]
+
+    def objective(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """Return this rank's part of the loss of a batch: embeddings (b, D), labels (b,) of its rows."""
+        head_weight, triplet_weight = self.phase()
+        options = {key: self.hparams["loss"][key] for key in ("margin", "reduction")}
+        seed = self.hparams["seed"] + self.global_step
+        loss, stats = triplet_objective(embeddings, labels, seed=seed, **options, **self.hparams["mining"])
+        total = triplet_weight * loss
         if self.head is not None and head_weight:
-            total = total + head_weight * self.head(embeddings, labels)
-        stats = triplets.stats
+            total = total + head_weight * head_objective(self.head, embeddings, labels)
+        self._log_mining(stats)
+        return total
+
+    def _log_mining(self, stats: MiningStats) -> None:
         pairs = max(1, stats.pairs)
-        self.log("loss", total.detach())
         self.log("active", stats.semi_hard_pairs / pairs)  # share of pairs with a semi-hard negative
         self.log("hard", stats.hard_pairs / pairs)
         self.log_dict({"dist/positive": stats.mean_positive, "dist/negative": stats.mean_negative})
         self.log("triplets", float(stats.triplets))
-        return total
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        """Limit the gradient's norm; half precision has been unscaled by now."""
+        clip_gradients(self._parts(), self.hparams["optim"].get("clip_norm"))
+
+    def _parts(self) -> list[torch.nn.Module]:
+        return [m for m in (self.model, self.head) if m is not None]
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Return embeddings (B, D) as an encoder would give them; a callback scores them."""
@@ -141,7 +168,10 @@ class TripletModule(pl.LightningModule):
         """Build optimiser and per-step schedule."""
         options = dict(self.hparams["optim"])
         schedule, warmup = options.pop("schedule"), options.pop("warmup_steps")
-        optimizer = build_optimizer([m for m in (self.model, self.head) if m is not None], **options)
+        options.pop("clip_norm", None)
+        if options.pop("accumulate", 1) < 1:
+            raise ConfigError("optim.accumulate: expected at least 1 batch for each step")
+        optimizer = build_optimizer(self._parts(), **options)
         total = self.hparams["total_steps"]
         lr_factor(0, schedule=schedule, total_steps=total, warmup_steps=warmup)  # a wrong name fails now
         scheduler = torch.optim.lr_scheduler.LambdaLR(

@@ -51,6 +51,19 @@ def build_optimizer(
     return build([group for group in groups if group["params"]], lr, momentum)
 
 
+def clip_gradients(modules: Sequence[nn.Module], clip_norm: float | None) -> None:
+    """Scale the gradients of `modules` so that their norm, over all of them, is at most `clip_norm`; None: do nothing.
+
+    Raises:
+        ConfigError: `clip_norm` is not above 0.
+    """
+    if clip_norm is None:
+        return
+    if not clip_norm > 0:
+        raise ConfigError(f"optim.clip_norm: expected a number above 0, or null, got {clip_norm}")
+    torch.nn.utils.clip_grad_norm_([p for module in modules for p in module.parameters()], clip_norm)
+
+
 def _constant(done: float) -> float:
     return 1.0
 

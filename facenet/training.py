@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import logging
-import math
 import time
 import warnings
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from facenet import bundle
 from facenet.bundle import Encoder
-from facenet.callbacks import AtomicCheckpointIO, CollapseGuard, HeldOutVerification, TrainingProgress
+from facenet.callbacks import AtomicCheckpointIO, CollapseGuard, HeldOutVerification, StepSeeds, TrainingProgress
 from facenet.data.augment import Augment
 from facenet.data.datamodule import FaceDataModule
 from facenet.data.pairs import pair_rows
@@ -26,6 +26,7 @@ from facenet.data.splits import Splits, held_out_pairs, split_faces, split_optio
 from facenet.data.transforms import Preprocess
 from facenet.errors import ConfigError, choose
 from facenet.evaluate import calibrate, evaluate
+from facenet.large_batch import leave_at_end
 from facenet.mining import FALLBACKS, MINERS, SELECTS
 from facenet.models import MODELS, build_model
 from facenet.module import LOSSES, TripletModule
@@ -45,11 +46,14 @@ def train(config: dict[str, Any], out: str | Path, say: Callable[[str], None] = 
 
     Writes ``encoder/``, ``checkpoints/``, ``logs/``, ``skipped.csv``; returns what ``metrics.json`` holds. The best
     checkpoint is chosen on held-out training people, the thresholds are calibrated on them, and the reported pairs
-    are scored once, at the end.
+    are scored once, at the end. With ``resume: auto`` it goes on from ``checkpoints/last.ckpt``, where there is one.
+
+    On several ranks all of them call it; rank 0 alone writes and reports, the others return an empty dict.
 
     Raises:
         ConfigError, DataError: options or data that can not work.
         TrainingCollapsed: the embedding became one point.
+        RankLost: another rank ended.
     """
     out, started = Path(out), time.perf_counter()
     out.mkdir(parents=True, exist_ok=True)
@@ -60,11 +64,15 @@ def train(config: dict[str, Any], out: str | Path, say: Callable[[str], None] = 
     splits = split_faces(**data, seed=config["seed"], progress=_printer(say, "drawing faces"))
     module_data = _data(config, splits, preprocess, say)
     pairs = held_out_pairs(module_data.held_out, config["seed"])
-    module = _module(config, module_data, preprocess)
-    say(_headline(module_data, splits, module))
+    last = _last_checkpoint(config, out)
     trainer, progress = _trainer(config, module_data, pairs, out)
-    with _quiet():
-        trainer.fit(module, datamodule=module_data)
+    module = _module(config, module_data, preprocess, trainer, last, say)
+    if trainer.is_global_zero:
+        say(_headline(module_data, splits, module))
+    with _quiet(), leave_at_end():
+        trainer.fit(module, datamodule=module_data, ckpt_path=last)
+        if not trainer.is_global_zero:
+            return {}
     best = _best(trainer, module)
     encoder = _encoder(config, module, preprocess, best)
     encoder.thresholds = calibrate(encoder, module_data.held_out)
@@ -80,6 +88,8 @@ def train(config: dict[str, Any], out: str | Path, say: Callable[[str], None] = 
             "first_loss": progress.first_loss,
             "last_loss": progress.last_loss,
             "skipped": len(module_data.skipped),
+            "ranks": trainer.world_size,
+            "chunk_size": module.hparams["chunk_size"],
         },
         "held_out": {"identities": len(module_data.held_out.names), **best},
         "thresholds": {f"{far:g}": value for far, value in encoder.thresholds.items()},
@@ -147,12 +157,30 @@ def _data(config: dict[str, Any], splits: Splits, preprocess: Preprocess, say: C
         augment=augment,
         sampler=config["sampler"],
         seed=config["seed"],
+        accumulate=config["optim"].get("accumulate", 1),
         progress=_printer(say, "decoding faces"),
         **config["loader"],
     )
 
 
-def _module(config: dict[str, Any], data: FaceDataModule, preprocess: Preprocess) -> TripletModule:
+def _last_checkpoint(config: dict[str, Any], out: Path) -> Path | None:
+    """Where to go on: the run folder's last checkpoint, if that is asked for and there is one."""
+    resume = config.get("resume")
+    if resume is None:
+        return None
+    choose({"auto": "go on in this run folder"}, resume, "resume")
+    path = out / "checkpoints" / "last.ckpt"
+    return path if path.exists() else None
+
+
+def _module(
+    config: dict[str, Any],
+    data: FaceDataModule,
+    preprocess: Preprocess,
+    trainer: pl.Trainer,
+    last: Path | None,
+    say: Callable[[str], None],
+) -> TripletModule:
     model = {**config["model"], "input_size": list(preprocess.size)}
     device = device_settings(config["trainer"])
     module = TripletModule(
@@ -167,6 +195,7 @@ def _module(config: dict[str, Any], data: FaceDataModule, preprocess: Preprocess
         compile=device["compile"],
         seed=config["seed"],
     )
+    module.hparams["chunk_size"] = _chunk_size(config, data, module, trainer, last, say)
     if config["init"]:
         start = bundle.load(config["init"])
         ours, theirs = module.model.state_dict(), start.model.state_dict()
@@ -179,26 +208,42 @@ def _module(config: dict[str, Any], data: FaceDataModule, preprocess: Preprocess
     return module
 
 
+def _chunk_size(
+    config: dict[str, Any],
+    data: FaceDataModule,
+    module: TripletModule,
+    trainer: pl.Trainer,
+    last: Path | None,
+    say: Callable[[str], None],
+) -> int | None:
+    """Return how many images pass through the network at a time."""
+    return config.get("large_batch", {}).get("chunk_size")
+
+
 def _trainer(
     config: dict[str, Any], data: FaceDataModule, pairs: Pairs, out: Path
 ) -> tuple[pl.Trainer, TrainingProgress]:
     options = {**config["trainer"], **device_settings(config["trainer"])}
     del options["channels_last"], options["compile"]  # the module's
-    max_steps, every = options.pop("max_steps"), options.pop("val_check_interval")
-    steps = 1 if data.repeat_batch else len(data.sampler)
+    max_steps = options.pop("max_steps")
+    every = min(options.pop("val_check_interval"), max_steps)
     first, second, _ = pair_rows(pairs, data.held_out.keys)
     progress = TrainingProgress(enabled=options.pop("progress"), refresh_rate=options.pop("refresh_rate"))
-    checkpoint = ModelCheckpoint(
-        out / "checkpoints", "best", monitor="val_accuracy", mode="max", save_last=True, enable_version_counter=False
+    checkpoint = functools.partial(
+        ModelCheckpoint, out / "checkpoints", enable_version_counter=False, save_on_train_epoch_end=False
     )
+    best = checkpoint(filename="best", monitor="val_accuracy", mode="max")
+    last = checkpoint(filename="last")  # after each validation, whatever its result
+    held_out = HeldOutVerification(pairs, (first, second))
+    callbacks = [StepSeeds(config["seed"]), held_out, CollapseGuard(), progress, best, last]
     loggers = [CSVLogger(out, "logs", ""), TensorBoardLogger(out, "logs", "")]
     with _quiet():
         trainer = pl.Trainer(
             max_steps=max_steps,
-            max_epochs=math.ceil(max_steps / steps),
-            val_check_interval=min(every, max_steps),
+            max_epochs=1,  # the loader's one pass is the whole run, so a resumed one finds its place by its step
+            val_check_interval=every * data.accumulate,
             check_val_every_n_epoch=None,
-            callbacks=[HeldOutVerification(pairs, (first, second)), CollapseGuard(), progress, checkpoint],
+            callbacks=callbacks,
             plugins=[AtomicCheckpointIO()],
             logger=loggers,
             use_distributed_sampler=False,

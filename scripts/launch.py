@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import os
 import re
+import shutil
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +24,7 @@ from facenet.console import one_line_errors, write_metrics
 from facenet.errors import ConfigError, nearest
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
+RUN_FOLDER = "FACENET_RUN_FOLDER"  # tells the ranks that Lightning starts where rank 0 writes
 Run = Callable[[dict[str, Any], Path], dict[str, Any]]
 
 
@@ -27,23 +32,26 @@ def launch(name: str, run: Run) -> None:
     """Compose ``conf/<name>.yaml`` with the command line and call ``run(config, run_folder)``.
 
     `config` is a plain dict; what `run` returns becomes ``metrics.json`` in the run folder. Errors a user can mend
-    are one line on standard error: exit 2 for the configuration, 3 for data.
+    are one line on standard error: exit 2 for the configuration, 3 for data. Of the processes of a distributed job
+    only rank 0 writes into the run folder.
     """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # composition errors reach us instead of being printed
     register()
+    folder = _enter_as(sys.argv) if rank() else None
 
     @hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)
     def main(cfg: Any) -> None:
-        out = Path(HydraConfig.get().runtime.output_dir)
+        out = folder or Path(HydraConfig.get().runtime.output_dir)
         with one_line_errors():
             missing = sorted(OmegaConf.missing_keys(cfg))
             if missing:
                 needed = " ".join(f"{key}=..." for key in missing)
                 raise ConfigError(f"scripts/{name}.py: not given: {needed} (see the README for an example)")
             config = OmegaConf.to_container(cfg, resolve=True)
-            metrics = run(config, out)  # type: ignore[arg-type]
-            path = write_metrics(out, metrics)
-        print(f"metrics: {path}")
+            with _one_job(out):
+                metrics = run(config, out)  # type: ignore[arg-type]
+            if rank() == 0:
+                print(f"metrics: {write_metrics(out, metrics)}")
 
     try:
         with one_line_errors():
@@ -54,6 +62,43 @@ def launch(name: str, run: Run) -> None:
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def rank() -> int:
+    """Return the number of this process in a distributed job; 0 on its own."""
+    return next((int(os.environ[key]) for key in ("RANK", "SLURM_PROCID", "LOCAL_RANK") if key in os.environ), 0)
+
+
+def _enter_as(argv: list[str]) -> Path | None:
+    """Send what Hydra writes for another rank than 0 into a folder that goes away; return the job's run folder.
+
+    It is told by the process that started this one, or by the arguments; None where the run folder is named by date.
+    """
+    told = [argument.partition("=")[2] for argument in argv if argument.startswith("hydra.run.dir=")]
+    folder = tempfile.mkdtemp(prefix="facenet-rank-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    argv += [f"hydra.run.dir={folder}", "hydra.output_subdir=null"]
+    name = os.environ.get(RUN_FOLDER) or (told[0] if told and "$" not in told[0] else None)
+    return Path(name) if name else None
+
+
+@contextlib.contextmanager
+def _one_job(out: Path) -> Iterator[None]:
+    """Make the other ranks that Lightning starts run this job of a sweep alone, and the next job start its own.
+
+    They are started with this process's arguments, which name the whole sweep; and the environment that tells them
+    their rank stays behind and would make the next job wait for them.
+    """
+    argv, environment = sys.argv, dict(os.environ)
+    os.environ[RUN_FOLDER] = str(out.resolve())
+    if (out / ".hydra" / "config.yaml").is_file():
+        sys.argv = [argv[0], "-cp", str((out / ".hydra").resolve()), "-cn", "config"]
+    try:
+        yield
+    finally:
+        sys.argv = argv
+        os.environ.clear()
+        os.environ.update(environment)
 
 
 def explain(error: Exception) -> str:

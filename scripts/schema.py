@@ -133,6 +133,14 @@ class Optim:
     momentum: float = 0.9
     schedule: str = "cosine"
     warmup_steps: int = 0
+    clip_norm: float | None = None
+    accumulate: int = 1
+
+
+@dataclass
+class LargeBatch:
+    chunk_size: Any = None  # a number of images, auto, or null
+    memory_gb: float | None = None
 
 
 @dataclass
@@ -145,7 +153,6 @@ class Trainer:
     precision: str = "auto"
     channels_last: Any = "auto"
     compile: bool = False
-    gradient_clip_val: float | None = None
     log_every_n_steps: int = 10
     refresh_rate: int = 10
     progress: bool = True
@@ -155,6 +162,7 @@ class Trainer:
 class Train:
     seed: int = 0
     init: str | None = None
+    resume: str | None = None
     data: Data = field(default_factory=Data)
     preprocess: Preprocess = field(default_factory=Preprocess)
     augment: Augment = field(default_factory=Augment)
@@ -164,6 +172,7 @@ class Train:
     mining: Mining = field(default_factory=Mining)
     loss: Loss = field(default_factory=Loss)
     optim: Optim = field(default_factory=Optim)
+    large_batch: LargeBatch = field(default_factory=LargeBatch)
     trainer: Trainer = field(default_factory=Trainer)
 
 

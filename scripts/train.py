@@ -14,6 +14,8 @@ def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
     from facenet.training import train
 
     metrics = train(config, out)
+    if not metrics:  # another rank than 0
+        return metrics
     trained, best = metrics["train"], metrics["held_out"]
     rows: list[tuple[str, Any]] = [
         ("training faces, people", f"{trained['images']}, {trained['identities']}"),

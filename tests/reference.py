@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -109,3 +110,12 @@ def kernel_attention(weights: torch.Tensor, v: torch.Tensor, *, causal: bool) ->
             share = torch.where(total == 0, torch.zeros_like(total), row[..., j] / total)
             out[:, :, i] += share[..., None] * v[:, :, j]
     return out
+
+
+def chunked_backward(
+    model: torch.nn.Module, images: torch.Tensor, loss: Callable[[torch.Tensor], torch.Tensor], parts: Sequence[slice]
+) -> torch.Tensor:
+    """Add the gradient of the loss over embeddings that are made chunk by chunk, all of them with their graph."""
+    value = loss(torch.cat([model(images[part]) for part in parts]))
+    value.backward()
+    return value.detach()

@@ -47,7 +47,7 @@ EVERYTHING = Augment(stretch=0.1, colour=0.2, grey=0.5, blur=0.5, cutout=0.3)
 
 def plainly(augment: Augment, images: torch.Tensor, size: tuple[int, int], generator: torch.Generator) -> torch.Tensor:
     """Do the same from the same draws with torch's own functions over the whole batch, one after the other."""
-    draws = augment._draw(len(images), images.shape[-2:], size, generator)
+    draws = augment.draw(len(images), images.shape[-2:], size, generator)
     grid = F.affine_grid(draws["theta"], [len(images), 3, *size], align_corners=False)
     out = F.grid_sample(images.float(), grid, padding_mode="reflection", align_corners=False)
     grey = (out * torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(1, keepdim=True)

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from facenet.data.transforms import Preprocess
 
+Draws = dict[str, Tensor]  # by name, a row for each image
 CHUNK = 2**17  # output pixels that are changed together for each thread: their floats stay in the cache
 GREY = (0.299, 0.587, 0.114)
 
@@ -62,20 +63,23 @@ class Augment:
 
         Values lie in [0, 255], or are normalised by `preprocess`, which costs nothing here.
         """
-        draws = self._draw(len(images), images.shape[-2:], size, generator)
+        return self.apply(images, self.draw(len(images), images.shape[-2:], size, generator), size, preprocess)
+
+    def apply(
+        self, images: Tensor, draws: Draws, size: tuple[int, int], preprocess: Preprocess | None = None
+    ) -> Tensor:
+        """Change uint8 images (B, 3, S, S') as drawn: float (B, 3, H, W), each image on its own."""
         out = torch.empty(len(images), 3, *size, device=images.device)
         mean, std = preprocess.scale() if preprocess else (torch.zeros(3), torch.ones(3))
         mean, std = mean.to(images.device), std.to(images.device)
         step = len(images) if images.is_cuda else torch.get_num_threads() * max(1, CHUNK // (size[0] * size[1]))
         for start in range(0, len(images), max(1, step)):
             part = slice(start, start + step)
-            self._change(images[part], {key: value[part] for key, value in draws.items()}, mean, std, out[part])
+            self._change(images[part], take(draws, part), mean, std, out[part])
         return out
 
-    def _draw(
-        self, batch: int, stored: torch.Size, size: tuple[int, int], generator: torch.Generator
-    ) -> dict[str, Tensor]:
-        """Draw everything at once, so that the result does not depend on how the batch is divided."""
+    def draw(self, batch: int, stored: torch.Size, size: tuple[int, int], generator: torch.Generator) -> Draws:
+        """Draw what happens to `batch` images, at once, so that it does not depend on how the batch is divided."""
 
         def uniform(reach: float, *shape: int) -> Tensor:
             return (torch.rand(batch, *shape, generator=generator) * 2 - 1) * reach
@@ -95,7 +99,7 @@ class Augment:
             "noise": (uniform(0.5, 3) + 0.5) * 255,
         }
 
-    def _change(self, images: Tensor, draws: dict[str, Tensor], mean: Tensor, std: Tensor, out: Tensor) -> None:
+    def _change(self, images: Tensor, draws: Draws, mean: Tensor, std: Tensor, out: Tensor) -> None:
         """Write the changed images into `out` (B, 3, H, W); what few images need is done to those alone."""
         size = out.shape[-2:]
         near = {key: value.to(images.device) for key, value in draws.items() if value.is_floating_point()}
@@ -115,7 +119,7 @@ class Augment:
             out[:, channel].clamp_(float(-mean[channel] / std[channel]), float((255 - mean[channel]) / std[channel]))
         self._cut_out(out, draws, (near["noise"] - mean) / std)
 
-    def _cut_out(self, images: Tensor, draws: dict[str, Tensor], noise: Tensor) -> None:
+    def _cut_out(self, images: Tensor, draws: Draws, noise: Tensor) -> None:
         """Overwrite a random square of the drawn images by one colour (B, 3)."""
         half = self.cutout / 2 * min(images.shape[-2:])
         first = (draws["centre"] - half).floor().long().add_(1).clamp_(min=0).tolist()
@@ -138,6 +142,11 @@ class Augment:
         row_x = torch.stack([cos * zoom * stretch * flip * rx, -sin * zoom * rx, shift[:, 0] * rx], 1)
         row_y = torch.stack([sin * zoom * flip * ry, cos * zoom / stretch * ry, shift[:, 1] * ry], 1)
         return torch.stack([row_x, row_y], 1)
+
+
+def take(draws: Draws, part: slice) -> Draws:
+    """Return what was drawn for some of the images."""
+    return {key: value[part] for key, value in draws.items()}
 
 
 def _grid(theta: Tensor, size: torch.Size) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from facenet.data.augment import Augment
+from facenet.data.augment import Augment, Draws, take
 from facenet.data.cache import pack, packed_bytes, read_batch
 from facenet.data.records import Records, Skipped
-from facenet.data.sampler import IdentitySampler
+from facenet.data.sampler import IdentitySampler, Schedule
 from facenet.data.transforms import Preprocess
 from facenet.errors import ConfigError
 
@@ -44,6 +45,30 @@ class BatchDataset(Dataset[Batch]):
         return images, self.labels[index[places]]
 
 
+@dataclass(frozen=True)
+class TrainingImages:
+    """A batch of stored images on its device; a slice of it is augmented, normalised floats (b, 3, H, W).
+
+    Floats take several times the room of bytes, so they are made when the network wants them. What happens to an image
+    was drawn for the whole batch: it does not depend on how the batch is sliced, or on how often.
+    """
+
+    stored: Tensor  # (B, 3, S, S') uint8
+    preprocess: Preprocess
+    augment: Augment | None = None
+    draws: Draws | None = None
+
+    def __len__(self) -> int:
+        """Return B."""
+        return len(self.stored)
+
+    def __getitem__(self, part: slice) -> Tensor:
+        """Return the floats of some images."""
+        if self.augment is None or self.draws is None:
+            return self.preprocess.normalise(self.stored[part])
+        return self.augment.apply(self.stored[part], take(self.draws, part), self.preprocess.size, self.preprocess)
+
+
 class FaceDataModule(pl.LightningDataModule):
     """Training batches by the identity sampler, and the held-out faces for verification while training.
 
@@ -58,6 +83,7 @@ class FaceDataModule(pl.LightningDataModule):
         cache_dir: Folder of disk caches.
         workers: Loader processes; with a cache, 0 is fastest.
         seed: Seed of sampler and augmentation.
+        accumulate: Batches of an optimiser step.
         repeat_batch: Train on the first batch only, unchanged (to see a loss fall).
     """
 
@@ -74,6 +100,7 @@ class FaceDataModule(pl.LightningDataModule):
         cache_dir: str | None = None,
         workers: int = 0,
         seed: int = 0,
+        accumulate: int = 1,
         repeat_batch: bool = False,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
@@ -81,6 +108,7 @@ class FaceDataModule(pl.LightningDataModule):
         if cache not in CACHES:
             raise ConfigError(f"data.cache: unknown choice {cache!r}; known: {', '.join(CACHES)}")
         self.preprocess, self.augment, self.seed, self.repeat_batch = preprocess, augment, seed, repeat_batch
+        self.accumulate, self._number = accumulate, 0
         self.margin = 1.25 if augment else 1.0
         fits = packed_bytes(train, preprocess, self.margin) <= cache_gb * 1e9
         self.cache = ("ram" if fits else "none") if cache == "auto" else cache
@@ -105,13 +133,14 @@ class FaceDataModule(pl.LightningDataModule):
         return tuple(dict.fromkeys((*self.train.skipped, *self.held_out.skipped)))
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """One item is one batch; Lightning tells the sampler the epoch."""
+        """One item is one batch; the items are all batches of the run, from where the trainer stands."""
         trainer = self.trainer
         if trainer is not None and trainer.world_size > 1:
             self.sampler = self._sampler(trainer.global_rank, trainer.world_size)
-        sampler: Any = self.sampler
-        if self.repeat_batch:
-            sampler = [next(iter(self.sampler))]
+        steps = (trainer.global_step, trainer.max_steps) if trainer is not None else (0, len(self.sampler))
+        self._number, stop = (step * self.accumulate for step in steps)
+        batch = (lambda number: self.sampler.batch(0)) if self.repeat_batch else self.sampler.batch
+        sampler: Any = Schedule(batch, stop, self._number)
         generator = torch.Generator().manual_seed(self.seed)
         return DataLoader(
             self.dataset,
@@ -128,16 +157,19 @@ class FaceDataModule(pl.LightningDataModule):
         dataset = BatchDataset(self.held_out, self.held_out.labels, self.preprocess, 1.0, self.val_images)
         return DataLoader(dataset, batch_size=None, sampler=rows)
 
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Augment (while training) and normalise on the device: floats (B, 3, H, W).
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> tuple[TrainingImages | Tensor, Tensor]:
+        """While training: images that are augmented and normalised when sliced; else floats (B, 3, H, W).
 
-        What is drawn depends on (seed, step, rank) alone, so a resumed run draws the same.
+        What is drawn depends on the seed, the batch's number in the run and the place in the batch of all ranks, so a
+        resumed run, or one on another number of ranks, draws the same.
         """
         images, labels = batch
-        trainer = self.trainer
-        if trainer is not None and trainer.training and self.augment is not None:
-            step = 0 if self.repeat_batch else trainer.global_step
-            entropy = np.random.SeedSequence([self.seed, step, trainer.global_rank]).generate_state(1, np.uint64)[0]
-            generator = torch.Generator().manual_seed(int(entropy >> np.uint64(1)))
-            return self.augment(images, self.preprocess.size, generator, self.preprocess), labels
-        return self.preprocess.normalise(images), labels
+        if self.trainer is None or not self.trainer.training:
+            return self.preprocess.normalise(images), labels
+        if self.augment is None:
+            return TrainingImages(images, self.preprocess), labels
+        number, self._number = self._number, self._number + 1
+        entropy = np.random.SeedSequence([self.seed, 0 if self.repeat_batch else number])
+        generator = torch.Generator().manual_seed(int(entropy.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+        draws = self.augment.draw(self.sampler.batch_size, images.shape[-2:], self.preprocess.size, generator)
+        return TrainingImages(images, self.preprocess, self.augment, take(draws, self.sampler.share)), labels

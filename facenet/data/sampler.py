@@ -9,11 +9,29 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from facenet.errors import ConfigError, DataError
+
+
+class Schedule:
+    """The batches of a whole run, from number `start` on: where a resumed run goes on.
+
+    Its length counts the batches before `start` too, as Lightning does when it resumes.
+    """
+
+    def __init__(self, batch: Callable[[int], list[int]], stop: int, start: int = 0) -> None:
+        self._batch, self._stop, self._start = batch, stop, start
+
+    def __len__(self) -> int:
+        """Return the number of batches of the run."""
+        return self._stop
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Yield rows, batch after batch."""
+        return map(self._batch, range(self._start, self._stop))
 
 
 class IdentitySampler:
@@ -63,6 +81,7 @@ class IdentitySampler:
             )
         self.batch_size, self.faces, self.coverage = batch_size, faces_per_identity, coverage
         self.seed, self.rank, self.world_size, self.epoch = seed, rank, world_size, 0
+        self._planned = -1, np.empty((0, batch_size), np.int64)
         self.negatives = round(batch_size * negative_share)
         labels = np.asarray(labels)
         order = np.argsort(labels, kind="stable")
@@ -114,9 +133,23 @@ class IdentitySampler:
 
     def __iter__(self) -> Iterator[list[int]]:
         """Yield this rank's rows of every batch of the epoch."""
-        share = self.batch_size // self.world_size
-        for batch in self.plan(self.epoch):
-            yield batch[self.rank * share : (self.rank + 1) * share].tolist()
+        first = self.epoch * self.steps
+        for number in range(first, first + self.steps):
+            yield self.batch(number)
+
+    @property
+    def share(self) -> slice:
+        """This rank's rows of a batch."""
+        size = self.batch_size // self.world_size
+        return slice(self.rank * size, (self.rank + 1) * size)
+
+    def batch(self, number: int) -> list[int]:
+        """Return this rank's rows of batch `number`, counted from 0 over all epochs."""
+        epoch, place = divmod(number, self.steps)
+        if self._planned[0] != epoch:
+            self._planned = epoch, self.plan(epoch)
+        rows: list[int] = self._planned[1][place, self.share].tolist()
+        return rows
 
     def plan(self, epoch: int) -> np.ndarray:
         """Return the rows of all batches of an epoch, (steps, B) int64, for all ranks together."""
