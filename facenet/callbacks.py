@@ -151,6 +151,14 @@ class TrainingProgress(pl.Callback):
         self.last_loss: float | None = None
         self._bar: tqdm[Any] | None = None
 
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run goes on counting from."""
+        return {"faces": self.faces, "seconds": self.seconds, "first_loss": self.first_loss}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting."""
+        self.faces, self.seconds, self.first_loss = (state_dict[key] for key in ("faces", "seconds", "first_loss"))
+
     @property
     def faces_per_second(self) -> float:
         """Faces per second over all training steps so far, validation not counted."""

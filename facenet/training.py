@@ -67,8 +67,10 @@ def train(config: dict[str, Any], out: str | Path, say: Callable[[str], None] = 
     last = _last_checkpoint(config, out)
     trainer, progress = _trainer(config, module_data, pairs, out)
     module = _module(config, module_data, preprocess, trainer, last, say)
+    if last is not None:
+        _check_resumable(module, last)
     if trainer.is_global_zero:
-        say(_headline(module_data, splits, module))
+        say(_headline(module_data, splits, module) + (f"\ngoing on from {last}" if last else ""))
     with _quiet(), leave_at_end():
         trainer.fit(module, datamodule=module_data, ckpt_path=last)
         if not trainer.is_global_zero:
@@ -165,12 +167,23 @@ def _data(config: dict[str, Any], splits: Splits, preprocess: Preprocess, say: C
 
 def _last_checkpoint(config: dict[str, Any], out: Path) -> Path | None:
     """Where to go on: the run folder's last checkpoint, if that is asked for and there is one."""
-    resume = config.get("resume")
-    if resume is None:
+    if config.get("resume") is None:
         return None
-    choose({"auto": "go on in this run folder"}, resume, "resume")
+    choose({"auto": "go on in this run folder"}, config["resume"], "resume")
     path = out / "checkpoints" / "last.ckpt"
     return path if path.exists() else None
+
+
+def _check_resumable(module: TripletModule, last: Path) -> None:
+    """Refuse to go on with other options than those the run was started with."""
+    before = AtomicCheckpointIO().load_checkpoint(last)["hyper_parameters"]
+    other = [key for key, value in module.hparams.items() if before.get(key) != value]
+    if other:
+        raise ConfigError(
+            f"resume=auto: {last} was made with another {', '.join(other)}"
+            f" ({'; '.join(f'{before.get(key)} then, {module.hparams[key]} now' for key in other)[:300]});"
+            " use the options of that run, or another run folder"
+        )
 
 
 def _module(
@@ -312,5 +325,6 @@ class _quiet(warnings.catch_warnings):  # noqa: N801 - used like a function
         warnings.filterwarnings("ignore", ".*does not have many workers.*")  # faces come from RAM
         warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
         warnings.filterwarnings("ignore", ".*exists and is not empty.*")
+        warnings.filterwarnings("ignore", ".*your dataloader is not resumable.*")  # it is, by the batch's number
         warnings.filterwarnings("ignore", ".*number of training batches.*log_every_n_steps.*")
         return entered

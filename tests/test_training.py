@@ -17,6 +17,7 @@ from facenet.callbacks import TrainingCollapsed
 from facenet.data.splits import split_faces
 from facenet.embed import embed_records
 from facenet.errors import ConfigError
+from facenet.module import TripletModule
 from facenet.training import device_settings, train
 from tests.test_module import CONFIG
 
@@ -52,7 +53,7 @@ def config(cache: Path, **changes: Any) -> dict[str, Any]:
         },
     }
     for key, value in changes.items():
-        base[key] = {**base[key], **value} if isinstance(value, dict) else value
+        base[key] = {**base.get(key, {}), **value} if isinstance(value, dict) else value
     return base
 
 
@@ -121,6 +122,80 @@ def test_init_starts_from_an_encoder(run: tuple[Path, dict[str, Any]], cache: Pa
         torch.testing.assert_close(after, before, atol=1e-8, rtol=0)
     with pytest.raises(ConfigError, match="use the same model options"):
         train(config(cache, init=str(run[0] / "encoder"), model={"embedding_dim": 8}), tmp_path / "other")
+
+
+class Killed(Exception):
+    """What a test raises where a process would end."""
+
+
+@pytest.mark.parametrize("at", [3, 5, 7])
+def test_a_resumed_run_is_the_uninterrupted_one_to_the_bit(
+    at: int, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = config(
+        cache, model={"dropout": 0.3}, optim={"accumulate": 2}, large_batch={"chunk_size": 9}, trainer={"max_steps": 6}
+    )
+    options["trainer"]["val_check_interval"] = 2
+    whole = train(options, tmp_path / "whole", say=lambda line: None)
+    step = TripletModule.training_step
+
+    def killed(self: TripletModule, batch: Any, batch_idx: int) -> None:
+        if batch_idx == at:
+            raise Killed
+        step(self, batch, batch_idx)
+
+    options["resume"] = "auto"
+    with monkeypatch.context() as patch:
+        patch.setattr(TripletModule, "training_step", killed)
+        with pytest.raises(Killed):
+            train(options, tmp_path / "cut", say=lambda line: None)
+    lines: list[str] = []
+    again = train(options, tmp_path / "cut", say=lines.append)
+    assert any("going on from" in line for line in lines) == (at >= 4)  # the first checkpoint is that of step 2
+    first, second = (
+        torch.load(tmp_path / run / "checkpoints" / "last.ckpt", weights_only=True) for run in ("whole", "cut")
+    )
+    assert first["global_step"] == second["global_step"] == 6
+    for key in first["state_dict"]:
+        assert torch.equal(first["state_dict"][key], second["state_dict"][key]), key
+    for part in ("held_out", "thresholds", "verification"):
+        assert whole[part] == again[part]
+    for key in ("steps", "faces_seen", "first_loss", "last_loss"):
+        assert whole["train"][key] == again["train"][key]
+    assert whole["train"]["faces_seen"] == 6 * 2 * 24
+
+
+def test_a_run_goes_on_only_with_its_own_options(run: tuple[Path, dict[str, Any]], cache: Path, tmp_path: Path) -> None:
+    again = train(config(cache, resume="auto"), run[0], say=lambda line: None)  # it was at its end
+    assert again["verification"] == run[1]["verification"]
+    with pytest.raises(ConfigError, match=r"made with another loss \(.*'margin': 0\.2.*use the options of that run"):
+        train(config(cache, resume="auto", loss={"margin": 0.3}), run[0], say=lambda line: None)
+    with pytest.raises(ConfigError, match="resume: unknown name 'last'"):
+        train(config(cache, resume="last"), tmp_path, say=lambda line: None)
+
+
+def test_accumulated_batches_and_chunks_train(cache: Path, tmp_path: Path) -> None:
+    """A step of two batches in chunks is the mean of their gradients, clipped."""
+    taken: list[tuple[float, float]] = []
+
+    class Watch(TripletModule):
+        def on_before_optimizer_step(self, optimizer: Any) -> None:
+            before = torch.nn.utils.get_total_norm([p.grad for p in self.parameters() if p.grad is not None])
+            super().on_before_optimizer_step(optimizer)
+            after = torch.nn.utils.get_total_norm([p.grad for p in self.parameters() if p.grad is not None])
+            taken.append((float(before), float(after)))
+
+    chunked = {"large_batch": {"chunk_size": 8}, "optim": {"accumulate": 2, "clip_norm": 0.01}}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("facenet.training.TripletModule", Watch)
+        metrics = train(config(cache, **chunked, trainer={"max_steps": 3}), tmp_path, say=lambda line: None)
+    assert metrics["train"]["steps"] == 3
+    assert metrics["train"]["faces_seen"] == 3 * 2 * 24
+    assert metrics["train"]["chunk_size"] == 8
+    assert len(taken) == 3
+    for before, after in taken:
+        assert before > 0.011
+        assert after == pytest.approx(0.01, rel=1e-3)
 
 
 def test_overfitting_one_batch_lowers_its_loss(cache: Path, tmp_path: Path) -> None:
