@@ -1,0 +1,116 @@
+"""The commands as processes of a distributed job: sweeps of two ranks, torchrun, and a rank that is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conftest import ROOT
+
+TINY = [
+    "data.synthetic.train_identities=24",
+    "data.synthetic.held_out_identities=6",
+    "data.synthetic.evaluation_identities=6",
+    "data.synthetic.train_images=[1,6]",
+    "data.synthetic.held_out_images=[4,4]",
+    "data.synthetic.evaluation_images=[4,4]",
+    "data.synthetic.size=40",
+    "model.input_size=[32,32]",
+    "model.dropout=0.1",
+    "sampler.batch_size=24",
+    "sampler.faces_per_identity=4",
+    "trainer.val_check_interval=2",
+    "trainer.accelerator=cpu",
+    "trainer.devices=2",
+]
+TRAIN = [sys.executable, str(ROOT / "scripts" / "train.py")]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"data.cache_dir={tmp_path_factory.mktemp('cache')}"
+
+
+def environment() -> dict[str, str]:
+    own = {key: value for key, value in os.environ.items() if key not in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
+    return {**own, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    return state
+
+
+def same(first: Path, second: Path) -> bool:
+    other = weights(second)
+    return all(torch.equal(value, other[key]) for key, value in weights(first).items())
+
+
+@pytest.fixture(scope="module")
+def sweep(cache: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two jobs of two ranks each; the first is the uninterrupted run of the tests below."""
+    out = tmp_path_factory.mktemp("sweep")
+    line = [*TRAIN, "-m", f"hydra.sweep.dir={out}", *TINY, cache, "trainer.max_steps=6", "seed=0,1"]
+    done = subprocess.run(line, capture_output=True, text=True, check=False, env=environment(), timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "", "no warning is printed"
+    return out
+
+
+def test_each_job_of_a_sweep_has_its_own_ranks_and_run_folder(sweep: Path) -> None:
+    metrics = [json.loads((sweep / job / "metrics.json").read_text()) for job in "01"]
+    assert [entry["train"]["ranks"] for entry in metrics] == [2, 2]
+    assert [entry["train"]["faces_seen"] for entry in metrics] == [6 * 24, 6 * 24]
+    assert not same(sweep / "0", sweep / "1")
+    assert sorted(path.name for path in sweep.iterdir()) == ["0", "1", "multirun.yaml"]
+
+
+def test_torchrun_gives_the_same_weights(sweep: Path, cache: str, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    line = [*torchrun, TRAIN[1], f"hydra.run.dir={out}", *TINY, cache, "trainer.max_steps=6"]
+    done = subprocess.run(line, capture_output=True, text=True, check=False, env=environment(), timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("metrics.json") == 1
+    assert same(sweep / "0", out)
+
+
+def test_a_killed_rank_ends_the_job_and_it_resumes_to_the_bit(sweep: Path, cache: str, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    line = [*TRAIN, f"hydra.run.dir={out}", *TINY, cache, "trainer.max_steps=6", "resume=auto"]
+    job = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
+    assert job.stdout is not None
+    for text in job.stdout:
+        if "step 3 of 6" in text:  # behind the checkpoint of step 2
+            os.kill(_child_of(job.pid), signal.SIGKILL)
+            break
+    _, errors = job.communicate(timeout=60)
+    assert job.returncode == 1
+    assert errors.splitlines()[-1].startswith("error: rank 0 of 2 lost the others")
+    assert "resume=auto" in errors
+    done = subprocess.run(line, capture_output=True, text=True, check=False, env=environment(), timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert "going on from" in done.stdout
+    assert same(sweep / "0", out)
+
+
+def _child_of(parent: int) -> int:
+    """The process that `parent` started as rank 1."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                started_by = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
+                if started_by == parent and b"LOCAL_RANK=1" in (folder / "environ").read_bytes():
+                    return int(folder.name)
+            except (OSError, IndexError):
+                continue
+    raise AssertionError("no second rank was started")
