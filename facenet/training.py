@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import time
 import warnings
 from collections.abc import Callable
@@ -27,6 +28,7 @@ from facenet.data.transforms import Preprocess
 from facenet.errors import ConfigError, choose
 from facenet.evaluate import calibrate, evaluate
 from facenet.large_batch import leave_at_end
+from facenet.memory import available_bytes, choose_chunk, step_memory
 from facenet.mining import FALLBACKS, MINERS, SELECTS
 from facenet.models import MODELS, build_model
 from facenet.module import LOSSES, TripletModule
@@ -229,8 +231,33 @@ def _chunk_size(
     last: Path | None,
     say: Callable[[str], None],
 ) -> int | None:
-    """Return how many images pass through the network at a time."""
-    return config.get("large_batch", {}).get("chunk_size")
+    """Return how many images pass through the network at a time; say what a step takes where that is a question."""
+    large = config.get("large_batch", {})
+    asked, device = large.get("chunk_size"), trainer.strategy.root_device
+    if asked is not None and asked != "auto" and (not isinstance(asked, int) or asked < 2):
+        raise ConfigError(f"large_batch.chunk_size: expected auto, null or a number of images above 1, got {asked!r}")
+    size, batch = data.preprocess.size, data.sampler.batch_size // trainer.world_size
+    step = {
+        "batch_size": batch,
+        "optimizer": config["optim"]["name"],
+        "stored_bytes": 3 * math.prod(data.preprocess.stored_size(data.margin)),
+        "half": device_settings(config["trainer"])["precision"] != "32-true",
+    }
+    free = available_bytes(device) // (1 if device.type == "cuda" else trainer.world_size)
+    budget = int(large["memory_gb"] * 1e9) if large.get("memory_gb") else int(0.8 * free)
+    if asked == "auto" and last is not None:  # batch norm's group stays what it was
+        chunk = AtomicCheckpointIO().load_checkpoint(last)["hyper_parameters"]["chunk_size"]
+    else:
+        chunk = choose_chunk(module.model, size, budget=budget, **step) if asked == "auto" else asked
+    need = step_memory(module.model, size, chunk_size=chunk, **step).total
+    plain = step_memory(module.model, size, **step).total
+    if trainer.is_global_zero and (asked is not None or plain > budget):
+        say(
+            f"a step of {batch} images, {chunk or 'all'} at a time: about {need / 1e9:.2f} GB"
+            f" (all at once {plain / 1e9:.2f} GB), {budget / 1e9:.2f} GB to use"
+            + ("" if need <= budget else "; large_batch=chunks makes it fit")
+        )
+    return chunk
 
 
 def _trainer(

@@ -8,6 +8,7 @@ float32 also under autocast.
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -89,7 +90,7 @@ class LinearAttention(nn.Module):
             return v.new_zeros(len(q), h, queries, M)
         if mask is not None:  # what is not there may be anything, also NaN
             k, v = (x.masked_fill(~mask[:, None, :, None], 0) for x in (k, v))
-        with torch.autocast(q.device.type, enabled=False):
+        with _full_precision(q):
             q, k, v = self._normed(q), self._normed(k), _wide(v)
             if self.exact(tokens, causal=causal):
                 self.extra_macs = h * queries * tokens * (D + M)
@@ -131,7 +132,7 @@ class LinearAttention(nn.Module):
 
         `valid` (B,) is False where this sample has no token: its state stays, and `out` is what q sees in it.
         """
-        with torch.autocast(q.device.type, enabled=False):
+        with _full_precision(q):
             q, k, wide = (x[:, :, None] for x in (self._normed(q), self._normed(k), _wide(v)))
             mask = None if valid is None else valid[:, None]
             if mask is not None:
@@ -145,6 +146,11 @@ class LinearAttention(nn.Module):
             return x
         length = (self.log_temperature.clamp(max=math.log(HOTTEST)) / 2).exp().to(x.dtype)
         return F.normalize(x, dim=-1, eps=1e-4) * length.view(-1, *[1] * (x.ndim - 2))
+
+
+def _full_precision(like: Tensor) -> AbstractContextManager[object]:
+    """Keep autocast out; there is none on the meta device, where only shapes are counted."""
+    return nullcontext() if like.is_meta else torch.autocast(like.device.type, enabled=False)
 
 
 class Positions(nn.Module):

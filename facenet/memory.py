@@ -1,0 +1,141 @@
+"""How much memory a training step takes, found before it is run.
+
+What autograd keeps for the backward pass is counted on the meta device, where a forward pass computes nothing.
+Letters: B batch.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from facenet.errors import ConfigError
+
+# Beside the activations a step holds the gradients of a layer's input and output and reordered copies of them: as much
+# as twice the largest of the activations, and a tenth of all. Measured peaks: docs/results.md.
+LARGEST, HEADROOM = 2, 1.1
+RUNTIME = 150 * 2**20  # code and buffers that torch loads and makes at the first step
+STATES = {"adamw": 2, "sgd": 1, "adagrad": 1}  # numbers an optimiser keeps for each weight
+
+
+class StepMemory(NamedTuple):
+    """Bytes that a training step takes, above a process that has just loaded torch."""
+
+    state: int  # weights, their gradients, the optimiser's numbers
+    batch: int  # stored images
+    activations: int  # of the images that pass through the network at a time, with what the step adds to them
+
+    @property
+    def total(self) -> int:
+        """Return the sum."""
+        return self.state + self.batch + self.activations + RUNTIME
+
+
+def step_memory(
+    model: nn.Module,
+    input_size: Sequence[int],
+    *,
+    batch_size: int,
+    chunk_size: int | None = None,
+    optimizer: str = "adamw",
+    stored_bytes: int = 0,
+    half: bool = False,
+) -> StepMemory:
+    """Estimate a step on `batch_size` images of `stored_bytes` each, `chunk_size` of them at a time (None: all).
+
+    `input_size` is (height, width) of what the network reads; `half` is for autocast, which keeps half as much.
+    """
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    images = min(chunk_size or batch_size, batch_size)
+    kept, largest = activation_bytes(model, input_size)
+    activations = HEADROOM * (kept + LARGEST * largest) * images / (2 if half else 1)
+    return StepMemory(weights * (2 + STATES.get(optimizer, 2)), stored_bytes * batch_size, int(activations))
+
+
+def activation_bytes(model: nn.Module, input_size: Sequence[int]) -> tuple[int, int]:
+    """Return what autograd keeps of one image for the backward pass, its floats included, and the largest piece of it.
+
+    Both in bytes, counted from the shapes: a storage once, weights not at all.
+    """
+    twin = copy.deepcopy(model).to("meta").train()
+    own = {tensor.untyped_storage()._cdata for tensor in (*twin.parameters(), *twin.buffers())}
+    few, more = (_kept(twin, torch.empty(batch, 3, *input_size, device="meta"), own) for batch in (2, 4))
+    return (sum(more) - sum(few)) // 2, (max(more) - max(few)) // 2
+
+
+def _kept(model: nn.Module, images: Tensor, own: set[int]) -> list[int]:
+    """Return the bytes of each storage that a forward pass saves, the weights' left out."""
+    found = {images.untyped_storage()._cdata: images.untyped_storage()}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            found[storage._cdata] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        output = model(images)  # noqa: F841 - alive until what it keeps is counted
+        return [storage.nbytes() for storage in found.values()]
+
+
+def choose_chunk(
+    model: nn.Module,
+    input_size: Sequence[int],
+    *,
+    batch_size: int,
+    budget: int,
+    optimizer: str = "adamw",
+    stored_bytes: int = 0,
+    half: bool = False,
+) -> int | None:
+    """Return the most images that may pass through the network at a time, evened out over the batch; None for all.
+
+    `budget` is in bytes. Raises ConfigError where not even two images fit.
+    """
+    one = step_memory(
+        model,
+        input_size,
+        batch_size=batch_size,
+        chunk_size=1,
+        optimizer=optimizer,
+        stored_bytes=stored_bytes,
+        half=half,
+    )
+    fits = (budget - one.total + one.activations) // max(1, one.activations)
+    if fits >= batch_size:
+        return None
+    if fits < 2:
+        raise ConfigError(
+            f"large_batch: two images of {tuple(input_size)} need {(one.total + one.activations) / 1e9:.2f} GB, the"
+            f" budget is {budget / 1e9:.2f} GB; raise large_batch.memory_gb, or take a smaller network, input or batch"
+        )
+    return math.ceil(batch_size / math.ceil(batch_size / fits))
+
+
+def available_bytes(
+    device: torch.device, meminfo: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs/cgroup")
+) -> int:
+    """Return how much memory a process can still take on a device, a container's limit included."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+        free = int(lines["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    for limit, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        try:
+            free = min(free, int((cgroup / limit).read_text()) - int((cgroup / used).read_text()))
+        except (OSError, ValueError):
+            continue  # not there, or "max"
+    return max(0, free)
