@@ -295,6 +295,28 @@ class TrainingBenchmark(Room):
 
 
 @dataclass
+class LargeBatchBenchmark(Room):
+    net: str = MISSING
+    batch_size: int = MISSING
+    chunk_size: int = MISSING
+    repeats: int = 1
+    threads: int | None = None
+    fits: list[str] = MISSING
+    first: int = 2
+    device: str = "auto"
+
+
+@dataclass
+class DdpBenchmark(Room):
+    net: str = MISSING
+    batch_size: int = MISSING
+    chunk_size: int = MISSING
+    mined: int = MISSING
+    ranks: int = 2
+    repeats: int = 3
+
+
+@dataclass
 class Benchmark:
     benchmark: Room = MISSING
 
@@ -302,6 +324,8 @@ class Benchmark:
 ROOMS = {
     "mining": MiningBenchmark,
     "attention": AttentionBenchmark,
+    "ddp": DdpBenchmark,
+    "large_batch": LargeBatchBenchmark,
     "loader": LoaderBenchmark,
     "training": TrainingBenchmark,
 }
