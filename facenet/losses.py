@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from facenet.errors import ConfigError, choose
+from facenet.sorting import argsort_stable, pick, search, sort_keys
 from facenet.types import Triplets
 
 # From the sum over T triplets.
@@ -57,7 +58,7 @@ class _TripletLoss(torch.autograd.Function):
         to_positive, to_negative = (
             _row_dots(vectors, anchor.repeat_interleave(2), others.view(-1)).view(-1, 2).unbind(1)
         )
-        excess = norms[positive] - norms[negative] - 2 * (to_positive - to_negative) + margin
+        excess = pick(norms, positive) - pick(norms, negative) - 2 * (to_positive - to_negative) + margin
         active = excess > 0
         ctx.save_for_backward(vectors, anchor[active], positive[active], negative[active])
         return excess[active].sum()
@@ -65,18 +66,27 @@ class _TripletLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None]:
         vectors, anchor, positive, negative = ctx.saved_tensors
-        ones = torch.ones(len(anchor), dtype=vectors.dtype, device=vectors.device)
-        rows = torch.cat([anchor, anchor, positive, negative])
-        columns = torch.cat([negative, positive, anchor, anchor])
-        order = torch.argsort(rows, stable=True)
-        values = torch.cat([ones, -ones, -ones, ones])[order]
-        grad = _sparse_times(_begin(rows, len(vectors)), columns[order], values, vectors)
+        grad = _sparse_times(*_entries(anchor, positive, negative, len(vectors)), vectors)
         own = torch.bincount(positive, minlength=len(vectors)) - torch.bincount(negative, minlength=len(vectors))
         return (grad + own[:, None] * vectors) * (2 * grads[0]), None, None, None, None
 
 
+def _entries(anchor: Tensor, positive: Tensor, negative: Tensor, B: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the entries of W besides its diagonal: where each row begins (B + 1,), columns and signs (4 T,).
+
+    W has +1 at (a, n) and (n, a), -1 at (a, p) and (p, a). Each entry is one integer (row, column, sign): one sort, and
+    the sum does not depend on the order of the triplets.
+    """
+    plus, minus = anchor * B, positive * B
+    near, far = torch.cat([plus + negative, negative * B + anchor]), torch.cat([plus + positive, minus + anchor])
+    keys = sort_keys(torch.cat([near * 2 + 1, far * 2]))
+    begin = search(keys, torch.arange(B + 1, device=keys.device) * (2 * B))
+    return begin, (keys >> 1).remainder_(B), (keys & 1) * 2 - 1
+
+
 def _sparse_times(begin: Tensor, columns: Tensor, values: Tensor, vectors: Tensor) -> Tensor:
     """A sparse matrix times `vectors`: row r has `values` at `columns`, both from begin[r] to begin[r + 1]."""
+    values = values.to(vectors.dtype)
     return F.embedding_bag(columns, vectors, begin, mode="sum", per_sample_weights=values, include_last_offset=True)
 
 
@@ -87,13 +97,15 @@ def _begin(rows: Tensor, count: int) -> Tensor:
 
 def _row_dots(vectors: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """The dot products v[rows].v[columns] without gathering (T, D): a sparse product's gradient by its entries."""
-    order = torch.argsort(rows, stable=True)
-    dots = vectors.new_empty(len(rows))
+    if not bool((rows[1:] >= rows[:-1]).all()):  # what was mined is sorted by anchor
+        order = argsort_stable(rows, len(vectors))
+        dots = vectors.new_empty(len(rows))
+        dots[order] = _row_dots(vectors, rows[order], columns[order])
+        return dots
     with torch.enable_grad():
-        values = torch.zeros_like(dots, requires_grad=True)
-        product = _sparse_times(_begin(rows, len(vectors)), columns[order], values, vectors)
-        dots[order] = torch.autograd.grad(product, values, vectors)[0]
-    return dots
+        values = vectors.new_zeros(len(rows)).requires_grad_()
+        product = _sparse_times(_begin(rows, len(vectors)), columns, values, vectors)
+        return torch.autograd.grad(product, values, vectors)[0]
 
 
 class Softmax(nn.Module):

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from facenet.errors import ConfigError, choose
+from facenet.sorting import argsort_stable, exceeds, nonzero, pick, search, sort_keys
 from facenet.types import MiningStats, Triplets
 
 
@@ -28,13 +29,23 @@ class _Pairs(NamedTuple):
     """The P pairs of a block, and where in the sorted candidates of their anchor the bounds lie."""
 
     keys: Tensor  # (C,) int64, sorted: row in block, bits of sq_dist, original row number of the negative
+    edges: Tensor  # (R + 1,) first negative of each row in `keys`
+    row: Tensor  # (P,) row in block
     anchor: Tensor  # (P,) original row numbers
     positive: Tensor  # (P,)
-    begin: Tensor  # (P,) first negative of the anchor
-    above: Tensor  # (P,) first with d(a,n) > d(a,p)
+    above: Tensor  # (P,) first negative with d(a,n) > d(a,p)
     beyond: Tensor  # (P,) first with d(a,n) >= d(a,p) + margin
-    end: Tensor  # (P,) one past the anchor's last candidate
     sum_positive: Tensor  # () sum of d(a,p)
+
+    @property
+    def begin(self) -> Tensor:
+        """(P,) first negative of the anchor."""
+        return pick(self.edges, self.row)
+
+    @property
+    def end(self) -> Tensor:
+        """(P,) one past the anchor's last candidate."""
+        return pick(self.edges, self.row + 1)
 
 
 Span = tuple[Tensor, Tensor]
@@ -53,7 +64,7 @@ SELECTS: dict[str, Callable[[Tensor, Callable[[], Tensor]], tuple[Tensor, Tensor
     "all": lambda length, draw: (length, 0),
 }
 FALLBACKS: dict[str, Callable[[_Pairs], Span]] = {
-    "none": lambda pairs: (pairs.begin, pairs.begin),
+    "none": lambda pairs: (pairs.above, pairs.above),
     "nearest_beyond": lambda pairs: (pairs.beyond, torch.minimum(pairs.beyond + 1, pairs.end)),
     "hardest": lambda pairs: (pairs.begin, torch.minimum(pairs.begin + 1, pairs.end)),
 }
@@ -120,7 +131,7 @@ def mine(
             tally = [a + b for a, b in zip(tally, _count(pairs, count), strict=True)]
             past, total = total, int(tally[3])
             if total <= max_triplets:
-                found.append(_emit(pairs, first, count, torch.arange(total - past, device=count.device)))
+                found.append(_emit_all(pairs, first, count, total - past))
         if total > max_triplets:  # a second pass takes the sampled ones
             ranks = torch.from_numpy(_sample(total, max_triplets, seed)).to(embeddings.device)
             found, past = [], 0
@@ -144,7 +155,8 @@ def _check(embeddings: Tensor, labels: Tensor, margin: float, max_triplets: int,
         raise ConfigError(f"max_triplets: expected at least 1, got {max_triplets}")
     if block_rows is not None and block_rows < 1:
         raise ConfigError(f"block_rows: expected at least 1, got {block_rows}")
-    if not torch.isfinite(embeddings.detach()).all():
+    total = embeddings.detach().sum(dtype=torch.float64)  # NaN or inf in any place reaches it
+    if not torch.isfinite(total):
         raise ConfigError("embeddings: not finite (NaN or inf); the net diverged: lower the learning rate or clip")
 
 
@@ -161,7 +173,7 @@ def _sort_by_label(embeddings: Tensor, labels: Tensor) -> _Batch:
     labels, order = labels.detach().to(embeddings.device).sort(stable=True)
     _, group, counts = torch.unique_consecutive(labels, return_inverse=True, return_counts=True)
     start = counts.cumsum(0) - counts
-    return _Batch(embeddings.detach()[order].float(), order, start[group], counts[group])
+    return _Batch(pick(embeddings.detach(), order).float(), order, pick(start, group), pick(counts, group))
 
 
 def _anchor_rows(batch: _Batch, anchors: Tensor | Sequence[int] | None) -> Tensor:
@@ -198,25 +210,26 @@ class _Blocks:
 
     def _pairs(self, rows: Tensor) -> _Pairs:
         batch, R, low = self.batch, len(rows), 2**self.bits - 1
-        dots = torch.mm(batch.vectors[rows], batch.vectors.T, out=self.dots[:R])  # (R, B)
+        dots = torch.mm(pick(batch.vectors, rows), batch.vectors.T, out=self.dots[:R])  # (R, B)
         start, size = batch.start[rows, None], batch.size[rows, None]
         column = torch.arange(int(size.max()), device=rows.device) + start  # (R, K)
         own = torch.where(column < start + size, column, rows[:, None])  # (R, K), padded with the row itself
         sq_pos, is_pair = _sq_dist(dots.gather(1, own)), own != rows[:, None]
         dots.scatter_(1, own, -math.inf)
-        place = _nonzero(is_pair)  # (P,)
-        pair_keys = _sort(self._key(place // own.shape[1], sq_pos.view(-1)[place], batch.order[own.view(-1)[place]]))
+        place = nonzero(is_pair)  # (P,)
+        pair_keys = sort_keys(
+            self._key(place // own.shape[1], pick(sq_pos.view(-1), place), pick(batch.order, pick(own.view(-1), place)))
+        )
         keys = self._candidates(dots, sq_pos.mul_(is_pair).amax(1) + self.margin)
         row, sq_pos = pair_keys >> (31 + self.bits), self._key_sq_dist(pair_keys)
-        edges = torch.searchsorted(keys, torch.arange(R + 1, device=rows.device) << (31 + self.bits))
         return _Pairs(
             keys,
-            anchor=batch.order[rows[row]],
+            edges=search(keys, torch.arange(R + 1, device=rows.device) << (31 + self.bits)),
+            row=row,
+            anchor=pick(pick(batch.order, rows), row),
             positive=pair_keys & low,
-            begin=edges[row],
-            above=_search(keys, (pair_keys | low) + 1),
-            beyond=_search(keys, self._key(row, sq_pos + self.margin, 0)),
-            end=edges[row + 1],
+            above=search(keys, (pair_keys | low).add_(1)),
+            beyond=search(keys, self._key(row, sq_pos + self.margin, 0)),
             sum_positive=sq_pos.sum(dtype=torch.float64),
         )
 
@@ -230,12 +243,11 @@ class _Blocks:
             bound = torch.minimum(bound, farther.clamp(min=-1e30) - slack)
         elif self.reach == "all":
             bound = torch.full_like(bound, -1e30)
-        torch.gt(dots, bound[:, None], out=self.near[:R])
-        place = _nonzero(self.near[:R])
-        sq_dist = _sq_dist(dots.view(-1)[place])
+        place = nonzero(exceeds(dots, bound, out=self.near[:R]))
+        sq_dist = _sq_dist(pick(dots.view(-1), place))
         row = place // B
         column = torch.sub(place, row, alpha=B, out=place)
-        return _sort(self._key(row, sq_dist, self.batch.order[column]))
+        return sort_keys(self._key(row, sq_dist, pick(self.batch.order, column)))
 
     def _key(self, row: Tensor, sq_dist: Tensor, number: Tensor | int) -> Tensor:
         """Pack so that the order of keys is the order of (row, sq_dist, number); sq_dist >= 0."""
@@ -255,28 +267,6 @@ def _sq_dist(dots: Tensor) -> Tensor:
     return (dots * -2).add_(2).clamp_(min=0)
 
 
-def _nonzero(mask: Tensor) -> Tensor:
-    """Places of True in the flattened mask; numpy's is twice as fast on CPU."""
-    if mask.device.type == "cpu":
-        return torch.from_numpy(np.flatnonzero(mask.numpy()))
-    return mask.view(-1).nonzero().squeeze(1)
-
-
-def _sort(keys: Tensor) -> Tensor:
-    """Sort int64 keys, in place on CPU: numpy's vectorised sort is several times as fast there."""
-    if keys.device.type == "cpu":
-        keys.numpy().sort()
-        return keys
-    return keys.sort().values
-
-
-def _search(keys: Tensor, thresholds: Tensor) -> Tensor:
-    """Number of `keys` below each threshold; both sorted, which numpy's search on CPU makes use of."""
-    if keys.device.type == "cpu":
-        return torch.from_numpy(np.searchsorted(keys.numpy(), thresholds.numpy()))
-    return torch.searchsorted(keys, thresholds)
-
-
 class _Rule(NamedTuple):
     """What miner, select and fallback mean, as functions."""
 
@@ -288,9 +278,11 @@ class _Rule(NamedTuple):
     def apply(self, pairs: _Pairs) -> Span:
         """Return for each pair the place of its first negative in the keys and how many it takes, (P,) each."""
         first, stop = self.candidates(pairs)
+        count, skip = self.pick((stop - first).clamp(min=0), lambda: _draw(self.seed, pairs.anchor, pairs.positive))
+        if self.spare is FALLBACKS["none"]:
+            return first + skip, count
         spare, spare_stop = self.spare(pairs)
         without = stop <= first
-        count, skip = self.pick((stop - first).clamp(min=0), lambda: _draw(self.seed, pairs.anchor, pairs.positive))
         return torch.where(without, spare, first + skip), torch.where(without, spare_stop - spare, count)
 
 
@@ -309,6 +301,17 @@ def _count(pairs: _Pairs, count: Tensor) -> list[float]:
     return [len(count), *counted]
 
 
+def _emit_all(pairs: _Pairs, first: Tensor, count: Tensor, total: int) -> Rows:
+    """Write out all `total` triplets of a block."""
+    taken = nonzero(count > 0)  # (P',) pairs that take any
+    first, count = pick(first, taken), pick(count, taken)
+    if total > len(taken):
+        pair = torch.repeat_interleave(count, output_size=total)  # (T,)
+        place = torch.arange(total, device=count.device) - (count.cumsum(0) - count)[pair]
+        taken, first = taken[pair], first[pair] + place
+    return pick(pairs.anchor, taken), pick(pairs.positive, taken), pick(pairs.keys, first)
+
+
 def _emit(pairs: _Pairs, first: Tensor, count: Tensor, ranks: Tensor) -> Rows:
     """Write out the triplets with the given `ranks` (T,), sorted, among those of a block."""
     upto = count.cumsum(0)
@@ -321,14 +324,14 @@ def _join(found: list[Rows], batch: _Batch) -> Rows:
     B = len(batch.order)
     empty = (batch.order[:0],) * 3
     anchor, positive, key = (torch.cat(parts) for parts in zip(empty, *found, strict=True))
-    order = torch.argsort(anchor * B + positive, stable=True)
-    return anchor[order], positive[order], key[order] & (2 ** _bits(B) - 1)
+    order = argsort_stable(anchor * B + positive, B * B)
+    return pick(anchor, order), pick(positive, order), pick(key, order) & (2 ** _bits(B) - 1)
 
 
 def _statistics(tally: list[float], batch: _Batch, rows: Tensor) -> MiningStats:
     """Name the counts; the mean d(a,n) comes from sums: 2 - 2 (all dots - own dots) / count."""
     pairs, sum_positive = int(tally[0]), tally[4]
-    vectors = batch.vectors[rows]
+    vectors = pick(batch.vectors, rows)
     negatives = len(rows) * (len(batch.order) - 1) - pairs
     every = float(vectors.sum(0).double() @ batch.vectors.sum(0).double())
     own = float(vectors.square().sum()) + pairs - sum_positive / 2

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.multiprocessing.spawn import start_processes
 
 from facenet.benchmark.mining import draw_faces, summary, trained_decay
 from facenet.errors import ConfigError, choose
@@ -56,7 +57,7 @@ def run(
         torch.set_num_threads(before)
     with tempfile.TemporaryDirectory() as folder:
         arguments = (folder, ranks, net, batch_size, chunk_size, mined, repeats)
-        torch.multiprocessing.spawn.spawn(_rank, arguments, nprocs=ranks)
+        start_processes(_rank, arguments, nprocs=ranks, start_method="spawn")
         measured = torch.load(Path(folder) / "0.pt", weights_only=True)
     grads, loss = measured.pop("gradients"), measured.pop("loss")
     result["step"]["ranks"] = measured.pop("step")
