@@ -12,9 +12,14 @@ open which negative is taken and what happens to a pair without one: `select` an
 
 from __future__ import annotations
 
+import functools
 import math
+import os
+import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -50,6 +55,7 @@ class _Pairs(NamedTuple):
 
 Span = tuple[Tensor, Tensor]
 Rows = tuple[Tensor, Tensor, Tensor]
+Found = TypeVar("Found")
 
 MINERS: dict[str, Callable[[_Pairs], Span]] = {
     "semi_hard": lambda pairs: (pairs.above, pairs.beyond),
@@ -126,18 +132,16 @@ def mine(
         blocks = _Blocks(batch, _anchor_rows(batch, anchors), margin, reach, block_rows)
         tally, total = [0.0] * 5, 0
         found: list[Rows] = []
-        for pairs in blocks:
-            first, count = rule.apply(pairs)
-            tally = [a + b for a, b in zip(tally, _count(pairs, count), strict=True)]
+        for pairs, first, count, counted in blocks.map(rule.apply):
+            tally = [a + b for a, b in zip(tally, counted, strict=True)]
             past, total = total, int(tally[3])
             if total <= max_triplets:
                 found.append(_emit_all(pairs, first, count, total - past))
         if total > max_triplets:  # a second pass takes the sampled ones
             ranks = torch.from_numpy(_sample(total, max_triplets, seed)).to(embeddings.device)
             found, past = [], 0
-            for pairs in blocks:
-                first, count = rule.apply(pairs)
-                upto = past + int(count.sum())
+            for pairs, first, count, counted in blocks.map(rule.apply):
+                upto = past + int(counted[3])
                 inside = ranks[torch.searchsorted(ranks, past) : torch.searchsorted(ranks, upto)] - past
                 found.append(_emit(pairs, first, count, inside))
                 past = upto
@@ -193,7 +197,7 @@ def _anchor_rows(batch: _Batch, anchors: Tensor | Sequence[int] | None) -> Tenso
 
 
 class _Blocks:
-    """Walks over the pairs block by block, in buffers that are reused: use each block before the next."""
+    """Walks over the pairs block by block, in order, several at a time where there are threads, in reused buffers."""
 
     def __init__(self, batch: _Batch, rows: Tensor, margin: float, reach: str, block_rows: int | None) -> None:
         self.batch, self.rows, self.margin, self.reach = batch, rows, margin, reach
@@ -201,16 +205,32 @@ class _Blocks:
         self.bits = _bits(B)
         step = block_rows or min(512, max(32, 2**21 // max(1, B)))
         self.step = min(step, 2 ** (32 - self.bits) - 1, max(1, len(rows)))
-        self.dots = batch.vectors.new_empty(self.step, B)
-        self.near = torch.empty_like(self.dots, dtype=torch.bool)
+        self.buffers = threading.local()  # dots (R, B) and a mask of them, for each thread
 
-    def __iter__(self) -> Iterator[_Pairs]:
-        for rows in self.rows.split(self.step) if len(self.rows) else ():
-            yield self._pairs(rows)
+    def map(self, work: Callable[[_Pairs], Found]) -> Iterator[Found]:
+        """Yield ``work(pairs)`` of each block."""
+
+        def one(rows: Tensor) -> Found:
+            return work(self._pairs(rows))
+
+        parts = self.rows.split(self.step) if len(self.rows) else ()
+        threads = torch.get_num_threads() if self.batch.vectors.device.type == "cpu" else 1
+        if threads == 1 or len(parts) == 1:
+            yield from map(one, parts)
+            return
+        waiting: deque[Future[Found]] = deque()
+        for rows in parts:  # no more than one block ahead of each thread
+            waiting.append(_pool(threads, os.getpid()).submit(one, rows))
+            if len(waiting) > threads:
+                yield waiting.popleft().result()
+        yield from (block.result() for block in waiting)
 
     def _pairs(self, rows: Tensor) -> _Pairs:
         batch, R, low = self.batch, len(rows), 2**self.bits - 1
-        dots = torch.mm(pick(batch.vectors, rows), batch.vectors.T, out=self.dots[:R])  # (R, B)
+        if not hasattr(self.buffers, "dots"):
+            self.buffers.dots = batch.vectors.new_empty(self.step, len(batch.order))
+            self.buffers.near = torch.empty_like(self.buffers.dots, dtype=torch.bool)
+        dots = torch.mm(pick(batch.vectors, rows), batch.vectors.T, out=self.buffers.dots[:R])  # (R, B)
         start, size = batch.start[rows, None], batch.size[rows, None]
         column = torch.arange(int(size.max()), device=rows.device) + start  # (R, K)
         own = torch.where(column < start + size, column, rows[:, None])  # (R, K), padded with the row itself
@@ -243,7 +263,7 @@ class _Blocks:
             bound = torch.minimum(bound, farther.clamp(min=-1e30) - slack)
         elif self.reach == "all":
             bound = torch.full_like(bound, -1e30)
-        place = nonzero(exceeds(dots, bound, out=self.near[:R]))
+        place = nonzero(exceeds(dots, bound, out=self.buffers.near[:R]))
         sq_dist = _sq_dist(pick(dots.view(-1), place))
         row = place // B
         column = torch.sub(place, row, alpha=B, out=place)
@@ -256,6 +276,21 @@ class _Blocks:
 
     def _key_sq_dist(self, keys: Tensor) -> Tensor:
         return ((keys >> self.bits) & (2**31 - 1)).int().view(torch.float32)
+
+
+@functools.cache
+def _pool(threads: int, process: int) -> ThreadPoolExecutor:
+    """Threads that take a block each, one core for each of them; a process that was forked makes its own."""
+    pool = ThreadPoolExecutor(threads, "mining", initializer=_use_one_core)
+    ready = threading.Barrier(threads)
+    list(pool.map(lambda _: ready.wait(), range(threads)))  # all of them have started
+    torch.set_num_threads(threads)  # what threads that come later begin with
+    return pool
+
+
+def _use_one_core() -> None:
+    torch.get_num_threads()  # a thread's first operation takes the number that holds elsewhere; it is taken now
+    torch.set_num_threads(1)
 
 
 def _bits(B: int) -> int:
@@ -275,7 +310,12 @@ class _Rule(NamedTuple):
     spare: Callable[[_Pairs], Span]
     seed: int
 
-    def apply(self, pairs: _Pairs) -> Span:
+    def apply(self, pairs: _Pairs) -> tuple[_Pairs, Tensor, Tensor, list[float]]:
+        """Return with the pairs what they take, see :meth:`taken`, and the block's counts."""
+        first, count = self.taken(pairs)
+        return pairs, first, count, _count(pairs, count)
+
+    def taken(self, pairs: _Pairs) -> Span:
         """Return for each pair the place of its first negative in the keys and how many it takes, (P,) each."""
         first, stop = self.candidates(pairs)
         count, skip = self.pick((stop - first).clamp(min=0), lambda: _draw(self.seed, pairs.anchor, pairs.positive))

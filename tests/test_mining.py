@@ -258,6 +258,24 @@ def test_merged_statistics_of_a_partition_are_those_of_the_whole() -> None:
     assert merged.mean_negative == pytest.approx(whole.stats.mean_negative, rel=1e-6)
 
 
+@pytest.mark.parametrize("miner", MINERS)
+@pytest.mark.parametrize("max_triplets", [2_000_000, 50])
+def test_two_threads_find_the_same_to_the_bit(miner: str, max_triplets: int) -> None:
+    embeddings, labels = faces(200, 7, 5)
+    options = {"margin": 0.2, "miner": miner, "select": "all", "block_rows": 9, "max_triplets": max_triplets}
+    one = mine(embeddings, labels, **options)  # type: ignore[arg-type]
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        two = mine(embeddings, labels, **options)  # type: ignore[arg-type]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert len(one.anchor) >= 50
+    assert all(torch.equal(x, y) for x, y in zip(one[:3], two[:3], strict=True))
+    assert one.stats == two.stats
+
+
 def test_random_selection_is_uniform_and_follows_the_seed() -> None:
     embeddings = LATTICE[[0, 0, 1, 1, 2, 4, 8]]  # d(a,p) = 0 and five negatives at distance 1
     labels = torch.tensor([7, 7, 0, 1, 2, 3, 4])
