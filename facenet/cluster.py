@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.spatial.distance import pdist
 
 from facenet.errors import ConfigError, DataError, choose
 from facenet.index import nearest
@@ -35,13 +36,8 @@ def average_linkage(vectors: np.ndarray, threshold: float, *, neighbours: int = 
         raise DataError(f"average_linkage: {count} faces are more than {MOST_LINKED}; use method=chinese_whispers")
     if count < 2:
         return np.zeros(count, np.int64)
-    condensed = np.empty(count * (count - 1) // 2)
-    at = 0
-    for row in range(count - 1):
-        stop = at + count - 1 - row
-        condensed[at:stop] = np.maximum(2 - 2 * (vectors[row + 1 :] @ vectors[row]), 0)
-        at = stop
-    return fcluster(linkage(condensed, "average"), threshold, "distance").astype(np.int64)
+    tree = linkage(pdist(vectors, "sqeuclidean"), "average")
+    return fcluster(tree, threshold, "distance").astype(np.int64)
 
 
 def chinese_whispers(vectors: np.ndarray, threshold: float, *, neighbours: int = 32, seed: int = 0) -> np.ndarray:
