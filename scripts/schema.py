@@ -149,6 +149,7 @@ class Trainer:
     val_check_interval: int = MISSING
     accelerator: str = "auto"
     devices: Any = 1
+    num_nodes: int = 1
     strategy: str = "auto"
     precision: str = "auto"
     channels_last: Any = "auto"
