@@ -21,7 +21,7 @@ from facenet.errors import ConfigError
 # Beside the activations a step holds the gradients of a layer's input and output and reordered copies of them: as much
 # as twice the largest of the activations, and a tenth of all. Measured peaks: docs/results.md.
 LARGEST, HEADROOM = 2, 1.1
-RUNTIME = 150 * 2**20  # code and buffers that torch loads and makes at the first step
+RUNTIME = 300 * 2**20  # code and buffers that torch loads and makes at the first step
 STATES = {"adamw": 2, "sgd": 1, "adagrad": 1}  # numbers an optimiser keeps for each weight
 
 

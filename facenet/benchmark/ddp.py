@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.multiprocessing.spawn import start_processes
 
+from facenet.benchmark.large_batch import Stored
 from facenet.benchmark.mining import draw_faces, summary, trained_decay
 from facenet.errors import ConfigError, choose
 from facenet.large_batch import anchor_share, backward, gather, leave_at_end, synchronise, world
@@ -36,9 +37,9 @@ def run(
     ``step.<who>``: forward, mining of all rows, loss, backward and the sum of gradients, for `one_thread` and
     `all_threads` (one process) and `ranks` (one thread each, gloo). ``mine.whole`` and ``mine.share``: mining `mined`
     embeddings for all anchors and for one rank's. ``gather`` and ``synchronise``: what travels in a step.
-    ``speedup`` of the ranks against one thread; ``mining_speedup``; ``loss_difference`` and ``gradient_difference``
-    (relative) of the ranks against one process. The ranks are timed between barriers, after a warm-up, in processes of
-    their own.
+    ``speedup`` of the ranks against one thread; ``mining_speedup``. ``loss_difference``, ``gradient_difference`` and
+    ``exact_difference`` (the gradient's in float64) are relative, of the ranks against one process with one thread. The
+    ranks are timed between barriers, after a warm-up, in processes of their own.
 
     Raises:
         ConfigError: an unknown net, or sizes that do not divide.
@@ -49,7 +50,7 @@ def run(
     before = torch.get_num_threads()
     result: dict[str, Any] = {"net": net, "batch_size": batch_size, "mined": mined, "ranks": ranks, "step": {}}
     try:
-        for name, threads in (("one_thread", 1), ("all_threads", before)):
+        for name, threads in (("all_threads", before), ("one_thread", 1)):
             torch.set_num_threads(threads)
             step = _Step(net, batch_size, chunk_size)
             result["step"][name] = summary(_times(step, repeats))
@@ -59,11 +60,12 @@ def run(
         arguments = (folder, ranks, net, batch_size, chunk_size, mined, repeats)
         start_processes(_rank, arguments, nprocs=ranks, start_method="spawn")
         measured = torch.load(Path(folder) / "0.pt", weights_only=True)
-    grads, loss = measured.pop("gradients"), measured.pop("loss")
+    grads, exact, loss = measured.pop("gradients"), measured.pop("exact"), measured.pop("loss")
     result["step"]["ranks"] = measured.pop("step")
     result |= measured
     result["loss_difference"] = abs(loss - step.loss) / abs(step.loss)
-    result["gradient_difference"] = float((grads - step.gradients()).norm() / step.gradients().norm())
+    result["gradient_difference"] = _difference(grads, step.gradients())
+    result["exact_difference"] = _difference(exact, step.exact_gradients())
     result["speedup"] = result["step"]["one_thread"]["seconds"] / result["step"]["ranks"]["seconds"]
     result["mining_speedup"] = result["mine"]["whole"]["seconds"] / result["mine"]["share"]["seconds"]
     return result
@@ -77,8 +79,9 @@ class _Step:
         self.model = build_model(net, norm="lrn").train()
         rank, size = world()
         own = slice(rank * batch_size // size, (rank + 1) * batch_size // size)
-        images = torch.randn(batch_size, 3, *self.model.input_size, generator=torch.Generator().manual_seed(1))
-        self.images, self.labels = images[own], (torch.arange(batch_size) // 4)[own]
+        labels = torch.arange(batch_size) // 4
+        images = Stored(labels, self.model.input_size, torch.device("cpu"))
+        self.images, self.labels = images[own], labels[own]
         self.chunk_size, self.loss = chunk_size, 0.0
 
     def __call__(self) -> None:
@@ -91,6 +94,17 @@ class _Step:
 
     def gradients(self) -> Tensor:
         return torch.cat([p.grad.flatten().double() for p in self.model.parameters() if p.grad is not None])
+
+    def exact_gradients(self) -> Tensor:
+        """Take the step once more in float64."""
+        self.model.double()
+        self.images = self.images.double()
+        self()
+        return self.gradients()
+
+
+def _difference(found: Tensor, expected: Tensor) -> float:
+    return float((found - expected).norm() / expected.norm())
 
 
 def _times(call: Callable[[], object], repeats: int) -> list[float]:
@@ -121,11 +135,14 @@ def _rank(
         whole = _times(lambda: mine(embeddings, labels, margin=MARGIN) if rank == 0 else None, repeats)
         part = _times(lambda: mine(embeddings, labels, margin=MARGIN, anchors=share), repeats)
         rows = embeddings[: batch_size // ranks]
-        result |= {
-            "loss": float(loss),
-            "mine": {"whole": summary(whole), "share": summary(part)},
+        traffic = {
             "gather": summary(_times(lambda: gather(rows), repeats)),
             "synchronise": summary(_times(lambda: synchronise(step.model), repeats)),
+        }
+        result |= traffic | {
+            "loss": float(loss),
+            "mine": {"whole": summary(whole), "share": summary(part)},
+            "exact": step.exact_gradients(),
             "weights": sum(p.numel() for p in step.model.parameters()),
         }
         torch.save(result, f"{folder}/{rank}.pt")
@@ -154,6 +171,7 @@ def tables(result: dict[str, Any]) -> list[Table]:
         ("mining, all anchors / share", f"{result['mining_speedup']:.2f}x"),
         ("loss, ranks against one process", f"{result['loss_difference']:.1e}"),
         ("gradient, ranks against one process", f"{result['gradient_difference']:.1e}"),
+        ("the same in float64", f"{result['exact_difference']:.1e}"),
     ]
     header = ("what", "seconds (median)", "least", "most")
     return [

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from facenet.benchmark.mining import _status_bytes, summary
 from facenet.bundle import pick_device
@@ -36,11 +37,18 @@ Table = tuple[str, tuple[str, ...], list[tuple[Any, ...]]]
 
 
 class Stored:
-    """Random bytes (B, 3, H, W) that become floats in [-1, 1] slice by slice."""
+    """Bytes (B, 3, H, W) that become floats in [-1, 1] slice by slice: a pattern of each identity, and noise.
 
-    def __init__(self, batch_size: int, size: Sequence[int], device: torch.device) -> None:
+    Of noise alone an untrained network makes one point, and the gradient would be a difference of roundings.
+    """
+
+    def __init__(self, labels: Tensor, size: Sequence[int], device: torch.device) -> None:
         generator = torch.Generator().manual_seed(0)
-        stored = torch.randint(0, 256, (batch_size, 3, *size), dtype=torch.uint8, generator=generator)
+        patterns = torch.randint(0, 256, (int(labels.max()) + 1, 3, 6, 6), dtype=torch.float32, generator=generator)
+        stored = torch.empty(len(labels), 3, *size, dtype=torch.uint8)
+        for image, label in zip(stored, labels.tolist(), strict=True):
+            pattern = interpolate(patterns[label, None], tuple(size), mode="bilinear")[0]
+            image.copy_((pattern + 32 * torch.randn(image.shape, generator=generator)).clamp_(0, 255))
         self.stored = stored.to(device)
 
     def __len__(self) -> int:
@@ -77,8 +85,8 @@ def step(
     """
     torch.manual_seed(0)
     model = build_model(net, norm="lrn").train().to(device).to(memory_format=torch.channels_last)
-    images = Stored(batch_size, model.input_size, device)
-    labels = (torch.arange(batch_size) // min(40, max(2, batch_size // 4))).to(device)
+    labels = torch.arange(batch_size) // min(40, max(2, batch_size // 4))
+    images, labels = Stored(labels, model.input_size, device), labels.to(device)
     embed = None if first is None else FirstChunks(model, first, len(chunks(batch_size, chunk_size)))
 
     def loss(embeddings: Tensor) -> Tensor:
