@@ -142,6 +142,7 @@ class TrainingProgress(pl.Callback):
     """
 
     SHOWN = {"loss": "loss", "active": "active", "faces_per_second": "faces/s", "val_accuracy": "held-out"}
+    KEPT = ("faces", "seconds", "first_loss", "last_loss")  # in checkpoints
 
     def __init__(self, *, enabled: bool = True, refresh_rate: int = 10) -> None:
         self.enabled, self.refresh_rate = enabled, refresh_rate
@@ -153,11 +154,12 @@ class TrainingProgress(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run goes on counting from."""
-        return {"faces": self.faces, "seconds": self.seconds, "first_loss": self.first_loss}
+        return {key: getattr(self, key) for key in self.KEPT}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on counting."""
-        self.faces, self.seconds, self.first_loss = (state_dict[key] for key in ("faces", "seconds", "first_loss"))
+        for key in self.KEPT:
+            setattr(self, key, state_dict[key])
 
     @property
     def faces_per_second(self) -> float:

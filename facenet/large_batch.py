@@ -69,14 +69,15 @@ def backward(
     if len(parts) == 1:
         embeddings = embed(images[parts[0]])  # (B, D)
         value, grad = _loss_gradient(loss, embeddings, scale)
-        embeddings.backward(grad)
+        _propagate(embeddings, grad)
         return value
     states = []
-    with torch.no_grad(), _statistics_move_once(model):
+    with torch.no_grad(), _statistics_move_once(model) as weigh:
         rows = []
-        for part in parts:
+        for number, part in enumerate(parts):
             piece = images[part]
             states.append(_random_state(piece.device))
+            weigh(number)
             rows.append(embed(piece))
     value, grad = _loss_gradient(loss, torch.cat(rows), scale)
     del rows
@@ -86,8 +87,15 @@ def backward(
             piece = images[part]
             with _replay(state, piece.device):
                 embedded = embed(piece)
-            embedded.backward(grad[part])
+            _propagate(embedded, grad[part])
     return value
+
+
+def _propagate(embeddings: Tensor, grad: Tensor) -> None:
+    """Add the gradients of the weights; a network that is frozen has none. Each operation goes back in its own type."""
+    if embeddings.requires_grad:
+        with torch.autocast(embeddings.device.type, enabled=False):
+            embeddings.backward(grad)
 
 
 def chunks(count: int, chunk_size: int | None) -> list[slice]:
@@ -110,7 +118,8 @@ def _loss_gradient(
     leaf = embeddings.detach().requires_grad_()
     with torch.enable_grad():
         value = loss(leaf)
-        (scale(value) if scale else value).backward()
+        with torch.autocast(leaf.device.type, enabled=False):
+            (scale(value) if scale else value).backward()
     return value.detach(), torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
 
 
@@ -120,23 +129,31 @@ def _batch_norms(model: nn.Module) -> list[_BatchNorm]:
 
 
 @contextmanager
-def _statistics_move_once(model: nn.Module) -> Iterator[None]:
-    """Let batch norms average what they see over the passes inside, then move by that mean once."""
+def _statistics_move_once(model: nn.Module) -> Iterator[Callable[[int], None]]:
+    """Let batch norms average what they see over the passes inside, then move by that mean once.
+
+    What is yielded is called with the number of each pass before it. If a pass fails nothing has moved.
+    """
     layers = _batch_norms(model)
-    before = [[buffer.clone() for buffer in _buffers(m)] for m in layers]
+    before = [tuple(buffer.clone() for buffer in _buffers(m)) for m in layers]
     momenta = [m.momentum for m in layers]
-    for m in layers:
-        m.reset_running_stats()
-        m.momentum = None  # a plain mean over all calls
+
+    def weigh(number: int) -> None:
+        for m in layers:
+            m.momentum = 1 / (number + 1)  # the running mean of all passes so far
+
     try:
-        yield
-    finally:
+        yield weigh
         for m, (mean, var, count), momentum in zip(layers, before, momenta, strict=True):
             weight = momentum if momentum is not None else 1 / (float(count) + 1)
-            seen_mean, seen_var, tracked = _buffers(m)
-            seen_mean.copy_(mean.lerp_(seen_mean, weight))
-            seen_var.copy_(var.lerp_(seen_var, weight))
-            tracked.copy_(count + 1)
+            seen_mean, seen_var, _ = _buffers(m)
+            mean.lerp_(seen_mean, weight)
+            var.lerp_(seen_var, weight)
+            count.add_(1)
+    finally:
+        for m, moved, momentum in zip(layers, before, momenta, strict=True):
+            for buffer, value in zip(_buffers(m), moved, strict=True):
+                buffer.copy_(value)
             m.momentum = momentum
 
 
@@ -256,7 +273,7 @@ def synchronise(*modules: nn.Module) -> None:
     for buffer in statistics:
         buffer /= size
     tensors = grads + statistics
-    for dtype in {tensor.dtype for tensor in tensors}:  # one, as long as the weights are of one type
+    for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):  # one, as long as the weights are of one type
         alike = [tensor for tensor in tensors if tensor.dtype == dtype]
         summed = add_up(torch.cat([tensor.flatten() for tensor in alike]))
         for tensor, part in zip(alike, summed.split([tensor.numel() for tensor in alike]), strict=True):
@@ -277,9 +294,12 @@ def leave_at_end() -> Iterator[None]:
 def _collective() -> Iterator[None]:
     try:
         yield
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:
         rank, size = world()
         raise RankLost(
             f"rank {rank} of {size} lost the others: a process of this job ended or can not be reached"
-            f" ({' '.join(str(error).split())[:160]}); see its own message, then run the same command with resume=auto"
+            f" ({' '.join(str(error).split())[:160]}); see its own message, then run the same command in"
+            " the same run folder with resume=auto (hydra.run.dir=RUN)"
         ) from error

@@ -102,7 +102,8 @@ def _row_dots(vectors: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         dots = vectors.new_empty(len(rows))
         dots[order] = _row_dots(vectors, rows[order], columns[order])
         return dots
-    with torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad():
+        rows, columns, vectors = (x.clone() if x.is_inference() else x for x in (rows, columns, vectors))
         values = vectors.new_zeros(len(rows)).requires_grad_()
         product = _sparse_times(_begin(rows, len(vectors)), columns, values, vectors)
         return torch.autograd.grad(product, values, vectors)[0]

@@ -12,6 +12,7 @@ open which negative is taken and what happens to a pair without one: `select` an
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import os
@@ -19,7 +20,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -56,6 +57,7 @@ class _Pairs(NamedTuple):
 Span = tuple[Tensor, Tensor]
 Rows = tuple[Tensor, Tensor, Tensor]
 Found = TypeVar("Found")
+THREADS = 8  # at most: each has its buffers, and memory is what they wait for
 
 MINERS: dict[str, Callable[[_Pairs], Span]] = {
     "semi_hard": lambda pairs: (pairs.above, pairs.beyond),
@@ -91,7 +93,8 @@ def mine(
 ) -> Triplets:
     """Find triplets (a, p, n) among the rows of unit `embeddings` (B, D) with integer `labels` (B,).
 
-    d(x, y) = max(0, 2 - 2 x.y), squared L2 in [0, 4], computed once in float32 whatever the dtype. Every ordered
+    d(x, y) = max(0, 2 - 2 x.y), squared L2 in [0, 4], computed once in float32 whatever the dtype (rows rounded to half
+    precision are not quite unit, and d is by so much not their distance). Every ordered
     pair of rows a != p with one label is a pair; a negative of `a` is any row with another label. No label
     value is special: an identity seen once serves as a negative only.
 
@@ -113,10 +116,11 @@ def mine(
     Above `max_triplets` a uniform sample of that size, a function of the seed, is kept;
     `stats.triplets` is the exact number before. `anchors` restricts `a` to the given distinct rows (a rank's
     share) and the statistics with it: the parts of a partition add up to the whole. `block_rows` bounds memory
-    (default 2^21 / B, at most 512) and changes no result, apart from rounding in the matrix product.
+    (default 2^21 / B, at most 512; on a GPU 2^26 / B) and changes no result, apart from rounding in the product.
 
     Returns int64 row numbers (T,) on the embeddings' device, sorted by (a, p, d(a,n), n); T = 0 when there are no
-    pairs or no negatives. Needs O(B^2) time and a few (block_rows, B) buffers. No gradient flows through.
+    pairs or no negatives. Needs O(B^2) time and a few (block_rows, B) buffers for each of up to 8 threads. No
+    gradient flows through.
     Raises ConfigError for unknown names, wrong shapes, types or ranges, and embeddings that are not finite.
     """
     rule = _Rule(
@@ -127,7 +131,7 @@ def mine(
     )
     _check(embeddings, labels, margin, max_triplets, block_rows)
     reach = "all" if miner == "random" else "margin" if fallback == "none" else "beyond"
-    with torch.no_grad(), torch.autocast(embeddings.device.type, enabled=False):
+    with torch.no_grad(), torch.autocast(embeddings.device.type, enabled=False), _float32_products():
         batch = _sort_by_label(embeddings, labels)
         blocks = _Blocks(batch, _anchor_rows(batch, anchors), margin, reach, block_rows)
         tally, total = [0.0] * 5, 0
@@ -146,6 +150,29 @@ def mine(
                 found.append(_emit(pairs, first, count, inside))
                 past = upto
         return Triplets(*_join(found, batch), _statistics(tally, batch, blocks.rows))
+
+
+def thin(triplets: Triplets, size: int, seed: int = 0) -> Triplets:
+    """Keep a uniform sample of `size` of the triplets, a function of the seed, in their order; all where they fit."""
+    if len(triplets.anchor) <= size:
+        return triplets
+    kept = torch.from_numpy(_sample(len(triplets.anchor), size, seed)).to(triplets.anchor.device)
+    anchor, positive, negative = (pick(rows, kept) for rows in triplets[:3])
+    return Triplets(anchor, positive, negative, triplets.stats)
+
+
+@contextlib.contextmanager
+def _float32_products() -> Iterator[None]:
+    """Multiply in float32 whatever was set for the network: TF32 is off by a thousand times the slack at a bound."""
+    backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
+    before = [backend.fp32_precision for backend in backends]
+    try:
+        for backend in backends:
+            backend.fp32_precision = "ieee"
+        yield
+    finally:
+        for backend, precision in zip(backends, before, strict=True):
+            backend.fp32_precision = precision
 
 
 def _check(embeddings: Tensor, labels: Tensor, margin: float, max_triplets: int, block_rows: int | None) -> None:
@@ -203,7 +230,8 @@ class _Blocks:
         self.batch, self.rows, self.margin, self.reach = batch, rows, margin, reach
         B = len(batch.order)
         self.bits = _bits(B)
-        step = block_rows or min(512, max(32, 2**21 // max(1, B)))
+        room, most = (2**21, 512) if batch.vectors.device.type == "cpu" else (2**26, 2**16)  # a cache; a device
+        step = block_rows or min(most, max(32, room // max(1, B)))
         self.step = min(step, 2 ** (32 - self.bits) - 1, max(1, len(rows)))
         self.buffers = threading.local()  # dots (R, B) and a mask of them, for each thread
 
@@ -214,8 +242,8 @@ class _Blocks:
             return work(self._pairs(rows))
 
         parts = self.rows.split(self.step) if len(self.rows) else ()
-        threads = torch.get_num_threads() if self.batch.vectors.device.type == "cpu" else 1
-        if threads == 1 or len(parts) == 1:
+        threads = min(torch.get_num_threads() if self.batch.vectors.device.type == "cpu" else 1, len(parts), THREADS)
+        if threads < 2:
             yield from map(one, parts)
             return
         waiting: deque[Future[Found]] = deque()
@@ -281,10 +309,11 @@ class _Blocks:
 @functools.cache
 def _pool(threads: int, process: int) -> ThreadPoolExecutor:
     """Threads that take a block each, one core for each of them; a process that was forked makes its own."""
+    elsewhere = torch.get_num_threads()
     pool = ThreadPoolExecutor(threads, "mining", initializer=_use_one_core)
     ready = threading.Barrier(threads)
     list(pool.map(lambda _: ready.wait(), range(threads)))  # all of them have started
-    torch.set_num_threads(threads)  # what threads that come later begin with
+    torch.set_num_threads(elsewhere)  # what threads that come later begin with
     return pool
 
 

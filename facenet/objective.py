@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from facenet.large_batch import add_up, anchor_share, gather, world
 from facenet.losses import triplet_loss
-from facenet.mining import merge, mine
+from facenet.mining import merge, mine, thin
 from facenet.types import MiningStats
 
 
@@ -32,27 +32,36 @@ def triplet_objective(
 
     `embeddings` (b, D) and `labels` (b,) are this rank's rows. Each rank mines for its share of the anchors alone,
     against all B rows; the gradient of the added parts with respect to `embeddings` is that of one process on the
-    whole batch. `max_triplets` holds for all ranks together: each keeps at most its share of it. Other options and
-    errors: as for :func:`facenet.mining.mine`; RankLost.
+    whole batch. `max_triplets` holds for all ranks together: where they find more, each keeps an equal share of its
+    own (another sample than one process draws). Other options and errors: as for :func:`facenet.mining.mine`; RankLost.
     """
     every, names = gather(embeddings), gather(labels)  # (B, D), (B,)
     share, (_, size) = anchor_share(len(every), every.device), world()
-    triplets = mine(
-        every, names, margin=margin, seed=seed, anchors=share, max_triplets=max(1, max_triplets // size), **mining
-    )
+    triplets = mine(every, names, margin=margin, seed=seed, anchors=share, max_triplets=max_triplets, **mining)
     if size == 1:
         return triplet_loss(every, triplets, margin=margin, reduction=reduction), triplets.stats
+    stats = _merged(triplets.stats, every.device)
+    if stats.triplets > max_triplets:
+        triplets = thin(triplets, max_triplets * triplets.stats.triplets // stats.triplets, seed)
     part = triplet_loss(every, triplets, margin=margin, reduction="sum")
     if reduction == "mean":
-        count = add_up(torch.tensor(float(len(triplets.anchor)), device=every.device))
+        count = add_up(torch.tensor(len(triplets.anchor), device=every.device))
         part = part / count.clamp(min=1)
-    rows = gather(torch.tensor([triplets.stats], dtype=torch.float64, device=every.device)).tolist()
-    kinds = [type(value) for value in triplets.stats]
-    return part, merge([MiningStats._make(kind(x) for kind, x in zip(kinds, row, strict=True)) for row in rows])
+    return part, stats
+
+
+def _merged(own: MiningStats, device: torch.device) -> MiningStats:
+    """Add up the statistics of all ranks."""
+    rows = gather(torch.tensor([own], dtype=torch.float64, device=device)).tolist()
+    return merge([MiningStats._make(type(x)(y) for x, y in zip(own, row, strict=True)) for row in rows])
 
 
 def head_objective(head: nn.Module, embeddings: Tensor, labels: Tensor) -> Tensor:
-    """Return this rank's part of a classification head's mean loss over the rows (b, D), (b,) of all ranks."""
-    count = add_up(torch.tensor(float(len(labels)), device=embeddings.device))
+    """Return this rank's part of a classification head's mean loss over the rows (b, D), (b,) of all ranks.
+
+    Rows with label -1 are ignored, as by the heads.
+    """
+    own = (labels != -1).sum()
+    count = add_up(own.clone()).clamp(min=1)
     loss: Tensor = head(embeddings, labels)
-    return loss * (len(labels) / count)
+    return loss * own / count

@@ -354,4 +354,7 @@ class _quiet(warnings.catch_warnings):  # noqa: N801 - used like a function
         warnings.filterwarnings("ignore", ".*exists and is not empty.*")
         warnings.filterwarnings("ignore", ".*your dataloader is not resumable.*")  # it is, by the batch's number
         warnings.filterwarnings("ignore", ".*number of training batches.*log_every_n_steps.*")
+        warnings.filterwarnings(
+            "ignore", ".*`srun` command is available.*"
+        )  # a cluster's front node, asked for one run
         return entered

@@ -14,7 +14,9 @@ def test_run_returns_plain_numbers() -> None:
     assert result["loss_difference"] < 1e-6
     assert 0 < result["gradient_difference"] < 1e-3
     assert 0 < result["exact_difference"] < 1e-9
-    assert result["speedup"] > 0 < result["mining_speedup"]
+    step, mined = result["step"], result["mine"]
+    assert result["speedup"] == step["one_thread"]["seconds"] / step["ranks"]["seconds"]
+    assert result["mining_speedup"] == mined["whole"]["seconds"] / mined["share"]["seconds"]
     for title, header, rows in tables(result):
         assert title
         assert all(len(row) == len(header) for row in rows)

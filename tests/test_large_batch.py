@@ -130,6 +130,19 @@ def test_statistics_survive_a_failure() -> None:
     def broken(embeddings: Tensor) -> Tensor:
         raise ValueError("no loss")
 
+    calls: list[int] = []
+
+    def breaks(piece: Tensor) -> Tensor:
+        calls.append(len(piece))
+        if len(calls) == 2:
+            raise ValueError("no embedding")
+        embeddings: Tensor = model(piece)
+        return embeddings
+
+    kept = copy.deepcopy(model.state_dict())
+    with pytest.raises(ValueError, match="no embedding"):
+        backward(model, images, objective(labels), chunk_size=5, embed=breaks)
+    assert all(torch.equal(value, kept[key]) for key, value in model.state_dict().items())
     with pytest.raises(ValueError, match="no loss"):
         backward(model, images, broken, chunk_size=5)
     assert model[1].momentum == 0.1
@@ -207,6 +220,34 @@ def test_parameters_of_the_loss_get_their_gradient_once() -> None:
     torch.testing.assert_close(first, gradients(twin))
 
 
+@pytest.mark.parametrize("chunk_size", [None, 4])
+def test_a_frozen_network_lets_the_head_learn(chunk_size: int | None) -> None:
+    model, (images, labels) = build("plain").requires_grad_(False), batch()
+    head = CosFace(4, 8).double()
+    backward(model, images, lambda embeddings: head(embeddings, labels), chunk_size=chunk_size)
+    assert gradients(head).norm() > 0
+
+
+def test_what_autocast_spares_goes_back_in_float32() -> None:
+    class Spared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.eye(8) + 0.01 * torch.arange(64.0).view(8, 8))
+
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.autocast("cpu", enabled=False):
+                return nn.functional.normalize(x.float() @ self.weight, dim=1)
+
+    rows, labels = torch.randn(12, 8, generator=torch.Generator().manual_seed(0)), torch.arange(12) % 3
+    grads = []
+    for half in (True, False):
+        model = Spared()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
+            backward(model, rows, objective(labels), chunk_size=5)
+        grads.append(gradients(model))
+    torch.testing.assert_close(grads[0], grads[1], rtol=1e-5, atol=1e-7)
+
+
 @given(count=st.integers(1, 4000), chunk_size=st.integers(1, 4000))
 @settings(deadline=None)
 def test_chunks_cover_the_batch_evenly(count: int, chunk_size: int) -> None:
@@ -236,13 +277,14 @@ def test_one_process_is_the_whole_world() -> None:
 UNEVEN = (3, 5)
 
 
-def _train(net: str, rank: int, size: int, steps: int = 1) -> dict[str, Any]:
+def _train(net: str, rank: int, size: int, steps: int = 1, accumulate: int = 1) -> dict[str, Any]:
     """Take steps on this rank's rows of the batch: gradients of the first, weights after the last."""
     model = build(net)
     torch.manual_seed(3)
     head = CosFace(4, 8).double()
     optimizer = build_optimizer([model, head], name="adamw", lr=1e-2)
     images, labels = batch()
+    classes = torch.where(torch.arange(B) < 3, -1, labels)  # rows that the head ignores, more on one rank
     own = slice(rank * B // size, (rank + 1) * B // size)
     result: dict[str, Any] = {}
     for _ in range(steps):
@@ -251,10 +293,11 @@ def _train(net: str, rank: int, size: int, steps: int = 1) -> dict[str, Any]:
         def loss(embeddings: Tensor) -> Tensor:
             nonlocal stats
             triplet, stats = triplet_objective(embeddings, labels[own], margin=MARGIN, **MINING)  # type: ignore[arg-type]
-            return triplet + 0.3 * head_objective(head, embeddings, labels[own])
+            return (triplet + 0.3 * head_objective(head, embeddings, classes[own])) / accumulate
 
         optimizer.zero_grad()
-        value = backward(model, images[own], loss, chunk_size=B // 2)
+        for turn in range(accumulate):
+            value = backward(model, images[own] * (1 + turn), loss, chunk_size=B // 2)
         synchronise(model, head)
         result.setdefault("loss", large_batch.add_up(value.clone()))
         result.setdefault("stats", tuple(stats))
@@ -263,11 +306,26 @@ def _train(net: str, rank: int, size: int, steps: int = 1) -> dict[str, Any]:
     return result | {"state": copy.deepcopy(model.state_dict()), "head": copy.deepcopy(head.state_dict())}
 
 
+def _uneven(rank: int, size: int, cap: int) -> dict[str, Any]:
+    """The loss of rows that the ranks share unevenly, with few pairs on one of them, and at most `cap` triplets."""
+    rows = torch.randn(40, 8, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    rows, labels = nn.functional.normalize(rows, dim=1), torch.arange(40) % 7
+    labels[1::2] += 100 * torch.arange(20)  # the odd rows, one rank's anchors, have few positives
+    own = slice(0, 40) if size == 1 else (slice(0, 11), slice(11, 40))[rank]
+    leaf = rows[own].clone().requires_grad_()
+    loss, stats = triplet_objective(leaf, labels[own], margin=MARGIN, max_triplets=cap, **MINING)  # type: ignore[arg-type]
+    loss.backward()
+    return {"loss": large_batch.add_up(loss.detach().clone()), "grad": leaf.grad, "found": stats.triplets}
+
+
 def _rank(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     result: dict[str, Any] = {net: _train(net, rank, 2, steps=3) for net in ("plain", "norm")}
+    result["accumulated"] = _train("plain", rank, 2, accumulate=2)
+    found = _uneven(rank, 2, 10**6)["found"]
+    result |= {"uneven": _uneven(rank, 2, found), "capped": _uneven(rank, 2, found // 2)}
     rows = (torch.arange(UNEVEN[rank] * 2.0).view(-1, 2) + 100 * rank).requires_grad_()
     gathered = gather(rows)
     (gathered * torch.arange(16.0).view(8, 2) * (rank + 1)).sum().backward()
@@ -312,6 +370,23 @@ def test_two_ranks_are_one_process_on_the_whole_batch(ranks: tuple[list[dict[str
     assert all(torch.equal(value, second["state"][key]) for key, value in first["state"].items())
 
 
+def test_two_ranks_accumulate_as_one_process(ranks: tuple[list[dict[str, Any]], str]) -> None:
+    one = _train("plain", 0, 1, accumulate=2)
+    assert (one["gradients"] - _train("plain", 0, 1)["gradients"]).norm() > 0.01  # the second batch counts
+    for result in ranks[0]:
+        torch.testing.assert_close(result["accumulated"]["gradients"], one["gradients"], rtol=1e-9, atol=1e-12)
+
+
+def test_uneven_shares_give_the_loss_of_the_whole_up_to_the_cap(ranks: tuple[list[dict[str, Any]], str]) -> None:
+    one = _uneven(0, 1, 10**6)
+    assert [result["uneven"]["found"] for result in ranks[0]] == [one["found"]] * 2
+    for result, part in zip(ranks[0], (slice(0, 11), slice(11, 40)), strict=True):
+        assert result["uneven"]["loss"].item() == pytest.approx(one["loss"].item(), rel=1e-9)
+        torch.testing.assert_close(result["uneven"]["grad"], one["grad"][part], rtol=1e-7, atol=1e-9)
+        assert result["capped"]["loss"].item() == pytest.approx(one["loss"].item(), rel=0.1)  # a uniform sample's mean
+        assert result["capped"]["loss"].item() != pytest.approx(one["loss"].item(), rel=1e-6)
+
+
 def test_gathered_rows_stand_in_rank_order_and_have_the_exact_gradient(
     ranks: tuple[list[dict[str, Any]], str],
 ) -> None:
@@ -333,4 +408,4 @@ def test_the_weights_gradients_travel_once(ranks: tuple[list[dict[str, Any]], st
 
 def test_a_lost_rank_is_named(ranks: tuple[list[dict[str, Any]], str]) -> None:
     assert ranks[1].startswith("rank 0 of 2 lost the others: a process of this job ended")
-    assert ranks[1].endswith("resume=auto")
+    assert ranks[1].endswith("resume=auto (hydra.run.dir=RUN)")

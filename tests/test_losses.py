@@ -218,3 +218,20 @@ def test_cosface_margin_makes_the_loss_larger_and_length_does_not_matter() -> No
 def test_head_options_out_of_range_raise(name: str, options: dict[str, float]) -> None:
     with pytest.raises(ConfigError):
         HEADS[name](**{"num_classes": 3, "embedding_dim": 4, **options})
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_it_can_be_read_without_gradients(order: int) -> None:
+    vectors = unit_rows(12, 4, 0)
+    triplets = mine(vectors, torch.arange(12) % 3, margin=0.4, miner="all_valid", select="all")
+    triplets = triplets._replace(
+        **{
+            name: getattr(triplets, name).flip(0) if order < 0 else getattr(triplets, name)
+            for name in triplets._fields[:3]
+        }
+    )
+    expected = triplet_loss(vectors, triplets, margin=0.4)
+    with torch.inference_mode():
+        loss = triplet_loss(unit_rows(12, 4, 0), triplets, margin=0.4)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-12)
+    assert loss > 0

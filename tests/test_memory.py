@@ -40,7 +40,9 @@ def test_the_parts_of_a_step() -> None:
     assert step_memory(model, (4, 4), batch_size=100, optimizer="sgd").state == 3 * weights
     chunk = step_memory(model, (4, 4), batch_size=100, chunk_size=25)
     assert chunk.activations == pytest.approx(whole.activations / 4, rel=1e-3)
-    assert step_memory(model, (4, 4), batch_size=100, half=True).activations == pytest.approx(whole.activations / 2)
+    assert step_memory(model, (4, 4), batch_size=100, half=True).activations == pytest.approx(whole.activations * 0.75)
+    ranks = step_memory(model, (4, 4), batch_size=100, ranks=2)
+    assert (ranks.activations, ranks.state) == (whole.activations, whole.state * 6 // 4)
     assert step_memory(model, (4, 4), batch_size=100, chunk_size=400) == step_memory(model, (4, 4), batch_size=100)
     assert StepMemory(1, 2, 3).total - StepMemory(0, 0, 0).total == 6
 
