@@ -106,6 +106,16 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
+def fold_rows(metrics: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Turn the metrics of one fold, scored at a threshold chosen elsewhere, into the rows a person reads first.
+
+    >>> fold_rows({"accuracy": 0.9, "correct": 540, "pairs": 600, "auc": 0.95, "eer": 0.1, "threshold": 1.1})[0]
+    ('accuracy, pairs right', '0.9000, 540 of 600')
+    """
+    rows = [("accuracy, pairs right", f"{metrics['accuracy']:.4f}, {metrics['correct']} of {metrics['pairs']}")]
+    return [*rows, ("AUC", metrics["auc"]), ("EER", metrics["eer"]), ("threshold (sq_dist)", metrics["threshold"])]
+
+
 def verification_rows(metrics: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """Turn the metrics of a verification into the rows a person reads first.
 

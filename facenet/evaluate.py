@@ -11,11 +11,14 @@ import torch
 from facenet.baselines import color_histogram, grey_pixels, pca
 from facenet.bundle import Encoder
 from facenet.data.cache import pack
+from facenet.data.pairs import pair_rows
 from facenet.data.records import Records
+from facenet.distance import sq_dist
 from facenet.embed import embed_records
+from facenet.errors import DataError
 from facenet.models import build_model
 from facenet.types import EmbeddingSet, Pairs
-from facenet.verify import all_pairs_thresholds, verify_embeddings
+from facenet.verify import all_pairs_thresholds, best_threshold, score_at, verify_embeddings
 
 FARS = (1e-1, 1e-2, 1e-3, 1e-4)
 # (training images, images) -> unit vectors; of several variants the best counts, so that the floor is an honest one
@@ -32,6 +35,29 @@ def evaluate(
     """Embed the faces and verify the pairs; see :func:`facenet.verify.verify`."""
     embeddings, _ = embed_records(encoder, faces, progress=progress)
     return verify_embeddings(embeddings, pairs, allow_missing=allow_missing).metrics()
+
+
+def evaluate_fold(
+    encoder: Encoder, faces: Records, pairs: Pairs, held_out: Records, held_out_pairs: Pairs
+) -> dict[str, Any]:
+    """Score the pairs of one fold once (LFW View 2), at the threshold that is best on pairs of held-out other people.
+
+    See :func:`facenet.verify.best_threshold` and :func:`facenet.verify.score_at`. The fold's faces are opened last.
+
+    Raises:
+        DataError: an image of a pair is missing or can not be read.
+    """
+    threshold = best_threshold(_distances(encoder, held_out, held_out_pairs), held_out_pairs.same)
+    return score_at(_distances(encoder, faces, pairs), pairs.same, threshold)
+
+
+def _distances(encoder: Encoder, faces: Records, pairs: Pairs) -> np.ndarray:
+    """Return the squared distances (P,) of pairs, all of which are needed."""
+    embeddings, _ = embed_records(encoder, faces)
+    first, second, missing = pair_rows(pairs, embeddings.keys)
+    if missing:
+        raise DataError(f"pairs: {len(missing)} of their images are missing or broken (first: {missing[0]}); mend them")
+    return sq_dist(embeddings.vectors[first], embeddings.vectors[second])
 
 
 def calibrate(encoder: Encoder, faces: Records, fars: tuple[float, ...] = FARS) -> dict[float, float]:

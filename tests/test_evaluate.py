@@ -5,9 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from facenet.data.splits import split_faces
+from facenet.data.records import Records
+from facenet.data.splits import held_out_pairs, split_faces
 from facenet.embed import embed_records
-from facenet.evaluate import BASELINES, calibrate, compare_baselines, evaluate
+from facenet.errors import DataError
+from facenet.evaluate import BASELINES, calibrate, compare_baselines, evaluate, evaluate_fold
+from facenet.types import Pairs
 from tests.test_bundle import make
 
 
@@ -35,3 +38,26 @@ def test_baselines_are_scored_on_the_same_pairs(face_tree: Path) -> None:
     result = evaluate(encoder, splits.evaluation, splits.pairs)
     assert result["pairs"] == len(splits.pairs)
     assert np.isfinite(result["accuracy"])
+
+
+def test_a_fold_is_scored_at_the_threshold_of_other_people(face_tree: Path) -> None:
+    splits = split_faces(kind="folder", root=str(face_tree), evaluation=0.3, held_out=0.3)
+    assert splits.pairs is not None
+    encoder, held = make(), splits.held_out
+    chosen = held_out_pairs(held)
+    score = evaluate_fold(encoder, splits.evaluation, splits.pairs, held, chosen)
+
+    def distances(faces: Records, pairs: Pairs) -> np.ndarray:
+        vectors = dict(zip(faces.keys, embed_records(encoder, faces)[0].vectors, strict=True))
+        return np.array(
+            [((vectors[a] - vectors[b]) ** 2).sum() for a, b in zip(pairs.first, pairs.second, strict=True)]
+        )
+
+    on_held = distances(held, chosen)
+    best = max(np.mean((on_held <= t) == chosen.same) for t in on_held)
+    assert np.mean((on_held <= score["threshold"]) == chosen.same) == best
+    right = (distances(splits.evaluation, splits.pairs) <= score["threshold"]) == splits.pairs.same
+    assert (score["correct"], score["pairs"]) == (right.sum(), len(splits.pairs))
+    assert 0.5 < score["accuracy"] == right.mean()
+    with pytest.raises(DataError, match=r"images are missing or broken \(first: p\d+/p\d+_0001\)"):
+        evaluate_fold(encoder, splits.evaluation.subset([0]), splits.pairs, held, chosen)
