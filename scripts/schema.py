@@ -29,6 +29,8 @@ class Data:
     pairs: str | None = None
     held_out: float = 0.1
     evaluation: float = 0.1
+    fold: int | None = None
+    train_share: float = 1.0
     crop: float = 1.0
     synthetic: Synthetic | None = None
     cache_dir: str | None = None
@@ -160,7 +162,21 @@ class Trainer:
 
 
 @dataclass
+class Scale:
+    """How large the tables of the paper are run: what differs from net to net, for conf/scale/*.yaml to refer to."""
+
+    name: str | None = None
+    steps: dict[str, int] = field(default_factory=dict)
+    check_every: dict[str, int] = field(default_factory=dict)
+    drawn: dict[str, int] = field(default_factory=dict)
+    input_size: dict[str, list[int]] = field(default_factory=dict)
+
+
+@dataclass
 class Train:
+    table: str | None = None
+    scale: Scale = field(default_factory=Scale)
+    fold: int | None = None
     seed: int = 0
     init: str | None = None
     resume: str | None = None

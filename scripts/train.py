@@ -7,7 +7,7 @@ from typing import Any
 
 from launch import launch
 
-from facenet.console import table, verification_rows
+from facenet.console import fold_rows, table, verification_rows
 
 
 def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
@@ -24,7 +24,8 @@ def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
         ("held-out accuracy, at step", f"{best['accuracy']:.4f}, {best['step']}"),
     ]
     if "verification" in metrics:
-        rows += [(f"reported: {name}", value) for name, value in verification_rows(metrics["verification"])]
+        shown = fold_rows if metrics["run"]["fold"] is not None else verification_rows
+        rows += [(f"reported: {name}", value) for name, value in shown(metrics["verification"])]
     rows += [("seconds", round(metrics["seconds"])), ("encoder", str(out / "encoder"))]
     table(rows, title="train")
     return metrics

@@ -16,7 +16,7 @@ from hydra.core.global_hydra import GlobalHydra
 from facenet import bundle
 from facenet.data.records import scan_folder
 from facenet.evaluate import calibrate
-from tests.conftest import ROOT, write_tree
+from tests.conftest import ROOT, write_tree, write_view2
 from tests.test_bundle import make
 
 
@@ -129,6 +129,9 @@ MISTAKES: list[tuple[str, list[str], int, str]] = [
     ("train", ["data=folder", "data.root={one}"], 3, "1 people are too few"),
     ("train", ["data=folder", "data.root={faces}"], 3, "set sampler.batch_size="),
     ("train", ["init={empty}", "data=folder", "data.root={faces}", "sampler.batch_size=12"], 3, "encoder.json"),
+    ("train", ["experiment=lfw_view2", "data.root={view2}"], 2, "fold: expected a number from 1 to 2"),
+    ("train", ["fold=3"], 2, "use experiment=lfw_view2, or leave fold out"),
+    ("train", ["data.train_share=0"], 2, "data.train_share: expected a share"),
     ("verify", ["encoder={encoder}"], 2, "data.root"),
     ("verify", ["encoder={encoder}", "data.root={faces}", "pairs={wrong_pairs}"], 3, "wrong_pairs.txt"),
     ("verify", ["encoder={encoder}", "data.root={faces}", "pairs={missing_pairs}"], 3, "allow_missing"),
@@ -158,6 +161,7 @@ def test_a_mistake_is_one_clear_line(
 ) -> None:
     (tmp_path / "empty").mkdir()
     write_tree(tmp_path / "one", 1, 6)
+    write_view2(tmp_path / "view2", folds=2, people=2, images=3)
     (tmp_path / "broken.jpg").write_bytes(b"no image")
     (tmp_path / "wrong_pairs.txt").write_text("what is this\n")
     (tmp_path / "missing_pairs.csv").write_text("first,second,same\np000/p000_0001,p000/p000_0002,1\nx/x_1,y/y_1,0\n")
@@ -168,6 +172,7 @@ def test_a_mistake_is_one_clear_line(
         "empty": tmp_path / "empty",
         "one": tmp_path / "one",
         "broken": tmp_path / "broken.jpg",
+        "view2": tmp_path / "view2",
         "wrong_pairs": tmp_path / "wrong_pairs.txt",
         "missing_pairs": tmp_path / "missing_pairs.csv",
     }
