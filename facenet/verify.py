@@ -105,10 +105,8 @@ def verify(
     order = np.argsort(distances, kind="stable")
     distances, labels = distances[order], labels[order]
     accuracies, thresholds = _cross_validate(distances, labels, folds[order], grid)
-    curve = _roc(distances, labels)
+    auc, eer = _auc_and_eer(_roc(distances, labels))
     std = float(np.std(accuracies, ddof=1))
-    gap = np.abs(curve.far - (1 - curve.val))
-    point = int(np.argmin(gap))
     return Verification(
         accuracy=float(np.mean(accuracies)),
         sem=std / float(np.sqrt(len(accuracies))),
@@ -116,8 +114,8 @@ def verify(
         fold_accuracies=tuple(accuracies),
         thresholds=tuple(thresholds),
         threshold=float(np.mean(thresholds)),
-        auc=float(np.sum(np.diff(curve.far) * (curve.val[1:] + curve.val[:-1])) / 2),
-        eer=float(curve.far[point] + 1 - curve.val[point]) / 2,
+        auc=auc,
+        eer=eer,
         val_at_far={float(far): _at_far(distances, labels, _checked_far(far)) for far in fars},
         pairs=len(labels),
         same=int(labels.sum()),
@@ -160,6 +158,34 @@ def roc(sq_dist: np.ndarray, same: np.ndarray) -> Roc:
     distances, labels = _checked(sq_dist, same)
     order = np.argsort(distances, kind="stable")
     return _roc(distances[order], labels[order])
+
+
+def score_at(sq_dist: np.ndarray, same: np.ndarray, threshold: float) -> dict[str, Any]:
+    """Score P pairs at a threshold that was chosen elsewhere, as for one held fold of View 2.
+
+    accuracy = correct / pairs, a pair being correct when (D <= threshold) == same; AUC and EER as in :func:`verify`.
+    Returns accuracy, correct, pairs, same, different, threshold, auc, eer: plain numbers for ``metrics.json``.
+
+    Raises:
+        DataError: no pairs, other lengths, NaN, or only one class; or a threshold that is not finite.
+    """
+    distances, labels = _checked(sq_dist, same)
+    if not np.isfinite(threshold):
+        raise DataError(f"verify: expected a finite threshold (squared L2), got {threshold}; choose it on other pairs")
+    order = np.argsort(distances, kind="stable")
+    correct = int(np.count_nonzero((distances <= threshold) == labels))
+    auc, eer = _auc_and_eer(_roc(distances[order], labels[order]))
+    positives = int(np.count_nonzero(labels))
+    return {
+        "accuracy": correct / len(labels),
+        "correct": correct,
+        "pairs": len(labels),
+        "same": positives,
+        "different": len(labels) - positives,
+        "threshold": float(threshold),
+        "auc": auc,
+        "eer": eer,
+    }
 
 
 def best_threshold(sq_dist: np.ndarray, same: np.ndarray) -> float:
@@ -288,6 +314,13 @@ def _roc(distances: np.ndarray, labels: np.ndarray) -> Roc:
     far = np.append(0, accepted_different / accepted_different[-1])
     val = np.append(0, accepted_same / accepted_same[-1])
     return Roc(far, val, np.append(-np.inf, distances[ends]))
+
+
+def _auc_and_eer(curve: Roc) -> tuple[float, float]:
+    """Return the area under the ROC by trapezia, and the EER at its first point where FAR and FRR are nearest."""
+    point = int(np.argmin(np.abs(curve.far - (1 - curve.val))))
+    auc = float(np.sum(np.diff(curve.far) * (curve.val[1:] + curve.val[:-1])) / 2)
+    return auc, float(curve.far[point] + 1 - curve.val[point]) / 2
 
 
 def _at_far(distances: np.ndarray, labels: np.ndarray, far: float, negatives: int | None = None) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from facenet.verify import (
     far_name,
     rank1,
     roc,
+    score_at,
     verify,
     verify_embeddings,
 )
@@ -182,6 +183,23 @@ def test_val_at_far_pools_the_folds_and_says_what_it_can_not_resolve() -> None:
 )
 def test_allowed_false_accepts_do_not_suffer_from_rounding(far: float, negatives: int, count: int) -> None:
     assert _allowed(far, negatives) == count
+
+
+def test_one_held_fold_is_scored_at_a_threshold_chosen_elsewhere() -> None:
+    distances, same, folds = lfw_like(9)
+    whole, held = verify(distances, same, folds), folds == 4
+    score = score_at(distances[held], same[held], whole.thresholds[4])
+    assert score["accuracy"] == whole.fold_accuracies[4] == score["correct"] / 600
+    assert (score["pairs"], score["same"], score["different"]) == (600, 300, 300)
+    assert score["auc"] == pytest.approx(roc_auc_score(same[held], -distances[held]), abs=1e-12)
+    assert score["eer"] == pytest.approx(eer_by_loops(distances[held], same[held]), abs=1e-12)
+    assert json.loads(json.dumps(score)) == score
+    on_it = score_at(np.float32([1.0, 1.0, 1.5]), [True, False, False], 1.0)  # D <= d accepts
+    assert (on_it["correct"], on_it["accuracy"]) == (2, 2 / 3)
+    with pytest.raises(DataError, match="finite threshold"):
+        score_at(distances, same, float("nan"))
+    with pytest.raises(DataError, match="same ones only"):
+        score_at(distances[:5], same[:5], 1.0)
 
 
 def test_the_middle_of_several_best_thresholds_and_pairs_right_on_a_threshold() -> None:
