@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from facenet.all_pairs import all_pairs
 from facenet.baselines import color_histogram, grey_pixels, pca
 from facenet.bundle import Encoder
 from facenet.data.cache import pack
@@ -15,7 +16,7 @@ from facenet.data.records import Records
 from facenet.embed import embed_records
 from facenet.models import build_model
 from facenet.types import EmbeddingSet, Pairs
-from facenet.verify import all_pairs_thresholds, verify_embeddings
+from facenet.verify import verify_embeddings
 
 FARS = (1e-1, 1e-2, 1e-3, 1e-4)
 # (training images, images) -> unit vectors; of several variants the best counts, so that the floor is an honest one
@@ -37,7 +38,7 @@ def evaluate(
 def calibrate(encoder: Encoder, faces: Records, fars: tuple[float, ...] = FARS) -> dict[float, float]:
     """Return {far: sq_dist} over all pairs of the given faces; rates too small for their number are left out."""
     embeddings, kept = embed_records(encoder, faces)
-    found = all_pairs_thresholds(embeddings.vectors, list(kept.identities), fars)
+    found = all_pairs(embeddings.vectors, list(kept.identities), fars).val_at_far
     return {far: float(entry["threshold"]) for far, entry in found.items() if entry["resolvable"]}
 
 
