@@ -26,8 +26,9 @@ from facenet.data.records import write_skipped
 from facenet.data.splits import Splits, held_out_pairs, split_faces, split_options
 from facenet.data.transforms import Preprocess
 from facenet.errors import ConfigError, choose
-from facenet.evaluate import calibrate, evaluate
+from facenet.evaluate import calibrate, evaluate_all
 from facenet.large_batch import leave_at_end
+from facenet.leakage import people_record, world_of
 from facenet.memory import available_bytes, choose_chunk, step_memory
 from facenet.mining import FALLBACKS, MINERS, SELECTS
 from facenet.models import MODELS, build_model
@@ -46,9 +47,10 @@ PRECISIONS = {
 def train(config: dict[str, Any], out: str | Path, say: Callable[[str], None] = print) -> dict[str, Any]:
     """Run a training configuration (plain nested dicts, as ``conf/train.yaml`` composes them) into a folder.
 
-    Writes ``encoder/``, ``checkpoints/``, ``logs/``, ``skipped.csv``; returns what ``metrics.json`` holds. The best
-    checkpoint is chosen on held-out training people, the thresholds are calibrated on them, and the reported pairs
-    are scored once, at the end. With ``resume: auto`` it goes on from ``checkpoints/last.ckpt``, where there is one.
+    Writes ``encoder/``, ``checkpoints/``, ``logs/``, ``evaluation/``, ``skipped.csv``; returns what ``metrics.json``
+    holds. The best checkpoint is chosen on held-out training people, the thresholds are calibrated on them, and the
+    reported pairs are scored once, at the end. With ``resume: auto`` it goes on from ``checkpoints/last.ckpt``, where
+    there is one.
 
     On several ranks all of them call it; rank 0 alone writes and reports, the others return an empty dict.
 
@@ -78,7 +80,7 @@ def train(config: dict[str, Any], out: str | Path, say: Callable[[str], None] = 
         if not trainer.is_global_zero:
             return {}
     best = _best(trainer, module)
-    encoder = _encoder(config, module, preprocess, best)
+    encoder = _encoder(config, module, preprocess, best, module_data)
     encoder.thresholds = calibrate(encoder, module_data.held_out)
     bundle.save(encoder, out / "encoder")
     write_skipped(out / "skipped.csv", module_data.skipped)
@@ -99,7 +101,8 @@ def train(config: dict[str, Any], out: str | Path, say: Callable[[str], None] = 
         "thresholds": {f"{far:g}": value for far, value in encoder.thresholds.items()},
     }
     if splits.pairs is not None:
-        metrics["verification"] = evaluate(encoder, splits.evaluation, splits.pairs)
+        world = world_of(config["data"]["kind"], config["seed"])
+        metrics |= evaluate_all(encoder, splits.evaluation, splits.pairs, save=out / "evaluation", world=world)
     return {**metrics, "seconds": time.perf_counter() - started}
 
 
@@ -308,11 +311,19 @@ def _best(trainer: pl.Trainer, module: TripletModule) -> dict[str, Any]:
     return {"accuracy": float(score) if score is not None else None, "step": int(content["global_step"])}
 
 
-def _encoder(config: dict[str, Any], module: TripletModule, preprocess: Preprocess, best: dict[str, Any]) -> Encoder:
+def _encoder(
+    config: dict[str, Any], module: TripletModule, preprocess: Preprocess, best: dict[str, Any], data: FaceDataModule
+) -> Encoder:
+    """Return the encoder with a summary of its training: also whom it was trained on, as hashes."""
     options = {**config["model"], "input_size": list(preprocess.size)}
     name = options.pop("name")
     summary = {"data": config["data"]["kind"], "loss": config["loss"], "seed": config["seed"], "best": best}
-    return Encoder(module.model.cpu(), name, options, preprocess, training=summary)
+    encoder = Encoder(module.model.cpu(), name, options, preprocess, training=summary)
+    people = {"train": data.train.names, "held_out": data.held_out.names}
+    world = world_of(config["data"]["kind"], config["seed"])
+    earlier = bundle.load(config["init"]).training.get("people", []) if config["init"] else []
+    summary["people"] = [*people_record(people, encoder.fingerprint, world=world), *earlier]
+    return encoder
 
 
 def _headline(data: FaceDataModule, splits: Splits, module: TripletModule) -> str:

@@ -189,7 +189,10 @@ def test_a_room_has_a_test_file(path: Path) -> None:
     assert any((ROOT / "tests" / f"test_{stem}.py").is_file() for stem in stems), f"no tests/test_{name}.py"
 
 
-@pytest.mark.parametrize("module", ["facenet", "facenet.index", "facenet.types", "facenet.data.synthetic"])
+@pytest.mark.parametrize(
+    "module",
+    ["facenet", "facenet.index", "facenet.types", "facenet.verify", "facenet.quantise", "facenet.data.synthetic"],
+)
 def test_light_rooms_need_no_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

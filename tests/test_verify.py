@@ -108,11 +108,11 @@ def test_the_common_grid_gives_the_common_reference() -> None:
 
 
 def test_a_grid_point_counts_alike_in_choosing_and_in_scoring() -> None:
-    """0.57 as float32 lies above 0.57 as float64: a float32 distance there is beyond the threshold, in every fold."""
-    edge = np.float32(0.57)
-    assert float(edge) > 0.57
+    """0.6 as float32 lies above 0.6 as float64: a float32 distance there is beyond the threshold, in every fold."""
+    edge = np.float32(0.6)
+    assert float(edge) > 0.6
     distances = np.float32([0.3, edge, 0.3, edge])
-    result = verify(distances, [True, False] * 2, [0, 0, 1, 1], grid=np.asarray([0.57]))
+    result = verify(distances, [True, False] * 2, [0, 0, 1, 1], grid=np.asarray([0.6]))
     assert result.fold_accuracies == (1.0, 1.0)
 
 
