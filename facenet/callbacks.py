@@ -153,11 +153,12 @@ class TrainingProgress(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run goes on counting from."""
-        return {"faces": self.faces, "seconds": self.seconds, "first_loss": self.first_loss}
+        return {key: getattr(self, key) for key in ("faces", "seconds", "first_loss", "last_loss")}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on counting."""
-        self.faces, self.seconds, self.first_loss = (state_dict[key] for key in ("faces", "seconds", "first_loss"))
+        for key, value in state_dict.items():
+            setattr(self, key, value)
 
     @property
     def faces_per_second(self) -> float:

@@ -27,8 +27,9 @@ from facenet.data.records import write_skipped
 from facenet.data.splits import Splits, held_out_pairs, split_faces, split_options
 from facenet.data.transforms import Preprocess
 from facenet.errors import ConfigError, choose
-from facenet.evaluate import calibrate, evaluate, evaluate_fold
+from facenet.evaluate import calibrate, evaluate_all, evaluate_fold
 from facenet.large_batch import leave_at_end
+from facenet.leakage import people_record, world_of
 from facenet.memory import available_bytes, choose_chunk, step_memory
 from facenet.mining import FALLBACKS, MINERS, SELECTS
 from facenet.models import MODELS, build_model
@@ -47,11 +48,11 @@ PRECISIONS = {
 def train(config: dict[str, Any], out: str | Path, say: Callable[[str], None] = print) -> dict[str, Any]:
     """Run a training configuration (plain nested dicts, as ``conf/train.yaml`` composes them) into a folder.
 
-    Writes ``encoder/``, ``checkpoints/``, ``logs/``, ``skipped.csv``, ``config.json``; returns what ``metrics.json``
-    holds. The best checkpoint is chosen on held-out training people, the thresholds are calibrated on them, and the
-    reported pairs are scored once, at the end; with ``data.fold`` at one threshold, which is chosen on the held-out
-    people too. With ``resume: auto`` it goes on from ``checkpoints/last.ckpt``, where there is one, and returns the
-    metrics of a run that is finished, see :mod:`facenet.resume`.
+    Writes ``encoder/``, ``checkpoints/``, ``logs/``, ``evaluation/``, ``skipped.csv``, ``config.json``; returns what
+    ``metrics.json`` holds. The best checkpoint is chosen on held-out training people, the thresholds are calibrated on
+    them, and the reported pairs are scored once, at the end; with ``data.fold`` at one threshold, which is chosen on
+    the held-out people too. With ``resume: auto`` it goes on from ``checkpoints/last.ckpt``, where there is one, and
+    returns the metrics of a run that is finished, see :mod:`facenet.resume`.
 
     On several ranks all of them call it; rank 0 alone writes and reports, the others return an empty dict.
 
@@ -85,7 +86,7 @@ def train(config: dict[str, Any], out: str | Path, say: Callable[[str], None] = 
         if not trainer.is_global_zero:
             return {}
     best = _best(trainer, module)
-    encoder = _encoder(config, module, preprocess, best)
+    encoder = _encoder(config, module, preprocess, best, module_data)
     encoder.thresholds = calibrate(encoder, module_data.held_out)
     bundle.save(encoder, out / "encoder")
     write_skipped(out / "skipped.csv", module_data.skipped)
@@ -107,10 +108,13 @@ def train(config: dict[str, Any], out: str | Path, say: Callable[[str], None] = 
         "held_out": {"identities": len(module_data.held_out.names), **best},
         "thresholds": {f"{far:g}": value for far, value in encoder.thresholds.items()},
     }
-    if splits.pairs is not None and config["data"].get("fold"):
-        metrics["verification"] = evaluate_fold(encoder, splits.evaluation, splits.pairs, module_data.held_out, pairs)
-    elif splits.pairs is not None:
-        metrics["verification"] = evaluate(encoder, splits.evaluation, splits.pairs)
+    if splits.pairs is not None:
+        kept: dict[str, Any] = {"save": out / "evaluation", "world": world_of(config["data"]["kind"], config["seed"])}
+        if config["data"].get("fold"):
+            reported = evaluate_fold(encoder, splits.evaluation, splits.pairs, module_data.held_out, pairs, **kept)
+        else:
+            reported = evaluate_all(encoder, splits.evaluation, splits.pairs, **kept)
+        metrics |= reported
     return {**metrics, "seconds": time.perf_counter() - started}
 
 
@@ -313,11 +317,19 @@ def _best(trainer: pl.Trainer, module: TripletModule) -> dict[str, Any]:
     return {"accuracy": float(score) if score is not None else None, "step": int(content["global_step"])}
 
 
-def _encoder(config: dict[str, Any], module: TripletModule, preprocess: Preprocess, best: dict[str, Any]) -> Encoder:
+def _encoder(
+    config: dict[str, Any], module: TripletModule, preprocess: Preprocess, best: dict[str, Any], data: FaceDataModule
+) -> Encoder:
+    """Return the encoder with a summary of its training: also whom it was trained on, as hashes."""
     options = {**config["model"], "input_size": list(preprocess.size)}
     name = options.pop("name")
     summary = {"data": config["data"]["kind"], "loss": config["loss"], "seed": config["seed"], "best": best}
-    return Encoder(module.model.cpu(), name, options, preprocess, training=summary)
+    encoder = Encoder(module.model.cpu(), name, options, preprocess, training=summary)
+    people = {"train": data.train.names, "held_out": data.held_out.names}
+    world = world_of(config["data"]["kind"], config["seed"])
+    earlier = bundle.load(config["init"]).training.get("people", []) if config["init"] else []
+    summary["people"] = [*people_record(people, encoder.fingerprint, world=world), *earlier]
+    return encoder
 
 
 def _headline(data: FaceDataModule, splits: Splits, module: TripletModule) -> str:
@@ -359,5 +371,7 @@ class _quiet(warnings.catch_warnings):  # noqa: N801 - used like a function
         warnings.filterwarnings("ignore", ".*exists and is not empty.*")
         warnings.filterwarnings("ignore", ".*your dataloader is not resumable.*")  # it is, by the batch's number
         warnings.filterwarnings("ignore", ".*number of training batches.*log_every_n_steps.*")
-        warnings.filterwarnings("ignore", ".*`srun` command is available.*")  # a cluster's front node, asked for one run
+        warnings.filterwarnings(
+            "ignore", ".*`srun` command is available.*"
+        )  # a cluster's front node, asked for one run
         return entered

@@ -199,12 +199,26 @@ class Summary:
 
 
 @dataclass
+class Identification:
+    gallery_faces: int = 1
+    strangers: float = 0.5
+
+
+@dataclass
 class Verify:
-    encoder: str = MISSING
+    encoder: str | None = None
+    embeddings: str | None = None
     pairs: str | None = None
     allow_missing: bool = False
+    grid: int | None = None
     calibrate: bool = False
     baselines: bool = False
+    identification: bool = False
+    protocol: Identification = field(default_factory=Identification)
+    quantise: str | None = None
+    train_embeddings: str | None = None
+    fars: list[float] = MISSING
+    memory_gb: float = 2.0
     device: str = "auto"
     seed: int = 0
     data: Data = field(default_factory=Data)
@@ -334,6 +348,18 @@ class DdpBenchmark(Room):
 
 
 @dataclass
+class VerifyBenchmark(Room):
+    pairs: int = MISSING
+    repeats: int = 9
+    faces: list[int] = MISSING
+    rounds: int = 3
+    sorted_faces: int = MISSING
+    far: float = MISSING
+    threads: int = 1
+    peers: bool = True
+
+
+@dataclass
 class Benchmark:
     benchmark: Room = MISSING
 
@@ -345,6 +371,7 @@ ROOMS = {
     "large_batch": LargeBatchBenchmark,
     "loader": LoaderBenchmark,
     "training": TrainingBenchmark,
+    "verify": VerifyBenchmark,
 }
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from launch import launch
 
-from facenet.console import fold_rows, table, verification_rows
+from facenet.console import evaluation_rows, table
 
 
 def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
@@ -24,8 +24,7 @@ def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
         ("held-out accuracy, at step", f"{best['accuracy']:.4f}, {best['step']}"),
     ]
     if "verification" in metrics:
-        shown = fold_rows if metrics["run"]["fold"] is not None else verification_rows
-        rows += [(f"reported: {name}", value) for name, value in shown(metrics["verification"])]
+        rows += [(f"reported: {name}", value) for name, value in evaluation_rows(metrics)]
     rows += [("seconds", round(metrics["seconds"])), ("encoder", str(out / "encoder"))]
     table(rows, title="train")
     return metrics

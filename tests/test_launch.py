@@ -106,7 +106,7 @@ ONE = [option for option in TINY if option != "trainer.devices=2"]
 LAUNCHERS = {
     "basic": ["hydra/launcher=basic"],
     "joblib": ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
-    "submitit_local": ["hydra/launcher=submitit_local", "hydra.launcher.timeout_min=4"],
+    "submitit_local": ["hydra/launcher=submitit_local", "hydra.launcher.timeout_min=15"],
 }
 
 
@@ -149,7 +149,7 @@ def _sweep(line: list[str]) -> subprocess.CompletedProcess[str]:
     own = environment()
     if "basic" not in line[line.index("-m") + 4]:
         own.pop("OMP_NUM_THREADS")  # the command sets it for the processes it starts
-    return subprocess.run(line, capture_output=True, text=True, check=False, env=own, timeout=300)
+    return subprocess.run(line, capture_output=True, text=True, check=False, env=own, timeout=900)
 
 
 def _child_of(parent: int) -> int:

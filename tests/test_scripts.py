@@ -109,6 +109,15 @@ def test_verify_compare_cluster(faces: Path, encoder: Path, embeddings: Path, tm
     )
     assert metrics["verification"]["pairs"] == 16
     assert metrics["thresholds"]
+    assert metrics["leakage"]["shared_people"] is None
+    kept = f"embeddings={tmp_path / 'v' / 'evaluation'}"
+    every = succeed("verify", kept, "identification=true", "fars=[0.1]", out=tmp_path / "a")
+    assert every["all_pairs"]["faces"] == 36
+    assert list(every["all_pairs"]["val_at_far"]) == ["1e-1"]
+    assert every["identification"]["people"] + 3 <= 6
+    given = succeed("verify", kept, f"pairs={tmp_path / 'v' / 'pairs.csv'}", "quantise=int8", out=tmp_path / "g")
+    assert given["verification"] == verified["verification"]
+    assert given["quantised"]["int8"]["float_bytes_per_face"] == 4 * given["quantised"]["int8"]["bytes_per_face"]
     a, b = faces / "p001" / "p001_0001.png", faces / "p001" / "p001_0002.png"
     same = succeed("compare", f"encoder={encoder}", f"a={a}", f"b={b}", "far=0.1", out=tmp_path / "c")
     assert same["same"] == (same["sq_dist"] <= same["threshold"])
@@ -135,6 +144,12 @@ MISTAKES: list[tuple[str, list[str], int, str]] = [
     ("verify", ["encoder={encoder}"], 2, "data.root"),
     ("verify", ["encoder={encoder}", "data.root={faces}", "pairs={wrong_pairs}"], 3, "wrong_pairs.txt"),
     ("verify", ["encoder={encoder}", "data.root={faces}", "pairs={missing_pairs}"], 3, "allow_missing"),
+    ("verify", [], 2, "pass encoder=DIR, or embeddings=DIR"),
+    ("verify", ["encoder={encoder}", "embeddings={embeddings}"], 2, "pass encoder=DIR, or embeddings=DIR"),
+    ("verify", ["embeddings={embeddings}", "quantise=int8"], 2, "pass pairs=FILE"),
+    ("verify", ["embeddings={embeddings}", "quantise=int9"], 2, "did you mean 'int8'"),
+    ("verify", ["embeddings={embeddings}", "grid=401"], 2, "known: 400, 4000"),
+    ("verify", ["embeddings={embeddings}", "fars=[2]"], 2, "false accept rate in (0, 1], got 2"),
     ("embed", ["encoder={empty}", "images={faces}", "out=x"], 3, "encoder.json"),
     ("search", ["gallery=/nowhere", "encoder={encoder}", "query={faces}", "far=0.1"], 3, "/nowhere"),
     ("search", ["gallery=/nowhere", "encoder={encoder}", "query={faces}"], 3, "no threshold for far=0.001"),

@@ -108,6 +108,9 @@ def test_the_encoder_is_the_best_checkpoint(run: tuple[Path, dict[str, Any]], ca
     for key, value in encoder.model.state_dict().items():
         assert torch.equal(value, content["state_dict"][f"model.{key}"])
     assert encoder.training["best"]["step"] == metrics["held_out"]["step"]
+    assert [record["role"] for record in encoder.training["people"]] == ["train", "held_out"]
+    assert encoder.training["people"][0]["count"] == metrics["train"]["identities"]
+    assert metrics["leakage"]["shared_people"] == metrics["leakage"]["shared_held_out"] == 0
     assert {f"{far:g}" for far in encoder.thresholds} == set(metrics["thresholds"])
     splits = split_faces(**{k: v for k, v in config(cache)["data"].items() if k != "crop"}, seed=0)
     vectors = embed_records(encoder, splits.evaluation)[0].vectors
@@ -125,6 +128,8 @@ def test_init_starts_from_an_encoder(run: tuple[Path, dict[str, Any]], cache: Pa
     old, new = bundle.load(run[0] / "encoder").model, bundle.load(tmp_path / "encoder").model
     for before, after in zip(old.parameters(), new.parameters(), strict=True):
         torch.testing.assert_close(after, before, atol=1e-8, rtol=0)
+    earlier, people = (bundle.load(at / "encoder").training["people"] for at in (run[0], tmp_path))
+    assert people[2:] == earlier, "whom the first encoder was trained on is not forgotten"
     with pytest.raises(ConfigError, match="use the same model options"):
         train(config(cache, init=str(run[0] / "encoder"), model={"embedding_dim": 8}), tmp_path / "other")
 
@@ -173,6 +178,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_to_the_bit(
 def test_a_run_goes_on_only_with_its_own_options(run: tuple[Path, dict[str, Any]], cache: Path, tmp_path: Path) -> None:
     again = train(config(cache, resume="auto"), run[0], say=lambda line: None)  # it was at its end
     assert again["verification"] == run[1]["verification"]
+    assert again["train"]["last_loss"] == run[1]["train"]["last_loss"] is not None
     with pytest.raises(ConfigError, match=r"made with other options \(loss\.margin: 0\.2 then, 0\.3 now\); use the"):
         train(config(cache, resume="auto", loss={"margin": 0.3}), run[0], say=lambda line: None)
     with pytest.raises(ConfigError, match="resume: unknown name 'last'"):

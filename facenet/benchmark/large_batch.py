@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from facenet.benchmark.mining import _status_bytes, summary
+from facenet.benchmark.mining import status_bytes, summary
 from facenet.bundle import pick_device
 from facenet.errors import ConfigError, choose
 from facenet.large_batch import backward, chunks
@@ -100,14 +100,14 @@ def _held(device: torch.device) -> int:
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
         return torch.cuda.memory_allocated(device)
-    return _status_bytes("VmRSS")
+    return status_bytes("VmRSS")
 
 
 def _peak(device: torch.device) -> int:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device)
-    return _status_bytes("VmHWM")
+    return status_bytes("VmHWM")
 
 
 def run(

@@ -145,6 +145,16 @@ def reported_faces(
     return splits.evaluation, splits.pairs
 
 
+def other_faces(*, needed: bool, **options: Any) -> Records | None:
+    """Return the training faces of :func:`split_faces`; unless `needed`, None where too few people are left."""
+    try:
+        return split_faces(**options).train
+    except DataError:
+        if needed:
+            raise
+        return None
+
+
 def held_out_pairs(held_out: Records, seed: int = 0) -> Pairs:
     """Draw balanced pairs in ten folds (fewer when people are few) among the held-out faces."""
     remedy = "more people with several images, or a larger share"
