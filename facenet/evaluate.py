@@ -1,23 +1,31 @@
-"""Encoder and faces to numbers: verification, calibration of thresholds, and the baselines on the same pairs."""
+"""Encoder and faces to numbers: verification and what goes with it, thresholds, baselines on the same pairs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from facenet.all_pairs import all_pairs
 from facenet.baselines import color_histogram, grey_pixels, pca
 from facenet.bundle import Encoder
 from facenet.data.cache import pack
 from facenet.data.records import Records
 from facenet.embed import embed_records
+from facenet.errors import ConfigError
+from facenet.evaluation_folder import save_evaluation
+from facenet.identify import enrol, identify
+from facenet.leakage import leakage
 from facenet.models import build_model
+from facenet.quantise import compare_quantised, methods
 from facenet.types import EmbeddingSet, Pairs
-from facenet.verify import all_pairs_thresholds, verify_embeddings
+from facenet.verify import FARS, best_threshold, score_at, score_pairs, verify_embeddings
 
-FARS = (1e-1, 1e-2, 1e-3, 1e-4)
+Progress = Callable[[int, int], None]
+CALIBRATED_FARS = (1e-1, 1e-2, 1e-3, 1e-4)
 # (training images, images) -> unit vectors; of several variants the best counts, so that the floor is an honest one
 BASELINES: dict[str, tuple[Callable[[np.ndarray, np.ndarray], np.ndarray], ...]] = {
     "pixel": (lambda _, images: grey_pixels(images), lambda _, images: grey_pixels(images, centred=False)),
@@ -27,17 +35,156 @@ BASELINES: dict[str, tuple[Callable[[np.ndarray, np.ndarray], np.ndarray], ...]]
 
 
 def evaluate(
-    encoder: Encoder, faces: Records, pairs: Pairs, *, allow_missing: bool = False, progress: Any = None
+    encoder: Encoder,
+    faces: Records,
+    pairs: Pairs,
+    *,
+    allow_missing: bool = False,
+    grid: np.ndarray | None = None,
+    save: str | Path | None = None,
+    progress: Any = None,
 ) -> dict[str, Any]:
-    """Embed the faces and verify the pairs; see :func:`facenet.verify.verify`."""
-    embeddings, _ = embed_records(encoder, faces, progress=progress)
-    return verify_embeddings(embeddings, pairs, allow_missing=allow_missing).metrics()
+    """Embed the faces and verify the pairs; see :func:`facenet.verify.verify`. `save` names a folder to keep them in.
+
+    Raises:
+        DataError: pairs without an image, unless `allow_missing`; no readable image.
+    """
+    embeddings, kept = embed_records(encoder, faces, progress=progress)
+    metrics = verify_embeddings(embeddings, pairs, allow_missing=allow_missing, grid=grid).metrics()
+    if save is not None:
+        save_evaluation(save, embeddings, kept, pairs)
+    return metrics
 
 
-def calibrate(encoder: Encoder, faces: Records, fars: tuple[float, ...] = FARS) -> dict[float, float]:
-    """Return {far: sq_dist} over all pairs of the given faces; rates too small for their number are left out."""
+def evaluate_fold(
+    encoder: Encoder,
+    faces: Records,
+    pairs: Pairs,
+    held_out: Records,
+    held_out_pairs: Pairs,
+    *,
+    save: str | Path | None = None,
+    world: str = "",
+) -> dict[str, Any]:
+    """Score the pairs of one fold once (LFW View 2), at the threshold that is best on pairs of held-out other people.
+
+    Returns `verification`, see :func:`facenet.verify.score_at`, and `leakage`. The fold's faces are opened last; `save`
+    names a folder to keep them and the scored pairs in.
+
+    Raises:
+        DataError: an image of a pair is missing or can not be read.
+    """
+    others = score_pairs(embed_records(encoder, held_out)[0], held_out_pairs)
+    threshold = best_threshold(others.sq_dist, others.pairs.same)
     embeddings, kept = embed_records(encoder, faces)
-    found = all_pairs_thresholds(embeddings.vectors, list(kept.identities), fars)
+    score = score_at(score_pairs(embeddings, pairs).sq_dist, pairs.same, threshold)
+    if save is not None:
+        save_evaluation(save, embeddings, kept, pairs)
+    return {"verification": score, "leakage": leakage(embeddings, encoder.training.get("people"), world=world)}
+
+
+def evaluate_all(
+    encoder: Encoder,
+    faces: Records,
+    pairs: Pairs,
+    *,
+    save: str | Path | None = None,
+    train_faces: Records | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """Embed the reported faces once and report all that is asked about them, see :func:`evaluate_embeddings`.
+
+    `save` names a folder to keep faces and scored pairs in, see :func:`save_evaluation`. On `train_faces`, which are
+    other people's, the centroids of ``quantise="pq"`` are fitted.
+
+    Raises:
+        DataError, ConfigError: what the parts refuse.
+    """
+    wanted = methods(options.get("quantise"))
+    embeddings, kept = embed_records(encoder, faces)
+    others = embed_records(encoder, train_faces)[0].vectors if train_faces is not None and "pq" in wanted else None
+    people = encoder.training.get("people")
+    metrics = evaluate_embeddings(embeddings, pairs, people=people, fit_on=others, **options)
+    if save is not None:
+        save_evaluation(save, embeddings, kept, pairs)
+    return metrics
+
+
+def evaluate_embeddings(
+    embeddings: EmbeddingSet,
+    pairs: Pairs | None,
+    *,
+    allow_missing: bool = False,
+    fars: Sequence[float] = FARS,
+    grid: np.ndarray | None = None,
+    identification: Mapping[str, Any] | None = None,
+    quantise: str | None = None,
+    fit_on: np.ndarray | None = None,
+    people: Sequence[Mapping[str, Any]] | None = None,
+    train_embeddings: EmbeddingSet | None = None,
+    world: str = "",
+    memory_gb: float = 2.0,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Report `verification` on the pairs, or `all_pairs` without any; `leakage` and, if wanted, more.
+
+    Args:
+        embeddings: The reported faces.
+        pairs: The reported pairs; None for all there are.
+        allow_missing: Whether pairs without an embedding are left out.
+        fars: False accept rates.
+        grid: Thresholds the folds choose from, see :func:`facenet.verify.common_grid`.
+        identification: Options of :func:`facenet.identify.enrol`; gives `identification`.
+        quantise: "int8", "pq" or "all"; gives `quantised`, on the same pairs.
+        fit_on: Vectors (T, D) to fit the centroids of "pq" on.
+        people: Whom the encoder was trained on, see :func:`facenet.leakage.people_record`.
+        train_embeddings: Embeddings of the training faces, among which near-duplicates are looked for.
+        world: See :func:`facenet.leakage.world_of`.
+        memory_gb: Of all pairs, see :func:`facenet.all_pairs.all_pairs`.
+        seed: Of all that is drawn.
+        progress: Called with (done, total) rows of all pairs.
+
+    Raises:
+        ConfigError: `quantise` without pairs; and what the parts refuse.
+        DataError: what the parts refuse.
+    """
+    wanted = methods(quantise)
+    metrics: dict[str, Any] = {}
+    if pairs is not None:
+        options: dict[str, Any] = {"allow_missing": allow_missing, "fars": fars, "grid": grid}
+        metrics["verification"] = verify_embeddings(embeddings, pairs, **options).metrics()
+        if wanted:
+            metrics["quantised"] = compare_quantised(embeddings, pairs, wanted, train=fit_on, seed=seed, **options)
+    elif wanted:
+        raise ConfigError("quantise: scored on given pairs; pass pairs=FILE")
+    else:
+        names = list(embeddings.identities)
+        found = all_pairs(embeddings.vectors, names, fars, memory_gb=memory_gb, progress=progress)
+        metrics["all_pairs"] = found.metrics()
+    if identification is not None:
+        metrics["identification"] = identify_faces(embeddings, **identification, seed=seed)
+    metrics["leakage"] = leakage(embeddings, people, world=world, train=train_embeddings)
+    return metrics
+
+
+def identify_faces(
+    embeddings: EmbeddingSet, *, gallery_faces: int = 1, strangers: float = 0.5, seed: int = 0
+) -> dict[str, Any]:
+    """Enrol some of the faces, look the others up and return the metrics; see :mod:`facenet.identify`."""
+    gallery, probes = enrol(embeddings.identities, gallery_faces=gallery_faces, strangers=strangers, seed=seed)
+    names = np.asarray(embeddings.identities, str)
+    found = identify(embeddings.vectors[gallery], names[gallery], embeddings.vectors[probes], names[probes])
+    return {**found.metrics(), "gallery_faces": gallery_faces, "strangers_share": strangers}
+
+
+def calibrate(encoder: Encoder, faces: Records, fars: tuple[float, ...] = CALIBRATED_FARS) -> dict[float, float]:
+    """Return {far: sq_dist} over all pairs of the given faces; rates too small for their number are left out.
+
+    So is a rate too large for the memory, see :func:`facenet.all_pairs.all_pairs`.
+    """
+    embeddings, kept = embed_records(encoder, faces)
+    found = all_pairs(embeddings.vectors, list(kept.identities), fars).val_at_far
     return {far: float(entry["threshold"]) for far, entry in found.items() if entry["resolvable"]}
 
 

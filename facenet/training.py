@@ -15,8 +15,9 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.utilities import rank_zero_only
 
-from facenet import bundle
+from facenet import bundle, resume
 from facenet.bundle import Encoder
 from facenet.callbacks import AtomicCheckpointIO, CollapseGuard, HeldOutVerification, StepSeeds, TrainingProgress
 from facenet.data.augment import Augment
@@ -26,8 +27,9 @@ from facenet.data.records import write_skipped
 from facenet.data.splits import Splits, held_out_pairs, split_faces, split_options
 from facenet.data.transforms import Preprocess
 from facenet.errors import ConfigError, choose
-from facenet.evaluate import calibrate, evaluate
+from facenet.evaluate import calibrate, evaluate_all, evaluate_fold
 from facenet.large_batch import leave_at_end
+from facenet.leakage import people_record, world_of
 from facenet.memory import available_bytes, choose_chunk, step_memory
 from facenet.mining import FALLBACKS, MINERS, SELECTS
 from facenet.models import MODELS, build_model
@@ -46,9 +48,11 @@ PRECISIONS = {
 def train(config: dict[str, Any], out: str | Path, say: Callable[[str], None] = print) -> dict[str, Any]:
     """Run a training configuration (plain nested dicts, as ``conf/train.yaml`` composes them) into a folder.
 
-    Writes ``encoder/``, ``checkpoints/``, ``logs/``, ``skipped.csv``; returns what ``metrics.json`` holds. The best
-    checkpoint is chosen on held-out training people, the thresholds are calibrated on them, and the reported pairs
-    are scored once, at the end. With ``resume: auto`` it goes on from ``checkpoints/last.ckpt``, where there is one.
+    Writes ``encoder/``, ``checkpoints/``, ``logs/``, ``evaluation/``, ``skipped.csv``, ``config.json``; returns what
+    ``metrics.json`` holds. The best checkpoint is chosen on held-out training people, the thresholds are calibrated on
+    them, and the reported pairs are scored once, at the end; with ``data.fold`` at one threshold, which is chosen on
+    the held-out people too. With ``resume: auto`` it goes on from ``checkpoints/last.ckpt``, where there is one, and
+    returns the metrics of a run that is finished, see :mod:`facenet.resume`.
 
     On several ranks all of them call it; rank 0 alone writes and reports, the others return an empty dict.
 
@@ -59,6 +63,9 @@ def train(config: dict[str, Any], out: str | Path, say: Callable[[str], None] = 
     """
     out, started = Path(out), time.perf_counter()
     out.mkdir(parents=True, exist_ok=True)
+    before = resume.finished(config, out, say)
+    if before is not None:
+        return before if rank_zero_only.rank == 0 else {}
     pl.seed_everything(config["seed"], verbose=False)
     _check_names(config)
     preprocess = _preprocess(config)
@@ -66,23 +73,25 @@ def train(config: dict[str, Any], out: str | Path, say: Callable[[str], None] = 
     splits = split_faces(**data, seed=config["seed"], progress=_printer(say, "drawing faces"))
     module_data = _data(config, splits, preprocess, say)
     pairs = held_out_pairs(module_data.held_out, config["seed"])
-    last = _last_checkpoint(config, out)
+    last = resume.last_checkpoint(config, out)
     trainer, progress = _trainer(config, module_data, pairs, out)
     module = _module(config, module_data, preprocess, trainer, last, say)
     if last is not None:
-        _check_resumable(module, last)
+        resume.check_checkpoint(module.hparams, last)
     if trainer.is_global_zero:
+        resume.start(config, out)
         say(_headline(module_data, splits, module) + (f"\ngoing on from {last}" if last else ""))
     with _quiet(), leave_at_end():
         trainer.fit(module, datamodule=module_data, ckpt_path=last)
         if not trainer.is_global_zero:
             return {}
     best = _best(trainer, module)
-    encoder = _encoder(config, module, preprocess, best)
+    encoder = _encoder(config, module, preprocess, best, module_data)
     encoder.thresholds = calibrate(encoder, module_data.held_out)
     bundle.save(encoder, out / "encoder")
     write_skipped(out / "skipped.csv", module_data.skipped)
     metrics: dict[str, Any] = {
+        "run": _run(config, preprocess),
         "train": {
             "images": len(module_data.train),
             "identities": len(module_data.train.names),
@@ -93,14 +102,35 @@ def train(config: dict[str, Any], out: str | Path, say: Callable[[str], None] = 
             "last_loss": progress.last_loss,
             "skipped": len(module_data.skipped),
             "ranks": trainer.world_size,
+            "threads": torch.get_num_threads(),
             "chunk_size": module.hparams["chunk_size"],
         },
         "held_out": {"identities": len(module_data.held_out.names), **best},
         "thresholds": {f"{far:g}": value for far, value in encoder.thresholds.items()},
     }
     if splits.pairs is not None:
-        metrics["verification"] = evaluate(encoder, splits.evaluation, splits.pairs)
+        kept: dict[str, Any] = {"save": out / "evaluation", "world": world_of(config["data"]["kind"], config["seed"])}
+        if config["data"].get("fold"):
+            reported = evaluate_fold(encoder, splits.evaluation, splits.pairs, module_data.held_out, pairs, **kept)
+        else:
+            reported = evaluate_all(encoder, splits.evaluation, splits.pairs, **kept)
+        metrics |= reported
     return {**metrics, "seconds": time.perf_counter() - started}
+
+
+def _run(config: dict[str, Any], preprocess: Preprocess) -> dict[str, Any]:
+    """Say which point of a table this is."""
+    return {
+        "table": config.get("table"),
+        "scale": (config.get("scale") or {}).get("name"),
+        "model": config["model"]["name"],
+        "embedding_dim": config["model"].get("embedding_dim", 128),
+        "train_share": config["data"].get("train_share", 1.0),
+        "fold": config["data"].get("fold"),
+        "seed": config["seed"],
+        "input_size": list(preprocess.size),
+        "batch_size": config["sampler"]["batch_size"],
+    }
 
 
 def _check_names(config: dict[str, Any]) -> None:
@@ -165,27 +195,6 @@ def _data(config: dict[str, Any], splits: Splits, preprocess: Preprocess, say: C
         progress=_printer(say, "decoding faces"),
         **config["loader"],
     )
-
-
-def _last_checkpoint(config: dict[str, Any], out: Path) -> Path | None:
-    """Where to go on: the run folder's last checkpoint, if that is asked for and there is one."""
-    if config.get("resume") is None:
-        return None
-    choose({"auto": "go on in this run folder"}, config["resume"], "resume")
-    path = out / "checkpoints" / "last.ckpt"
-    return path if path.exists() else None
-
-
-def _check_resumable(module: TripletModule, last: Path) -> None:
-    """Refuse to go on with other options than those the run was started with."""
-    before = AtomicCheckpointIO().load_checkpoint(last)["hyper_parameters"]
-    other = [key for key, value in module.hparams.items() if before.get(key) != value]
-    if other:
-        raise ConfigError(
-            f"resume=auto: {last} was made with another {', '.join(other)}"
-            f" ({'; '.join(f'{before.get(key)} then, {module.hparams[key]} now' for key in other)[:300]});"
-            " use the options of that run, or another run folder"
-        )
 
 
 def _module(
@@ -308,11 +317,19 @@ def _best(trainer: pl.Trainer, module: TripletModule) -> dict[str, Any]:
     return {"accuracy": float(score) if score is not None else None, "step": int(content["global_step"])}
 
 
-def _encoder(config: dict[str, Any], module: TripletModule, preprocess: Preprocess, best: dict[str, Any]) -> Encoder:
+def _encoder(
+    config: dict[str, Any], module: TripletModule, preprocess: Preprocess, best: dict[str, Any], data: FaceDataModule
+) -> Encoder:
+    """Return the encoder with a summary of its training: also whom it was trained on, as hashes."""
     options = {**config["model"], "input_size": list(preprocess.size)}
     name = options.pop("name")
     summary = {"data": config["data"]["kind"], "loss": config["loss"], "seed": config["seed"], "best": best}
-    return Encoder(module.model.cpu(), name, options, preprocess, training=summary)
+    encoder = Encoder(module.model.cpu(), name, options, preprocess, training=summary)
+    people = {"train": data.train.names, "held_out": data.held_out.names}
+    world = world_of(config["data"]["kind"], config["seed"])
+    earlier = bundle.load(config["init"]).training.get("people", []) if config["init"] else []
+    summary["people"] = [*people_record(people, encoder.fingerprint, world=world), *earlier]
+    return encoder
 
 
 def _headline(data: FaceDataModule, splits: Splits, module: TripletModule) -> str:

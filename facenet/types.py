@@ -66,6 +66,12 @@ class Pairs:
         """Return P."""
         return len(self.first)
 
+    def subset(self, rows: Sequence[int] | np.ndarray) -> Pairs:
+        """Return the given pairs, in that order."""
+        rows = np.asarray(rows, np.int64)
+        first, second = (tuple(side[i] for i in rows) for side in (self.first, self.second))
+        return Pairs(first, second, self.same[rows], self.fold[rows])
+
 
 class Neighbours(NamedTuple):
     """The k nearest gallery rows of Q queries, nearest first; absent places hold row -1 and sq_dist inf."""

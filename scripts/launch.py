@@ -16,15 +16,17 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from schema import register
 
 from facenet.console import one_line_errors, write_metrics
-from facenet.errors import ConfigError, nearest
+from facenet.errors import ConfigError, FacenetError, nearest
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 RUN_FOLDER = "FACENET_RUN_FOLDER"  # tells the ranks that Lightning starts where rank 0 writes
+ONE_MACHINE = ("joblib", "submitit_local")  # launchers that run several points of a sweep beside each other
 Run = Callable[[dict[str, Any], Path], dict[str, Any]]
 
 
@@ -33,16 +35,18 @@ def launch(name: str, run: Run) -> None:
 
     `config` is a plain dict; what `run` returns becomes ``metrics.json`` in the run folder. Errors a user can mend
     are one line on standard error: exit 2 for the configuration, 3 for data. Of the processes of a distributed job
-    only rank 0 writes into the run folder.
+    only rank 0 writes into the run folder. A point of a sweep that fails says so at once and does not end the others;
+    the exit code is that of the first which failed.
     """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # composition errors reach us instead of being printed
+    _for_workers(sys.argv)
     register()
     folder = _enter_as(sys.argv) if rank() else None
 
     @hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)
     def main(cfg: Any) -> None:
         out = folder or Path(HydraConfig.get().runtime.output_dir)
-        with one_line_errors():
+        with _point() if HydraConfig.get().mode == RunMode.MULTIRUN else one_line_errors():
             missing = sorted(OmegaConf.missing_keys(cfg))
             if missing:
                 needed = " ".join(f"{key}=..." for key in missing)
@@ -67,6 +71,30 @@ def launch(name: str, run: Run) -> None:
 def rank() -> int:
     """Return the number of this process in a distributed job; 0 on its own."""
     return next((int(os.environ[key]) for key in ("RANK", "SLURM_PROCID", "LOCAL_RANK") if key in os.environ), 0)
+
+
+def _for_workers(argv: list[str]) -> None:
+    """Let the processes that a launcher starts import this folder, with one thread each where they share a machine."""
+    chosen = [argument.partition("=")[2] for argument in argv if argument.startswith("hydra/launcher=")]
+    if not chosen:
+        return
+    known = os.environ.get("PYTHONPATH", "")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(Path(__file__).resolve().parent), known)))
+    if chosen[-1] in ONE_MACHINE:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@contextlib.contextmanager
+def _point() -> Iterator[None]:
+    """Say at once which point of a sweep failed, and leave it to Hydra to go on and to raise the error at the end."""
+    try:
+        yield
+    except Exception as error:
+        job = HydraConfig.get()
+        point = " ".join(job.overrides.task)
+        text = " ".join(f"{'' if isinstance(error, FacenetError) else type(error).__name__} {error}".split())
+        print(f"point {job.job.num} failed ({point}): {text}; the others go on", file=sys.stderr, flush=True)
+        raise
 
 
 def _enter_as(argv: list[str]) -> Path | None:

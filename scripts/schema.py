@@ -29,6 +29,8 @@ class Data:
     pairs: str | None = None
     held_out: float = 0.1
     evaluation: float = 0.1
+    fold: int | None = None
+    train_share: float = 1.0
     crop: float = 1.0
     synthetic: Synthetic | None = None
     cache_dir: str | None = None
@@ -160,7 +162,21 @@ class Trainer:
 
 
 @dataclass
+class Scale:
+    """How large the tables of the paper are run: what differs from net to net, for conf/scale/*.yaml to refer to."""
+
+    name: str | None = None
+    steps: dict[str, int] = field(default_factory=dict)
+    check_every: dict[str, int] = field(default_factory=dict)
+    drawn: dict[str, int] = field(default_factory=dict)
+    input_size: dict[str, list[int]] = field(default_factory=dict)
+
+
+@dataclass
 class Train:
+    table: str | None = None
+    scale: Scale = field(default_factory=Scale)
+    fold: int | None = None
     seed: int = 0
     init: str | None = None
     resume: str | None = None
@@ -183,12 +199,26 @@ class Summary:
 
 
 @dataclass
+class Identification:
+    gallery_faces: int = 1
+    strangers: float = 0.5
+
+
+@dataclass
 class Verify:
-    encoder: str = MISSING
+    encoder: str | None = None
+    embeddings: str | None = None
     pairs: str | None = None
     allow_missing: bool = False
+    grid: int | None = None
     calibrate: bool = False
     baselines: bool = False
+    identification: bool = False
+    protocol: Identification = field(default_factory=Identification)
+    quantise: str | None = None
+    train_embeddings: str | None = None
+    fars: list[float] = MISSING
+    memory_gb: float = 2.0
     device: str = "auto"
     seed: int = 0
     data: Data = field(default_factory=Data)
@@ -318,6 +348,18 @@ class DdpBenchmark(Room):
 
 
 @dataclass
+class VerifyBenchmark(Room):
+    pairs: int = MISSING
+    repeats: int = 9
+    faces: list[int] = MISSING
+    rounds: int = 3
+    sorted_faces: int = MISSING
+    far: float = MISSING
+    threads: int = 1
+    peers: bool = True
+
+
+@dataclass
 class Benchmark:
     benchmark: Room = MISSING
 
@@ -329,6 +371,7 @@ ROOMS = {
     "large_batch": LargeBatchBenchmark,
     "loader": LoaderBenchmark,
     "training": TrainingBenchmark,
+    "verify": VerifyBenchmark,
 }
 
 

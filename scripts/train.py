@@ -7,7 +7,7 @@ from typing import Any
 
 from launch import launch
 
-from facenet.console import table, verification_rows
+from facenet.console import evaluation_rows, table
 
 
 def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
         ("held-out accuracy, at step", f"{best['accuracy']:.4f}, {best['step']}"),
     ]
     if "verification" in metrics:
-        rows += [(f"reported: {name}", value) for name, value in verification_rows(metrics["verification"])]
+        rows += [(f"reported: {name}", value) for name, value in evaluation_rows(metrics)]
     rows += [("seconds", round(metrics["seconds"])), ("encoder", str(out / "encoder"))]
     table(rows, title="train")
     return metrics

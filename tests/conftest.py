@@ -44,3 +44,24 @@ def write_tree(root: Path, identities: int, images: int, side: int = 48) -> Path
 def face_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of 30 identities with 4 images each."""
     return write_tree(tmp_path_factory.mktemp("faces"), 30, 4)
+
+
+def write_view2(root: Path, folds: int = 10, people: int = 6, images: int = 3) -> Path:
+    """Write an LFW tree: people p000 onwards dealt to the folds, with View 2's people.txt and pairs.txt."""
+    write_tree(root / "images", folds * people, images)
+    names, pairs = [str(folds)], [f"{folds}\t{people}"]
+    for fold in range(folds):
+        group = [f"p{fold * people + i:03d}" for i in range(people)]
+        names += [str(people), *(f"{name}\t{images}" for name in group)]
+        pairs += [f"{name}\t1\t2" for name in group]
+        pairs += [f"{name}\t1\t{other}\t3" for name, other in zip(group, group[1:] + group[:1], strict=True)]
+    (root / "protocol").mkdir()
+    (root / "protocol" / "people.txt").write_text("\n".join(names) + "\n")
+    (root / "protocol" / "pairs.txt").write_text("\n".join(pairs) + "\n")
+    return root
+
+
+@pytest.fixture(scope="session")
+def view2_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An LFW tree of ten folds of 6 people with 3 images each."""
+    return write_view2(tmp_path_factory.mktemp("view2"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import inspect
 import sys
@@ -24,6 +25,7 @@ from facenet.mining import FALLBACKS, MINERS, SELECTS, mine
 from facenet.models import MODELS, NORMS, build_model
 from facenet.module import LOSSES
 from facenet.optim import OPTIMIZERS, SCHEDULES, build_optimizer
+from facenet.training import _check_names, _preprocess
 
 ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "conf"
@@ -103,3 +105,102 @@ def test_every_option_is_an_argument(node: type, target: Any, without: set[str])
 def test_the_margin_stands_in_one_place() -> None:
     text = [f for f in (CONF / "mining").glob("*.yaml") if "margin:" in f.read_text().split("#")[0]]
     assert not text
+
+
+TABLES = {
+    "table3": {"model": ["nn1", "nn2", "nn3", "nn4", "nns1", "nns2"]},
+    "table5": {"model.embedding_dim": ["64", "128", "256", "512"], "seed": ["0", "1", "2"]},
+    "table6": {"data.train_share": ["0.01", "0.1", "0.2", "1.0"], "seed": ["0", "1", "2"]},
+}
+SCALES = [choice for group, choice in GROUPS if group == "scale"]
+
+
+@functools.cache
+def points(table: str, scale: str) -> list[tuple[dict[str, Any], str]]:
+    """The configurations and run folders of points of a table, in which every value of every axis occurs."""
+    whole = compose("train", [f"experiment={table}", f"scale={scale}"], return_hydra_config=True)
+    axes = {key: value.split(",") for key, value in whole.hydra.sweeper.params.items()}
+    assert axes == TABLES[table]
+    assert str(whole.hydra.mode) == "RunMode.MULTIRUN", "no -m is needed, and no single point runs in its place"
+    found = []
+    for number in range(max(map(len, axes.values()))):
+        line = [f"{key}={values[number % len(values)]}" for key, values in axes.items()]
+        point = compose("train", [f"experiment={table}", f"scale={scale}", *line], return_hydra_config=True)
+        folder = f"{point.hydra.sweep.dir}/{point.hydra.sweep.subdir}"
+        content = OmegaConf.masked_copy(point, [key for key in point if key != "hydra"])
+        found.append((OmegaConf.to_container(content, resolve=True), folder))
+    return found  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("scale", SCALES)
+def test_every_point_of_a_table_composes(table: str, scale: str) -> None:
+    found = points(table, scale)
+    assert len({folder for _, folder in found}) == len(found), "each point has a run folder of its own"
+    for config, folder in found:
+        assert folder.startswith(f"runs/{table}_{scale}/")
+        assert (config["table"], config["scale"]["name"], config["resume"]) == (table, scale, "auto")
+        assert 1 < config["trainer"]["val_check_interval"] <= config["trainer"]["max_steps"]
+        assert config["trainer"]["max_steps"] % config["trainer"]["val_check_interval"] == 0, "the end is looked at"
+        assert config["optim"]["warmup_steps"] < config["trainer"]["max_steps"] / 3
+        _check_names({**config, "trainer": {**config["trainer"], "accelerator": "auto"}})
+
+
+def test_axes_reach_what_they_name() -> None:
+    assert [config["model"]["name"] for config, _ in points("table3", "synthetic")] == TABLES["table3"]["model"]
+    dims = [config["model"]["embedding_dim"] for config, _ in points("table5", "lfw")]
+    assert dims == [64, 128, 256, 512]
+    shares = [(config["data"]["train_share"], config["seed"]) for config, _ in points("table6", "synthetic")]
+    assert shares == [(0.01, 0), (0.1, 1), (0.2, 2), (1.0, 0)]
+
+
+@pytest.mark.parametrize("scale", ["synthetic", "lfw"])
+def test_one_factor_scales_every_net_of_the_paper(scale: str) -> None:
+    """Some factor takes each side to the scaled one by rounding alone, and the smallest side left is 64."""
+    low, high, least = 0.0, 1.0, 1e9
+    batches = set()
+    for config, _ in points("table3", scale):
+        sides, paper = _preprocess(config).size, MODELS[config["model"]["name"]].input_size
+        batches.add(config["sampler"]["batch_size"])
+        for side, full in zip(sides, paper, strict=True):
+            low, high, least = max(low, (side - 0.5) / full), min(high, (side + 0.5) / full), min(least, side)
+    assert low <= high
+    assert least >= 64
+    assert len(batches) == 1, "one batch size for all"
+
+
+def test_the_papers_scale_is_the_papers() -> None:
+    for table in TABLES:
+        for config, _ in points(table, "paper"):
+            assert _preprocess(config).size == MODELS[config["model"]["name"]].input_size
+            assert (config["sampler"]["batch_size"], config["sampler"]["faces_per_identity"]) == (1800, 40)
+            assert config["large_batch"]["chunk_size"] == "auto"
+            assert config["optim"]["name"] == "adagrad"
+
+
+def test_view2_is_view1_but_for_its_files_and_its_fold() -> None:
+    one, two = composed("train", "experiment=lfw_view1"), composed("train", "experiment=lfw_view2", "fold=3")
+    assert two["data"].pop("people") == "people.txt"
+    assert two["data"].pop("pairs") == "pairs.txt"
+    del one["data"]["people"], one["data"]["pairs"]
+    assert (two.pop("table"), two.pop("fold"), two.pop("resume")) == ("lfw_view2", 3, "auto")
+    assert (one.pop("table"), one.pop("fold"), one.pop("resume")) == (None, None, None)
+    assert one == two
+    assert two["data"]["fold"] == "${fold}"
+
+
+def test_view2_sweeps_over_its_ten_folds_and_trains_none_by_default() -> None:
+    whole = compose("train", ["experiment=lfw_view2"], return_hydra_config=True)
+    assert dict(whole.hydra.sweeper.params) == {"fold": ",".join(map(str, range(1, 11)))}
+    assert whole.fold == whole.data.fold == 0, "which is refused"
+    point = compose("train", ["experiment=lfw_view2", "fold=7"], return_hydra_config=True)
+    assert (point.hydra.sweep.dir, point.hydra.sweep.subdir) == ("runs/lfw_view2", "fold7_seed0")
+
+
+def test_the_slurm_launcher_composes() -> None:
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    line = ["experiment=table3", "hydra/launcher=slurm", "trainer.devices=4", "hydra.job.num=0", "hydra.job.id=0"]
+    launcher = compose("train", line, return_hydra_config=True).hydra.launcher
+    assert launcher._target_.endswith("SlurmLauncher")
+    assert (launcher.tasks_per_node, launcher.gpus_per_node, launcher.nodes) == (4, 4, 1)
+    assert launcher.submitit_folder == "runs/table3_synthetic/.submitit/%j"

@@ -5,9 +5,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from facenet.data.splits import split_faces
+from facenet.data.records import Records
+from facenet.data.splits import held_out_pairs, split_faces
 from facenet.embed import embed_records
-from facenet.evaluate import BASELINES, calibrate, compare_baselines, evaluate
+from facenet.errors import ConfigError, DataError
+from facenet.evaluate import (
+    BASELINES,
+    calibrate,
+    compare_baselines,
+    evaluate,
+    evaluate_all,
+    evaluate_embeddings,
+    evaluate_fold,
+)
+from facenet.leakage import people_record
+from facenet.types import EmbeddingSet, Pairs
 from tests.test_bundle import make
 
 
@@ -35,3 +47,65 @@ def test_baselines_are_scored_on_the_same_pairs(face_tree: Path) -> None:
     result = evaluate(encoder, splits.evaluation, splits.pairs)
     assert result["pairs"] == len(splits.pairs)
     assert np.isfinite(result["accuracy"])
+
+
+def test_a_fold_is_scored_at_the_threshold_of_other_people(face_tree: Path, tmp_path: Path) -> None:
+    splits = split_faces(kind="folder", root=str(face_tree), evaluation=0.3, held_out=0.3)
+    assert splits.pairs is not None
+    encoder, held = make(), splits.held_out
+    chosen = held_out_pairs(held)
+    encoder.training["people"] = people_record({"train": splits.train.names}, encoder.fingerprint)
+    found = evaluate_fold(encoder, splits.evaluation, splits.pairs, held, chosen, save=tmp_path)
+    score = found["verification"]
+    assert (found["leakage"]["people"], found["leakage"]["shared_people"]) == (len(splits.evaluation.names), 0)
+    assert EmbeddingSet.load(tmp_path).paths == list(splits.evaluation.paths)
+
+    def distances(faces: Records, pairs: Pairs) -> np.ndarray:
+        vectors = dict(zip(faces.keys, embed_records(encoder, faces)[0].vectors, strict=True))
+        return np.array(
+            [((vectors[a] - vectors[b]) ** 2).sum() for a, b in zip(pairs.first, pairs.second, strict=True)]
+        )
+
+    on_held = distances(held, chosen)
+    best = max(np.mean((on_held <= t) == chosen.same) for t in on_held)
+    assert np.mean((on_held <= score["threshold"]) == chosen.same) == best
+    right = (distances(splits.evaluation, splits.pairs) <= score["threshold"]) == splits.pairs.same
+    assert (score["correct"], score["pairs"]) == (right.sum(), len(splits.pairs))
+    assert 0.5 < score["accuracy"] == right.mean()
+    with pytest.raises(DataError, match=r"pairs have no embedding"):
+        evaluate_fold(encoder, splits.evaluation.subset([0]), splits.pairs, held, chosen)
+
+
+def test_everything_is_about_the_same_faces(face_tree: Path, tmp_path: Path) -> None:
+    splits = split_faces(kind="folder", root=str(face_tree), evaluation=0.5)
+    assert splits.pairs is not None
+    encoder = make()
+    name = splits.evaluation.names[0]
+    encoder.training["people"] = people_record({"train": [*splits.train.names, name]}, encoder.fingerprint)
+    plain = evaluate_all(encoder, splits.evaluation, splits.pairs)
+    assert set(plain) == {"verification", "leakage"}
+    assert plain["verification"] == evaluate(encoder, splits.evaluation, splits.pairs)
+    assert (plain["leakage"]["people"], plain["leakage"]["shared_people"]) == (len(splits.evaluation.names), 1)
+    full = evaluate_all(
+        encoder, splits.evaluation, splits.pairs, save=tmp_path, identification={"strangers": 0.3}, quantise="int8"
+    )
+    assert full["verification"] == plain["verification"]
+    assert full["identification"]["probes"] + full["identification"]["strangers"] + full["identification"][
+        "gallery"
+    ] == len(splits.evaluation)
+    assert full["quantised"]["int8"]["bytes_per_face"] == encoder.dim
+    again = evaluate_embeddings(EmbeddingSet.load(tmp_path), splits.pairs, identification={"strangers": 0.3})
+    assert again["verification"] == full["verification"]
+    assert again["identification"] == full["identification"]
+    assert again["leakage"]["shared_people"] is None, "embeddings alone do not know"
+
+
+def test_without_pairs_all_of_them_are_scored(face_tree: Path) -> None:
+    faces = split_faces(kind="folder", root=str(face_tree)).train
+    embeddings, _ = embed_records(make(), faces)
+    found = evaluate_embeddings(embeddings, None, fars=(0.1, 1e-9))
+    count = len(faces)
+    assert found["all_pairs"]["pairs"] == count * (count - 1) // 2
+    assert found["all_pairs"]["val_at_far"]["1e-9"]["reason"].startswith("too few different pairs")
+    with pytest.raises(ConfigError, match="pass pairs=FILE"):
+        evaluate_embeddings(embeddings, None, quantise="int8")

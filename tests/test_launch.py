@@ -102,6 +102,56 @@ def test_a_killed_rank_ends_the_job_and_it_resumes_to_the_bit(sweep: Path, cache
     assert same(sweep / "0", out)
 
 
+ONE = [option for option in TINY if option != "trainer.devices=2"]
+LAUNCHERS = {
+    "basic": ["hydra/launcher=basic"],
+    "joblib": ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
+    "submitit_local": ["hydra/launcher=submitit_local", "hydra.launcher.timeout_min=15"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_a_sweep_outlives_a_failing_point_and_goes_on_where_it_ended(launcher: str, cache: str, tmp_path: Path) -> None:
+    """Three points of which the first can not be; then the same command with that point mended."""
+    if launcher != "basic":
+        pytest.importorskip(f"hydra_plugins.hydra_{launcher.removesuffix('_local')}_launcher")
+    names = [f"hydra.sweep.dir={tmp_path}", "hydra.sweep.subdir=dim${model.embedding_dim}", "resume=auto"]
+    line = [*TRAIN, "-m", *names, *LAUNCHERS[launcher], *ONE, cache, "trainer.max_steps=4"]
+    done = _sweep([*line, "model.embedding_dim=0,8,16"])
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == "error: model.embedding_dim: expected at least 1, got 0"
+    told = done.stderr + "".join(path.read_text() for path in tmp_path.glob(".submitit/*/*.err"))
+    assert "point 0 failed (" in told
+    assert "model.embedding_dim=0): model.embedding_dim: expected at least 1, got 0; the others go on" in told
+    finished = {path.parent.name: path.read_bytes() for path in sorted(tmp_path.glob("*/metrics.json"))}
+    assert list(finished) == ["dim16", "dim8"]
+    threads = json.loads(finished["dim8"])["train"]["threads"]
+    assert threads == 1, "points that share a machine do not fight for it"
+    (tmp_path / "dim16" / "metrics.json").unlink()  # as if it had been cut off behind its last checkpoint
+    done = _sweep([*line, "model.embedding_dim=4,8,16"])
+    assert done.returncode == 0, done.stderr
+    told = done.stdout + "".join(path.read_text() for path in tmp_path.glob(".submitit/*/*.out"))
+    assert told.count(f"finished before, with these options: {tmp_path / 'dim8' / 'metrics.json'} is kept") == 1
+    assert told.count("finished before") == 1
+    assert told.count(f"going on from {tmp_path / 'dim16' / 'checkpoints' / 'last.ckpt'}") == 1
+    assert (tmp_path / "dim8" / "metrics.json").read_bytes() == finished["dim8"]
+    again = json.loads((tmp_path / "dim16" / "metrics.json").read_text())
+    before = json.loads(finished["dim16"])
+    assert again["verification"] == before["verification"]
+    assert (tmp_path / "dim4" / "metrics.json").is_file()
+    other = _sweep([*line, "model.embedding_dim=8", "seed=1"])
+    assert other.returncode == 2
+    assert "seed: 0 then, 1 now" in other.stderr
+
+
+def _sweep(line: list[str]) -> subprocess.CompletedProcess[str]:
+    own = environment()
+    if "basic" not in line[line.index("-m") + 4]:
+        own.pop("OMP_NUM_THREADS")  # the command sets it for the processes it starts
+    return subprocess.run(line, capture_output=True, text=True, check=False, env=own, timeout=900)
+
+
 def _child_of(parent: int) -> int:
     """The process that `parent` started as rank 1."""
     deadline = time.monotonic() + 20

@@ -62,25 +62,47 @@ MAY = {
     "optim": [],
     "bundle": ["models", "data.transforms"],
     "embed": ["bundle", "data", "types"],
-    "verify": ["types", "distance", "data.pairs"],
+    "roc": [],
+    "verify": ["types", "distance", "data.pairs", "roc"],
+    "all_pairs": ["roc"],
+    "identify": ["distance", "roc"],
+    "quantise": ["types", "distance", "verify"],
+    "leakage": ["types", "distance", "all_pairs"],
     "baselines": ["types", "distance"],
     "index": ["types", "index_cache"],
     "index_cache": ["types", "index"],
     "cluster": ["types", "index"],
-    "evaluate": ["baselines", "bundle", "data", "embed", "models", "types", "verify"],
+    "evaluation_folder": ["data.records", "types", "verify"],
+    "evaluate": [
+        "all_pairs",
+        "baselines",
+        "bundle",
+        "data",
+        "embed",
+        "evaluation_folder",
+        "identify",
+        "leakage",
+        "models",
+        "quantise",
+        "types",
+        "verify",
+    ],
     "module": ["bundle", "large_batch", "losses", "models", "objective", "optim", "types"],
     "callbacks": ["types", "distance", "verify"],
+    "resume": ["callbacks"],
     "training": [
         "bundle",
         "callbacks",
         "data",
         "evaluate",
         "large_batch",
+        "leakage",
         "memory",
         "mining",
         "models",
         "module",
         "optim",
+        "resume",
         "types",
     ],
     "track_evaluation": ["bundle", "data", "embed", "models", "types", "verify"],
@@ -109,6 +131,7 @@ MAY = {
         "objective",
         "optim",
     ],
+    "benchmark.verify": ["all_pairs", "benchmark", "roc", "verify"],
     "benchmark.mining": ["mining", "losses", "types", "distance"],
 }
 OWNERS = {
@@ -117,7 +140,7 @@ OWNERS = {
     "safetensors": {"bundle"},
     "torch.distributed": {"large_batch"},
     "sklearn": {"verify", "cluster", "baselines"},
-    "faiss": {"index", "index_cache"},
+    "faiss": {"index", "index_cache", "quantise"},
     "sqlite3": {"index"},
     "rich": {"console"},
     "hydra": set(),
@@ -168,7 +191,10 @@ def test_a_room_has_a_test_file(path: Path) -> None:
     assert any((ROOT / "tests" / f"test_{stem}.py").is_file() for stem in stems), f"no tests/test_{name}.py"
 
 
-@pytest.mark.parametrize("module", ["facenet", "facenet.index", "facenet.types", "facenet.data.synthetic"])
+@pytest.mark.parametrize(
+    "module",
+    ["facenet", "facenet.index", "facenet.types", "facenet.verify", "facenet.quantise", "facenet.data.synthetic"],
+)
 def test_light_rooms_need_no_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

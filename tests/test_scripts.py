@@ -16,7 +16,7 @@ from hydra.core.global_hydra import GlobalHydra
 from facenet import bundle
 from facenet.data.records import scan_folder
 from facenet.evaluate import calibrate
-from tests.conftest import ROOT, write_tree
+from tests.conftest import ROOT, write_tree, write_view2
 from tests.test_bundle import make
 
 
@@ -109,6 +109,15 @@ def test_verify_compare_cluster(faces: Path, encoder: Path, embeddings: Path, tm
     )
     assert metrics["verification"]["pairs"] == 16
     assert metrics["thresholds"]
+    assert metrics["leakage"]["shared_people"] is None
+    kept = f"embeddings={tmp_path / 'v' / 'evaluation'}"
+    every = succeed("verify", kept, "identification=true", "fars=[0.1]", out=tmp_path / "a")
+    assert every["all_pairs"]["faces"] == 36
+    assert list(every["all_pairs"]["val_at_far"]) == ["1e-1"]
+    assert every["identification"]["people"] + 3 <= 6
+    given = succeed("verify", kept, f"pairs={tmp_path / 'v' / 'pairs.csv'}", "quantise=int8", out=tmp_path / "g")
+    assert given["verification"] == verified["verification"]
+    assert given["quantised"]["int8"]["float_bytes_per_face"] == 4 * given["quantised"]["int8"]["bytes_per_face"]
     a, b = faces / "p001" / "p001_0001.png", faces / "p001" / "p001_0002.png"
     same = succeed("compare", f"encoder={encoder}", f"a={a}", f"b={b}", "far=0.1", out=tmp_path / "c")
     assert same["same"] == (same["sq_dist"] <= same["threshold"])
@@ -129,9 +138,18 @@ MISTAKES: list[tuple[str, list[str], int, str]] = [
     ("train", ["data=folder", "data.root={one}"], 3, "1 people are too few"),
     ("train", ["data=folder", "data.root={faces}"], 3, "set sampler.batch_size="),
     ("train", ["init={empty}", "data=folder", "data.root={faces}", "sampler.batch_size=12"], 3, "encoder.json"),
+    ("train", ["experiment=lfw_view2", "data.root={view2}"], 2, "fold: expected a number from 1 to 2"),
+    ("train", ["fold=3"], 2, "use experiment=lfw_view2, or leave fold out"),
+    ("train", ["data.train_share=0"], 2, "data.train_share: expected a share"),
     ("verify", ["encoder={encoder}"], 2, "data.root"),
     ("verify", ["encoder={encoder}", "data.root={faces}", "pairs={wrong_pairs}"], 3, "wrong_pairs.txt"),
     ("verify", ["encoder={encoder}", "data.root={faces}", "pairs={missing_pairs}"], 3, "allow_missing"),
+    ("verify", [], 2, "pass encoder=DIR, or embeddings=DIR"),
+    ("verify", ["encoder={encoder}", "embeddings={embeddings}"], 2, "pass encoder=DIR, or embeddings=DIR"),
+    ("verify", ["embeddings={embeddings}", "quantise=int8"], 2, "pass pairs=FILE"),
+    ("verify", ["embeddings={embeddings}", "quantise=int9"], 2, "did you mean 'int8'"),
+    ("verify", ["embeddings={embeddings}", "grid=401"], 2, "known: 400, 4000"),
+    ("verify", ["embeddings={embeddings}", "fars=[2]"], 2, "false accept rate in (0, 1], got 2"),
     ("embed", ["encoder={empty}", "images={faces}", "out=x"], 3, "encoder.json"),
     ("search", ["gallery=/nowhere", "encoder={encoder}", "query={faces}", "far=0.1"], 3, "/nowhere"),
     ("search", ["gallery=/nowhere", "encoder={encoder}", "query={faces}"], 3, "no threshold for far=0.001"),
@@ -158,6 +176,7 @@ def test_a_mistake_is_one_clear_line(
 ) -> None:
     (tmp_path / "empty").mkdir()
     write_tree(tmp_path / "one", 1, 6)
+    write_view2(tmp_path / "view2", folds=2, people=2, images=3)
     (tmp_path / "broken.jpg").write_bytes(b"no image")
     (tmp_path / "wrong_pairs.txt").write_text("what is this\n")
     (tmp_path / "missing_pairs.csv").write_text("first,second,same\np000/p000_0001,p000/p000_0002,1\nx/x_1,y/y_1,0\n")
@@ -168,6 +187,7 @@ def test_a_mistake_is_one_clear_line(
         "empty": tmp_path / "empty",
         "one": tmp_path / "one",
         "broken": tmp_path / "broken.jpg",
+        "view2": tmp_path / "view2",
         "wrong_pairs": tmp_path / "wrong_pairs.txt",
         "missing_pairs": tmp_path / "missing_pairs.csv",
     }

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from facenet.data.pairs import read_people
-from facenet.data.splits import held_out_pairs, reported_faces, split_faces
+from facenet.data.pairs import read_pairs, read_people
+from facenet.data.records import Records, scan_lfw
+from facenet.data.splits import KINDS, Splits, held_out_pairs, reported_faces, share_of_people, split_faces
 from facenet.errors import ConfigError, DataError
 from tests.conftest import write_tree
 
@@ -109,3 +110,124 @@ def test_lfw_view1_never_sees_a_person_of_the_test_list(lfw_root: Path) -> None:
     assert len(train | held_out) == 4038
     assert len(splits.pairs or ()) == 1000
     np.testing.assert_array_equal(np.bincount(splits.pairs.fold), 100)  # type: ignore[union-attr]
+
+
+def uneven(people: int = 40) -> Records:
+    """People p000 onwards with 1 to 9 images each."""
+    paths = [f"p{i:03d}/{j}.png" for i in range(people) for j in range(1 + i * 5 % 9)]
+    return Records(tuple(paths), tuple(path.split("/")[0] for path in paths))
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_share_of_the_training_images_is_made_of_whole_people_and_nested(seed: int) -> None:
+    whole = uneven()
+    most, before = max(np.bincount(whole.labels)), set[str]()
+    for share in (0.01, 0.1, 0.2, 0.5, 0.9, 1.0):
+        kept = share_of_people(whole, share, seed)
+        assert share * len(whole) <= len(kept) < share * len(whole) + most, "the least number of people that reach it"
+        assert len(kept) == sum(name in set(kept.identities) for name in whole.identities), "whole people"
+        assert before <= set(kept.paths)
+        before = set(kept.paths)
+    assert len(before) == len(whole)
+    assert share_of_people(whole, 0.2, seed).paths != share_of_people(whole, 0.2, seed + 1).paths
+
+
+def test_a_share_is_exact_where_it_can_be() -> None:
+    equal = Records(tuple(f"p{i:03d}/{j}.png" for i in range(100) for j in range(3)), tuple(np.repeat([*"ab"], 150)))
+    equal = Records(equal.paths, tuple(path.split("/")[0] for path in equal.paths))
+    for share in (0.01, 0.07, 0.1, 0.29, 0.57):  # 0.07 * 300 is above 21 in floats, 0.29 * 300 below 87
+        assert len(share_of_people(equal, share).names) == round(100 * share)
+
+
+@pytest.mark.parametrize("share", [0.0, -0.1, 1.5, float("nan")])
+def test_a_share_out_of_range(share: float, face_tree: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data\.train_share: expected a share of the training images in \(0, 1\]"):
+        split_faces(kind="folder", root=str(face_tree), train_share=share)
+    with pytest.raises(ConfigError, match=r"data\.train_share"):
+        split_faces(kind="synthetic", synthetic=SYNTHETIC, cache_dir=str(tmp_path), train_share=share)
+
+
+def test_a_share_changes_the_training_people_alone(face_tree: Path, tmp_path: Path) -> None:
+    sources = (
+        {"kind": "folder", "root": str(face_tree)},
+        {"kind": "synthetic", "synthetic": SYNTHETIC, "cache_dir": str(tmp_path)},
+    )
+    for source in sources:
+        whole = split_faces(**source, seed=2)  # type: ignore[arg-type]
+        part = split_faces(**source, seed=2, train_share=0.4)  # type: ignore[arg-type]
+        assert set(part.train.paths) < set(whole.train.paths)
+        assert 0.4 * len(whole.train) <= len(part.train) < len(whole.train)
+        assert part.held_out.paths == whole.held_out.paths
+        assert part.evaluation.paths == whole.evaluation.paths
+        assert part.pairs.first == whole.pairs.first  # type: ignore[union-attr]
+
+
+def view2(root: Path, fold: int) -> Splits:
+    return split_faces(kind="lfw", root=str(root), people="people.txt", pairs="pairs.txt", fold=fold)
+
+
+def check_view2(root: Path, fold: int) -> Splits:
+    """Nobody and nothing of fold number `fold` is where training, checkpoint and threshold come from."""
+    lists, every = read_people(root / "protocol" / "people.txt"), read_pairs(root / "protocol" / "pairs.txt")
+    held, others = set(lists[fold - 1]), {name for group in (*lists[: fold - 1], *lists[fold:]) for name in group}
+    splits = view2(root, fold)
+    train, held_out, evaluation = names(splits.train, splits.held_out, splits.evaluation)
+    assert not train & held_out
+    assert train | held_out == others, "everybody of the other folds, and nobody else"
+    assert evaluation <= held
+    rows = np.flatnonzero(every.fold == fold - 1)
+    assert splits.pairs is not None
+    assert splits.pairs.first == tuple(every.first[row] for row in rows)
+    assert splits.pairs.second == tuple(every.second[row] for row in rows)
+    np.testing.assert_array_equal(splits.pairs.same, every.same[rows])
+    wanted = set(splits.pairs.first) | set(splits.pairs.second)
+    assert set(splits.evaluation.keys) == wanted
+    assert not wanted & {*splits.train.keys, *splits.held_out.keys}
+    drawn = held_out_pairs(splits.held_out)
+    assert {key.split("/")[0] for key in (*drawn.first, *drawn.second)} <= held_out
+    return splits
+
+
+def test_view2_trains_on_nobody_of_the_held_fold(view2_root: Path) -> None:
+    found = [check_view2(view2_root, fold) for fold in range(1, 11)]
+    assert [(len(s.train.names), len(s.held_out.names), len(s.pairs or ())) for s in found] == [(49, 5, 12)] * 10
+
+
+@pytest.mark.lfw
+def test_lfw_view2_trains_on_nobody_of_the_held_fold(lfw_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = scan_lfw(lfw_root)
+    monkeypatch.setitem(KINDS, "lfw", lambda root: listed)  # once, for the sake of time
+    for fold in (1, 5, 10):
+        splits = check_view2(lfw_root, fold)
+        assert len(splits.pairs or ()) == 600
+        assert int(splits.pairs.same.sum()) == 300  # type: ignore[union-attr]
+        assert len(splits.train) + len(splits.held_out) + len(splits.evaluation) < len(listed)
+
+
+def test_a_fold_that_can_not_be(view2_root: Path, tmp_path: Path) -> None:
+    for fold in (0, 11):
+        with pytest.raises(ConfigError, match=rf"fold: expected a number from 1 to 10 .*, got {fold}"):
+            view2(view2_root, fold)
+    with pytest.raises(ConfigError, match=r"fold=1: a fold is one of data\.people and data\.pairs.*lfw_view2"):
+        split_faces(kind="lfw", root=str(view2_root), people="people.txt", fold=1)
+    with pytest.raises(ConfigError, match=r"data=synthetic has not both"):
+        split_faces(kind="synthetic", synthetic=SYNTHETIC, cache_dir=str(tmp_path), fold=1)
+    people = (view2_root / "protocol" / "people.txt").read_text()
+    one, moved = tmp_path / "one.txt", tmp_path / "moved.txt"
+    one.write_text("1\np000\t3\n")
+    options = {"kind": "lfw", "root": str(view2_root), "pairs": "pairs.txt"}
+    with pytest.raises(DataError, match=r"one\.txt has 1 folds of people, pairs\.txt 10 of pairs"):
+        split_faces(**options, people=str(one), fold=1)  # type: ignore[arg-type]
+    moved.write_text(people.replace("p003\t3\n", "").replace("10\n6\n", "10\n5\n"))  # p003 is in no list
+    with pytest.raises(DataError, match=r"fold 1 must hold the people of its pairs.* 1 are amiss \(p003\)"):
+        split_faces(**options, people=str(moved), fold=1)  # type: ignore[arg-type]
+    moved.write_text(people.replace("p013\t3\n", "p003\t3\n"))  # p003 is in two lists
+    with pytest.raises(DataError, match=r"no other fold them; 1 are amiss \(p003\)"):
+        split_faces(**options, people=str(moved), fold=1)  # type: ignore[arg-type]
+
+
+def test_the_faces_of_a_fold_can_be_reported_alone(view2_root: Path) -> None:
+    faces, pairs = reported_faces(kind="lfw", root=str(view2_root), people="people.txt", pairs="pairs.txt", fold=4)
+    assert faces.paths == view2(view2_root, 4).evaluation.paths
+    assert len(pairs) == 12
+    assert set(pairs.fold.tolist()) == {3}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import csv
 import functools
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,12 @@ import numpy as np
 import pytest
 import torch
 
-from facenet import bundle
+from facenet import bundle, evaluate
 from facenet.callbacks import TrainingCollapsed
-from facenet.data.splits import split_faces
+from facenet.console import plain, write_metrics
+from facenet.data.pairs import pair_rows
+from facenet.data.splits import held_out_pairs, split_faces
+from facenet.data.transforms import Preprocess
 from facenet.embed import embed_records
 from facenet.errors import ConfigError
 from facenet.module import TripletModule
@@ -103,6 +108,9 @@ def test_the_encoder_is_the_best_checkpoint(run: tuple[Path, dict[str, Any]], ca
     for key, value in encoder.model.state_dict().items():
         assert torch.equal(value, content["state_dict"][f"model.{key}"])
     assert encoder.training["best"]["step"] == metrics["held_out"]["step"]
+    assert [record["role"] for record in encoder.training["people"]] == ["train", "held_out"]
+    assert encoder.training["people"][0]["count"] == metrics["train"]["identities"]
+    assert metrics["leakage"]["shared_people"] == metrics["leakage"]["shared_held_out"] == 0
     assert {f"{far:g}" for far in encoder.thresholds} == set(metrics["thresholds"])
     splits = split_faces(**{k: v for k, v in config(cache)["data"].items() if k != "crop"}, seed=0)
     vectors = embed_records(encoder, splits.evaluation)[0].vectors
@@ -120,6 +128,8 @@ def test_init_starts_from_an_encoder(run: tuple[Path, dict[str, Any]], cache: Pa
     old, new = bundle.load(run[0] / "encoder").model, bundle.load(tmp_path / "encoder").model
     for before, after in zip(old.parameters(), new.parameters(), strict=True):
         torch.testing.assert_close(after, before, atol=1e-8, rtol=0)
+    earlier, people = (bundle.load(at / "encoder").training["people"] for at in (run[0], tmp_path))
+    assert people[2:] == earlier, "whom the first encoder was trained on is not forgotten"
     with pytest.raises(ConfigError, match="use the same model options"):
         train(config(cache, init=str(run[0] / "encoder"), model={"embedding_dim": 8}), tmp_path / "other")
 
@@ -168,10 +178,82 @@ def test_a_resumed_run_is_the_uninterrupted_one_to_the_bit(
 def test_a_run_goes_on_only_with_its_own_options(run: tuple[Path, dict[str, Any]], cache: Path, tmp_path: Path) -> None:
     again = train(config(cache, resume="auto"), run[0], say=lambda line: None)  # it was at its end
     assert again["verification"] == run[1]["verification"]
-    with pytest.raises(ConfigError, match=r"made with another loss \(.*'margin': 0\.2.*use the options of that run"):
+    assert again["train"]["last_loss"] == run[1]["train"]["last_loss"] is not None
+    with pytest.raises(ConfigError, match=r"made with other options \(loss\.margin: 0\.2 then, 0\.3 now\); use the"):
         train(config(cache, resume="auto", loss={"margin": 0.3}), run[0], say=lambda line: None)
     with pytest.raises(ConfigError, match="resume: unknown name 'last'"):
         train(config(cache, resume="last"), tmp_path, say=lambda line: None)
+
+
+def test_a_finished_run_is_kept(
+    run: tuple[Path, dict[str, Any]], cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(run[0], out)
+    write_metrics(out, run[1])  # as a command does
+    lines: list[str] = []
+    with monkeypatch.context() as patch:
+        patch.setattr("facenet.training.split_faces", lambda **options: pytest.fail("it runs again"))
+        assert train(config(cache, resume="auto"), out, say=lines.append) == plain(run[1])
+        assert lines == [f"finished before, with these options: {out / 'metrics.json'} is kept"]
+        for changes, text in (
+            ({"sampler": {"batch_size": 12}}, r"sampler\.batch_size: 24 then, 12 now"),
+            ({"data": {"train_share": 0.5}}, r"data\.train_share: None then, 0\.5 now"),
+        ):
+            with pytest.raises(ConfigError, match=rf"{out} was made with other options \({text}\)"):
+                train(config(cache, resume="auto", **changes), out)
+    train(config(cache, trainer={"max_steps": 1}), out, say=lambda line: None)  # not asked to resume
+    assert not (out / "metrics.json").exists(), "what it said is no longer so"
+    (out / "metrics.json").write_text("{}")
+    assert train(config(cache, resume="auto", trainer={"max_steps": 1}), out, say=lines.append) == {}
+
+
+def test_a_run_says_which_point_of_a_table_it_is(run: tuple[Path, dict[str, Any]], cache: Path, tmp_path: Path) -> None:
+    point = {"model": "small", "embedding_dim": 16, "seed": 0, "input_size": [32, 32], "batch_size": 24}
+    assert run[1]["run"] == {**point, "table": None, "scale": None, "train_share": 1.0, "fold": None}
+    names = {"table": "table6", "scale": {"name": "synthetic"}, "data": {"train_share": 0.5}}
+    again = train(config(cache, **names, trainer={"max_steps": 1}), tmp_path, say=lambda line: None)
+    assert again["run"] == {**run[1]["run"], "table": "table6", "scale": "synthetic", "train_share": 0.5}
+    assert run[1]["train"]["images"] / 2 <= again["train"]["images"] < run[1]["train"]["images"]
+
+
+def test_view2_opens_the_held_fold_last_and_scores_it_once(
+    view2_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every image that is opened is noted; those of the held fold come after checkpoint and threshold were chosen."""
+    opened: list[str] = []
+    read, best, score = Preprocess.read, evaluate.best_threshold, evaluate.score_at
+
+    def noted(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *arguments: (opened.append(name), call(*arguments))[1]
+
+    def noted_read(self: Preprocess, source: Any, *rest: Any) -> Any:
+        opened.append(Path(source).stem)
+        return read(self, source, *rest)
+
+    monkeypatch.setattr(Preprocess, "read", noted_read)
+    monkeypatch.setattr(evaluate, "best_threshold", noted("threshold", best))
+    monkeypatch.setattr(evaluate, "score_at", noted("score", score))
+    data = {"kind": "lfw", "root": str(view2_root), "people": "people.txt", "pairs": "pairs.txt", "fold": 3}
+    metrics = train(config(tmp_path, data={**data, "held_out": 0.2}), tmp_path / "run", say=lambda line: None)
+    held = {f"p{i:03d}_{j:04d}" for i in range(12, 18) for j in (1, 2, 3)}
+    chosen, scored = opened.index("threshold"), opened.index("score")
+    assert not held & set(opened[:chosen])
+    assert sorted(opened[chosen + 1 : scored]) == sorted(held), "each image of its pairs once"
+    assert opened[scored:] == ["score"]
+    assert len(set(opened[:chosen])) == 54 * 3, "everybody else was of use"
+    found = metrics["verification"]
+    assert set(found) == {"accuracy", "correct", "pairs", "same", "different", "threshold", "auc", "eer"}
+    assert (found["pairs"], found["same"], found["different"]) == (12, 6, 6)
+    assert metrics["run"]["fold"] == 3
+    encoder = bundle.load(tmp_path / "run" / "encoder")
+    splits = split_faces(**{**data, "held_out": 0.2}, seed=0)
+    pairs = held_out_pairs(splits.held_out, 0)
+    vectors = embed_records(encoder, splits.held_out)[0].vectors
+    first, second, _ = pair_rows(pairs, splits.held_out.keys)
+    distances = ((vectors[first] - vectors[second]) ** 2).sum(1)
+    right = [float(np.mean((distances <= t) == pairs.same)) for t in (found["threshold"], *distances)]
+    assert right[0] >= max(right) - 1e-9, "no threshold is better on the held-out people"
 
 
 def test_accumulated_batches_and_chunks_train(cache: Path, tmp_path: Path) -> None:

@@ -15,12 +15,11 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from facenet.errors import ConfigError, DataError
 from facenet.types import EmbeddingSet, Pairs
 from facenet.verify import (
-    _allowed,
-    all_pairs_thresholds,
     best_threshold,
+    common_grid,
     far_name,
-    rank1,
     roc,
+    score_at,
     verify,
     verify_embeddings,
 )
@@ -51,15 +50,6 @@ def at_far_by_loops(distances: np.ndarray, same: np.ndarray, far: float) -> tupl
         if np.sum(accepted & ~same) / np.sum(~same) <= far:
             best = float(np.sum(accepted & same) / np.sum(same)), int(accepted.sum())
     return best
-
-
-def at_far_by_sort(distances: np.ndarray, same: np.ndarray, far: float) -> tuple[float, int] | None:
-    """The same from a sort of all negatives, for more pairs than a loop over thresholds can bear."""
-    negatives = np.sort(distances[~same])
-    allowed = int(far * len(negatives) + 1e-9)
-    if allowed == 0:
-        return None
-    return float(np.mean(distances[same] < negatives[allowed])), int(np.sum(distances < negatives[allowed]))
 
 
 def eer_by_loops(distances: np.ndarray, same: np.ndarray) -> float:
@@ -108,8 +98,22 @@ def test_the_common_grid_gives_the_common_reference() -> None:
         assert result.fold_accuracies[fold] == np.mean((distances[held] < GRID[best]) == same[held])
     exact = verify(distances, same, folds)
     assert exact.thresholds != result.thresholds
+    np.testing.assert_array_equal(common_grid(400), GRID)
+    np.testing.assert_array_equal(common_grid(4000), np.arange(0, 4, 0.001))
+    assert common_grid(None) is None
+    with pytest.raises(ConfigError, match=r"unknown name '500'.*known: 400, 4000"):
+        common_grid(500)
     with pytest.raises(ConfigError, match="at least one threshold"):
         verify(distances, same, folds, grid=np.empty(0))
+
+
+def test_a_grid_point_counts_alike_in_choosing_and_in_scoring() -> None:
+    """0.6 as float32 lies above 0.6 as float64: a float32 distance there is beyond the threshold, in every fold."""
+    edge = np.float32(0.6)
+    assert float(edge) > 0.6
+    distances = np.float32([0.3, edge, 0.3, edge])
+    result = verify(distances, [True, False] * 2, [0, 0, 1, 1], grid=np.asarray([0.6]))
+    assert result.fold_accuracies == (1.0, 1.0)
 
 
 @pytest.mark.parametrize("ties", [False, True])
@@ -177,11 +181,21 @@ def test_val_at_far_pools_the_folds_and_says_what_it_can_not_resolve() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("far", "negatives", "count"), [(0.29, 100, 29), (0.07, 100, 7), (1e-3, 3000, 3), (1e-3, 999, 0), (1, 5, 5)]
-)
-def test_allowed_false_accepts_do_not_suffer_from_rounding(far: float, negatives: int, count: int) -> None:
-    assert _allowed(far, negatives) == count
+def test_one_held_fold_is_scored_at_a_threshold_chosen_elsewhere() -> None:
+    distances, same, folds = lfw_like(9)
+    whole, held = verify(distances, same, folds), folds == 4
+    score = score_at(distances[held], same[held], whole.thresholds[4])
+    assert score["accuracy"] == whole.fold_accuracies[4] == score["correct"] / 600
+    assert (score["pairs"], score["same"], score["different"]) == (600, 300, 300)
+    assert score["auc"] == pytest.approx(roc_auc_score(same[held], -distances[held]), abs=1e-12)
+    assert score["eer"] == pytest.approx(eer_by_loops(distances[held], same[held]), abs=1e-12)
+    assert json.loads(json.dumps(score)) == score
+    on_it = score_at(np.float32([1.0, 1.0, 1.5]), [True, False, False], 1.0)  # D <= d accepts
+    assert (on_it["correct"], on_it["accuracy"]) == (2, 2 / 3)
+    with pytest.raises(DataError, match="finite threshold"):
+        score_at(distances, same, float("nan"))
+    with pytest.raises(DataError, match="same ones only"):
+        score_at(distances[:5], same[:5], 1.0)
 
 
 def test_the_middle_of_several_best_thresholds_and_pairs_right_on_a_threshold() -> None:
@@ -242,6 +256,14 @@ def test_a_far_outside_0_1_raises(far: float) -> None:
         verify(*lfw_like(), fars=(far,))
 
 
+def test_six_rates_are_reported_as_far_as_the_pairs_allow() -> None:
+    rows = verify(*lfw_like(5)).metrics()["val_at_far"]
+    assert {far: row["resolvable"] for far, row in rows.items()} == {
+        **dict.fromkeys(("1e-1", "1e-2", "1e-3"), True),
+        **dict.fromkeys(("1e-4", "1e-5", "1e-6"), False),  # 3,000 different pairs
+    }
+
+
 def test_metrics_are_plain_json() -> None:
     metrics = verify(*lfw_like(7, dtype=np.float32), fars=(1e-1, 1e-3, 1e-6)).metrics()
     assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
@@ -271,74 +293,6 @@ def unit(count: int, dim: int, labels: np.ndarray, seed: int) -> np.ndarray:
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
-@pytest.mark.parametrize("lattice", [False, True])
-@pytest.mark.parametrize("block_rows", [7, 64, 5000])
-def test_calibrated_thresholds_against_the_full_sort(lattice: bool, block_rows: int, monkeypatch: Any) -> None:
-    monkeypatch.setattr("facenet.verify.TILE_COLUMNS", 50)
-    labels = np.random.default_rng(0).integers(0, 60, 400)
-    if lattice:  # +-1/4 in 16 places: every product is exact, and distances are tied
-        vectors = np.random.default_rng(1).choice(np.float32([-0.25, 0.25]), (400, 16))
-    else:
-        vectors = unit(400, 12, labels, 2)
-    one, two = np.triu_indices(400, 1)
-    distances = np.maximum(2 - 2 * (vectors @ vectors.T), 0)[one, two]
-    same = labels[one] == labels[two]
-    fars = (0.5, 1e-2, 1e-3, 1e-4, 1e-6)
-    found = all_pairs_thresholds(vectors, labels, fars, block_rows=block_rows)
-    for far in fars:
-        row, want = found[far], at_far_by_sort(distances, same, far)
-        assert row["negatives"] == (~same).sum()
-        assert row["resolvable"] == (want is not None)
-        if want is None:
-            assert row["val"] is row["threshold"] is None
-            continue
-        assert row["val"] == pytest.approx(want[0], abs=1e-12)
-        accepted = distances <= np.float32(row["threshold"])
-        assert abs(int(accepted.sum()) - want[1]) <= (0 if lattice else 1)  # products differ in the last bit
-        assert np.sum(accepted & ~same) <= far * np.sum(~same) + (0 if lattice else 1)
-    order = np.random.default_rng(3).permutation(400)
-    turned = all_pairs_thresholds(vectors[order], labels[order], fars, block_rows=block_rows)
-    for far in fars:
-        assert turned[far]["threshold"] == pytest.approx(found[far]["threshold"], abs=1e-6)
-
-
-def test_a_running_bound_keeps_the_nearest_pairs() -> None:
-    """Enough pairs that the tail is cut many times, against the full sort."""
-    labels = np.arange(1500) // 10
-    vectors = unit(1500, 32, labels, 4)
-    matrix = np.maximum(2 - 2 * (vectors @ vectors.T), 0)
-    negatives = np.sort(matrix[np.triu(labels[:, None] != labels[None], 1)])
-    found = all_pairs_thresholds(vectors, labels, (1e-3, 1e-5), block_rows=64)
-    for far, row in found.items():
-        allowed = int(far * len(negatives))
-        assert negatives[allowed - 1] - 1e-6 <= row["threshold"] <= negatives[allowed] + 1e-6
-
-
-def test_calibration_edges() -> None:
-    vectors = np.eye(4, dtype=np.float32)
-    found = all_pairs_thresholds(vectors, ["a", "b", "", "c"], (1.0, 0.1))  # the unknown face is left out
-    assert found[1.0] == {"threshold": 3.0, "val": None, "resolvable": True, "negatives": 3}
-    assert found[0.1]["resolvable"] is False
-    for labels in (["a"] * 4, [""] * 4):
-        with pytest.raises(DataError, match="two or more identities"):
-            all_pairs_thresholds(vectors, labels)
-    with pytest.raises(DataError, match="N labels"):
-        all_pairs_thresholds(vectors, ["a"])
-    with pytest.raises(DataError, match="NaN"):
-        all_pairs_thresholds(np.full((4, 2), np.nan, np.float32), ["a", "a", "b", "b"])
-
-
-def test_rank1_against_loops() -> None:
-    labels = np.arange(120) // 4
-    vectors = unit(120, 4, labels, 5)
-    hits = [labels[::2][np.argmin(((vectors[::2] - q) ** 2).sum(1))] == n for q, n in zip(vectors, labels, strict=True)]
-    found = rank1(vectors, labels, vectors[::2], labels[::2], block_rows=7)
-    assert found == np.mean(hits)
-    assert 0.5 < found < 1
-    with pytest.raises(DataError, match="a gallery with an id"):
-        rank1(vectors, labels, vectors[:0], labels[:0])
-
-
 def test_embeddings_are_matched_by_key_and_missing_ones_stop_it() -> None:
     labels = np.arange(40) // 4
     paths = [f"p{n}/p{n}_{i:04d}.jpg" for i, n in enumerate(labels)]
@@ -357,3 +311,14 @@ def test_embeddings_are_matched_by_key_and_missing_ones_stop_it() -> None:
         verify_embeddings(fewer, pairs)
     result = verify_embeddings(fewer, pairs, allow_missing=True)
     assert (result.skipped, result.pairs, result.metrics()["skipped"]) == (39, 741, 39)
+
+
+def test_pairs_named_twice_are_counted_in_either_order() -> None:
+    labels = np.arange(8) // 2
+    embeddings = EmbeddingSet(unit(8, 4, labels, 7), [f"{i}.jpg" for i in range(8)], [str(n) for n in labels], "f")
+    first, second = ("0", "1", "0", "2", "4", "0", "x"), ("1", "0", "1", "4", "2", "2", "0")
+    same = np.asarray([True, True, True, False, False, False, False])
+    pairs = Pairs(first, second, same, np.asarray([0, 0, 1, 0, 1, 1, 1]))
+    result = verify_embeddings(embeddings, pairs, allow_missing=True)
+    assert (result.duplicated, result.skipped, result.pairs) == (3, 1, 6), "1-0 and 0-1 again, 4-2 again"
+    assert result.metrics()["duplicated"] == 3

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from facenet.benchmark.mining import _status_bytes, summary
+from facenet.benchmark.mining import status_bytes, summary
 from facenet.bundle import pick_device
 from facenet.errors import ConfigError, choose
 from facenet.large_batch import backward, chunks
@@ -108,14 +108,14 @@ def _held(device: torch.device) -> int:
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
         return torch.cuda.memory_allocated(device)
-    return _status_bytes("VmRSS")
+    return status_bytes("VmRSS")
 
 
 def _peak(device: torch.device) -> int:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device)
-    return _status_bytes("VmHWM")
+    return status_bytes("VmHWM")
 
 
 def run(

@@ -190,11 +190,12 @@ def _call_and_measure(B: int, D: int, per_identity: int, decay: float, margin: f
     torch.set_num_threads(threads)
     _ours(*draw_faces(200, D), margin)  # loads what torch loads on first use
     embeddings, labels = draw_faces(B, D, per_identity=per_identity, decay=decay, seed=seed)
-    before = _status_bytes("VmRSS")
+    before = status_bytes("VmRSS")
     _ours(embeddings, labels, margin)
-    return _status_bytes("VmHWM") - before
+    return status_bytes("VmHWM") - before
 
 
-def _status_bytes(name: str) -> int:
+def status_bytes(name: str) -> int:
+    """Return a memory figure of this process, as VmRSS, in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))

@@ -34,6 +34,8 @@ def split_faces(
     pairs: str | None = None,
     held_out: float = 0.1,
     evaluation: float = 0.1,
+    fold: int | None = None,
+    train_share: float = 1.0,
     synthetic: dict[str, Any] | None = None,
     cache_dir: str | None = None,
     seed: int = 0,
@@ -49,23 +51,36 @@ def split_faces(
         pairs: File of the reported pairs; without one pairs are drawn among `evaluation` of the identities.
         held_out: Share of the training people kept for checkpoints and thresholds.
         evaluation: Share of all people kept for reporting when there is no `people` file.
+        fold: A fold of `people` and `pairs`, from 1 (LFW View 2): its pairs alone are reported, the people of the
+            other folds alone train and choose.
+        train_share: Share of the training images kept, in (0, 1], see :func:`share_of_people`; who is held out or
+            reported does not depend on it.
         synthetic: Options of the drawn faces.
         cache_dir: Where drawn faces are kept.
         seed: Seed of the division.
         progress: Called with (done, total) while faces are drawn.
 
     Raises:
-        ConfigError: an unknown kind, no root, a share out of range.
+        ConfigError: an unknown kind, no root, a share or a fold out of range.
         DataError: missing or unusable files, or people shared between training and reported pairs.
     """
     choose(KINDS, kind, "data.kind")
     if not 0 < held_out < 1 or not 0 <= evaluation < 1:
         raise ConfigError(f"data: held_out {held_out} must lie in (0, 1), evaluation {evaluation} in [0, 1)")
+    if fold is not None and (kind == "synthetic" or not people or not pairs):
+        raise ConfigError(
+            f"fold={fold}: a fold is one of data.people and data.pairs, of which data={kind} has not both;"
+            " use experiment=lfw_view2, or leave fold out"
+        )
     if kind == "synthetic":
-        return _synthetic(dict(synthetic or {}), cache_dir, seed, progress)
+        splits = _synthetic(dict(synthetic or {}), cache_dir, seed, progress)
+        return splits._replace(train=share_of_people(splits.train, train_share, seed))
     records = KINDS[kind](_root(root, kind))
     labelled = records.subset([i for i, name in enumerate(records.identities) if name])
-    training, reported, reported_pairs = _train_and_reported(records, labelled, people, pairs, evaluation, seed)
+    if people and pairs and fold is not None:
+        training, reported, reported_pairs = _leave_out(records, labelled, people, pairs, fold)
+    else:
+        training, reported, reported_pairs = _train_and_reported(records, labelled, people, pairs, evaluation, seed)
     shared = set(training.names) & set(reported.names)
     if shared:
         some = ", ".join(sorted(shared)[:3])
@@ -76,7 +91,26 @@ def split_faces(
             f"{records.root}: {len(labelled.names)} people are too few to train on, to choose checkpoints by and to"
             " report on; give a folder for each of at least 12 people, with several images each"
         )
-    return Splits(kept, training.of_people(held), reported, reported_pairs)
+    return Splits(share_of_people(kept, train_share, seed), training.of_people(held), reported, reported_pairs)
+
+
+def share_of_people(records: Records, share: float, seed: int = 0) -> Records:
+    """Keep whole identities, in an order drawn from the seed, until they hold `share` of the N images.
+
+    The paper's Table 6 counts training images; leaving out whole people keeps the number of faces of each as it was.
+    The people of a smaller share are among those of a larger one. A share of 1 returns the records as they are.
+
+    Raises:
+        ConfigError: `share` outside (0, 1].
+    """
+    if not 0 < share <= 1:
+        raise ConfigError(f"data.train_share: expected a share of the training images in (0, 1], got {share}")
+    if share == 1:
+        return records
+    names, counts = np.unique(np.asarray(records.identities, str), return_counts=True)
+    order = np.random.default_rng([seed, 11]).permutation(len(names))
+    held = np.cumsum(counts[order])
+    return records.of_people(names[order[: int(np.searchsorted(held, share * len(records) - 1e-6)) + 1]].tolist())
 
 
 def split_options(data: dict[str, Any]) -> dict[str, Any]:
@@ -85,21 +119,40 @@ def split_options(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def reported_faces(
-    *, kind: str, root: str | None = None, pairs: str | None = None, seed: int = 0, **options: Any
+    *,
+    kind: str,
+    root: str | None = None,
+    pairs: str | None = None,
+    fold: int | None = None,
+    seed: int = 0,
+    **options: Any,
 ) -> tuple[Records, Pairs]:
     """Return the faces and pairs to report on, without regard to what was trained on.
 
-    With a `pairs` file: every image it names, from anywhere under `root`. Otherwise the pairs that a training run with
-    the same options would report. Raises DataError as :func:`split_faces` does.
+    With a `pairs` file: every image it names, from anywhere under `root`. Otherwise, and with a `fold`, the pairs that
+    a training run with the same options would report. Raises DataError as :func:`split_faces` does.
     """
     choose(KINDS, kind, "data.kind")
-    if pairs and kind != "synthetic":
+    if fold is not None:
+        splits = split_faces(kind=kind, root=root, pairs=pairs, fold=fold, seed=seed, **options)
+    elif pairs and kind != "synthetic":
         records = KINDS[kind](_root(root, kind))
         return _named_by(records, read_pairs(_file(pairs, records, "pairs")))
-    splits = split_faces(kind=kind, root=root, pairs=None, seed=seed, **options)
+    else:
+        splits = split_faces(kind=kind, root=root, pairs=None, seed=seed, **options)
     if splits.pairs is None:
         raise DataError("pairs: none given and data.evaluation keeps no people to draw them from; pass pairs=FILE")
     return splits.evaluation, splits.pairs
+
+
+def other_faces(*, needed: bool, **options: Any) -> Records | None:
+    """Return the training faces of :func:`split_faces`; unless `needed`, None where too few people are left."""
+    try:
+        return split_faces(**options).train
+    except DataError:
+        if needed:
+            raise
+        return None
 
 
 def held_out_pairs(held_out: Records, seed: int = 0) -> Pairs:
@@ -143,6 +196,31 @@ def _train_and_reported(
         reported = labelled.of_people(rest)
         reported_pairs = held_out_pairs(reported, seed + 2) if rest else None
     return training, reported, reported_pairs
+
+
+def _leave_out(
+    records: Records, labelled: Records, people: str, pairs: str, fold: int
+) -> tuple[Records, Records, Pairs]:
+    """Return the faces of the people of every fold but number `fold` (from 1), and that fold's faces and pairs."""
+    lists = read_people(_file(people, records, "data.people"))
+    every = read_pairs(_file(pairs, records, "data.pairs"))
+    if len(lists) < 2 or set(every.fold.tolist()) != set(range(len(lists))):
+        raise DataError(
+            f"fold={fold}: {people} has {len(lists)} folds of people, {pairs} {len(set(every.fold.tolist()))} of pairs;"
+            " give two files of the same folds, as LFW's people.txt and pairs.txt are"
+        )
+    if not 1 <= fold <= len(lists):
+        raise ConfigError(f"fold: expected a number from 1 to {len(lists)} (the folds of {people}), got {fold}")
+    held = set(lists[fold - 1])
+    others = {name for number, names in enumerate(lists, 1) if number != fold for name in names}
+    reported, reported_pairs = _named_by(records, every.subset(np.flatnonzero(every.fold == fold - 1)))
+    wrong = sorted((held & others) | (set(reported.names) - held))
+    if wrong:
+        raise DataError(
+            f"{people}: fold {fold} must hold the people of its pairs, and no other fold them; {len(wrong)} are"
+            f" amiss ({', '.join(wrong[:3])}); use the protocol's own files"
+        )
+    return labelled.of_people(others), reported, reported_pairs
 
 
 def _named_by(records: Records, pairs: Pairs) -> tuple[Records, Pairs]:

@@ -1,0 +1,104 @@
+"""Going on in a run folder: what is finished is kept, what is not goes on, and other options are refused.
+
+``config.json`` in the run folder holds the options the run was started with, ``metrics.json`` is there once it is
+finished, ``checkpoints/last.ckpt`` is where it goes on. With ``resume: auto`` the same command can be given again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from facenet.callbacks import AtomicCheckpointIO
+from facenet.errors import ConfigError, choose
+from facenet.files import read_json, write_json
+
+# What may change between the parts of a run: where it computes, what it shows, where its caches lie. The rest is what
+# it learns.
+FREE = {
+    "loader": ("cache", "cache_gb", "cache_dir", "workers"),
+    "data": ("cache_dir",),
+    "large_batch": ("memory_gb",),
+    "trainer": ("accelerator", "devices", "num_nodes", "strategy", "log_every_n_steps", "progress", "refresh_rate"),
+}
+CHOICES = {"auto": "keep a finished run, go on from the last checkpoint of another"}
+
+
+def finished(config: Mapping[str, Any], out: Path, say: Callable[[str], None] = print) -> dict[str, Any] | None:
+    """Return the metrics of a run that has been finished in this folder with the same options; None to run.
+
+    None also without ``resume: auto``, and where there is nothing yet.
+
+    Raises:
+        ConfigError: an unknown choice of `resume`, or a run with other options lies there: which differ is said.
+    """
+    if config.get("resume") is None:
+        return None
+    choose(CHOICES, config["resume"], "resume")
+    if not (out / "config.json").is_file():
+        return None
+    other = differences(read_json(out / "config.json"), _fixed(config))
+    if other:
+        raise ConfigError(
+            f"resume=auto: {out} was made with other options ({'; '.join(other)[:400]});"
+            " use the options of that run, or another run folder"
+        )
+    if not (out / "metrics.json").is_file():
+        return None
+    say(f"finished before, with these options: {out / 'metrics.json'} is kept")
+    return read_json(out / "metrics.json")
+
+
+def start(config: Mapping[str, Any], out: Path) -> None:
+    """Note the options of the run that starts or goes on in this folder, which is not finished now."""
+    (out / "metrics.json").unlink(missing_ok=True)
+    write_json(out / "config.json", _fixed(config))
+
+
+def last_checkpoint(config: Mapping[str, Any], out: Path) -> Path | None:
+    """Return where to go on: the run folder's last checkpoint, if that is asked for and there is one."""
+    path = out / "checkpoints" / "last.ckpt"
+    return path if config.get("resume") is not None and path.exists() else None
+
+
+def check_checkpoint(parameters: Mapping[str, Any], last: Path) -> None:
+    """Refuse a checkpoint that was made with other hyper-parameters (also where there is no ``config.json``).
+
+    Raises:
+        ConfigError: they differ.
+    """
+    before = AtomicCheckpointIO().load_checkpoint(last)["hyper_parameters"]
+    other = differences({key: before.get(key) for key in parameters}, dict(parameters))
+    if other:
+        raise ConfigError(
+            f"resume=auto: {last} was made with other options ({'; '.join(other)[:400]});"
+            " use the options of that run, or another run folder"
+        )
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Say of each leaf of two nested dicts that differs what it was and is; an absent one counts as null.
+
+    >>> differences({"optim": {"lr": 0.1}, "seed": 0}, {"optim": {"lr": 0.2}, "seed": 0})
+    ['optim.lr: 0.1 then, 0.2 now']
+    """
+    found: list[str] = []
+    for key in sorted({*before, *now}):
+        old, new = before.get(key), now.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            found += differences(old, new, f"{prefix}{key}.")
+        elif old != new:
+            found.append(f"{prefix}{key}: {old} then, {new} now")
+    return found
+
+
+def _fixed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that may not change between the parts of a run."""
+    return {
+        key: {name: item for name, item in value.items() if name not in FREE.get(key, ())}
+        if isinstance(value, Mapping)
+        else value
+        for key, value in config.items()
+        if key != "resume"
+    }

@@ -1,0 +1,92 @@
+"""What is kept, what goes on and what is refused in a run folder; whole runs: tests/test_training.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from facenet.callbacks import AtomicCheckpointIO
+from facenet.console import write_metrics
+from facenet.errors import ConfigError, DataError
+from facenet.resume import FREE, check_checkpoint, differences, finished, last_checkpoint, start
+
+CONFIG: dict[str, Any] = {
+    "resume": "auto",
+    "seed": 0,
+    "init": None,
+    "model": {"name": "small", "input_size": [32, 32], "attention": {"heads": 4}},
+    "loader": {"workers": 0, "repeat_batch": False},
+    "trainer": {"max_steps": 8, "devices": 1, "accelerator": "auto"},
+}
+
+
+def other(**changes: Any) -> dict[str, Any]:
+    return {
+        key: {**value, **changes.get(key, {})} if isinstance(value, dict) else changes.get(key, value)
+        for key, value in CONFIG.items()
+    }
+
+
+def test_a_run_is_finished_once_its_metrics_are_there(tmp_path: Path) -> None:
+    said: list[str] = []
+    assert finished(CONFIG, tmp_path, said.append) is None, "an empty folder"
+    start(CONFIG, tmp_path)
+    assert finished(CONFIG, tmp_path, said.append) is None, "begun"
+    write_metrics(tmp_path, {"seconds": 3.5})
+    assert not said
+    assert finished(CONFIG, tmp_path, said.append) == {"seconds": 3.5}
+    assert len(said) == 1
+    assert str(tmp_path / "metrics.json") in said[0]
+    assert finished(other(resume=None), tmp_path, said.append) is None, "not asked for"
+    start(CONFIG, tmp_path)
+    assert finished(CONFIG, tmp_path, said.append) is None, "begun again"
+
+
+@pytest.mark.parametrize("done", [True, False])
+def test_another_configuration_is_refused_and_named(done: bool, tmp_path: Path) -> None:
+    start(CONFIG, tmp_path)
+    if done:
+        write_metrics(tmp_path, {})
+    changed = other(seed=1, model={"attention": {"heads": 8}}, loader={"repeat_batch": True})
+    text = r"loader\.repeat_batch: False then, True now; model\.attention\.heads: 4 then, 8 now; seed: 0 then, 1 now"
+    with pytest.raises(ConfigError, match=rf"{tmp_path} was made with other options \({text}\)"):
+        finished(changed, tmp_path)
+
+
+def test_where_it_computes_may_change(tmp_path: Path) -> None:
+    start(CONFIG, tmp_path)
+    write_metrics(tmp_path, {"seconds": 1})
+    moved = other(trainer={"devices": 2, "accelerator": "cpu", "refresh_rate": 1}, loader={"workers": 3})
+    assert finished(moved, tmp_path, lambda line: None) == {"seconds": 1}
+    assert not {"max_steps", "val_check_interval", "precision"} & set(FREE["trainer"]), "these change what is learned"
+
+
+def test_an_unknown_choice_and_a_broken_note(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="resume: unknown name 'last'"):
+        finished(other(resume="last"), tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(DataError, match=r"config\.json: not readable as JSON"):
+        finished(CONFIG, tmp_path)
+
+
+def test_the_last_checkpoint_and_its_parameters(tmp_path: Path) -> None:
+    assert last_checkpoint(CONFIG, tmp_path) is None
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    saved = {"hyper_parameters": {"loss": {"margin": 0.2}, "seed": 0}, "weight": torch.zeros(1)}
+    AtomicCheckpointIO().save_checkpoint(saved, path)
+    assert last_checkpoint(CONFIG, tmp_path) == path
+    assert last_checkpoint(other(resume=None), tmp_path) is None
+    check_checkpoint({"loss": {"margin": 0.2}, "seed": 0}, path)
+    with pytest.raises(
+        ConfigError, match=r"last\.ckpt was made with other options \(loss\.margin: 0\.2 then, 0\.3 now\)"
+    ):
+        check_checkpoint({"loss": {"margin": 0.3}, "seed": 0}, path)
+
+
+def test_differences_name_leaves() -> None:
+    assert differences({"a": {"b": 1}, "c": [1, 2]}, {"a": {"b": 1}, "c": [1, 2]}) == []
+    found = differences({"a": {"b": 1, "c": 2}, "d": None}, {"a": {"b": 2}, "d": {"e": 1}})
+    assert found == ["a.b: 1 then, 2 now", "a.c: 2 then, None now", "d: None then, {'e': 1} now"]
