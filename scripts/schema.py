@@ -346,6 +346,8 @@ class Quickstart:
 class TrackData:
     root: str | None = None
     splits: str | None = None
+    pairs: str | None = None
+    max_frames: int | None = None
     held_out: float = 0.2
     evaluation: float = 0.3
     seed: int = 0
@@ -390,6 +392,8 @@ class TrackTraining:
 @dataclass
 class Tracks:
     encoder: str = MISSING
+    train: bool = True
+    track_pool: str | None = None
     device: str = "auto"
     seeds: list[int] = field(default_factory=list)
     data: TrackData = field(default_factory=TrackData)
