@@ -195,6 +195,31 @@ class Verify:
 
 
 @dataclass
+class DegradeLevels:
+    jpeg: list[float] | None = None
+    pixels: list[float] | None = None
+    blur: list[float] | None = None
+    noise: list[float] | None = None
+    occlusion: list[float] | None = None
+    brightness: list[float] | None = None
+
+
+@dataclass
+class Degrade:
+    encoder: str = MISSING
+    pairs: str | None = None
+    kinds: list[str] | None = None
+    levels: DegradeLevels = field(default_factory=DegradeLevels)
+    sides: str = "both"
+    far: float = 0.001
+    allow_missing: bool = False
+    batch_size: int = 256
+    device: str = "auto"
+    seed: int = 0
+    data: Data = field(default_factory=Data)
+
+
+@dataclass
 class Embed:
     encoder: str = MISSING
     images: str = MISSING
@@ -408,6 +433,7 @@ SCHEMAS = {
     "train": Train,
     "summary": Summary,
     "verify": Verify,
+    "degrade": Degrade,
     "embed": Embed,
     "index": Index,
     "search": Search,

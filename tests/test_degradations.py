@@ -96,7 +96,8 @@ def test_noise_has_the_deviation_it_names() -> None:
     assert abs(added.std() - 0.05 * 255) < 0.2
     assert abs(added.mean()) < 0.2
     assert abs(np.corrcoef(added[..., 0].ravel(), added[..., 1].ravel())[0, 1]) < 0.02, "each value has its own"
-    assert set(np.unique(noise(grey, 1000, rng()))) >= {0, 255}, "clipped, not wrapped around"
+    drowned = noise(grey, 1000, rng())
+    assert np.isin(drowned, (0, 255)).mean() > 0.9, "clipped, not wrapped around"
 
 
 @pytest.mark.parametrize("level", [5, 30, 50, 100])
