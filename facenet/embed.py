@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
 from facenet.bundle import Encoder
 from facenet.data.records import Records
-from facenet.data.transforms import stack
+from facenet.data.transforms import Preprocess, stack, to_tensor
 from facenet.errors import DataError
-from facenet.types import EmbeddingSet
+from facenet.types import EmbeddingSet, image_key
+
+# (pixels (h, w, 3) uint8 of a face, read only; its image key) -> pixels uint8, perhaps of another size
+Change = Callable[[np.ndarray, str], np.ndarray]
 
 
 def embed_records(
@@ -30,41 +34,73 @@ def embed_records(
     Raises:
         DataError: no image could be read, or the network returned a vector that is not finite.
     """
+    (embeddings,), kept = embed_changed(encoder, records, (None,), batch_size=batch_size, progress=progress)
+    return embeddings, kept
+
+
+def embed_changed(
+    encoder: Encoder,
+    records: Records,
+    changes: Sequence[Change | None],
+    *,
+    batch_size: int = 256,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[list[EmbeddingSet], Records]:
+    """Embed every readable image once for each of V changes of the decoded and cropped face; None is no change.
+
+    Returns V sets of N vectors (N, D), and the records they belong to. An image is decoded once. A batch of the network
+    holds `batch_size` faces (V at least), all changes of an image in the same one.
+
+    Raises:
+        DataError: as :func:`embed_records`.
+    """
     vectors: list[np.ndarray] = []
     bad: list[tuple[int, str]] = []
-    starts = range(0, len(records), batch_size)
+    step = max(1, batch_size // len(changes))
 
-    def decode(row: int) -> Tensor | str:
+    def decode(row: int) -> list[Tensor] | str:
         try:
-            return encoder.preprocess.read(records.source(row))
+            return _changed(encoder.preprocess, records.source(row), image_key(records.paths[row]), changes)
         except DataError as error:
             return str(error)
 
     with ThreadPoolExecutor(max_workers=min(32, os.cpu_count() or 1)) as pool:
 
         def submit(start: int) -> list[tuple[int, object]]:
-            return [(row, pool.submit(decode, row)) for row in range(start, min(start + batch_size, len(records)))]
+            return [(row, pool.submit(decode, row)) for row in range(start, min(start + step, len(records)))]
 
         waiting = submit(0)
-        for start in starts:
-            current, waiting = waiting, submit(start + batch_size)
-            images = []
+        for start in range(0, len(records), step):
+            current, waiting = waiting, submit(start + step)
+            images: list[Tensor] = []
             for row, future in current:
                 result = future.result()  # type: ignore[attr-defined]
                 if isinstance(result, str):
                     bad.append((row, result))
                 else:
-                    images.append(result)
+                    images += result
             if images:
                 vectors.append(encoder.embed_batch(encoder.preprocess.normalise(stack(images))))
             if progress:
-                progress(min(start + batch_size, len(records)), len(records))
+                progress(min(start + step, len(records)), len(records))
     if not vectors:
         reason = bad[0][1] if bad else "there is none"
         raise DataError(f"{records.root or 'images'}: no image could be read ({reason})")
     kept = records.without(bad)
-    stacked = np.concatenate(vectors)
+    stacked = np.concatenate(vectors).reshape(len(kept), len(changes), -1)  # (N, V, D)
     if not np.isfinite(stacked).all():
-        row = int(np.flatnonzero(~np.isfinite(stacked).all(1))[0])
+        row = int(np.flatnonzero(~np.isfinite(stacked).all((1, 2)))[0])
         raise DataError(f"{kept.paths[row]}: the encoder returned a vector that is not finite; check its weights")
-    return EmbeddingSet(stacked, kept.paths, kept.identities, encoder.fingerprint, kept.root), kept
+    parts = [np.ascontiguousarray(stacked[:, place]) for place in range(len(changes))]
+    return [EmbeddingSet(part, kept.paths, kept.identities, encoder.fingerprint, kept.root) for part in parts], kept
+
+
+def _changed(
+    preprocess: Preprocess, source: Path | np.ndarray, key: str, changes: Sequence[Change | None]
+) -> list[Tensor]:
+    """Decode one image and return it as the network reads it, once for each change: uint8 (3, H, W)."""
+    face = preprocess.face(source)
+    pixels = face.permute(1, 2, 0).numpy()
+    pixels.flags.writeable = False
+    made = [face if change is None else to_tensor(change(pixels, key)) for change in changes]
+    return [preprocess.fit(image) for image in made]

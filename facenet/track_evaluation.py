@@ -8,6 +8,7 @@ first hundred frames of each video are compared).
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,8 +17,10 @@ from torch import Tensor
 
 from facenet.bundle import Encoder
 from facenet.data.pairs import make_pairs_in_folds, pair_rows
+from facenet.data.records import write_skipped
 from facenet.data.tracks import Tracks, group_tracks, pad
 from facenet.embed import embed_records
+from facenet.errors import DataError
 from facenet.models.linear_attention import TrackPool
 from facenet.types import Pairs
 from facenet.verify import Verification, verify
@@ -103,9 +106,11 @@ def verify_templates(templates: Tensor, tracks: Tracks, pairs: Pairs) -> tuple[V
     Returns the scores and which pairs (P,) were decided rightly at the threshold of their fold.
 
     Raises:
-        DataError: what :func:`facenet.verify.verify` refuses.
+        DataError: a pair names a track that is not there, and what :func:`facenet.verify.verify` refuses.
     """
-    first, second, _ = pair_rows(pairs, tracks.keys)
+    first, second, missing = pair_rows(pairs, tracks.keys)
+    if missing:
+        raise DataError(f"pairs: {len(missing)} tracks have no readable frame (first: {missing[0]}); take them out")
     vectors = templates.detach().double().numpy()
     sq_dist = np.clip(2 - 2 * (vectors[first] * vectors[second]).sum(1), 0, 4)
     result = verify(sq_dist, pairs.same, pairs.fold)
@@ -131,6 +136,39 @@ def evaluate_templates(
     if data.tracks.kinds:
         content["by_kind"] = _by_kind(right, data.tracks, pairs)
     return content
+
+
+def evaluate_tracks(
+    encoder: Encoder, tracks: Tracks, out: str | Path, *, pool: TrackPool | None = None, pairs: Pairs | None = None
+) -> dict[str, Any]:
+    """Score the floors, and a TrackPool that there is already, on tracks; nothing is trained.
+
+    Args:
+        encoder: Embeds the frames.
+        tracks: To report on; see :func:`facenet.data.tracks.reported_tracks`.
+        out: Gets ``skipped.csv``.
+        pool: See :func:`facenet.bundle.load_track_pool`.
+        pairs: Of track keys; without them pairs are drawn among the people.
+
+    Returns:
+        What ``metrics.json`` holds: the floors by name, ``track_pool``, its ``gain_over_mean`` and ``streaming_gap``
+        where a pool is given, and counts.
+
+    Raises:
+        DataError: no frame could be read, or too few people to draw pairs among.
+    """
+    data = embed_tracks(encoder, tracks)
+    pairs = track_pairs(data.tracks) if pairs is None else pairs
+    content: dict[str, Any] = {name: evaluate_templates(make, data, pairs) for name, make in FLOORS.items()}
+    if pool is not None:
+        content = {"track_pool": evaluate_templates(pool, data, pairs), **content}
+        gain = paired(content["track_pool"]["folds"], content["mean"]["folds"])
+        content["gain_over_mean"] = {"track_pool": gain}
+        content["streaming_gap"] = streaming_gap(pool, data)
+    skipped = sorted({*tracks.skipped, *data.tracks.skipped})
+    write_skipped(Path(out) / "skipped.csv", skipped)
+    counts = {"tracks": {"evaluation": len(data.tracks)}, "frames": {"evaluation": len(data.tracks.frames)}}
+    return {**content, "pairs": len(pairs), **counts, "skipped": len(skipped)}
 
 
 def streaming_gap(pool: TrackPool, data: TrackSet) -> float:

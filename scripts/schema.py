@@ -225,6 +225,31 @@ class Verify:
 
 
 @dataclass
+class DegradeLevels:
+    jpeg: list[float] | None = None
+    pixels: list[float] | None = None
+    blur: list[float] | None = None
+    noise: list[float] | None = None
+    occlusion: list[float] | None = None
+    brightness: list[float] | None = None
+
+
+@dataclass
+class Degrade:
+    encoder: str = MISSING
+    pairs: str | None = None
+    kinds: list[str] | None = None
+    levels: DegradeLevels = field(default_factory=DegradeLevels)
+    sides: str = "both"
+    far: float = 0.001
+    allow_missing: bool = False
+    batch_size: int = 256
+    device: str = "auto"
+    seed: int = 0
+    data: Data = field(default_factory=Data)
+
+
+@dataclass
 class Embed:
     encoder: str = MISSING
     images: str = MISSING
@@ -389,6 +414,8 @@ class Quickstart:
 class TrackData:
     root: str | None = None
     splits: str | None = None
+    pairs: str | None = None
+    max_frames: int | None = None
     held_out: float = 0.2
     evaluation: float = 0.3
     seed: int = 0
@@ -433,6 +460,8 @@ class TrackTraining:
 @dataclass
 class Tracks:
     encoder: str = MISSING
+    train: bool = True
+    track_pool: str | None = None
     device: str = "auto"
     seeds: list[int] = field(default_factory=list)
     data: TrackData = field(default_factory=TrackData)
@@ -447,6 +476,7 @@ SCHEMAS = {
     "train": Train,
     "summary": Summary,
     "verify": Verify,
+    "degrade": Degrade,
     "embed": Embed,
     "index": Index,
     "search": Search,

@@ -155,3 +155,11 @@ def test_embedding_keeps_tracks_together_and_drops_what_can_not_be_read(tmp_path
     assert {item.path for item in data.tracks.skipped} >= {"p00/t0/f1.png", "p01/t1/f0.png"}
     alone = encoder.embed([tmp_path / "p02/t1/f2.png"])[0]
     np.testing.assert_allclose(data.frames[4, 2].numpy(), alone, atol=1e-5)
+
+
+def test_a_pair_of_a_track_that_is_not_there_is_refused() -> None:
+    data = toy(4)
+    keys = data.tracks.keys
+    pairs = Pairs((keys[0], keys[0]), (keys[1], "nobody/t0"), np.array([True, False]), np.arange(2))
+    with pytest.raises(DataError, match="first: nobody/t0"):
+        verify_templates(data.frames[:, 0], data.tracks, pairs)

@@ -7,18 +7,21 @@ import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from facenet import bundle
+from facenet.data.pairs import read_pairs
 from facenet.data.synthetic_tracks import draw_splits, draw_tracks
-from facenet.data.tracks import TrackSplits, split_tracks
+from facenet.data.tracks import TrackSplits, reported_tracks, scan_tracks, split_tracks
 from facenet.errors import ConfigError, DataError
 from facenet.models.linear_attention import TrackPool
-from facenet.track_evaluation import FLOORS, evaluate_templates, track_pairs
+from facenet.track_evaluation import FLOORS, evaluate_templates, evaluate_tracks, track_pairs
 from facenet.track_training import draw_batch, thin, train_pool, train_tracks
+from facenet.verify import verify
 from tests.conftest import ROOT
 from tests.test_bundle import make
 from tests.test_scripts import mistaken, succeed
@@ -97,10 +100,10 @@ def test_every_option_of_the_command_is_an_argument() -> None:
         (schema.TrackTraining, [train_pool]),
         (schema.TrackPool, [TrackPool]),
         (schema.DrawnTracks, [draw_tracks, draw_splits]),
-        (schema.TrackData, [split_tracks]),
+        (schema.TrackData, [split_tracks, reported_tracks]),
     ):
         accepted = {name for target in targets for name in inspect.signature(target).parameters}
-        assert {field.name for field in dataclasses.fields(node)} - {"root"} <= accepted
+        assert {field.name for field in dataclasses.fields(node)} - {"root", "max_frames"} <= accepted
 
 
 @pytest.mark.parametrize(
@@ -190,6 +193,52 @@ def test_the_command_on_a_folder(encoder: Path, tmp_path: Path) -> None:
         assert [row["path"] for row in csv.DictReader(file)] == ["p00/t0/f0.png"]
 
 
+@pytest.fixture(scope="module")
+def trained(encoder: Path) -> tuple[Path, dict[str, Any]]:
+    """A folder of tracks, ``track_pool`` beside it, and what its training reported."""
+    root, tracks = encoder.parent / "faces", made(16)
+    write_tracks(tracks, root)
+    few = {**SHORT, "steps": 4, "check_every": 2}
+    options = {"pool": POOL, "training": few, "seeds": (3, 5), "say": quiet}
+    return root, train_tracks(bundle.load(encoder), split_tracks(scan_tracks(root)), encoder.parent, **options)  # type: ignore[arg-type]
+
+
+def test_a_saved_pool_scores_as_it_did_when_it_was_trained(
+    encoder: Path, trained: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    root, before = trained
+    loaded = bundle.load(encoder)
+    pool = bundle.load_track_pool(encoder.parent / "track_pool", loaded)
+    after = evaluate_tracks(loaded, reported_tracks(scan_tracks(root)), tmp_path, pool=pool)
+    assert after["tracks"] == {"evaluation": before["tracks"]["evaluation"]}
+    assert {name: after[name] for name in FLOORS} == {name: before[name] for name in FLOORS}
+    saved = next(row for row in before["track_pool"]["by_seed"] if row["seed"] == before["track_pool"]["saved_seed"])
+    assert after["track_pool"]["folds"] == saved["folds"]
+    assert after["gain_over_mean"]["track_pool"] == saved["gain"]
+    assert after["streaming_gap"] < 1e-4
+    assert (tmp_path / "skipped.csv").is_file()
+
+
+def test_the_command_scores_named_pairs_without_training(
+    encoder: Path, trained: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    root, _ = trained
+    names = [f"p{i:02d}/t{t}" for i in range(4) for t in range(2)]
+    named = [(a, b, i // 2 % 2) for i, a in enumerate(names) for b in names[i + 1 :]]
+    lines = [f"{a},{b},{int(a[:3] == b[:3])},{fold}" for a, b, fold in named]
+    (tmp_path / "pairs.csv").write_text("\n".join(["first,second,same,fold", *lines]))
+    pool = f"track_pool={encoder.parent / 'track_pool'}"
+    where = [f"encoder={encoder}", "train=false", f"data.root={root}", f"data.pairs={tmp_path / 'pairs.csv'}", pool]
+    metrics = succeed("tracks", *where, "data.max_frames=2", out=tmp_path / "run")
+    assert (metrics["pairs"], metrics["tracks"], metrics["frames"]) == (28, {"evaluation": 8}, {"evaluation": 16})
+    assert set(FLOORS) | {"track_pool"} <= set(metrics)
+    assert not (tmp_path / "run" / "track_pool").exists()
+    frames = {key: bundle.load(encoder).embed([root / key / f"f{f}.png" for f in (0, 1)]) for key in names}
+    slow = [((frames[a][:, None] - frames[b][None]) ** 2).sum(2).mean() for a, b, _ in named]
+    pairs = read_pairs(tmp_path / "pairs.csv")
+    assert metrics["all_frame_pairs"]["auc"] == pytest.approx(verify(np.asarray(slow), pairs.same, pairs.fold).auc)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
@@ -198,6 +247,10 @@ def test_the_command_on_a_folder(encoder: Path, tmp_path: Path) -> None:
         (["encoder={encoder}", "data.root=/nowhere"], 3, "/nowhere: no such folder"),
         (["encoder={empty}"], 3, "encoder.json"),
         ([], 2, "encoder=..."),
+        (["encoder={encoder}", "track_pool={empty}"], 2, "train=false"),
+        (["encoder={encoder}", "train=false", "track_pool={empty}"], 3, "track_pool.json"),
+        (["encoder={encoder}", "train=false", "data.root={several}", "data.pairs={wrong}"], 3, "first: p77/t1"),
+        (["encoder={encoder}", "train=false", "data.root={several}", "data.max_frames=0"], 2, "data.max_frames"),
         (["encoder={encoder}", "drawn.damage=2"], 2, "damage"),
         (["encoder={encoder}", "seeds=[-1]"], 2, "seeds"),
         (["encoder={encoder}", "pool.key_dim=0"], 2, "pool.key_dim"),
@@ -219,7 +272,12 @@ def test_a_mistake_is_one_clear_line(
     (tmp_path / "empty").mkdir()
     write_tracks(made(1), tmp_path / "one")
     write_tracks(made(14), tmp_path / "several")
-    places = {"encoder": encoder, **{name: tmp_path / name for name in ("empty", "one", "several")}}
+    (tmp_path / "wrong").write_text("first,second,same\np00/t0,p00/t1,1\np00/t0,p77/t1,0\n")
+    places = {
+        "encoder": encoder,
+        "wrong": tmp_path / "wrong",
+        **{name: tmp_path / name for name in ("empty", "one", "several")},
+    }
     given = [argument.format(**places) for argument in arguments]
     status, said = mistaken("tracks", *given, out=tmp_path / "run", monkeypatch=monkeypatch, capsys=capsys)
     lines = said.strip().splitlines()

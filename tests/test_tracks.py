@@ -6,8 +6,17 @@ import numpy as np
 import pytest
 
 from facenet.data.records import Records
-from facenet.data.tracks import Tracks, group_tracks, pad, scan_tracks, split_tracks, write_tracks
+from facenet.data.tracks import (
+    Tracks,
+    group_tracks,
+    pad,
+    reported_tracks,
+    scan_tracks,
+    split_tracks,
+    write_tracks,
+)
 from facenet.errors import ConfigError, DataError
+from facenet.types import Pairs
 
 
 def made(people: int = 12, tracks: int = 2, frames: int = 3) -> Tracks:
@@ -123,3 +132,35 @@ def test_pad_lays_frames_out_and_masks_the_rest() -> None:
     assert mask.tolist() == [[True, False, False], [True, True, True]]
     np.testing.assert_array_equal(padded[mask], vectors)
     assert not padded[~mask].any()
+
+
+def test_tracks_after_their_first_frames() -> None:
+    tracks = made(4)
+    short = tracks.first(2)
+    assert set(short.lengths.tolist()) == {2}
+    assert short.keys == tracks.keys
+    assert short.frames.paths[:4] == ("p00/t0/f0.png", "p00/t0/f1.png", "p00/t1/f0.png", "p00/t1/f1.png")
+    assert short.frames.images is not None
+    assert tracks.frames.images is not None
+    np.testing.assert_array_equal(short.frames.images[2], tracks.frames.images[3], "pixels go with their paths")
+    assert tracks.first(100).frames.paths == tracks.frames.paths
+    with pytest.raises(ConfigError, match="max_frames"):
+        tracks.first(0)
+
+
+def test_what_is_reported_is_named_by_pairs_or_by_the_splits_or_by_share(tmp_path: Path) -> None:
+    tracks = made(16)
+    same = np.array([True, False])
+    pairs = Pairs(("p03/t1", "p05/t0"), ("p03/t0", "p03/t0"), same, np.arange(2))
+    assert reported_tracks(tracks, pairs=pairs).keys == ("p03/t0", "p03/t1", "p05/t0")
+    gone = Pairs(("p03/t1", "p99/t0"), ("p03/t0", "p03/t0"), same, np.arange(2))
+    with pytest.raises(DataError, match=r"1 of 3 tracks .*first: p99/t0"):
+        reported_tracks(tracks, pairs=gone)
+    table = tmp_path / "splits.csv"
+    table.write_text("identity,split\np01,evaluation\np02,train\np04,evaluation\n")
+    assert reported_tracks(tracks, splits=str(table)).names == ["p01", "p04"], "nobody else is needed"
+    table.write_text("identity,split\np77,evaluation\n")
+    with pytest.raises(DataError, match="nobody under evaluation"):
+        reported_tracks(tracks, splits=str(table))
+    by_share = reported_tracks(tracks, seed=3)
+    assert by_share.keys == split_tracks(tracks, seed=3).evaluation.keys

@@ -17,6 +17,7 @@ import numpy as np
 
 from facenet.data.records import Records, Skipped, scan_folder, write_images
 from facenet.errors import ConfigError, DataError
+from facenet.types import Pairs
 
 PARTS = ("train", "held_out", "evaluation")
 
@@ -51,15 +52,26 @@ class Tracks:
         """Sorted distinct identities."""
         return sorted(set(self.identities))
 
-    def of_people(self, people: Iterable[str]) -> Tracks:
-        """Return the tracks of the given identities."""
-        wanted = set(people)
-        rows = [row for row, name in enumerate(self.identities) if name in wanted]
+    def subset(self, rows: Sequence[int]) -> Tracks:
+        """Return the given tracks, in that order."""
         spans = [np.arange(self.starts[row], self.starts[row] + self.lengths[row]) for row in rows]
         frames = self.frames.subset(np.concatenate([np.zeros(0, np.int64), *spans]))
         kinds = tuple(self.kinds[row] for row in rows) if self.kinds else ()
         keys, identities = (tuple(column[row] for row in rows) for column in (self.keys, self.identities))
-        return Tracks(frames, keys, identities, self.lengths[rows], kinds, self.skipped)
+        return Tracks(frames, keys, identities, self.lengths[list(rows)], kinds, self.skipped)
+
+    def of_people(self, people: Iterable[str]) -> Tracks:
+        """Return the tracks of the given identities."""
+        wanted = set(people)
+        return self.subset([row for row, name in enumerate(self.identities) if name in wanted])
+
+    def first(self, count: int) -> Tracks:
+        """Return the tracks as they are after `count` frames; shorter ones are whole. Raises ConfigError below 1."""
+        if count < 1:
+            raise ConfigError(f"data.max_frames: expected a number of at least 1, got {count}")
+        lengths = np.minimum(self.lengths, count)
+        kept = np.concatenate([np.arange(start, start + n) for start, n in zip(self.starts, lengths, strict=True)])
+        return replace(self, frames=self.frames.subset(kept), lengths=lengths)
 
 
 class TrackSplits(NamedTuple):
@@ -140,6 +152,41 @@ def split_tracks(
                 " tracks, are too few; give at least 12 people with two tracks each, or other shares"
             )
     return TrackSplits(*parts)
+
+
+def reported_tracks(
+    tracks: Tracks,
+    *,
+    pairs: Pairs | None = None,
+    splits: str | None = None,
+    held_out: float = 0.2,
+    evaluation: float = 0.3,
+    seed: int = 0,
+) -> Tracks:
+    """Return the tracks to report on where nothing is trained.
+
+    They are those that `pairs` name by their keys; without pairs those of the people whom the table `splits` (see
+    :func:`split_tracks`) puts under evaluation; without either those that training with the same options reports.
+
+    Raises:
+        ConfigError: a share outside (0, 1).
+        DataError: a track that is named is not there, nobody is under evaluation, or the table is unusable.
+    """
+    if pairs is not None:
+        wanted = dict.fromkeys([*pairs.first, *pairs.second])
+        missing = [key for key in wanted if key not in set(tracks.keys)]
+        if missing:
+            raise DataError(
+                f"pairs: {len(missing)} of {len(wanted)} tracks are not under {tracks.frames.root or 'the tracks'} or"
+                f" have no usable frame (first: {missing[0]}); expected keys <identity>/<track>"
+            )
+        return tracks.subset([row for row, key in enumerate(tracks.keys) if key in wanted])
+    if splits is None:
+        return split_tracks(tracks, held_out=held_out, evaluation=evaluation, seed=seed).evaluation
+    reported = tracks.of_people(_read_splits(Path(splits))["evaluation"])
+    if not len(reported):
+        raise DataError(f"{splits}: nobody under evaluation has a track under {tracks.frames.root or 'the tracks'}")
+    return reported
 
 
 def write_tracks(tracks: Tracks, root: str | Path) -> None:

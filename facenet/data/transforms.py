@@ -78,11 +78,20 @@ class Preprocess:
 
         Cropped before it becomes a tensor, which saves copying what is cut away.
         """
+        return self.fit(self.face(source, margin), margin)
+
+    def face(self, source: Any, margin: float = 1.0) -> Tensor:
+        """Decode and crop what :func:`to_tensor` accepts, in the pixels it has: uint8 (3, h, w) of any size."""
         if isinstance(source, str | Path):
-            return _decoded(source, lambda picture: self._cut_picture(picture, margin))
+            return _decoded(source, lambda picture: self._face_of(picture, margin))
         if isinstance(source, Image.Image):
-            return self._cut_picture(source, margin)
-        return self.cut(to_tensor(source), margin)
+            return self._face_of(source, margin)
+        return self._face(to_tensor(source), margin)
+
+    def fit(self, face: Tensor, margin: float = 1.0) -> Tensor:
+        """Resize a crop (3, h, w) to (3, S, S'), uint8."""
+        size = self.stored_size(margin)
+        return face if tuple(face.shape[-2:]) == size else tv.resize(face, list(size), antialias=True)
 
     def cut(self, image: Tensor, margin: float = 1.0) -> Tensor:
         """Crop and resize a uint8 image (3, H0, W0) to (3, S, S'), in memory one row of RGB pixels after the other.
@@ -90,13 +99,16 @@ class Preprocess:
         With a `margin` above 1 the crop is that much larger (as far as the image reaches) and so is the
         result: training keeps the surroundings that shifts and rotations bring into view.
         """
-        top, left, bottom, right = self._box(image.shape[-2], image.shape[-1], margin)
-        return self._resized(pixel_rows(image[..., top:bottom, left:right]), margin)
+        return self.fit(self._face(image, margin), margin)
 
-    def _cut_picture(self, picture: Image.Image, margin: float) -> Tensor:
+    def _face(self, image: Tensor, margin: float) -> Tensor:
+        top, left, bottom, right = self._box(image.shape[-2], image.shape[-1], margin)
+        return pixel_rows(image[..., top:bottom, left:right])
+
+    def _face_of(self, picture: Image.Image, margin: float) -> Tensor:
         picture = _eight_bit(_upright(picture))
         top, left, bottom, right = self._box(picture.height, picture.width, margin)
-        return self._resized(_pixels(picture.crop((left, top, right, bottom))), margin)
+        return _pixels(picture.crop((left, top, right, bottom)))
 
     def _box(self, height: int, width: int, margin: float) -> tuple[int, int, int, int]:
         """Return top, left, bottom, right of the central crop."""
@@ -105,10 +117,6 @@ class Preprocess:
         h, w = max(1, round(side * aspect)), max(1, round(side))
         top, left = (height - h) // 2, (width - w) // 2
         return top, left, top + h, left + w
-
-    def _resized(self, image: Tensor, margin: float) -> Tensor:
-        size = self.stored_size(margin)
-        return image if tuple(image.shape[-2:]) == size else tv.resize(image, list(size), antialias=True)
 
     def normalise(self, images: Tensor) -> Tensor:
         """Turn uint8 (B, 3, H, W), or floats in [0, 255], into normalised float32 of the same shape."""
