@@ -112,16 +112,16 @@ def warnings(run: Run, encoder: Mapping[str, Any] | None) -> list[str]:
 def _about_fars(found: Mapping[str, Any]) -> list[str]:
     said = []
     for far, row in _rows(found.get("val_at_far")):
-        rate, negatives = _rate(far), number(row.get("negatives"))
-        if not rate or negatives is None:
+        share, negatives = rate(far), number(row.get("negatives"))
+        if share is None or negatives is None:
             continue
         if row.get("resolvable") is False or row.get("val") is None:
             said.append(
                 f"VAL at FAR {far} can not be resolved by {plain(negatives)} different pairs; it needs"
-                f" {plain(math.ceil(1 / rate - 1e-9))} at least."
+                f" {plain(math.ceil(1 / share - 1e-9))} at least."
             )
-        elif rate * negatives < FEW:
-            said.append(f"VAL at FAR {far} rests on {plain(int(rate * negatives + 1e-9))} of the different pairs.")
+        elif share * negatives < FEW:
+            said.append(f"VAL at FAR {far} rests on {plain(int(share * negatives + 1e-9))} of the different pairs.")
     return said
 
 
@@ -265,11 +265,13 @@ def _two(run: Run, first: str, second: str) -> str | None:
     return None if number(values[0]) is None else ", ".join(map(plain, values))
 
 
-def _rate(far: str) -> float | None:
+def rate(far: str) -> float | None:
+    """Read a false accept rate in (0, 1] from its name; None for anything else."""
     try:
-        return number(float(far))
+        found = number(float(far))
     except ValueError:
         return None
+    return found if found is not None and 1e-12 <= found <= 1 else None
 
 
 def _rows(table: Any) -> list[tuple[str, Mapping[str, Any]]]:
