@@ -18,8 +18,18 @@ from facenet import report_sheets as sheets
 from facenet import report_sweep_chapters as chapters
 from facenet.errors import DataError
 from facenet.files import atomic_write, read_json
-from facenet.report_page import Block, Chapter, Figures, Section, Table, Text, render
-from facenet.report_runs import Evaluation, Found, Run, dig, find_runs, number, read_curves, read_encoder, read_evaluation
+from facenet.report_page import Block, Chapter, Figures, Section, Text, render
+from facenet.report_runs import (
+    Evaluation,
+    Found,
+    Run,
+    dig,
+    find_runs,
+    number,
+    read_curves,
+    read_encoder,
+    read_evaluation,
+)
 from facenet.report_sweeps import numbers, sweeps, view2
 
 LIMIT = 2_000_000  # bytes of a page
@@ -80,7 +90,9 @@ def _records(runs: Sequence[Run], encoder: str | Path | None) -> dict[str, dict[
     """Return the encoder record of each run by the run's name: its own, one given, or one with its fingerprint."""
     own = {run.name: read_encoder(run) for run in runs}
     given = read_json(Path(encoder) / "encoder.json") if encoder else None
-    by_print = {record["fingerprint"]: record for record in [*own.values(), given] if record and "fingerprint" in record}
+    by_print = {
+        record["fingerprint"]: record for record in [*own.values(), given] if record and "fingerprint" in record
+    }
     found = {}
     for run in runs:
         meta = run.part("evaluation/meta.json")
@@ -178,7 +190,9 @@ def _thresholds(run: Run, encoder: Mapping[str, Any] | None) -> list[tuple[str, 
 
 def _calibrated(run: Run, encoder: Mapping[str, Any] | None) -> dict[float, float]:
     table = dig(run.metrics, "thresholds") or dig(encoder, "thresholds")
-    pairs = [(facts.rate(str(far)), number(value)) for far, value in table.items()] if isinstance(table, Mapping) else []
+    pairs = (
+        [(facts.rate(str(far)), number(value)) for far, value in table.items()] if isinstance(table, Mapping) else []
+    )
     return {far: value for far, value in pairs if far is not None and value is not None}
 
 
@@ -199,7 +213,9 @@ def _pictures(
         still.append(Section("Who lies where", [Figures([plots.face_map(name, embeddings.vectors[rows], names)])]))
     if not sheets.Faces(evaluation, encoder, SIDES[0]).there:
         where = facts.short(embeddings.root, 80)
-        return lambda side: still, [f"pictures of mistakes, triplets and clusters: the image files under {where!r} are gone"]
+        return lambda side: still, [
+            f"pictures of mistakes, triplets and clusters: the image files under {where!r} are gone"
+        ]
     threshold = number(dig(run.metrics, "verification", "threshold"))
     if threshold is None:
         return lambda side: still, ["pictures of mistakes and clusters: the metrics hold no threshold"]

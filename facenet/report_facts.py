@@ -23,11 +23,11 @@ def percent(value: Any, digits: int = 1) -> str:
     """Write a fraction as per cent; what is none of [0, 1] as it is, and what is no number as a dash.
 
     >>> percent(0.8904), percent(None), percent(7.5)
-    ('89.0 %', '–', '7.5')
+    ('89.0 %', '-', '7.5')
     """
     found = number(value)
     if found is None:
-        return "–"
+        return "-"
     return f"{100 * found:.{digits}f} %" if 0 <= found <= 1 else f"{found:.4g}"
 
 
@@ -35,11 +35,11 @@ def plain(value: Any) -> str:
     """Write a number with four significant digits, whole ones with thousands apart; a dash for what is no number.
 
     >>> plain(1234567), plain(0.123456), plain(float("nan")), plain(1e300)
-    ('1,234,567', '0.1235', '–', '1e+300')
+    ('1,234,567', '0.1235', '-', '1e+300')
     """
     found = number(value)
     if found is None:
-        return "–"
+        return "-"
     return f"{int(found):,}" if found == int(found) and abs(found) < 1e15 else f"{found:.4g}"
 
 
@@ -87,7 +87,8 @@ def verdict(run: Run) -> str:
         return f"{text}."
     gain = 100 * (accuracy - floor[1])
     side = "above" if gain >= 0 else "below"
-    return f"{text}. That is {abs(gain):.1f} points {side} the best floor on these pairs, {floor[0]} ({percent(floor[1])})."
+    text += f". That is {abs(gain):.1f} points {side} the best floor on these pairs, {floor[0]} ({percent(floor[1])})"
+    return f"{text}."
 
 
 def warnings(run: Run, encoder: Mapping[str, Any] | None) -> list[str]:
@@ -158,14 +159,18 @@ def far_table(found: Mapping[str, Any]) -> Table | None:
         rows.append((far, *cells, plain(row.get("negatives"))))
     header = ("FAR", "VAL", "95 % interval", "threshold", "different pairs")
     caption = (
-        "VAL: same pairs accepted when at most the share FAR of the different pairs is. Wilson intervals; not resolvable: fewer"
-        " different pairs than 1 / FAR."
+        "VAL: same pairs accepted when at most the share FAR of the different pairs is. Wilson intervals; not"
+        " resolvable: fewer different pairs than 1 / FAR."
     )
     return Table(header, rows, caption) if rows else None
 
 
 def _far_cells(row: Mapping[str, Any]) -> tuple[str, str, str]:
-    return percent(row.get("val")), f"{percent(row.get('low'))} to {percent(row.get('high'))}", plain(row.get("threshold"))
+    return (
+        percent(row.get("val")),
+        f"{percent(row.get('low'))} to {percent(row.get('high'))}",
+        plain(row.get("threshold")),
+    )
 
 
 def fold_table(found: Mapping[str, Any]) -> Table | None:
@@ -212,7 +217,9 @@ def quantised_table(metrics: Mapping[str, Any]) -> Table | None:
 
 def identification_table(metrics: Mapping[str, Any]) -> Table | None:
     """Return what one-to-many identification measured, name by name."""
-    rows = [(short(name), percent(value) if isinstance(value, float) else plain(value)) for name, value in _leaves(metrics)]
+    rows = [
+        (short(name), percent(value) if isinstance(value, float) else plain(value)) for name, value in _leaves(metrics)
+    ]
     return Table(("one against many", "value"), rows) if rows else None
 
 
@@ -241,7 +248,7 @@ def fact_table(run: Run, encoder: Mapping[str, Any] | None, evaluation: Evaluati
     if evaluation is not None:
         people = len(set(evaluation.embeddings.identities) - {""})
         rows.insert(-1, ("reported faces, people", f"{len(evaluation.embeddings):,}, {people:,}"))
-    return Table((), [(name, str(value)) for name, value in rows if value not in (None, "", "–")], facts=True)
+    return Table((), [(name, str(value)) for name, value in rows if value not in (None, "", "-")], facts=True)
 
 
 def leakage_line(metrics: Mapping[str, Any]) -> str:

@@ -232,8 +232,8 @@ def face_map(name: str, vectors: np.ndarray, identities: Sequence[str], *, seed:
 
     alt = f"Map of {len(vectors)} faces of {len(people)} people in the plane"
     caption = (
-        f"{len(vectors)} faces of {len(people)} people by t-SNE; each person has a colour and a mark. What lies together"
-        " is alike; the distances between groups mean little."
+        f"{len(vectors)} faces of {len(people)} people by t-SNE; each person has a colour and a mark. What lies"
+        " together is alike; the distances between groups mean little."
     )
     return draw(f"{name}-map", alt, paint, caption=caption, size=(6.4, 4.6))
 

@@ -154,8 +154,8 @@ def triplet_sheet(faces: Faces, triplets: Sequence[Triplet], margin: float) -> S
         for triplet in triplets
     ]
     caption = (
-        "Left to right: a face, another of the same person, and the nearest face of somebody else that is farther, but by"
-        f" less than the margin {margin:g} (semi-hard). Squared distances to the first face."
+        "Left to right: a face, another of the same person, and the nearest face of somebody else that is farther, but"
+        f" by less than the margin {margin:g} (semi-hard). Squared distances to the first face."
     )
     return Sheet(tiles, caption)
 

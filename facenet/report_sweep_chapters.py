@@ -61,7 +61,7 @@ def sweep(found: Sweep, runs: Found) -> Chapter:
     ours = Table(
         header,
         [_setting(row) for row in found.settings],
-        f"Ours, scale {found.scale}: mean ± standard deviation over seeds. –: not run, or not resolvable.",
+        f"Ours, scale {found.scale}: mean ± standard deviation over seeds. -: not run, or not resolvable.",
     )
     theirs = Table(
         (paper.label, "VAL at FAR 1e-3", "standard error"),
@@ -101,18 +101,26 @@ def folds(found: Sequence[Folds], runs: Found) -> Chapter:
         rows.append(("mean ± standard error", plus_minus(one.spread.mean, one.spread.sem)))
         blocks.append(Table(("fold", "accuracy"), rows, f"{short(label)}: {one.pairs:,} pairs, each scored once."))
         if one.missing:
-            warnings.append(f"{short(label)}: folds {', '.join(map(str, one.missing))} are missing; this is no View 2 score yet.")
+            warnings.append(
+                f"{short(label)}: folds {', '.join(map(str, one.missing))} are missing; this is no View 2 score yet."
+            )
         warnings += _about_jobs(one.repeated, Found([], [], []), [])
     ours = [
-        ("Unrestricted, No Outside Data", f"this project, {short(one.model)}, {_folds(one)}", one.spread.mean, one.spread.sem)
+        (
+            "Unrestricted, No Outside Data",
+            f"this project, {short(one.model)}, {_folds(one)}",
+            one.spread.mean,
+            one.spread.sem,
+        )
         for one in found
     ]
     neighbours = Table(
         ("category", "method", "accuracy", "standard error"),
-        [(a, b, percent(c, 2), "–" if d is None else f"{100 * d:.2f} %") for a, b, c, d in (*ours, *LFW_NEIGHBOURS)],
+        [(a, b, percent(c, 2), "-" if d is None else f"{100 * d:.2f} %") for a, b, c, d in (*ours, *LFW_NEIGHBOURS)],
     )
     best = max(found, key=lambda one: one.spread.mean or 0)
-    verdict = f"LFW View 2, {_folds(best)}: accuracy {plus_minus(best.spread.mean, best.spread.sem)} (standard error over the folds)."
+    score = plus_minus(best.spread.mean, best.spread.sem)
+    verdict = f"LFW View 2, {_folds(best)}: accuracy {score} (standard error over the folds)."
     warnings += _about_jobs([], runs, [])
     sections = [Section("Folds", blocks), Section("Beside its neighbours", [Text(LFW_NOTE), neighbours])]
     return Chapter("Labeled Faces in the Wild, View 2", verdict, warnings, sections)
@@ -124,7 +132,11 @@ def degraded(run: Run, name: str) -> Chapter:
     panels, tables = [], []
     worst: tuple[float, str] | None = None
     for kind, table in run.metrics["degrade"].items():
-        levels = [(level, row) for level, row in by_level(table) if isinstance(row, Mapping)] if isinstance(table, Mapping) else []
+        levels = (
+            [(level, row) for level, row in by_level(table) if isinstance(row, Mapping)]
+            if isinstance(table, Mapping)
+            else []
+        )
         if not levels:
             continue
         title = KINDS.get(kind, short(str(kind).replace("_", " "), 30))
@@ -134,7 +146,11 @@ def degraded(run: Run, name: str) -> Chapter:
         for level, value, _ in points:
             if value is not None and (worst is None or value < worst[0]):
                 worst = value, f"{title} {level}"
-    verdict = "No disturbance was measured." if worst is None else f"The hardest disturbance is {worst[1]}: {percent(worst[0])}"
+    verdict = (
+        "No disturbance was measured."
+        if worst is None
+        else f"The hardest disturbance is {worst[1]}: {percent(worst[0])}"
+    )
     verdict += f" of the pairs right, {percent(clean)} on untouched images." if worst else ""
     blocks: list[Block] = [Figures(panels)] if panels else []
     blocks.append(Text("Dashed: untouched images. Band: one standard error over the folds."))
@@ -147,8 +163,8 @@ def degraded(run: Run, name: str) -> Chapter:
 def clustered(run: Run) -> Chapter:
     """Show the scores of a clustering and its largest clusters."""
     metrics = run.metrics
-    verdict = f"{plain(metrics.get('faces'))} faces fell into {plain(metrics.get('clusters'))} clusters at a squared distance of"
-    verdict += f" {plain(metrics.get('threshold'))}."
+    verdict = f"{plain(metrics.get('faces'))} faces fell into {plain(metrics.get('clusters'))} clusters"
+    verdict += f" at a squared distance of {plain(metrics.get('threshold'))}."
     names = {
         "identities": "people",
         "pairwise_f1": "pairwise F1",
@@ -185,7 +201,7 @@ def _setting(row: Setting) -> tuple[str, ...]:
     seen = found["faces_seen"].mean
     return (
         plain_or(row.setting),
-        str(len(row.seeds)) if row.seeds else "–",
+        str(len(row.seeds)) if row.seeds else "-",
         _spread(found["accuracy"]),
         plain(found["auc"].mean),
         _spread(found["val_1e-2"]),
@@ -206,7 +222,9 @@ def _folds(one: Folds) -> str:
 def _about_jobs(repeated: Sequence[str], runs: Found, ran: Sequence[Setting]) -> list[str]:
     said = []
     if repeated:
-        said.append(f"{len(repeated)} runs repeat a setting and a seed; the last of each counts ({short(repeated[0])}, ...).")
+        said.append(
+            f"{len(repeated)} runs repeat a setting and a seed; the last of each counts ({short(repeated[0])}, ...)."
+        )
     if runs.unfinished:
         said.append(f"{len(runs.unfinished)} jobs have not finished: {short(', '.join(runs.unfinished), 100)}.")
     if any(len(row.seeds) == 1 for row in ran):
@@ -218,7 +236,14 @@ def _level_table(kind: str, title: str, levels: Sequence[tuple[str, Mapping[str,
     paper = {f"{level:g}": value for level, value in PAPER_DEGRADED.get(kind, ())}
     rows = []
     for level, row in levels:
-        cells = (short(level, 20), plus_minus(row.get("accuracy"), row.get("sem")), plain(row.get("auc")), percent(row.get("eer")))
-        rows.append((*cells, percent(dig(row, "val_at_far", "1e-3", "val")), *([percent(paper.get(level))] if paper else [])))
+        cells = (
+            short(level, 20),
+            plus_minus(row.get("accuracy"), row.get("sem")),
+            plain(row.get("auc")),
+            percent(row.get("eer")),
+        )
+        rows.append(
+            (*cells, percent(dig(row, "val_at_far", "1e-3", "val")), *([percent(paper.get(level))] if paper else []))
+        )
     header = (title, "accuracy", "AUC", "EER", "VAL at FAR 1e-3")
     return Table((*header, "the paper's VAL, other data") if paper else header, rows)

@@ -62,7 +62,7 @@ PAPER_DEGRADED = {
     "jpeg": ((10, 0.673), (20, 0.814), (30, 0.839), (50, 0.855), (70, 0.861), (90, 0.865)),
     "size": ((1_600, 0.378), (6_400, 0.795), (14_400, 0.845), (25_600, 0.857), (65_536, 0.864)),
 }
-# LFW's own results page: category, method, mean accuracy over the ten folds of View 2, its standard error where printed.
+# LFW's own results page: category, method, mean accuracy over the folds of View 2, standard error where printed.
 LFW_NEIGHBOURS = (
     ("Image-Restricted, No Outside Data", "Eigenfaces", 0.6002, None),
     ("Image-Restricted, No Outside Data", "V1-like/MKL", 0.7935, None),
@@ -75,9 +75,9 @@ LFW_NEIGHBOURS = (
     ("Unrestricted, Label-Free Outside Data", "MDML-DCPs", 0.9558, None),
 )
 LFW_NOTE = (
-    "The neighbours' figures are those of the benchmark's results page (Labeled Faces in the Wild, View 2, mean accuracy over"
-    " ten folds). A net trained on LFW alone with identities belongs to “Unrestricted, No Outside Data”, in which that"
-    " page lists no entry: the categories of the neighbours allow other things."
+    "The neighbours' figures are those of the benchmark's results page (Labeled Faces in the Wild, View 2, mean"
+    " accuracy over ten folds). A net trained on LFW alone with identities belongs to the category Unrestricted, No"
+    " Outside Data, in which that page lists no entry; the categories of the neighbours allow other things."
 )
 MEASURES = ("accuracy", "auc", "eer", "val_1e-2", "val_1e-3", "faces_seen")
 
@@ -166,9 +166,7 @@ def view2(runs: Sequence[Run]) -> list[Folds]:
         pairs = sum(int(number(dig(run.metrics, "verification", "pairs")) or 0) for run in kept)
         missing = [fold for fold in FOLDS if fold not in accuracies]
         values = [accuracies[fold] for fold in sorted(accuracies)]
-        found.append(
-            Folds(model, seed, dict(sorted(accuracies.items())), spread(values), missing, pairs, repeated)
-        )
+        found.append(Folds(model, seed, dict(sorted(accuracies.items())), spread(values), missing, pairs, repeated))
     return found
 
 
@@ -212,7 +210,7 @@ def _settings(paper: PaperTable, runs: Sequence[Run]) -> list[Setting]:
     for run in runs:
         value = dig(run.metrics, "run", paper.setting)
         groups.setdefault(value if isinstance(value, int | float | str) else _text(value), []).append(run)
-    order = list(groups) if paper.setting == "model" else sorted(groups, key=lambda value: (number(value) or 0.0))
+    order = list(groups) if paper.setting == "model" else sorted(groups, key=lambda value: number(value) or 0.0)
     return [
         Setting(
             key,

@@ -156,7 +156,9 @@ def test_a_sweep_is_put_together(tmp_path: Path) -> None:
     assert "87.9 %" in text
 
 
-def test_many_runs_are_listed_and_some_shown_in_full(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_runs_are_listed_and_some_shown_in_full(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(report, "FULL", 2)
     folders = [write_metrics(tmp_path / f"r{i}", {"verification": {"accuracy": 0.5 + i / 10}}) for i in range(4)]
     text, metrics = page_of(tmp_path, *folders)

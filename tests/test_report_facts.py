@@ -50,8 +50,8 @@ def run(metrics: dict[str, Any] | None = None, **found: Any) -> Run:
 def test_the_verdict_is_a_line_with_floor_and_threshold() -> None:
     assert verdict(run({"pca_baseline": {"accuracy": 0.73}, "pixel_baseline": {"accuracy": 0.64}})) == (
         "Right on 89.0 % ± 0.6 (standard error over 10 folds) of 1,000 pairs of faces (500 of one person, 500 of two),"
-        " taking two faces for one person up to a squared distance of 1.032. That is 16.0 points above the best floor on"
-        " these pairs, PCA (73.0 %)."
+        " taking two faces for one person up to a squared distance of 1.032. That is 16.0 points above the best floor"
+        " on these pairs, PCA (73.0 %)."
     )
     assert "10.0 points below the best floor" in verdict(run({"untrained": {"accuracy": 0.99}}))
 
@@ -71,7 +71,11 @@ def test_an_accuracy_that_is_no_number_is_said(broken: Any) -> None:
     ("metrics", "found", "says"),
     [
         ({}, {}, "VAL at FAR 1e-3 can not be resolved by 500 different pairs; it needs 1,000 at least."),
-        ({}, {"val_at_far": {"1e-2": {"val": 0.5, "resolvable": True, "negatives": 500}}}, "rests on 5 of the different"),
+        (
+            {},
+            {"val_at_far": {"1e-2": {"val": 0.5, "resolvable": True, "negatives": 500}}},
+            "rests on 5 of the different",
+        ),
         ({}, {"skipped": 3}, "3 pairs were left out"),
         ({}, {"duplicated": 2}, "2 pairs occur more than once"),
         ({}, {"folds": [0.9, 0.8]}, "Only 2 folds"),
@@ -93,11 +97,15 @@ def test_thresholds_that_nobody_calibrated_are_said() -> None:
 
 
 def test_a_clean_run_has_no_warnings() -> None:
-    clean = run({"leakage": {"shared_people": 0, "near_duplicates": 0}, "pca_baseline": {"accuracy": 0.7}}, val_at_far={})
+    clean = run(
+        {"leakage": {"shared_people": 0, "near_duplicates": 0}, "pca_baseline": {"accuracy": 0.7}}, val_at_far={}
+    )
     assert warnings(clean, CALIBRATED) == []
 
 
-@pytest.mark.parametrize("broken", [None, [], "x", {"1e-3": None}, {"x": {"val": 1}}, {"0": {"val": 1, "negatives": 3}}])
+@pytest.mark.parametrize(
+    "broken", [None, [], "x", {"1e-3": None}, {"x": {"val": 1}}, {"0": {"val": 1, "negatives": 3}}]
+)
 def test_strange_rates_end_in_no_warning(broken: Any) -> None:
     assert warnings(run(val_at_far=broken), CALIBRATED) == []
 

@@ -35,7 +35,7 @@ def pairs(count: int = 400) -> tuple[np.ndarray, np.ndarray]:
 def all_figures(name: str = "a", text: str = "x") -> list[Figure]:
     distances, same = pairs()
     steps = np.arange(20.0)
-    curves = {key: (steps, steps / 20) for key in ("loss", "active", "hard", "val_accuracy", "val_auc")}
+    curves = dict.fromkeys(("loss", "active", "hard", "val_accuracy", "val_auc"), (steps, steps / 20))
     embeddings = faces(4, 5)
     return [
         *operating_curves(name, distances, same, {"1e-1": {"val": 0.9}, "1e-9": {"val": None}}),

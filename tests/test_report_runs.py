@@ -75,8 +75,19 @@ def write_run(folder: Path, embeddings: EmbeddingSet | None = None, *, thumbnail
     }
     (folder / "encoder").mkdir(exist_ok=True)
     (folder / "encoder" / "encoder.json").write_text(json.dumps(record))
-    train = {"images": 400, "identities": 50, "steps": 100, "faces_seen": 36000, "images_per_second": 400.0, "skipped": 0}
-    metrics = {"train": train, "held_out": {"identities": 9, "accuracy": 0.91, "step": 80}, "verification": verification}
+    train = {
+        "images": 400,
+        "identities": 50,
+        "steps": 100,
+        "faces_seen": 36000,
+        "images_per_second": 400.0,
+        "skipped": 0,
+    }
+    metrics = {
+        "train": train,
+        "held_out": {"identities": 9, "accuracy": 0.91, "step": 80},
+        "verification": verification,
+    }
     return write_metrics(folder, {**metrics, **more})
 
 

@@ -80,7 +80,9 @@ def test_triplets_are_semi_hard_with_the_nearest_negative_and_the_largest_loss()
         if a and names[a - 1] == names[a]:
             continue  # the anchor is the first face of a person
         for p in (i for i in range(len(names)) if names[i] == names[a] and i != a):
-            nearest = [d(a, n) for n in range(len(names)) if names[n] != names[a] and d(a, p) < d(a, n) < d(a, p) + margin]
+            nearest = [
+                d(a, n) for n in range(len(names)) if names[n] != names[a] and d(a, p) < d(a, n) < d(a, p) + margin
+            ]
             if nearest:
                 best[a] = min(best.get(a, 9.0), min(nearest) - d(a, p))
     found = find_triplets(embeddings, margin, count=100)
@@ -104,7 +106,7 @@ def test_clusters_shown_are_the_largest_the_most_mixed_and_the_most_split() -> N
     corners = np.eye(5, dtype=np.float32)
     #      cluster 0: a a a a b   1: c c c    2: c d   3: e
     rows = [0] * 5 + [1] * 3 + [2] * 2 + [3]
-    names = list("aaaab" "ccc" "cd" "e")
+    names = list("aaaabccccde")
     found = find_clusters(EmbeddingSet(corners[rows], [f"{i}" for i in range(11)], names, ""), 0.5)
     assert [group.tolist() for group in found.largest] == [[0, 1, 2, 3, 4], [5, 6, 7], [8, 9]]
     assert [group.tolist() for group in found.mixed] == [[0, 1, 2, 3, 4], [8, 9]]

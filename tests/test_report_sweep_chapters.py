@@ -21,11 +21,13 @@ def texts(chapter: Chapter) -> str:
 
 
 def test_a_table_of_the_paper_stands_beside_ours() -> None:
-    runs = [run(f"{model}{seed}", 0.8 + seed / 10, model=model, seed=seed) for model in ("nn2", "nn4") for seed in (0, 1)]
+    runs = [
+        run(f"{model}{seed}", 0.8 + seed / 10, model=model, seed=seed) for model in ("nn2", "nn4") for seed in (0, 1)
+    ]
     chapter = sweep(sweeps(runs)[0], Found(runs, ["7"], []))
     ours, theirs = tables(chapter)
     assert ours.rows[3] == ("nn4", "2", "85.0 % ± 7.1", "0.9", "70.0 % ± 0.0", "50.0 % ± 0.0", "1,000")
-    assert ours.rows[0] == ("nn1", "–", "–", "–", "–", "–", "–")
+    assert ours.rows[0] == ("nn1", "-", "-", "-", "-", "-", "-")
     assert theirs.rows[0] == ("nn1", "87.9 %", "1.9 %")
     assert PAPER_NOTE in texts(chapter)
     assert chapter.verdict.startswith("2 of 6 settings")
@@ -61,7 +63,9 @@ def degrade_run(content: Any) -> Run:
 
 def test_robustness_stands_beside_table_4_where_the_paper_has_it() -> None:
     level = {"accuracy": 0.8, "sem": 0.01, "auc": 0.9, "eer": 0.2, "val_at_far": {"1e-3": {"val": 0.3}}}
-    chapter = degraded(degrade_run({"jpeg": {"90": level, "10": {**level, "accuracy": 0.6}}, "blur": {"2": level}}), "d0")
+    chapter = degraded(
+        degrade_run({"jpeg": {"90": level, "10": {**level, "accuracy": 0.6}}, "blur": {"2": level}}), "d0"
+    )
     jpeg, blur = tables(chapter)
     assert jpeg.rows[0] == ("10", "60.0 % ± 1.0", "0.9", "20.0 %", "30.0 %", "67.3 %")
     assert jpeg.rows[1][-1] == "86.5 %"
@@ -91,6 +95,6 @@ def test_an_overview_names_the_best_and_survives_broken_numbers() -> None:
     runs = [run("a", 0.8), run("b", 0.9), run("c", None)]
     chapter = overview(runs, 2)
     assert chapter.verdict == "Of 3 runs b has the highest accuracy, 90.0 %."
-    assert [row[1] for row in tables(chapter)[0].rows] == ["80.0 %", "90.0 %", "–"]
+    assert [row[1] for row in tables(chapter)[0].rows] == ["80.0 %", "90.0 %", "-"]
     assert chapter.left_out
     assert overview([run("c", None), run("d", float("nan"))], 4).verdict == "2 runs."
