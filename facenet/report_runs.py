@@ -139,9 +139,9 @@ def read_evaluation(run: Run) -> Evaluation | None:
     if folder is None:
         return None
     embeddings = EmbeddingSet.load(folder)
-    pairs = _read_pairs(folder / "pairs.csv", embeddings.keys)
+    ends, same, fold, distances = _read_pairs(folder / "pairs.csv", embeddings.keys)
     thumbnails = _read_thumbnails(folder / "thumbnails.npy", len(embeddings))
-    return Evaluation(embeddings, *pairs, thumbnails)
+    return Evaluation(embeddings, ends[:, 0], ends[:, 1], same, fold, distances, thumbnails)
 
 
 def read_curves(run: Run) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -206,7 +206,8 @@ def _natural(path: Path) -> tuple[int, int, str]:
     return (0, int(path.name), "") if path.name.isascii() and path.name.isdigit() else (1, 0, path.name)
 
 
-def _read_pairs(path: Path, keys: Sequence[str]) -> tuple[np.ndarray, ...]:
+def _read_pairs(path: Path, keys: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return the rows of both faces (P, 2), same (P,), fold (P,) and sq_dist (P,)."""
     row_of = {key: row for row, key in enumerate(keys)}
     rows: list[tuple[int, int]] = []
     same, fold, distances = [], [], []
@@ -223,8 +224,8 @@ def _read_pairs(path: Path, keys: Sequence[str]) -> tuple[np.ndarray, ...]:
         same.append(word in TRUE)
         fold.append(int(row["fold"]))
         distances.append(distance)
-    ends_of = np.asarray(rows, np.int64).reshape(-1, 2)
-    return ends_of[:, 0], ends_of[:, 1], np.asarray(same, bool), np.asarray(fold), np.asarray(distances, np.float64)
+    faces = np.asarray(rows, np.int64).reshape(-1, 2)
+    return faces, np.asarray(same, bool), np.asarray(fold, np.int64), np.asarray(distances, np.float64)
 
 
 def _key(text: str) -> str:

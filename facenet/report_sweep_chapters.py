@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from facenet.report_facts import percent, plain, plus_minus, short
-from facenet.report_page import Block, Chapter, Figures, Section, Table, Text
+from facenet.report_page import Block, Chapter, Figure, Figures, Section, Table, Text
 from facenet.report_plots import comparison, level_curves
 from facenet.report_runs import Found, Run, dig, number, read_clusters
 from facenet.report_sweeps import (
@@ -129,7 +129,8 @@ def folds(found: Sequence[Folds], runs: Found) -> Chapter:
 def degraded(run: Run, name: str) -> Chapter:
     """Show what disturbances of the images cost, beside the paper's table 4 for JPEG quality and size."""
     clean = number(dig(run.metrics, "clean", "accuracy"))
-    panels, tables = [], []
+    panels: list[Figure] = []
+    tables: list[Table] = []
     worst: tuple[float, str] | None = None
     for kind, table in run.metrics["degrade"].items():
         levels = (
