@@ -65,11 +65,10 @@ def write_report(
     found = find_runs(folders)
     records = _records(found.runs, encoder)
     made = _chapters(found, records, progress)
-    heading = title or (found.runs[0].name if len(found.runs) == 1 else f"{len(found.runs)} runs")
     source = f"Made by facenet from {', '.join(dict.fromkeys(facts.short(folder, 80) for folder in folders))}."
     for side in SIDES:
         content = [chapter(side) for chapter in made]
-        text = render(f"Face verification: {facts.short(heading, 80)}", source, content).encode("utf-8", "replace")
+        text = render(title or "Face verification", source, content).encode("utf-8", "replace")
         if len(text) <= LIMIT:
             break
     else:

@@ -15,6 +15,18 @@ BASELINES = {  # what no learning reaches on the same pairs, as scripts/verify.p
     "pca_baseline": "PCA",
     "untrained": "the same net untrained",
 }
+LEAKS = {  # key of facenet.leakage -> what is counted, and what it means when it is not 0
+    "shared_people": ("people trained on", "reported people were trained on: the score is too good."),
+    "shared_held_out": ("people who chose the checkpoint", "reported people chose the checkpoint and the thresholds."),
+    "train_near_duplicates": (
+        "near-duplicates of training faces",
+        "pairs of a reported and a training face are one photograph.",
+    ),
+    "near_duplicates": (
+        "near-duplicates under two names",
+        "pairs of reported faces of two people are nearly one photograph.",
+    ),
+}
 FEW = 10  # different pairs that a VAL at a FAR should rest on at least
 LONGEST = 60  # characters of a name in a table
 
@@ -142,12 +154,11 @@ def _about_pairs(found: Mapping[str, Any]) -> list[str]:
 
 
 def _about_leakage(metrics: Mapping[str, Any]) -> list[str]:
-    people, faces = (number(dig(metrics, "leakage", key)) for key in ("shared_people", "near_duplicates"))
     said = []
-    if people:
-        said.append(f"{plain(people)} people are in the training set and in the reported pairs: the score is too good.")
-    if faces:
-        said.append(f"{plain(faces)} reported faces are near-duplicates of training faces.")
+    for key, text in LEAKS.items():
+        count = number(dig(metrics, "leakage", key))
+        if count:
+            said.append(f"{plain(count)} {text[1]}")
     return said
 
 
@@ -208,19 +219,41 @@ def floor_table(metrics: Mapping[str, Any]) -> Table | None:
 
 def quantised_table(metrics: Mapping[str, Any]) -> Table | None:
     """Return the scores of 8-bit and product-quantised embeddings beside the float ones."""
+    quantised = _rows(metrics.get("quantised"))
+    if not quantised:
+        return None
+    size = next((row["float_bytes_per_face"] for _, row in quantised if "float_bytes_per_face" in row), None)
+    mine = {**metrics["verification"], "bytes_per_face": size}
     rows = [
-        (name, plus_minus(row.get("accuracy"), row.get("sem")), plain(row.get("auc")), percent(row.get("eer"), 2))
-        for name, row in [("float", metrics["verification"]), *_rows(metrics.get("quantised"))]
+        (
+            short(name),
+            plain(row.get("bytes_per_face")),
+            plus_minus(row.get("accuracy"), row.get("sem")),
+            plain(row.get("auc")),
+            percent(row.get("eer"), 2),
+        )
+        for name, row in [("float", mine), *quantised]
     ]
-    return Table(("embedding", "accuracy", "AUC", "EER"), rows) if len(rows) > 1 else None
+    return Table(("embedding", "bytes a face", "accuracy", "AUC", "EER"), rows)
 
 
 def identification_table(metrics: Mapping[str, Any]) -> Table | None:
-    """Return what one-to-many identification measured, name by name."""
-    rows = [
-        (short(name), percent(value) if isinstance(value, float) else plain(value)) for name, value in _leaves(metrics)
-    ]
-    return Table(("one against many", "value"), rows) if rows else None
+    """Return one-to-many identification: the right person among the k nearest, mAP, and TPIR at FPIR."""
+    found = metrics.get("identification")
+    if not isinstance(found, Mapping):
+        return None
+    shares = found["cmc"] if isinstance(found.get("cmc"), Mapping) else {"1": found.get("rank1")}
+    rows = [(f"right person among the {short(k, 10)} nearest", percent(share), "") for k, share in shares.items()]
+    rows.append(("mean average precision", percent(found.get("map")), ""))
+    for fpir, row in _rows(found.get("tpir_at_fpir")):
+        value = "not resolvable" if number(row.get("tpir")) is None else percent(row.get("tpir"))
+        interval = (
+            f"{percent(row.get('low'))} to {percent(row.get('high'))}" if number(row.get("low")) is not None else ""
+        )
+        rows.append((f"found, with strangers, at FPIR {short(fpir, 10)}", value, interval))
+    counts = {"gallery": "faces", "people": "people enrolled", "probes": "probes", "strangers": "strangers"}
+    said = ", ".join(f"{plain(found[key])} {text}" for key, text in counts.items() if key in found)
+    return Table(("one against many", "share", "95 % interval"), rows, said)
 
 
 def fact_table(run: Run, encoder: Mapping[str, Any] | None, evaluation: Evaluation | None) -> Table:
@@ -252,15 +285,11 @@ def fact_table(run: Run, encoder: Mapping[str, Any] | None, evaluation: Evaluati
 
 
 def leakage_line(metrics: Mapping[str, Any]) -> str:
-    """Say what training and reported faces share."""
+    """Say what training and reported faces share; what could not be told is said too."""
     if not isinstance(metrics.get("leakage"), Mapping):
         return "not checked in this run"
-    found = [
-        f"{key.replace('_', ' ')} {plain(value)}"
-        for key, value in metrics["leakage"].items()
-        if number(value) is not None
-    ]
-    return ", ".join(found) or "not checked in this run"
+    counts = {text[0]: number(dig(metrics, "leakage", key)) for key, text in LEAKS.items()}
+    return "; ".join(f"{text}: {'not known' if count is None else plain(count)}" for text, count in counts.items())
 
 
 def _with(form: str, value: Any) -> str | None:
@@ -286,17 +315,3 @@ def _rows(table: Any) -> list[tuple[str, Mapping[str, Any]]]:
     if not isinstance(table, Mapping):
         return []
     return [(str(key), row) for key, row in table.items() if isinstance(row, Mapping)]
-
-
-def _leaves(metrics: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    found = metrics.get("identification")
-    todo = [("", found)] if isinstance(found, Mapping) else []
-    leaves: list[tuple[str, Any]] = []
-    while todo:
-        prefix, table = todo.pop(0)
-        for key, value in table.items():
-            if isinstance(value, Mapping):
-                todo.append((f"{prefix}{key} ", value))
-            elif number(value) is not None:
-                leaves.append((f"{prefix}{key}".replace("_", " "), value))
-    return leaves

@@ -149,13 +149,14 @@ def triplet_sheet(faces: Faces, triplets: Sequence[Triplet], margin: float) -> S
         Tile(
             [faces.picture(row) for row in triplet[:3]],
             f"{faces.name(triplet.anchor)} and {faces.name(triplet.negative)}:"
-            f" {triplet.to_positive:.3f} under {triplet.to_negative:.3f}",
+            f" {triplet.to_positive:.4f}, {triplet.to_negative:.4f}",
         )
         for triplet in triplets
     ]
     caption = (
         "Left to right: a face, another of the same person, and the nearest face of somebody else that is farther, but"
-        f" by less than the margin {margin:g} (semi-hard). Squared distances to the first face."
+        f" by less than the margin {margin:g} (semi-hard). Numbers: squared distances of the second"
+        " and the third to the first."
     )
     return Sheet(tiles, caption)
 

@@ -24,7 +24,7 @@ from facenet.report_sweeps import (
 )
 
 LARGEST = 10  # clusters in a table
-KINDS = {"jpeg": "JPEG quality", "size": "pixels of the image"}  # the two the paper has, and how it names them
+KINDS = {"jpeg": "JPEG quality", "pixels": "pixels of the face"}  # the two the paper has, and how it names them
 
 
 def overview(runs: Sequence[Run], full: int) -> Chapter:

@@ -133,7 +133,7 @@ OWNERS = {
     "safetensors": {"bundle"},
     "torch.distributed": {"large_batch"},
     "sklearn": {"verify", "cluster", "baselines", "report_plots"},
-    "matplotlib": {"report_plots", "degrade"},
+    "matplotlib": {"report_plots", "degrade_plot"},
     "jinja2": {"report_page"},
     "faiss": {"index", "index_cache"},
     "sqlite3": {"index"},

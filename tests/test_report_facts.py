@@ -40,6 +40,7 @@ FOUND = {
         "1e-3": {"val": None, "low": None, "high": None, "threshold": None, "resolvable": False, "negatives": 500},
     },
 }
+BYTES = {"bytes_per_face": 128, "float_bytes_per_face": 512}
 CALIBRATED = {"thresholds": {"1e-3": 0.4}}
 
 
@@ -79,8 +80,10 @@ def test_an_accuracy_that_is_no_number_is_said(broken: Any) -> None:
         ({}, {"skipped": 3}, "3 pairs were left out"),
         ({}, {"duplicated": 2}, "2 pairs occur more than once"),
         ({}, {"folds": [0.9, 0.8]}, "Only 2 folds"),
-        ({"leakage": {"shared_people": 4, "near_duplicates": 0}}, {}, "4 people are in the training set"),
-        ({"leakage": {"shared_people": 0, "near_duplicates": 7}}, {}, "7 reported faces are near-duplicates"),
+        ({"leakage": {"shared_people": 4, "near_duplicates": 0}}, {}, "4 reported people were trained on"),
+        ({"leakage": {"shared_held_out": 2}}, {}, "2 reported people chose the checkpoint"),
+        ({"leakage": {"shared_people": None, "near_duplicates": 7}}, {}, "7 pairs of reported faces of two people"),
+        ({"leakage": {"train_near_duplicates": 3}}, {}, "3 pairs of a reported and a training face"),
         ({"pca_baseline": {"accuracy": 0.9}}, {}, "The accuracy is not above the floor: PCA reaches 90.0 %"),
         ({"pca_baseline": {"accuracy": 0.885}}, {}, "within two standard errors of the floor"),
         ({"train": {"skipped": 5}}, {}, "5 training files could not be read"),
@@ -137,22 +140,38 @@ def test_tables_of_what_was_not_measured_are_left_out() -> None:
     assert identification_table(metrics) is None
     metrics |= {
         "pixel_baseline": {"accuracy": 0.64, "auc": 0.7},
-        "quantised": {"int8": {"accuracy": 0.889, "sem": 0.006, "auc": 0.957, "eer": 0.11}},
-        "identification": {"rank1": 0.8, "tpir_at_fpir": {"1e-2": 0.5}, "probes": 30, "note": "x"},
+        "quantised": {"int8": {"accuracy": 0.889, "sem": 0.006, "auc": 0.957, "eer": 0.11, **BYTES}},
+        "identification": {
+            "rank1": 0.8,
+            "cmc": {"1": 0.8, "5": 0.9},
+            "map": 0.7,
+            "tpir_at_fpir": {"1e-1": {"tpir": 0.5, "low": 0.4, "high": 0.6}, "1e-3": {"tpir": None, "low": None}},
+            "probes": 30,
+        },
     }
     floors, quantised, many = floor_table(metrics), quantised_table(metrics), identification_table(metrics)
     assert floors is not None
     assert quantised is not None
     assert many is not None
     assert floors.rows == [("this encoder", "89.0 %", "0.958"), ("grey pixels", "64.0 %", "0.7")]
-    assert quantised.rows[1] == ("int8", "88.9 % ± 0.6", "0.957", "11.00 %")
-    assert many.rows == [("rank1", "80.0 %"), ("probes", "30"), ("tpir at fpir 1e-2", "50.0 %")]
+    assert [row[:3] for row in quantised.rows] == [("float", "512", "89.0 % ± 0.6"), ("int8", "128", "88.9 % ± 0.6")]
+    assert many.rows == [
+        ("right person among the 1 nearest", "80.0 %", ""),
+        ("right person among the 5 nearest", "90.0 %", ""),
+        ("mean average precision", "70.0 %", ""),
+        ("found, with strangers, at FPIR 1e-1", "50.0 %", "40.0 % to 60.0 %"),
+        ("found, with strangers, at FPIR 1e-3", "not resolvable", ""),
+    ]
+    assert many.caption == "30 probes"
 
 
 def test_facts_leave_out_what_is_not_known() -> None:
     rows = dict(fact_table(run(), None, None).rows)
     assert rows == {"run folder": "runs/x", "leakage": "not checked in this run"}
-    assert leakage_line({"leakage": {"shared_people": 0, "near_duplicates": 2}}) == "shared people 0, near duplicates 2"
+    assert leakage_line({"leakage": {"shared_people": 0, "shared_held_out": None, "near_duplicates": 2}}) == (
+        "people trained on: 0; people who chose the checkpoint: not known; near-duplicates of training faces:"
+        " not known; near-duplicates under two names: 2"
+    )
 
 
 def test_an_error_that_is_no_number_is_left_out() -> None:

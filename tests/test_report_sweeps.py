@@ -102,7 +102,7 @@ def test_the_papers_tables_are_the_papers() -> None:
     assert [row[:2] for row in PAPER["table5"].rows] == [(64, 0.868), (128, 0.879), (256, 0.877), (512, 0.856)]
     assert [row[1] for row in PAPER["table6"].rows] == [0.763, 0.851, 0.851, 0.862]
     assert [value for _, value in PAPER_DEGRADED["jpeg"]] == [0.673, 0.814, 0.839, 0.855, 0.861, 0.865]
-    assert [value for _, value in PAPER_DEGRADED["size"]] == [0.378, 0.795, 0.845, 0.857, 0.864]
+    assert [value for _, value in PAPER_DEGRADED["pixels"]] == [0.378, 0.795, 0.845, 0.857, 0.864]
     assert {category for category, *_ in LFW_NEIGHBOURS} == {
         "Image-Restricted, No Outside Data",
         "Unrestricted, Label-Free Outside Data",
