@@ -10,6 +10,7 @@ import html
 import io
 import logging
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -56,11 +57,13 @@ def draw(name: str, alt: str, paint: Callable[[Axes], None], *, caption: str = "
 
     `name` must be unique on the page: it keeps the identifiers inside the drawings apart.
     """
-    with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
+    style: Any = {**STYLE, "svg.hashsalt": name}
+    with matplotlib.rc_context(style), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # the reader's own fonts have it
         canvas = Canvas(figsize=size, layout="constrained")
         paint(canvas.add_subplot())
         buffer = io.StringIO()
-        canvas.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+        canvas.savefig(buffer, format="svg", metadata={"Date": None})
     return Figure(inline_svg(buffer.getvalue(), alt), caption)
 
 
@@ -139,8 +142,10 @@ def distance_histogram(
     shown = sorted(thresholds, key=lambda item: item[1])
 
     def paint(axes: Axes) -> None:
-        axes.hist(sq_dist[same], edges, color=BLUE, alpha=0.55, label="same person")
-        axes.hist(sq_dist[~same], edges, histtype="step", color=ORANGE, linewidth=1.6, label="different people")
+        axes.hist(sq_dist[same], edges.tolist(), color=BLUE, alpha=0.55, label="same person")
+        axes.hist(
+            sq_dist[~same], edges.tolist(), histtype="step", color=ORANGE, linewidth=1.6, label="different people"
+        )
         for place, (_, value) in enumerate(shown):
             axes.axvline(value, color=INK, linewidth=1, linestyle=("-", "--", "-.", ":")[place % 4])
         axes.set_xlabel("squared distance")
