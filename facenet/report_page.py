@@ -13,12 +13,13 @@ import jinja2
 
 
 class Table(NamedTuple):
-    """Rows of text under a header; the first column is left-aligned, `facts` tables are throughout."""
+    """Rows of text under a header; the first `left` columns hold words, in a table of `facts` all of them."""
 
     header: tuple[str, ...]
     rows: Sequence[tuple[str, ...]]
     caption: str = ""
     facts: bool = False
+    left: int = 1
     kind: str = "table"
 
 
@@ -95,4 +96,5 @@ def render(title: str, made: str, chapters: Sequence[Chapter]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html.j2").render(title=title, made=made, chapters=chapters)
+    page = environment.get_template("report.html.j2").render(title=title, made=made, chapters=chapters)
+    return page.replace(" %", "\N{NO-BREAK SPACE}%").replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")

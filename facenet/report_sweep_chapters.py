@@ -86,7 +86,7 @@ def sweep(found: Sweep, runs: Found) -> Chapter:
     best = max(known, key=lambda row: row.measures["accuracy"].mean or 0, default=None)
     verdict = f"{len(ran)} of {len(paper.rows)} settings of the paper's table were run."
     if best is not None:
-        verdict += f" Highest accuracy: {plain_or(best.setting)} with {_spread(best.measures['accuracy'])}."
+        verdict += f" Highest accuracy: {paper.label} {plain_or(best.setting)}, {_spread(best.measures['accuracy'])}."
     sections = [Section("Ours and the paper's", [Text(PAPER_NOTE), Figures(panels), ours, theirs])]
     return Chapter(f"{paper.title}, scale {found.scale}", verdict, _about_jobs(found.repeated, runs, ran), sections)
 
@@ -117,6 +117,7 @@ def folds(found: Sequence[Folds], runs: Found) -> Chapter:
     neighbours = Table(
         ("category", "method", "accuracy", "standard error"),
         [(a, b, percent(c, 2), "-" if d is None else f"{100 * d:.2f} %") for a, b, c, d in (*ours, *LFW_NEIGHBOURS)],
+        left=2,
     )
     best = max(found, key=lambda one: one.spread.mean or 0)
     score = plus_minus(best.spread.mean, best.spread.sem)

@@ -153,7 +153,7 @@ def test_a_sweep_is_put_together(tmp_path: Path) -> None:
     assert view2["sem"] == pytest.approx(statistics.stdev([0.81, 0.82]) / 2**0.5)
     assert view2["missing"] == [3, 4, 5, 6, 7, 8, 9, 10]
     assert "private hold-out set" in text
-    assert "87.9 %" in text
+    assert "87.9\N{NO-BREAK SPACE}%" in text
 
 
 def test_many_runs_are_listed_and_some_shown_in_full(
