@@ -65,7 +65,7 @@ def train(config: dict[str, Any], out: str | Path, say: Callable[[str], None] = 
     out.mkdir(parents=True, exist_ok=True)
     before = resume.finished(config, out, say)
     if before is not None:
-        return before if rank_zero_only.rank == 0 else {}
+        return before if getattr(rank_zero_only, "rank", 0) == 0 else {}
     pl.seed_everything(config["seed"], verbose=False)
     _check_names(config)
     preprocess = _preprocess(config)

@@ -470,6 +470,13 @@ class Tracks:
     training: TrackTraining = field(default_factory=TrackTraining)
 
 
+@dataclass
+class Report:
+    runs: Any = MISSING  # a folder or a list of them
+    encoder: str | None = None
+    title: str | None = None
+
+
 SCHEMAS = {
     "benchmark": Benchmark,
     "quickstart": Quickstart,
@@ -483,6 +490,7 @@ SCHEMAS = {
     "compare": Compare,
     "cluster": Cluster,
     "tracks": Tracks,
+    "report": Report,
 }
 
 

@@ -156,6 +156,8 @@ MISTAKES: list[tuple[str, list[str], int, str]] = [
     ("compare", ["encoder={encoder}", "a={broken}", "b={broken}"], 3, "not a readable image"),
     ("cluster", ["embeddings={embeddings}"], 2, "threshold"),
     ("index", ["gallery=g"], 2, "nothing to do"),
+    ("report", ["runs={empty}"], 3, "not a run folder"),
+    ("report", ["run={empty}"], 2, "did you mean 'runs'"),
 ]
 
 

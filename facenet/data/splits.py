@@ -77,6 +77,7 @@ def split_faces(
         return splits._replace(train=share_of_people(splits.train, train_share, seed))
     records = KINDS[kind](_root(root, kind))
     labelled = records.subset([i for i, name in enumerate(records.identities) if name])
+    reported_pairs: Pairs | None
     if people and pairs and fold is not None:
         training, reported, reported_pairs = _leave_out(records, labelled, people, pairs, fold)
     else:

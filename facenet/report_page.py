@@ -1,0 +1,100 @@
+"""The page of a report: its nouns, and their rendering as one HTML file that needs nothing beside it.
+
+The template knows how a block looks, not what it says. Everything but the drawings of
+:mod:`facenet.report_plots` is escaped by jinja2; the page has no scripts, no fonts and no addresses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jinja2
+
+
+class Table(NamedTuple):
+    """Rows of text under a header; the first `left` columns hold words, in a table of `facts` all of them."""
+
+    header: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+    caption: str = ""
+    facts: bool = False
+    left: int = 1
+    kind: str = "table"
+
+
+class Figure(NamedTuple):
+    """A drawing as inline SVG, what it shows in words, and the caption below it."""
+
+    svg: str
+    caption: str = ""
+
+
+class Figures(NamedTuple):
+    """Drawings side by side where there is room, one below the other where there is not."""
+
+    figures: Sequence[Figure]
+    kind: str = "figures"
+
+
+class Picture(NamedTuple):
+    """An image as a ``data:`` URI with its alternative text."""
+
+    uri: str
+    alt: str
+
+
+class Tile(NamedTuple):
+    """Pictures that belong together (a pair, a triplet, a cluster) with one caption."""
+
+    pictures: Sequence[Picture]
+    caption: str
+
+
+class Sheet(NamedTuple):
+    """Tiles of pictures under one caption; `wide` tiles take a row each."""
+
+    tiles: Sequence[Tile]
+    caption: str = ""
+    wide: bool = False
+    kind: str = "sheet"
+
+
+class Text(NamedTuple):
+    """A paragraph."""
+
+    text: str
+    kind: str = "text"
+
+
+Block = Table | Figures | Sheet | Text
+
+
+class Section(NamedTuple):
+    """A heading with blocks below it."""
+
+    title: str
+    blocks: Sequence[Block]
+
+
+class Chapter(NamedTuple):
+    """One run or one sweep: what it comes to in a line, what to beware of, and the sections."""
+
+    title: str
+    verdict: str
+    warnings: Sequence[str]
+    sections: Sequence[Section]
+    left_out: Sequence[str] = ()  # what is missing, each with the command that makes it
+
+
+def render(title: str, made: str, chapters: Sequence[Chapter]) -> str:
+    """Return the page as HTML text; `made` says in a line what it was made from."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("facenet", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("report.html.j2").render(title=title, made=made, chapters=chapters)
+    return page.replace(" %", "\N{NO-BREAK SPACE}%").replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")

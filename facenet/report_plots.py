@@ -1,0 +1,283 @@
+"""The drawings of a report as inline SVG: small files, sharp on paper, text that stays text.
+
+Each drawing is one panel, so that a page can set panels side by side or one below the other. Colours are told apart
+without colour vision (Okabe and Ito), and lines also by their dashes.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import logging
+import re
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+from facenet.report_page import Figure
+from facenet.roc import roc, wilson
+
+logging.getLogger("matplotlib").setLevel(logging.ERROR)  # "building the font cache" on the first run
+
+INK, SOFT, BLUE, ORANGE, GREEN, PURPLE = "#1b1b1b", "#5c5c5c", "#0072b2", "#d55e00", "#007a5a", "#a0508c"
+POINTS = 250  # of a curve
+SIZE = (4.8, 3.5)  # inches
+STYLE: dict[str, Any] = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,  # a name with $ is a name
+    "font.size": 10,
+    "axes.labelsize": 10,
+    "axes.edgecolor": SOFT,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e6e6e6",
+    "grid.linewidth": 0.8,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "lines.linewidth": 1.8,
+}
+Curve = tuple[np.ndarray, np.ndarray]
+
+
+def draw(name: str, alt: str, paint: Callable[[Axes], None], *, caption: str = "", size: Any = SIZE) -> Figure:
+    """Let `paint` fill one panel and return it as inline SVG with the alternative text `alt`; same input, same bytes.
+
+    `name` must be unique on the page: it keeps the identifiers inside the drawings apart.
+    """
+    style: Any = {**STYLE, "svg.hashsalt": name}
+    with matplotlib.rc_context(style), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # the reader's own fonts have it
+        canvas = Canvas(figsize=size, layout="constrained")
+        paint(canvas.add_subplot())
+        buffer = io.StringIO()
+        canvas.savefig(buffer, format="svg", metadata={"Date": None})
+    return Figure(inline_svg(buffer.getvalue(), alt), caption)
+
+
+def inline_svg(text: str, alt: str) -> str:
+    """Cut an SVG document down to what stands inside HTML: no prolog, metadata, comments, namespaces, unused ids."""
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", text, flags=re.DOTALL)
+    head, body = text.split(">", 1)
+    box = re.search(r'viewBox="([^"]*)"', head)
+    used = set(re.findall(r'(?:url\(#|href="#)([^")]+)', body))
+    body = re.sub(r'\sid="([^"]*)"', lambda match: match[0] if match[1] in used else "", body)
+    body = re.sub(r"\n\s*", "\n", body.replace("xlink:href", "href"))
+    return f'<svg viewBox="{box[1] if box else "0 0 1 1"}" role="img" aria-label="{html.escape(alt)}">{body.strip()}'
+
+
+def operating_curves(name: str, sq_dist: np.ndarray, same: np.ndarray, val_at_far: Mapping[str, Any]) -> list[Figure]:
+    """Draw ROC and DET of P pairs over a logarithmic FAR, each with its pointwise 95 % Wilson band.
+
+    The band is that of VAL (of 1 - VAL) given the threshold, over the |P_same| same pairs. The axis of FAR ends on
+    the left at half a pair: 1 / (2 |P_different|).
+    """
+    curve = roc(sq_dist, same)
+    positives, negatives = int(same.sum()), int((~same).sum())
+    far = np.geomspace(0.5 / negatives, 1, POINTS)
+    val = curve.val[np.searchsorted(curve.far, far, side="right") - 1]
+    bounds = {hits: wilson(hits, positives) for hits in np.rint(val * positives).astype(int).tolist()}
+    low, high = (
+        np.asarray([bounds[hits][side] for hits in np.rint(val * positives).astype(int).tolist()], np.float64)
+        for side in (1, 2)
+    )
+    marks = [(float(key), row["val"]) for key, row in val_at_far.items() if isinstance(row.get("val"), float)]
+    floor = 0.5 / positives
+
+    def paint_roc(axes: Axes) -> None:
+        _far_axis(axes, far[0])
+        axes.fill_between(far, low, high, color=BLUE, alpha=0.18, linewidth=0)
+        axes.plot(far, val, color=BLUE)
+        axes.plot(*_columns(marks), "o", color=INK, markersize=4)
+        axes.set_ylim(0, 1.02)
+        axes.yaxis.set_major_formatter(FuncFormatter(_percent))
+        axes.set_ylabel("same person accepted (VAL)")
+
+    def paint_det(axes: Axes) -> None:
+        _far_axis(axes, far[0])
+        axes.set_yscale("log")
+        axes.fill_between(far, np.maximum(1 - high, floor), np.maximum(1 - low, floor), color=BLUE, alpha=0.18, lw=0)
+        axes.plot(far, np.maximum(1 - val, floor), color=BLUE)
+        axes.plot([max(far[0], floor), 1], [max(far[0], floor), 1], ":", color=SOFT, linewidth=1)
+        axes.set_ylim(floor, 1.1)
+        _log_percent(axes.yaxis)
+        axes.set_ylabel("same person refused (1 - VAL)")
+
+    band = "Band: pointwise 95 % Wilson interval."
+    return [
+        draw(
+            f"{name}-roc",
+            f"ROC curve: share of same pairs accepted against the false accept rate, for {positives} same and"
+            f" {negatives} different pairs",
+            paint_roc,
+            caption=f"ROC. {band} Dots: the rates of the table below.",
+        ),
+        draw(
+            f"{name}-det",
+            "DET curve: share of same pairs refused against the false accept rate, both logarithmic",
+            paint_det,
+            caption=f"DET. {band} The dotted diagonal crosses it at the equal error rate.",
+        ),
+    ]
+
+
+def distance_histogram(
+    name: str, sq_dist: np.ndarray, same: np.ndarray, thresholds: Sequence[tuple[str, float]]
+) -> Figure:
+    """Draw the squared distances of same and of different pairs, with thresholds (label, sq_dist) as vertical lines."""
+    edges = np.linspace(0, max(float(sq_dist.max()), *(value for _, value in thresholds), 1e-6) * 1.02, 49)
+    shown = sorted(thresholds, key=lambda item: item[1])
+
+    def paint(axes: Axes) -> None:
+        axes.hist(sq_dist[same], edges.tolist(), color=BLUE, alpha=0.55, label="same person")
+        axes.hist(
+            sq_dist[~same], edges.tolist(), histtype="step", color=ORANGE, linewidth=1.6, label="different people"
+        )
+        for place, (_, value) in enumerate(shown):
+            axes.axvline(value, color=INK, linewidth=1, linestyle=("-", "--", "-.", ":")[place % 4])
+        axes.set_xlabel("squared distance")
+        axes.set_ylabel("pairs")
+        axes.legend(loc="upper left")
+        axes.grid(visible=False, axis="x")
+
+    said = ", ".join(f"{label} {value:.3f}" for label, value in shown)
+    alt = f"Histogram of squared distances of {int(same.sum())} same and {int((~same).sum())} different pairs"
+    return draw(f"{name}-distances", alt, paint, caption=f"Vertical lines, left to right: {said}." if said else "")
+
+
+def training_curves(name: str, curves: Mapping[str, Curve]) -> list[Figure]:
+    """Draw what a training run logged: the loss, what mining found, and the held-out people; missing ones left out."""
+    panels = (
+        ("loss", "loss of the batch", {"loss": "loss"}, None),
+        ("mining", "share of pairs", {"active": "with a semi-hard negative", "hard": "with a hard negative"}, 1.02),
+        ("held-out", "held-out people", {"val_accuracy": "accuracy", "val_auc": "area under the ROC"}, 1.02),
+    )
+    figures = []
+    for key, label, lines, top in panels:
+        present = {column: text for column, text in lines.items() if column in curves}
+        if present:
+            figures.append(_training_panel(f"{name}-{key}", label, {t: curves[c] for c, t in present.items()}, top))
+    return figures
+
+
+def level_curves(name: str, title: str, levels: Sequence[tuple[str, Any, Any]], clean: Any, what: str) -> Figure:
+    """Draw `what` (a fraction) by level of a disturbance: (level, value, SEM or None), with the clean value dashed."""
+
+    def paint(axes: Axes) -> None:
+        places = np.arange(len(levels))
+        values = np.asarray([_number(value) for _, value, _ in levels])
+        errors = np.asarray([0.0 if sem is None else sem for _, _, sem in levels])
+        axes.fill_between(places, values - errors, values + errors, color=BLUE, alpha=0.18, linewidth=0)
+        axes.plot(places, values, "o-", color=BLUE, markersize=4)
+        if clean is not None:
+            axes.axhline(clean, color=INK, linewidth=1, linestyle="--")
+        axes.set_xticks(places, [level for level, _, _ in levels])
+        axes.set_ylim(min(0.5, *(np.nan_to_num(values - errors, nan=0.5))), 1.01)
+        axes.yaxis.set_major_formatter(FuncFormatter(_percent))
+        axes.set_xlabel(title)
+        axes.set_ylabel(what)
+
+    return draw(f"{name}-{title}", f"{what} by {title}, in {len(levels)} levels", paint, size=(4.0, 2.9))
+
+
+def comparison(
+    name: str, title: str, rows: Sequence[tuple[str, Any, Any]], *, label: str, numbers: bool = False
+) -> Figure:
+    """Draw one panel of a sweep: settings (text, value, spread or None) from top to bottom; values are fractions."""
+
+    def paint(axes: Axes) -> None:
+        places = np.arange(len(rows))[::-1]
+        values = np.asarray([_number(value) for _, value, _ in rows])
+        errors = np.asarray([0.0 if spread is None else spread for _, _, spread in rows])
+        axes.errorbar(values, places, xerr=errors, fmt="o", color=BLUE, markersize=5, capsize=3, linewidth=1.2)
+        axes.set_yticks(places, [text for text, _, _ in rows])
+        axes.set_ylim(-0.6, len(rows) - 0.4)
+        axes.xaxis.set_major_formatter(FuncFormatter(_percent))
+        axes.set_xlabel(label)
+        axes.set_title(title, fontsize=10, loc="left", color=INK)
+
+    alt = f"{title}: {label} for " + ", ".join(text for text, _, _ in rows)
+    return draw(name, alt, paint, size=(4.6, 1.1 + 0.32 * len(rows)))
+
+
+def face_map(name: str, vectors: np.ndarray, identities: Sequence[str], *, seed: int = 0) -> Figure:
+    """Draw N faces (N, D) in the plane by t-SNE of their squared distances, one colour and mark for each person.
+
+    Deterministic for a seed. The names are not drawn: a mark is enough to see who lies together.
+    """
+    from sklearn.manifold import TSNE
+
+    people = list(dict.fromkeys(identities))
+    names = np.asarray(identities)
+    perplexity = min(30.0, (len(vectors) - 1) / 3)
+    points = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(vectors.astype(np.float64))
+
+    def paint(axes: Axes) -> None:
+        colours = (BLUE, ORANGE, GREEN, PURPLE, "#e69f00", "#56b4e9", INK)
+        for place, person in enumerate(people):
+            x, y = points[names == person].T
+            mark = "osD^vP*"[place // len(colours) % 7]
+            axes.plot(x, y, mark, color=colours[place % len(colours)], markersize=5, markeredgecolor="white", mew=0.4)
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.set_aspect("equal", "datalim")
+
+    alt = f"Map of {len(vectors)} faces of {len(people)} people in the plane"
+    caption = (
+        f"{len(vectors)} faces of {len(people)} people by t-SNE; each person has a colour and a mark. What lies"
+        " together is alike; the distances between groups mean little."
+    )
+    return draw(f"{name}-map", alt, paint, caption=caption, size=(6.4, 4.6))
+
+
+def _training_panel(name: str, label: str, lines: Mapping[str, Curve], top: float | None) -> Figure:
+    def paint(axes: Axes) -> None:
+        for place, (text, (steps, values)) in enumerate(lines.items()):
+            at = np.unique(np.linspace(0, len(steps) - 1, POINTS).astype(int))
+            colour, dashes = ((BLUE, "-"), (ORANGE, "--"))[place % 2]
+            few = "o" if len(at) < 30 else ""
+            axes.plot(steps[at], values[at], color=colour, linestyle=dashes, label=text, lw=1.4, marker=few, ms=3)
+        axes.set_ylim(0 if top is None or min(v.min() for _, v in lines.values()) < 0.5 else 0.5, top)
+        axes.set_xlabel("step")
+        axes.set_ylabel(label)
+        if len(lines) > 1:
+            axes.legend(loc="best")
+
+    last = ", ".join(f"{text} {values[-1]:.4g}" for text, (_, values) in lines.items())
+    return draw(name, f"{label} by step; at the end: {last}", paint, size=(4.2, 2.9), caption=f"At the end: {last}.")
+
+
+def _far_axis(axes: Axes, left: float) -> None:
+    axes.set_xscale("log")
+    axes.set_xlim(left, 1)
+    _log_percent(axes.xaxis)
+    axes.set_xlabel("false accept rate (FAR)")
+
+
+def _log_percent(axis: Any) -> None:
+    axis.set_major_formatter(FuncFormatter(_percent))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _percent(value: float, _: Any = None) -> str:
+    return f"{100 * value:.4g} %"
+
+
+def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    return [x for x, _ in points], [y for _, y in points]
+
+
+def _number(value: Any) -> float:
+    return float("nan") if value is None else float(value)

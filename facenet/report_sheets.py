@@ -1,0 +1,221 @@
+"""The pictures of a report: which faces are worth seeing, and their pixels as small JPEGs inside the page.
+
+Everything is found from the embeddings of the reported faces: the worst mistakes, triplets as training would mine
+them, and clusters. Nothing here is random.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from facenet.cluster import cluster
+from facenet.distance import sq_dist_matrix
+from facenet.errors import DataError
+from facenet.report_page import Picture, Sheet, Tile
+from facenet.report_runs import Evaluation, dig
+from facenet.types import EmbeddingSet
+
+WORST = 12  # mistakes of each kind
+TRIPLETS = 8
+TILES, MEMBERS = 4, 12  # clusters of each sort, and faces of one
+ANCHORS = 400  # people looked at for triplets
+QUALITY = 82
+
+
+class Triplet(NamedTuple):
+    """Rows of an anchor, a positive and its nearest semi-hard negative, with their squared distances."""
+
+    anchor: int
+    positive: int
+    negative: int
+    to_positive: float
+    to_negative: float
+
+
+class Faces:
+    """Pictures of the reported faces at `side` pixels, from thumbnails or through the encoder's crop from files."""
+
+    def __init__(self, evaluation: Evaluation, encoder: Mapping[str, Any] | None, side: int) -> None:
+        self.embeddings, self.thumbnails, self.side = evaluation.embeddings, evaluation.thumbnails, side
+        self.crop = dig(encoder, "preprocessing")
+        self._done: dict[int, Picture] = {}
+
+    @property
+    def there(self) -> bool:
+        """Whether there are pixels to show: thumbnails, or the first face's file."""
+        return self.thumbnails is not None or (len(self.embeddings) > 0 and self._path(0).is_file())
+
+    def picture(self, row: int) -> Picture:
+        """Return one face; one that can not be read is a grey square whose text says so."""
+        if row not in self._done:
+            self._done[row] = self._picture(row)
+        return self._done[row]
+
+    def name(self, row: int) -> str:
+        """Return whom a face shows, or its file where that is not known."""
+        return self.embeddings.identities[row] or Path(self.embeddings.paths[row]).stem
+
+    def _path(self, row: int) -> Path:
+        return Path(self.embeddings.root) / self.embeddings.paths[row]
+
+    def _picture(self, row: int) -> Picture:
+        alt = f"face of {self.name(row)}"
+        try:
+            pixels = self.thumbnails[row] if self.thumbnails is not None else self._read(self._path(row))
+        except DataError:
+            pixels, alt = np.full((8, 8, 3), 200, np.uint8), f"{alt} (file not readable)"
+        picture = Image.fromarray(pixels)
+        picture.thumbnail((self.side, self.side))
+        file = io.BytesIO()
+        picture.save(file, "JPEG", quality=QUALITY, optimize=True)
+        return Picture("data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode(), alt)
+
+    def _read(self, path: Path) -> np.ndarray:
+        """Decode a file and cut it as the encoder does, at the size of the page."""
+        from facenet.data.transforms import Preprocess
+
+        height, width = dig(self.crop, "size") or (self.side, self.side)
+        scale = self.side / max(height, width)
+        size = max(16, round(height * scale)), max(16, round(width * scale))
+        pixels = Preprocess(size=size, crop=dig(self.crop, "crop") or 1.0).read(path)
+        return np.ascontiguousarray(pixels.permute(1, 2, 0).numpy())
+
+
+def mistakes(evaluation: Evaluation, threshold: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the pairs (row numbers) wrongly accepted, nearest first, and wrongly refused, farthest first."""
+    accepted = evaluation.sq_dist <= threshold
+    accepts = np.flatnonzero(accepted & ~evaluation.same)
+    rejects = np.flatnonzero(~accepted & evaluation.same)
+    by = evaluation.sq_dist
+    return accepts[np.argsort(by[accepts], kind="stable")], rejects[np.argsort(-by[rejects], kind="stable")]
+
+
+def mistake_sheets(evaluation: Evaluation, faces: Faces, threshold: float) -> list[Sheet]:
+    """Return the sheets of the worst false accepts and false rejects."""
+    accepts, rejects = mistakes(evaluation, threshold)
+    kinds = ((accepts, "different people taken for one", False), (rejects, "one person not recognised", True))
+    sheets = []
+    for rows, text, same in kinds:
+        tiles = []
+        for pair in rows[:WORST].tolist():
+            ends = int(evaluation.first[pair]), int(evaluation.second[pair])
+            names = faces.name(ends[0]) if same else f"{faces.name(ends[0])} and {faces.name(ends[1])}"
+            tiles.append(Tile([faces.picture(end) for end in ends], f"{names}: {evaluation.sq_dist[pair]:.3f}"))
+        some = f", the worst {WORST} shown" if len(rows) > WORST else ""
+        caption = f"{len(rows)} pairs of {text}{some}; squared distances, accepted up to {threshold:.3f}."
+        sheets.append(Sheet(tiles, caption))
+    return sheets
+
+
+def find_triplets(embeddings: EmbeddingSet, margin: float, count: int = TRIPLETS) -> list[Triplet]:
+    """Return the hardest semi-hard triplets, at most one for each person, that with the largest loss first.
+
+    The anchor is a person's first face. Of the negatives n with d(a,p) < d(a,n) < d(a,p) + margin the nearest is
+    taken, and of the person's positives the one of largest loss d(a,p) - d(a,n) + margin. Source: Schroff et al. 2015,
+    section 3.2.
+    """
+    names = np.asarray(embeddings.identities)
+    people = [np.flatnonzero(names == name) for name in sorted(set(embeddings.identities) - {""})]
+    people = [rows for rows in people if len(rows) > 1][:ANCHORS]
+    if not people:
+        return []
+    distances = sq_dist_matrix(embeddings.vectors[[rows[0] for rows in people]], np.asarray(embeddings.vectors))
+    found = []
+    for rows, near in zip(people, distances, strict=True):
+        negatives = np.flatnonzero((names != names[rows[0]]) & (names != ""))
+        for positive in rows[1:].tolist():
+            bound = near[positive]
+            candidates = negatives[(near[negatives] > bound) & (near[negatives] < bound + margin)]
+            if len(candidates):
+                negative = int(candidates[near[candidates].argmin()])
+                found.append(Triplet(int(rows[0]), positive, negative, float(bound), float(near[negative])))
+    found.sort(key=lambda triplet: (triplet.to_negative - triplet.to_positive, triplet))
+    best: dict[int, Triplet] = {}
+    for triplet in found:
+        best.setdefault(triplet.anchor, triplet)
+    return list(best.values())[:count]
+
+
+def triplet_sheet(faces: Faces, triplets: Sequence[Triplet], margin: float) -> Sheet:
+    """Return the gallery of triplets: anchor, positive, negative."""
+    tiles = [
+        Tile(
+            [faces.picture(row) for row in triplet[:3]],
+            f"{faces.name(triplet.anchor)} and {faces.name(triplet.negative)}:"
+            f" {triplet.to_positive:.4f}, {triplet.to_negative:.4f}",
+        )
+        for triplet in triplets
+    ]
+    caption = (
+        "Left to right: a face, another of the same person, and the nearest face of somebody else that is farther, but"
+        f" by less than the margin {margin:g} (semi-hard). Numbers: squared distances of the second"
+        " and the third to the first."
+    )
+    return Sheet(tiles, caption)
+
+
+class Clusters(NamedTuple):
+    """Which clusters and which people to show; each entry is the rows of its faces."""
+
+    largest: list[np.ndarray]
+    mixed: list[np.ndarray]  # with most faces of others than its commonest person
+    split: list[np.ndarray]  # people over most clusters, rows in the order of their clusters
+    labels: np.ndarray  # (N,) cluster of each face
+
+
+def find_clusters(embeddings: EmbeddingSet, threshold: float) -> Clusters:
+    """Group the reported faces at a threshold on squared distance, see :func:`facenet.cluster.cluster`."""
+    labels = cluster(np.asarray(embeddings.vectors), threshold)
+    names = np.asarray(embeddings.identities)
+    groups = [np.flatnonzero(labels == label) for label in range(int(labels.max()) + 1)]
+    foreign = [len(rows) - _commonest(names[rows]) for rows in groups]
+    mixed = [groups[i] for i in np.argsort(np.negative(foreign), kind="stable") if foreign[i] > 0]
+    people = [np.flatnonzero(names == name) for name in sorted(set(embeddings.identities) - {""})]
+    parts = [len(np.unique(labels[rows])) for rows in people]
+    split = [people[i] for i in np.argsort(np.negative(parts), kind="stable") if parts[i] > 1]
+    ordered = [rows[np.argsort(labels[rows], kind="stable")] for rows in split[:TILES]]
+    return Clusters([rows for rows in groups if len(rows) > 1][:TILES], mixed[:TILES], ordered, labels)
+
+
+def cluster_sheets(faces: Faces, found: Clusters) -> list[Sheet]:
+    """Return the sheets of the largest and the most mixed clusters, and of the people split over most clusters."""
+    names = np.asarray(faces.embeddings.identities)
+    sorts = (
+        (found.largest, "The largest clusters."),
+        (found.mixed, "The most mixed clusters: faces of several people in one."),
+        (found.split, "The most split people: one person in several clusters, the faces in the order of the clusters."),
+    )
+    sheets = []
+    for groups, caption in sorts:
+        tiles = []
+        for rows in groups:
+            parts, people = len(np.unique(found.labels[rows])), len(set(names[rows].tolist()))
+            who = faces.name(int(rows[0])) if people == 1 else f"{people} people"
+            where = f"in {parts} clusters" if parts > 1 else "in one cluster"
+            more = f", {MEMBERS} shown" if len(rows) > MEMBERS else ""
+            pictures = [faces.picture(row) for row in rows[:MEMBERS].tolist()]
+            tiles.append(Tile(pictures, f"{who}: {len(rows)} faces {where}{more}"))
+        if tiles:
+            sheets.append(Sheet(tiles, caption, wide=True))
+    return sheets
+
+
+def map_rows(embeddings: EmbeddingSet, people: int = 20, faces: int = 600) -> np.ndarray:
+    """Return rows for a map: those of the people with most faces, at most `faces` in all, evenly many of each."""
+    names = np.asarray(embeddings.identities)
+    known, counts = np.unique(names[names != ""], return_counts=True)
+    chosen = known[np.argsort(-counts, kind="stable")][:people]
+    each = max(1, faces // max(1, len(chosen)))
+    return np.concatenate([np.flatnonzero(names == name)[:each] for name in chosen] or [np.zeros(0, np.int64)])
+
+
+def _commonest(names: np.ndarray) -> int:
+    known = names[names != ""]
+    return int(np.unique(known, return_counts=True)[1].max()) if len(known) else len(names)

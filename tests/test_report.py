@@ -1,0 +1,203 @@
+"""The page from run folders on disk: sections there and not there, hostile names, size, sweeps, the command."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from facenet import report
+from facenet.errors import DataError
+from facenet.report import LIMIT, write_report
+from tests.conftest import ROOT, write_tree
+from tests.test_report_page import HOSTILE, read
+from tests.test_report_runs import faces, write_metrics, write_run
+
+TITLES = {
+    "How often it is right",
+    "Fold by fold",
+    "What it gets wrong",
+    "Triplets",
+    "Clusters",
+    "Who lies where",
+    "How it was trained",
+    "What it was measured with",
+}
+
+
+def page_of(tmp_path: Path, *folders: Path, **options: Any) -> tuple[str, dict[str, Any]]:
+    metrics = write_report(list(folders), tmp_path / "page.html", **options)
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert metrics["bytes"] == len(text.encode()) < LIMIT
+    read(text)
+    json.dumps(metrics)
+    return text, metrics
+
+
+def titles(text: str) -> set[str]:
+    return {part.split("</h3>")[0] for part in text.split("<h3>")[1:]}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_run(tmp_path_factory.mktemp("runs") / "train")
+
+
+def test_a_whole_run_has_every_section(whole: Path, tmp_path: Path) -> None:
+    text, metrics = page_of(tmp_path, whole)
+    assert titles(text) == TITLES
+    assert metrics["chapters"] == {"train": [t for t in metrics["chapters"]["train"] if t in TITLES]}
+    assert text.count("<svg") == 7
+    assert text.count("<img") > 30
+    assert "Right on" in text
+    assert "calibrated for FAR 0.001 0.600" in text
+
+
+@pytest.mark.parametrize(
+    ("gone", "without", "says"),
+    [
+        ("evaluation", {"What it gets wrong", "Triplets", "Clusters", "Who lies where"}, "scripts/verify.py keeps"),
+        ("logs", {"How it was trained"}, "run folder of scripts/train.py"),
+        ("evaluation/thumbnails.npy", {"What it gets wrong", "Triplets", "Clusters"}, "are gone"),
+        ("encoder", set(), "No threshold is calibrated"),
+    ],
+)
+def test_a_missing_part_leaves_its_section_out_and_says_what_makes_it(
+    tmp_path: Path, gone: str, without: set[str], says: str
+) -> None:
+    run = write_run(tmp_path / "run")
+    (run / gone).rename(tmp_path / "away")
+    text, _ = page_of(tmp_path, run)
+    assert TITLES - titles(text) == without
+    assert says in text
+
+
+def test_metrics_alone_make_a_page(tmp_path: Path) -> None:
+    text, _ = page_of(tmp_path, write_metrics(tmp_path / "run", {"verification": {"accuracy": None, "folds": "x"}}))
+    assert "not a number" in text
+    assert titles(text) == {"What it was measured with"}
+
+
+def test_a_hostile_name_is_text_everywhere(tmp_path: Path) -> None:
+    names = [HOSTILE, f"$\\frac{{1}}{{0$ {'long ' * 200}", *(f"p{i}" for i in range(12))]
+    folder = write_run(tmp_path / "<script>alert(2)<" / HOSTILE.replace("/", "-"), faces(names=names))
+    record = json.loads((folder / "encoder" / "encoder.json").read_text())
+    record["model"]["name"] = record["training"]["data"] = HOSTILE
+    record["thresholds"] = {HOSTILE: 1, "0.001": 10**400}
+    (folder / "encoder" / "encoder.json").write_text(json.dumps(record))
+    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics["leakage"] = {HOSTILE: 3}
+    metrics["identification"] = {HOSTILE: {HOSTILE: 0.5}}
+    metrics["quantised"] = {HOSTILE: {"accuracy": 0.5}}
+    metrics["verification"]["val_at_far"][HOSTILE] = {"val": 10**400, "negatives": float("nan")}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    text, _ = page_of(tmp_path, folder, title=HOSTILE)
+    shown = read(text)
+    assert f"face of {HOSTILE}" in {attributes.get("alt") for _, attributes in shown.tags}
+    assert HOSTILE in shown.text
+    assert "<img src=x" not in text
+
+
+def test_huge_and_broken_numbers_do_not_stop_the_page(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    metrics = json.loads((run / "metrics.json").read_text())
+    for key in ("accuracy", "sem", "auc", "eer", "std", "pairs"):
+        metrics["verification"][key] = float("nan") if key == "sem" else 10**300
+    metrics["train"] = {"faces_seen": float("inf"), "images": None, "skipped": "many"}
+    metrics["verification"]["folds"] = [None, float("nan"), 1e308]
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    page_of(tmp_path, run)
+
+
+def test_files_are_shown_through_the_encoder_of_another_run(tmp_path: Path) -> None:
+    embeddings = faces(6, 6)
+    write_tree(tmp_path / "faces", 6, 6)
+    paths = [f"p{i // 6:03d}/p{i // 6:03d}_{i % 6 + 1:04d}.png" for i in range(36)]
+    embeddings = type(embeddings)(
+        embeddings.vectors, paths, embeddings.identities, embeddings.fingerprint, str(tmp_path / "faces")
+    )
+    train = write_run(tmp_path / "train")
+    verify = write_run(tmp_path / "verify", embeddings, thumbnails=False)
+    (verify / "encoder").rename(tmp_path / "gone")
+    text, metrics = page_of(tmp_path, train, verify)
+    assert "What it gets wrong" in metrics["chapters"]["verify"]
+    assert metrics["chapters"]["Overview"] == ["Runs"]
+    alone, _ = page_of(tmp_path, verify)
+    assert "central crop" not in alone
+    given, _ = page_of(tmp_path, verify, encoder=tmp_path / "gone")
+    assert "central crop" in given
+    assert text.count("central crop") == 2, "the verification found the encoder with its fingerprint"
+
+
+def test_a_sweep_is_put_together(tmp_path: Path) -> None:
+    values = {("nn4", 0): 0.9, ("nn4", 1): 0.94, ("nn2", 0): 0.8}
+    for job, ((model, seed), accuracy) in enumerate(values.items()):
+        about = {"table": "table3", "scale": "synthetic", "model": model, "seed": seed}
+        write_metrics(tmp_path / "sweep" / str(job), {"run": about, "verification": {"accuracy": accuracy}})
+    for fold in (1, 2):
+        about = {"table": "lfw_view2", "model": "small", "fold": fold, "seed": 0}
+        verification = {"accuracy": 0.8 + fold / 100, "pairs": 600}
+        write_metrics(tmp_path / "view2" / str(fold), {"run": about, "verification": verification})
+    text, metrics = page_of(tmp_path, tmp_path / "sweep", tmp_path / "view2")
+    found = metrics["sweeps"]["table3"]["synthetic"]["nn4"]["accuracy"]
+    assert found["mean"] == pytest.approx(statistics.mean([0.9, 0.94]))
+    assert found["std"] == pytest.approx(statistics.stdev([0.9, 0.94]))
+    view2 = metrics["sweeps"]["lfw_view2"]["small seed 0"]
+    assert view2["accuracy"] == pytest.approx(0.815)
+    assert view2["sem"] == pytest.approx(statistics.stdev([0.81, 0.82]) / 2**0.5)
+    assert view2["missing"] == [3, 4, 5, 6, 7, 8, 9, 10]
+    assert "private hold-out set" in text
+    assert "87.9\N{NO-BREAK SPACE}%" in text
+
+
+def test_many_runs_are_listed_and_some_shown_in_full(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "FULL", 2)
+    folders = [write_metrics(tmp_path / f"r{i}", {"verification": {"accuracy": 0.5 + i / 10}}) for i in range(4)]
+    text, metrics = page_of(tmp_path, *folders)
+    assert list(metrics["chapters"]) == ["Overview", "r0", "r1"]
+    assert "2 further runs" in text
+
+
+def test_pictures_shrink_until_the_page_fits(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, large = page_of(tmp_path, whole)
+    monkeypatch.setattr(report, "LIMIT", large["bytes"] - 1)
+    _, small = page_of(tmp_path, whole)
+    assert small["picture_side"] < large["picture_side"]
+    monkeypatch.setattr(report, "LIMIT", 1000)
+    with pytest.raises(DataError, match="give fewer runs"):
+        write_report([whole], tmp_path / "page.html")
+
+
+def test_the_same_runs_give_the_same_page(whole: Path, tmp_path: Path) -> None:
+    first, _ = page_of(tmp_path, whole)
+    assert page_of(tmp_path, whole)[0] == first
+
+
+def test_progress_is_told(whole: Path, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    write_report([whole], tmp_path / "page.html", progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 1)]
+
+
+def test_the_template_is_part_of_the_package() -> None:
+    assert (files("facenet") / "templates" / "report.html.j2").is_file()
+
+
+def test_the_command_takes_several_folders(whole: Path, tmp_path: Path) -> None:
+    other = write_metrics(tmp_path / "it's, [other]", {"verification": {"accuracy": 0.5}})
+    out = tmp_path / "out"
+    line = [sys.executable, str(ROOT / "scripts" / "report.py"), f"runs={whole}", str(other), f"hydra.run.dir={out}"]
+    done = subprocess.run(line, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert list(metrics["chapters"]) == ["Overview", "train", "it's, [other]"]
+    assert Path(metrics["page"]).stat().st_size == metrics["bytes"]

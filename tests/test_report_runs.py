@@ -1,0 +1,227 @@
+"""Run folders as the commands leave them, and everything that can be wrong with one."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from facenet.data.pairs import make_pairs_in_folds
+from facenet.distance import normalise, sq_dist
+from facenet.errors import DataError
+from facenet.report_runs import find_runs, kind_of, read_curves, read_encoder, read_evaluation
+from facenet.types import EmbeddingSet, image_key
+from facenet.verify import verify
+from tests.conftest import blob
+
+FINGERPRINT = "f" * 64
+
+
+def faces(people: int = 14, images: int = 6, *, noise: float = 0.9, names: list[str] | None = None) -> EmbeddingSet:
+    """Unit vectors around a centre for each person, so that some pairs are judged wrongly."""
+    rng = np.random.default_rng(0)
+    names = names or [f"person {i:02d}" for i in range(people)]
+    centres = np.repeat(rng.normal(size=(len(names), 16)), images, 0)
+    vectors = normalise(centres + noise * rng.normal(size=centres.shape))
+    paths = [f"p{i:02d}/p{i:02d}_{j:04d}.png" for i in range(len(names)) for j in range(images)]
+    return EmbeddingSet(vectors, paths, [name for name in names for _ in range(images)], FINGERPRINT)
+
+
+def write_evaluation(folder: Path, embeddings: EmbeddingSet, *, thumbnails: bool = True) -> dict[str, Any]:
+    """Write ``evaluation/`` as facenet.evaluate does; return what ``verification`` in metrics.json holds."""
+    embeddings.save(folder)
+    remedy = {"of": "pairs", "remedy": "more", "seed": 0}
+    pairs = make_pairs_in_folds(embeddings.keys, embeddings.identities, **remedy)
+    row = {key: place for place, key in enumerate(embeddings.keys)}
+    one, two = ([row[key] for key in side] for side in (pairs.first, pairs.second))
+    distances = sq_dist(embeddings.vectors[one], embeddings.vectors[two])
+    with (folder / "pairs.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["first", "second", "same", "fold", "sq_dist"])
+        writer.writerows(
+            zip(pairs.first, pairs.second, pairs.same.astype(int), pairs.fold, distances.tolist(), strict=True)
+        )
+    if thumbnails:
+        people = np.unique(embeddings.identities, return_inverse=True)[1].tolist()
+        np.save(folder / "thumbnails.npy", np.stack([blob(who, place, 48) for place, who in enumerate(people)]))
+    return verify(distances, pairs.same, pairs.fold).metrics() | {"duplicated": 0}
+
+
+def write_metrics(folder: Path, metrics: Any) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    return folder
+
+
+def write_run(folder: Path, embeddings: EmbeddingSet | None = None, *, thumbnails: bool = True, **more: Any) -> Path:
+    """Write a whole training run: evaluation, logs, encoder record, metrics."""
+    verification = write_evaluation(folder / "evaluation", embeddings or faces(), thumbnails=thumbnails)
+    (folder / "logs").mkdir(exist_ok=True)
+    lines = [f"{step},{1 / (step + 1):.4f},,{0.5 + step / 400:.3f}," for step in range(0, 100, 10)]
+    lines += ["99,,0.9,,0.95"]
+    (folder / "logs" / "metrics.csv").write_text("\n".join(["step,loss,val_accuracy,active,val_auc", *lines]))
+    record = {
+        "schema": 1,
+        "model": {"name": "small", "options": {"norm": "batch"}},
+        "embedding_dim": 16,
+        "preprocessing": {"size": [64, 64], "crop": 0.5, "mean": [0.5] * 3, "std": [0.5] * 3},
+        "fingerprint": FINGERPRINT,
+        "thresholds": {"0.01": 0.8, "0.001": 0.6},
+        "training": {"data": "synthetic", "seed": 3, "loss": {"name": "triplet", "margin": 0.2}},
+    }
+    (folder / "encoder").mkdir(exist_ok=True)
+    (folder / "encoder" / "encoder.json").write_text(json.dumps(record))
+    train = {
+        "images": 400,
+        "identities": 50,
+        "steps": 100,
+        "faces_seen": 36000,
+        "images_per_second": 400.0,
+        "skipped": 0,
+    }
+    metrics = {
+        "train": train,
+        "held_out": {"identities": 9, "accuracy": 0.91, "step": 80},
+        "verification": verification,
+    }
+    return write_metrics(folder, {**metrics, **more})
+
+
+@pytest.mark.parametrize(
+    ("metrics", "kind"),
+    [
+        ({"verification": {}}, "verification"),
+        ({"degrade": {}, "clean": {}}, "degrade"),
+        ({"faces": 1, "clusters": 1, "threshold": 1}, "cluster"),
+        ({"verification": {}, "run": {"table": "table3"}}, "table3"),
+        ({"verification": {}, "run": {"table": None}}, "verification"),
+        ({"verification": {}, "run": {"table": ["table3"]}}, "verification"),
+        ({"added": 3}, None),
+        ({"verification": 3}, None),
+    ],
+)
+def test_a_run_is_told_by_its_content(metrics: dict[str, Any], kind: str | None) -> None:
+    assert kind_of(metrics) == kind
+
+
+def test_a_sweep_is_a_folder_of_runs_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    for job in (10, 2, 1):
+        write_metrics(tmp_path / "sweep" / str(job), {"verification": {}})
+    (tmp_path / "sweep" / "3" / ".hydra").mkdir(parents=True)
+    write_metrics(tmp_path / "sweep" / "other", {"added": 1})
+    write_metrics(tmp_path / "one", {"verification": {}})
+    found = find_runs([tmp_path / "sweep", tmp_path / "one"])
+    assert [run.name for run in found.runs] == ["sweep/1", "sweep/2", "sweep/10", "one"]
+    assert [run.given for run in found.runs] == [False, False, False, True]
+    assert (found.unfinished, found.foreign) == (["3"], ["other"])
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda at: None, "no such run folder"),
+        (lambda at: at.mkdir(), "not a run folder"),
+        (lambda at: write_metrics(at, {"added": 3}), "nothing a report shows (it holds added)"),
+        (lambda at: write_metrics(at, [1]), "expected a JSON object"),
+        (lambda at: (at.mkdir(), (at / "metrics.json").write_text('{"verification": {')), "not readable as JSON"),
+    ],
+    ids=["missing", "empty", "foreign", "list", "broken"],
+)
+def test_what_is_no_run_is_one_clear_line(tmp_path: Path, make: Any, says: str) -> None:
+    make(tmp_path / "run")
+    with pytest.raises(DataError) as raised:
+        find_runs([tmp_path / "run"])
+    assert says in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_no_folder_at_all() -> None:
+    with pytest.raises(DataError, match="pass runs=DIR"):
+        find_runs([])
+
+
+def test_an_evaluation_is_read_as_it_was_written(tmp_path: Path) -> None:
+    embeddings = faces()
+    write_run(tmp_path / "run", embeddings)
+    found = read_evaluation(find_runs([tmp_path / "run"]).runs[0])
+    assert found is not None
+    np.testing.assert_allclose(
+        found.sq_dist, sq_dist(embeddings.vectors[found.first], embeddings.vectors[found.second]), rtol=1e-6
+    )
+    names = np.asarray(embeddings.identities)
+    assert (found.same == (names[found.first] == names[found.second])).all()
+    assert found.same.any()
+    assert len(set(found.fold.tolist())) == 5
+    assert found.thumbnails is not None
+    assert found.thumbnails.shape == (len(embeddings), 48, 48, 3)
+
+
+def test_pairs_of_keys_with_dots_find_their_faces(tmp_path: Path) -> None:
+    embeddings = EmbeddingSet(faces(1, 2).vectors, ["a/x.1.jpg", "a/x.2.jpg"], ["a", "a"], FINGERPRINT)
+    embeddings.save(tmp_path / "run" / "evaluation")
+    assert embeddings.keys == [image_key("a/x.1.jpg"), "a/x.2"]
+    (tmp_path / "run" / "evaluation" / "pairs.csv").write_text(
+        "first,second,same,fold,sq_dist\na/x.1,a/x.2,1,0,0.5\na/x.1.jpg,a/x.2.jpg,True,0,0.5\n"
+    )
+    write_metrics(tmp_path / "run", {"verification": {}})
+    found = read_evaluation(find_runs([tmp_path / "run"]).runs[0])
+    assert found is not None
+    assert found.first.tolist() == [0, 0]
+    assert found.second.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("pairs.csv", "first,second,same\n", "no column fold, sq_dist"),
+        ("pairs.csv", "first,second,same,fold,sq_dist\nwho,who,1,0,0.1\n", "line 2"),
+        ("pairs.csv", "first,second,same,fold,sq_dist\np00/p00_0000,p00/p00_0001,maybe,0,0.1\n", "'p00/p00_0000,"),
+        ("pairs.csv", "first,second,same,fold,sq_dist\np00/p00_0000,p00/p00_0001,1,0,nan\n", "a distance"),
+        ("pairs.csv", "first,second,same,fold,sq_dist\np00/p00_0000,p00/p00_0001\n", "line 2"),
+        ("thumbnails.npy", "no array", "not readable"),
+        ("items.csv", "row,path,identity\n", "SHA-256"),
+    ],
+)
+def test_a_broken_part_is_one_clear_line(tmp_path: Path, name: str, content: str, says: str) -> None:
+    write_run(tmp_path / "run")
+    (tmp_path / "run" / "evaluation" / name).write_text(content)
+    with pytest.raises(DataError) as raised:
+        read_evaluation(find_runs([tmp_path / "run"]).runs[0])
+    assert says in str(raised.value)
+    assert name in str(raised.value)
+
+
+def test_thumbnails_must_be_one_for_each_face(tmp_path: Path) -> None:
+    write_run(tmp_path / "run")
+    np.save(tmp_path / "run" / "evaluation" / "thumbnails.npy", np.zeros((3, 8, 8, 3), np.uint8))
+    with pytest.raises(DataError, match=r"expected uint8 \(84, S, S, 3\), got uint8 \(3, 8, 8, 3\)"):
+        read_evaluation(find_runs([tmp_path / "run"]).runs[0])
+
+
+def test_curves_leave_out_empty_cells_and_what_is_no_number(tmp_path: Path) -> None:
+    write_metrics(tmp_path / "run", {"verification": {}})
+    (tmp_path / "run" / "logs").mkdir()
+    (tmp_path / "run" / "logs" / "metrics.csv").write_text("step,loss,lr\n20,0.5,\n10,0.7,nan\n30,inf,0.1\n,1,1\n")
+    curves = read_curves(find_runs([tmp_path / "run"]).runs[0])
+    assert {name: (x.tolist(), y.tolist()) for name, (x, y) in curves.items()} == {
+        "loss": ([10, 20], [0.7, 0.5]),
+        "lr": ([30], [0.1]),
+    }
+
+
+def test_missing_parts_are_none(tmp_path: Path) -> None:
+    run = find_runs([write_metrics(tmp_path / "run", {"verification": {}})]).runs[0]
+    assert read_evaluation(run) is None
+    assert read_encoder(run) is None
+    assert read_curves(run) == {}
+
+
+def test_the_quick_start_keeps_its_parts_in_the_runs_inside(tmp_path: Path) -> None:
+    write_run(tmp_path / "quick" / "train")
+    run = find_runs([write_metrics(tmp_path / "quick", {"verification": {}})]).runs[0]
+    assert read_evaluation(run) is not None
+    assert (read_encoder(run) or {})["embedding_dim"] == 16
