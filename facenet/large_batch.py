@@ -258,6 +258,16 @@ def add_up(values: Tensor) -> Tensor:
     return values
 
 
+def smallest_chunk(chunk_size: int | None, device: torch.device) -> int | None:
+    """Return the smallest of the chunk sizes of all ranks; None, which is all images at once, if it is that of all."""
+    if world()[1] == 1:
+        return chunk_size
+    size = torch.tensor(chunk_size or 2**31, device=device)
+    with _collective():
+        dist.all_reduce(size, dist.ReduceOp.MIN)
+    return None if int(size) == 2**31 else int(size)
+
+
 def synchronise(*modules: nn.Module) -> None:
     """Add up the gradients of the weights over all ranks and average running statistics, in one all-reduce.
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from facenet.bundle import encode
 from facenet.errors import ConfigError, choose
-from facenet.large_batch import Images, add_up, backward, synchronise
+from facenet.large_batch import Images, add_up, backward, smallest_chunk, synchronise
 from facenet.losses import HEADS
 from facenet.models import build_model
 from facenet.objective import head_objective, triplet_objective
@@ -85,6 +85,10 @@ class TripletModule(pl.LightningModule):
     def forward(self, images: Tensor) -> Tensor:
         """Return unit embeddings (B, D)."""
         return encode(self.model, images, mirror=self.hparams["mirror"])
+
+    def on_fit_start(self) -> None:
+        """Let all ranks take the smallest of the chunks they chose, each from its own memory."""
+        self.hparams["chunk_size"] = smallest_chunk(self.hparams["chunk_size"], self.device)
 
     def _train_forward(self, images: Tensor) -> Tensor:
         if self._compile:

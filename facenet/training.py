@@ -34,7 +34,7 @@ from facenet.memory import available_bytes, choose_chunk, step_memory
 from facenet.mining import FALLBACKS, MINERS, SELECTS
 from facenet.models import MODELS, build_model
 from facenet.module import LOSSES, TripletModule
-from facenet.optim import OPTIMIZERS, SCHEDULES
+from facenet.optim import OPTIMIZERS, SCHEDULES, clip_gradients
 from facenet.types import Pairs
 
 PRECISIONS = {
@@ -80,12 +80,12 @@ def train(config: dict[str, Any], out: str | Path, say: Callable[[str], None] = 
         resume.check_checkpoint(module.hparams, last)
     if trainer.is_global_zero:
         resume.start(config, out)
-        say(_headline(module_data, splits, module) + (f"\ngoing on from {last}" if last else ""))
+        say("\n".join([_headline(module_data, splits, module), *_beginning(config, out, last)]))
     with _quiet(), leave_at_end():
         trainer.fit(module, datamodule=module_data, ckpt_path=last)
         if not trainer.is_global_zero:
             return {}
-    best = _best(trainer, module)
+    best = _best(trainer, module, out)
     encoder = _encoder(config, module, preprocess, best, module_data)
     encoder.thresholds = calibrate(encoder, module_data.held_out)
     bundle.save(encoder, out / "encoder")
@@ -118,6 +118,13 @@ def train(config: dict[str, Any], out: str | Path, say: Callable[[str], None] = 
     return {**metrics, "seconds": time.perf_counter() - started}
 
 
+def _beginning(config: dict[str, Any], out: Path, last: Path | None) -> list[str]:
+    """Say where a run goes on, or that it does not, if that was asked for."""
+    if config.get("resume") is None:
+        return []
+    return [f"going on from {last}" if last else f"no checkpoint in {out} yet: starting from the beginning"]
+
+
 def _run(config: dict[str, Any], preprocess: Preprocess) -> dict[str, Any]:
     """Say which point of a table this is."""
     return {
@@ -143,6 +150,7 @@ def _check_names(config: dict[str, Any]) -> None:
         choose(table, config["mining"][option], f"mining.{option}")
     choose(OPTIMIZERS, config["optim"]["name"], "optim.name")
     choose(SCHEDULES, config["optim"]["schedule"], "optim.schedule")
+    clip_gradients([], config["optim"].get("clip_norm"))
     device_settings(config["trainer"])
 
 
@@ -245,26 +253,36 @@ def _chunk_size(
     asked, device = large.get("chunk_size"), trainer.strategy.root_device
     if asked is not None and asked != "auto" and (not isinstance(asked, int) or asked < 2):
         raise ConfigError(f"large_batch.chunk_size: expected auto, null or a number of images above 1, got {asked!r}")
+    given = large.get("memory_gb")
+    if given is not None and not given > 0:
+        raise ConfigError(f"large_batch.memory_gb: expected a number of gigabytes above 0, or null, got {given}")
     size, batch = data.preprocess.size, data.sampler.batch_size // trainer.world_size
     step = {
         "batch_size": batch,
         "optimizer": config["optim"]["name"],
         "stored_bytes": 3 * math.prod(data.preprocess.stored_size(data.margin)),
         "half": device_settings(config["trainer"])["precision"] != "32-true",
+        "ranks": trainer.world_size,
     }
-    free = available_bytes(device) // (1 if device.type == "cuda" else trainer.world_size)
-    budget = int(large["memory_gb"] * 1e9) if large.get("memory_gb") else int(0.8 * free)
+    free = available_bytes(device) // (1 if device.type == "cuda" else trainer.num_devices)
+    budget = int(0.8 * free) if given is None else int(given * 1e9)
     if asked == "auto" and last is not None:  # batch norm's group stays what it was
         chunk = AtomicCheckpointIO().load_checkpoint(last)["hyper_parameters"]["chunk_size"]
     else:
         chunk = choose_chunk(module.model, size, budget=budget, **step) if asked == "auto" else asked
+    if chunk is not None and batch // -(-batch // chunk) < 2:
+        raise ConfigError(
+            f"large_batch.chunk_size={chunk} divides {batch} images into parts of which one is a single image, which"
+            f" batch norm can not normalise; take {chunk + 1}, or an even batch"
+        )
     need = step_memory(module.model, size, chunk_size=chunk, **step).total
     plain = step_memory(module.model, size, **step).total
     if trainer.is_global_zero and (asked is not None or plain > budget):
+        remedy = "large_batch=chunks makes it fit" if asked is None else "take smaller chunks, or large_batch=chunks"
         say(
             f"a step of {batch} images, {chunk or 'all'} at a time: about {need / 1e9:.2f} GB"
             f" (all at once {plain / 1e9:.2f} GB), {budget / 1e9:.2f} GB to use"
-            + ("" if need <= budget else "; large_batch=chunks makes it fit")
+            + ("" if need <= budget else f"; {remedy}")
         )
     return chunk
 
@@ -304,14 +322,14 @@ def _trainer(
     return trainer, progress
 
 
-def _best(trainer: pl.Trainer, module: TripletModule) -> dict[str, Any]:
+def _best(trainer: pl.Trainer, module: TripletModule, out: Path) -> dict[str, Any]:
     """Load the best checkpoint's weights into the module and say when and how good it was."""
     checkpoint = trainer.checkpoint_callback
     assert isinstance(checkpoint, ModelCheckpoint)
     path = checkpoint.best_model_path
     if not path:
         raise ConfigError("trainer: no validation ran, so no checkpoint was chosen; lower trainer.val_check_interval")
-    content = AtomicCheckpointIO().load_checkpoint(path)
+    content = AtomicCheckpointIO().load_checkpoint(out / "checkpoints" / Path(path).name)  # the folder may have moved
     module.load_state_dict(content["state_dict"])
     score = checkpoint.best_model_score
     return {"accuracy": float(score) if score is not None else None, "step": int(content["global_step"])}

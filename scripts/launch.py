@@ -41,11 +41,13 @@ def launch(name: str, run: Run) -> None:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # composition errors reach us instead of being printed
     _for_workers(sys.argv)
     register()
-    folder = _enter_as(sys.argv) if rank() else None
+    folder = None if is_first() else _enter_as(sys.argv)
 
     @hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)
     def main(cfg: Any) -> None:
         out = folder or Path(HydraConfig.get().runtime.output_dir)
+        if HydraConfig.get().mode == RunMode.MULTIRUN and "TORCHELASTIC_RUN_ID" in os.environ:
+            raise ConfigError("a sweep starts the ranks of its jobs: run it without torchrun, with trainer.devices=N")
         with _point() if HydraConfig.get().mode == RunMode.MULTIRUN else one_line_errors():
             missing = sorted(OmegaConf.missing_keys(cfg))
             if missing:
@@ -54,7 +56,7 @@ def launch(name: str, run: Run) -> None:
             config = OmegaConf.to_container(cfg, resolve=True)
             with _one_job(out):
                 metrics = run(config, out)  # type: ignore[arg-type]
-            if rank() == 0:
+            if is_first():
                 print(f"metrics: {write_metrics(out, metrics)}")
 
     try:
@@ -68,9 +70,15 @@ def launch(name: str, run: Run) -> None:
         raise SystemExit(130) from None
 
 
-def rank() -> int:
-    """Return the number of this process in a distributed job; 0 on its own."""
-    return next((int(os.environ[key]) for key in ("RANK", "SLURM_PROCID", "LOCAL_RANK") if key in os.environ), 0)
+def is_first() -> bool:
+    """Whether this process is on its own or rank 0 of a distributed job, and so the one that writes and reports."""
+    given = os.environ
+    if "RANK" in given:  # torchrun
+        return int(given["RANK"]) == 0
+    if "LOCAL_RANK" in given or "NODE_RANK" in given:  # started by Lightning, which trusts these before SLURM's
+        return not int(given.get("LOCAL_RANK", 0)) and not int(given.get("NODE_RANK", 0))
+    tasks = int(given.get("SLURM_NTASKS", 1)) if given.get("SLURM_JOB_NAME") not in ("bash", "interactive") else 1
+    return tasks == 1 or int(given.get("SLURM_PROCID", 0)) == 0
 
 
 def _for_workers(argv: list[str]) -> None:

@@ -311,6 +311,7 @@ class MiningBenchmark(Room):
     repeats: int = 5
     threads: int = 1
     peers: bool = True
+    device: str = "cpu"
 
 
 @dataclass

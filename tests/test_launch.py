@@ -15,6 +15,8 @@ import torch
 
 from tests.conftest import ROOT
 
+sys.path.insert(0, str(ROOT / "scripts"))
+
 TINY = [
     "data.synthetic.train_identities=24",
     "data.synthetic.held_out_identities=6",
@@ -150,6 +152,41 @@ def _sweep(line: list[str]) -> subprocess.CompletedProcess[str]:
     if "basic" not in line[line.index("-m") + 4]:
         own.pop("OMP_NUM_THREADS")  # the command sets it for the processes it starts
     return subprocess.run(line, capture_output=True, text=True, check=False, env=own, timeout=900)
+
+
+@pytest.mark.parametrize(
+    ("given", "first"),
+    [
+        ({}, True),
+        ({"RANK": "1", "LOCAL_RANK": "0"}, False),  # torchrun, the first of the second node
+        ({"RANK": "0", "LOCAL_RANK": "0"}, True),
+        ({"LOCAL_RANK": "1"}, False),
+        ({"NODE_RANK": "1"}, False),  # Lightning's own start on a second node
+        ({"NODE_RANK": "1", "LOCAL_RANK": "0"}, False),
+        ({"SLURM_NTASKS": "2", "SLURM_PROCID": "1"}, False),
+        ({"SLURM_NTASKS": "2", "SLURM_PROCID": "0"}, True),
+        ({"SLURM_NTASKS": "1", "SLURM_PROCID": "1"}, True),
+        ({"SLURM_NTASKS": "2", "SLURM_PROCID": "1", "SLURM_JOB_NAME": "bash"}, True),  # a shell inside an allocation
+        ({"SLURM_NTASKS": "2", "SLURM_PROCID": "0", "LOCAL_RANK": "1"}, False),  # and ranks started from it
+    ],
+    ids=str,
+)
+def test_one_process_of_a_job_writes(given: dict[str, str], first: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    import launch
+
+    for key in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_JOB_NAME"):
+        monkeypatch.delenv(key, raising=False)
+    for key, value in given.items():
+        monkeypatch.setenv(key, value)
+    assert launch.is_first() is first
+
+
+def test_a_sweep_is_not_for_torchrun(cache: str, tmp_path: Path) -> None:
+    line = [*TRAIN, "-m", f"hydra.sweep.dir={tmp_path}", *TINY, cache, "seed=0,1"]
+    told = {**environment(), "TORCHELASTIC_RUN_ID": "none"}
+    done = subprocess.run(line, capture_output=True, text=True, check=False, env=told, timeout=240)
+    assert done.returncode == 2
+    assert "run it without torchrun, with trainer.devices=N" in done.stderr.splitlines()[-1]
 
 
 def _child_of(parent: int) -> int:

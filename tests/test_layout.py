@@ -151,7 +151,7 @@ MAY = {
         "optim",
     ],
     "benchmark.verify": ["all_pairs", "benchmark", "roc", "verify"],
-    "benchmark.mining": ["mining", "losses", "types", "distance"],
+    "benchmark.mining": ["bundle", "mining", "losses", "types", "distance"],
 }
 OWNERS = {
     "torchvision": {"data.transforms"},

@@ -222,16 +222,16 @@ def test_view2_opens_the_held_fold_last_and_scores_it_once(
 ) -> None:
     """Every image that is opened is noted; those of the held fold come after checkpoint and threshold were chosen."""
     opened: list[str] = []
-    read, best, score = Preprocess.read, evaluate.best_threshold, evaluate.score_at
+    face, best, score = Preprocess.face, evaluate.best_threshold, evaluate.score_at
 
     def noted(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         return lambda *arguments: (opened.append(name), call(*arguments))[1]
 
-    def noted_read(self: Preprocess, source: Any, *rest: Any) -> Any:
+    def noted_face(self: Preprocess, source: Any, *rest: Any) -> Any:
         opened.append(Path(source).stem)
-        return read(self, source, *rest)
+        return face(self, source, *rest)
 
-    monkeypatch.setattr(Preprocess, "read", noted_read)
+    monkeypatch.setattr(Preprocess, "face", noted_face)
     monkeypatch.setattr(evaluate, "best_threshold", noted("threshold", best))
     monkeypatch.setattr(evaluate, "score_at", noted("score", score))
     data = {"kind": "lfw", "root": str(view2_root), "people": "people.txt", "pairs": "pairs.txt", "fold": 3}

@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from facenet.bundle import pick_device
 from facenet.distance import sq_dist_matrix
 from facenet.losses import triplet_loss
 from facenet.mining import mine
@@ -69,6 +70,7 @@ def run(
     margin: float = 0.2,
     peers: bool = True,
     seed: int = 0,
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """Measure every size; returns plain numbers in nested objects, seconds and bytes.
 
@@ -76,19 +78,31 @@ def run(
     of ours, `<peer>_ratio` (their time / ours), `extra_bytes` (peak resident memory of one call in a fresh process,
     above the level before it; None where the system has no /proc), `semi_hard_share`, `triplets` and the `decay`
     the embeddings were drawn with. ``absent``: the peers that are not installed. A peer is left out above its size
-    in PEER_LIMITS; whoever has used PATIENCE seconds is not called again.
+    in PEER_LIMITS; whoever has used PATIENCE seconds is not called again. On a GPU (`device`) bytes are those that
+    torch allocated there, and a call is timed until the device has done it.
     """
-    before = torch.get_num_threads()
+    before, place = torch.get_num_threads(), pick_device(device)
     torch.set_num_threads(threads)
     try:
         absent = [name for name in PEER_LIMITS if not importlib.util.find_spec(name)]
-        result: dict[str, Any] = {"threads": threads, "repeats": repeats, "absent": absent, "sizes": {}}
+        result: dict[str, Any] = {
+            "device": str(place),
+            "threads": threads,
+            "repeats": repeats,
+            "absent": absent,
+            "sizes": {},
+        }
         for B in sizes:
             wanted = [name for name, limit in PEER_LIMITS.items() if peers and name not in absent and limit >= B]
             decay = trained_decay(B, D, per_identity, margin, seed)
-            embeddings, labels = draw_faces(B, D, per_identity=per_identity, decay=decay, seed=seed)
+            drawn = draw_faces(B, D, per_identity=per_identity, decay=decay, seed=seed)
+            embeddings, labels = (rows.to(place) for rows in drawn)
             measured = _measure(embeddings, labels, margin, repeats, wanted)
-            extra = _extra_bytes(B, D, per_identity, decay, margin, threads, seed)
+            extra = (
+                _allocated_bytes(embeddings, labels, margin)
+                if place.type == "cuda"
+                else _extra_bytes(B, D, per_identity, decay, margin, threads, seed)
+            )
             result["sizes"][str(B)] = {**measured, "extra_bytes": extra, "decay": decay}
         return result
     finally:
@@ -122,6 +136,8 @@ def _measure(embeddings: Tensor, labels: Tensor, margin: float, repeats: int, pe
             if sum(seconds[name]) < PATIENCE:
                 start = time.perf_counter()
                 contestant()
+                if embeddings.device.type == "cuda":
+                    torch.cuda.synchronize(embeddings.device)
                 seconds[name].append(time.perf_counter() - start)
     measured: dict[str, Any] = {name: summary(times[1:] or times) for name, times in seconds.items()}  # warm-up first
     ours = measured["ours"]["seconds"]
@@ -173,6 +189,14 @@ PEERS = {
     "pytorch_metric_learning": _pytorch_metric_learning,
     "sentence_transformers": _sentence_transformers,
 }
+
+
+def _allocated_bytes(embeddings: Tensor, labels: Tensor, margin: float) -> int:
+    """Return what a call takes on a GPU at its peak."""
+    torch.cuda.reset_peak_memory_stats(embeddings.device)
+    before = torch.cuda.memory_allocated(embeddings.device)
+    _ours(embeddings, labels, margin)
+    return torch.cuda.max_memory_allocated(embeddings.device) - before
 
 
 def _extra_bytes(B: int, D: int, per_identity: int, decay: float, margin: float, threads: int, seed: int) -> int | None:
