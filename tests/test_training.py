@@ -17,13 +17,14 @@ import torch
 from facenet import bundle, evaluate
 from facenet.callbacks import TrainingCollapsed
 from facenet.console import plain, write_metrics
-from facenet.data.pairs import pair_rows
+from facenet.data.pairs import pair_rows, read_pairs
 from facenet.data.splits import held_out_pairs, split_faces
 from facenet.data.transforms import Preprocess
 from facenet.embed import embed_records
 from facenet.errors import ConfigError
 from facenet.module import TripletModule
 from facenet.training import device_settings, train
+from facenet.types import EmbeddingSet
 from tests.test_module import CONFIG
 
 SYNTHETIC = {
@@ -111,6 +112,10 @@ def test_the_encoder_is_the_best_checkpoint(run: tuple[Path, dict[str, Any]], ca
     assert [record["role"] for record in encoder.training["people"]] == ["train", "held_out"]
     assert encoder.training["people"][0]["count"] == metrics["train"]["identities"]
     assert metrics["leakage"]["shared_people"] == metrics["leakage"]["shared_held_out"] == 0
+    kept = EmbeddingSet.load(out / "evaluation")
+    assert kept.fingerprint == encoder.fingerprint
+    assert len(read_pairs(out / "evaluation" / "pairs.csv")) == metrics["verification"]["pairs"]
+    assert len(np.load(out / "evaluation" / "thumbnails.npy")) == len(kept)
     assert {f"{far:g}" for far in encoder.thresholds} == set(metrics["thresholds"])
     splits = split_faces(**{k: v for k, v in config(cache)["data"].items() if k != "crop"}, seed=0)
     vectors = embed_records(encoder, splits.evaluation)[0].vectors

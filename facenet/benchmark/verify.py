@@ -6,6 +6,7 @@ The loops have the structure of the evaluation most often copied (davidsandberg/
 
 from __future__ import annotations
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from facenet.verify import common_grid, verify
 
 FOLDS = 10
 LOOP_FAR = 1e-3
-PATIENCE = 30.0
+PATIENCE = 120.0
 
 
 def run(
@@ -205,7 +206,8 @@ def call_and_measure(count: int, D: int, per_identity: int, far: float, threads:
     with _threads(threads):
         all_pairs(*_faces(200, D, per_identity, seed), (0.1,))  # loads what is loaded on first use
         vectors, labels = _faces(count, D, per_identity, seed)
-        with suppress(OSError):
+        with suppress(OSError, AttributeError):  # what drawing left must not hide what the call takes
+            ctypes.CDLL(None).malloc_trim(0)
             Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
         before = status_bytes("VmRSS")
         all_pairs(vectors, labels, (far,))
