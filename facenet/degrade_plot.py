@@ -18,7 +18,13 @@ from facenet.degrade import FAR, level_name, val_shown
 
 CLEAN, COLUMNS = "as it is", 3
 OURS, OTHER, PAPER = "#1f5fa8", "#c2571a", "#777777"
-STYLE: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "facenet", "font.size": 9, "axes.spines.top": False}
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "facenet",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
 
 
 def write_plot(metrics: Mapping[str, Any], path: str | Path, far: float = FAR) -> None:
