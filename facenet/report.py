@@ -7,6 +7,7 @@ the network for nothing; with many pictures they are made smaller until it stays
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -111,12 +112,11 @@ def _chapters(found: Found, records: Mapping[str, dict[str, Any]], progress: Pro
     if len(scored) > 1:
         todo.append(lambda: _still(chapters.overview(scored, FULL)))
     for place, run in enumerate(scored[:FULL]):
-        todo.append(lambda run=run, place=place: _run(run, f"r{place}", records.get(run.name), bool(degraded)))  # type: ignore[misc]
+        todo.append(partial(_run, run, f"r{place}", records.get(run.name), bool(degraded)))
     for place, run in enumerate(degraded):
-        todo.append(lambda run=run, place=place: _still(chapters.degraded(run, f"d{place}")))  # type: ignore[misc]
-    todo += [lambda run=run: _still(chapters.clustered(run)) for run in found.runs if run.kind == "cluster"]  # type: ignore[misc]
-    for sweep in sweeps(found.runs):
-        todo.append(lambda sweep=sweep: _still(chapters.sweep(sweep, found)))  # type: ignore[misc]
+        todo.append(partial(_made, chapters.degraded, run, f"d{place}"))
+    todo += [partial(_made, chapters.clustered, run) for run in found.runs if run.kind == "cluster"]
+    todo += [partial(_made, chapters.sweep, sweep, found) for sweep in sweeps(found.runs)]
     if any(run.kind == "lfw_view2" for run in found.runs):
         todo.append(lambda: _still(chapters.folds(view2(found.runs), found)))
     made = []
@@ -129,6 +129,10 @@ def _chapters(found: Found, records: Mapping[str, dict[str, Any]], progress: Pro
 
 def _still(chapter: Chapter) -> Made:
     return lambda side: chapter
+
+
+def _made(make: Callable[..., Chapter], *arguments: Any) -> Made:
+    return _still(make(*arguments))
 
 
 def _run(run: Run, name: str, encoder: dict[str, Any] | None, degraded: bool) -> Made:
