@@ -6,6 +6,7 @@ medians. The floor is the product of the embeddings with themselves written into
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import statistics
@@ -134,11 +135,7 @@ def _measure(embeddings: Tensor, labels: Tensor, margin: float, repeats: int, pe
     for _ in range(repeats + 1):
         for name, contestant in contestants.items():
             if sum(seconds[name]) < PATIENCE:
-                start = time.perf_counter()
-                contestant()
-                if embeddings.device.type == "cuda":
-                    torch.cuda.synchronize(embeddings.device)
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(_timed(contestant, embeddings.device))
     measured: dict[str, Any] = {name: summary(times[1:] or times) for name, times in seconds.items()}  # warm-up first
     ours = measured["ours"]["seconds"]
     measured["floor_ratio"] = ours / measured["floor"]["seconds"]
@@ -147,6 +144,20 @@ def _measure(embeddings: Tensor, labels: Tensor, margin: float, repeats: int, pe
     measured["semi_hard_share"] = stats.semi_hard_pairs / stats.pairs
     measured["triplets"] = stats.triplets
     return measured
+
+
+def _timed(call: Callable[[], object], device: torch.device) -> float:
+    """Time a call in seconds, without Python's garbage collector, whose turn would come while another one is timed."""
+    gc.collect()
+    gc.disable()
+    try:
+        start = time.perf_counter()
+        call()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - start
+    finally:
+        gc.enable()
 
 
 def summary(times: list[float]) -> dict[str, float]:
