@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from facenet import sorting
 from facenet.sorting import argsort_stable, exceeds, nonzero, pick, search, sort_keys
 
 KEYS = torch.randint(0, 40, (500,), generator=torch.Generator().manual_seed(0))
@@ -34,3 +35,13 @@ def test_finding_and_taking() -> None:
     assert torch.equal(places, mask.flatten().nonzero().squeeze(1))
     assert torch.equal(pick(values.view(-1), places), values[mask])
     assert torch.equal(pick(values, places[:3] // 25), values[places[:3] // 25])
+
+
+@pytest.mark.parametrize("radix", [True, False])
+def test_both_sorts_give_the_same(radix: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert sorting._radix_is_faster() in (True, False)
+    monkeypatch.setattr(sorting, "_radix_is_faster", lambda: radix)
+    values = torch.randint(0, 2**62, (2 * sorting.RADIX,), generator=torch.Generator().manual_seed(0))
+    values[1::2] = values[::2]  # equals
+    expected = values.sort(stable=True).values
+    assert torch.equal(sort_keys(values.clone()), expected)
