@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-
 RADIX = 2**15  # keys from which on torch sorts integers by their digits
 
 
