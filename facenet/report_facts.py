@@ -123,18 +123,22 @@ def warnings(run: Run, encoder: Mapping[str, Any] | None) -> list[str]:
 
 
 def _about_fars(found: Mapping[str, Any]) -> list[str]:
-    said = []
+    said, too_small = [], []
     for far, row in _rows(found.get("val_at_far")):
         share, negatives = rate(far), number(row.get("negatives"))
         if share is None or negatives is None:
             continue
         if row.get("resolvable") is False or row.get("val") is None:
-            said.append(
-                f"VAL at FAR {far} can not be resolved by {plain(negatives)} different pairs; it needs"
-                f" {plain(math.ceil(1 / share - 1e-9))} at least."
-            )
+            too_small.append((share, far, negatives))
         elif share * negatives < FEW:
             said.append(f"VAL at FAR {far} rests on {plain(int(share * negatives + 1e-9))} of the different pairs.")
+    if too_small:
+        share, far, negatives = max(too_small)
+        below = " and below" if len(too_small) > 1 else ""
+        said.append(
+            f"VAL at FAR {far}{below} can not be resolved by {plain(negatives)} different pairs;"
+            f" {far} needs {plain(math.ceil(1 / share - 1e-9))} at least."
+        )
     return said
 
 

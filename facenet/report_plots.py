@@ -149,7 +149,7 @@ def distance_histogram(
             axes.axvline(value, color=INK, linewidth=1, linestyle=("-", "--", "-.", ":")[place % 4])
         axes.set_xlabel("squared distance")
         axes.set_ylabel("pairs")
-        axes.legend(loc="upper left")
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderpad=0)
         axes.grid(visible=False, axis="x")
 
     said = ", ".join(f"{label} {value:.3f}" for label, value in shown)
@@ -230,8 +230,7 @@ def face_map(name: str, vectors: np.ndarray, identities: Sequence[str], *, seed:
             x, y = points[names == person].T
             mark = "osD^vP*"[place // len(colours) % 7]
             axes.plot(x, y, mark, color=colours[place % len(colours)], markersize=5, markeredgecolor="white", mew=0.4)
-        axes.set_xticks([])
-        axes.set_yticks([])
+        axes.set_axis_off()
         axes.set_aspect("equal", "datalim")
 
     alt = f"Map of {len(vectors)} faces of {len(people)} people in the plane"

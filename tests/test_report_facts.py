@@ -71,7 +71,7 @@ def test_an_accuracy_that_is_no_number_is_said(broken: Any) -> None:
 @pytest.mark.parametrize(
     ("metrics", "found", "says"),
     [
-        ({}, {}, "VAL at FAR 1e-3 can not be resolved by 500 different pairs; it needs 1,000 at least."),
+        ({}, {}, "VAL at FAR 1e-3 can not be resolved by 500 different pairs; 1e-3 needs 1,000 at least."),
         (
             {},
             {"val_at_far": {"1e-2": {"val": 0.5, "resolvable": True, "negatives": 500}}},
