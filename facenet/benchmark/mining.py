@@ -211,11 +211,17 @@ def _allocated_bytes(embeddings: Tensor, labels: Tensor, margin: float) -> int:
 
 
 def _extra_bytes(B: int, D: int, per_identity: int, decay: float, margin: float, threads: int, seed: int) -> int | None:
-    """Measure in a fresh process, where no freed memory hides what a call takes."""
+    return in_fresh_process(f"mining._call_and_measure({B}, {D}, {per_identity}, {decay}, {margin}, {threads}, {seed})")
+
+
+def in_fresh_process(call: str) -> int | None:
+    """Return the bytes that ``<benchmark>.<function>(...)`` tells, where no freed memory hides what it takes.
+
+    None where the system has no /proc.
+    """
     if not Path("/proc/self/status").exists():
         return None
-    call = f"_call_and_measure({B}, {D}, {per_identity}, {decay}, {margin}, {threads}, {seed})"
-    code = f"import facenet.benchmark.mining as m; print(m.{call})"
+    code = f"from facenet.benchmark import {call.partition('.')[0]}; print({call})"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True)
     return int(done.stdout)

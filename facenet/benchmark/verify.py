@@ -7,9 +7,6 @@ The loops have the structure of the evaluation most often copied (davidsandberg/
 from __future__ import annotations
 
 import ctypes
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -20,7 +17,7 @@ import numpy as np
 import torch
 
 from facenet.all_pairs import all_pairs, tiles
-from facenet.benchmark.mining import draw_faces, status_bytes, summary
+from facenet.benchmark.mining import draw_faces, in_fresh_process, status_bytes, summary
 from facenet.benchmark.training import interleave
 from facenet.roc import at_far
 from facenet.verify import common_grid, verify
@@ -191,14 +188,7 @@ def _threads(count: int) -> Iterator[None]:
 
 
 def _extra_bytes(count: int, D: int, per_identity: int, far: float, threads: int, seed: int) -> int | None:
-    """Measure in a fresh process, where no freed memory hides what a call takes."""
-    if not Path("/proc/self/status").exists():
-        return None
-    call = f"call_and_measure({count}, {D}, {per_identity}, {far}, {threads}, {seed})"
-    code = f"import facenet.benchmark.verify as v; print(v.{call})"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True)
-    return int(done.stdout)
+    return in_fresh_process(f"verify.call_and_measure({count}, {D}, {per_identity}, {far}, {threads}, {seed})")
 
 
 def call_and_measure(count: int, D: int, per_identity: int, far: float, threads: int, seed: int) -> int:
