@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from facenet.data.degradations import KINDS as DEGRADATIONS
 from facenet.report_facts import percent, plain, plus_minus, short
 from facenet.report_page import Block, Chapter, Figure, Figures, Section, Table, Text
 from facenet.report_plots import comparison, level_curves
@@ -24,7 +25,7 @@ from facenet.report_sweeps import (
 )
 
 LARGEST = 10  # clusters in a table
-KINDS = {"jpeg": "JPEG quality", "pixels": "pixels of the face"}  # the two the paper has, and how it names them
+KINDS = {kind: DEGRADATIONS[kind].unit for kind in PAPER_DEGRADED}  # the two the paper has, and how they are named
 
 
 def overview(runs: Sequence[Run], full: int) -> Chapter:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from facenet.data.degradations import KINDS
 from facenet.report_runs import Run, dig, number
 
 PAPER_NOTE = (
@@ -58,10 +59,7 @@ PAPER = {
     ),
 }
 # Table 4: VAL at FAR 1e-3 by JPEG quality, and by the number of pixels of the image.
-PAPER_DEGRADED = {
-    "jpeg": ((10, 0.673), (20, 0.814), (30, 0.839), (50, 0.855), (70, 0.861), (90, 0.865)),
-    "pixels": ((1_600, 0.378), (6_400, 0.795), (14_400, 0.845), (25_600, 0.857), (65_536, 0.864)),
-}
+PAPER_DEGRADED = {name: tuple(kind.paper.items()) for name, kind in KINDS.items() if kind.paper}
 # LFW's own results page: category, method, mean accuracy over the folds of View 2, standard error where printed.
 LFW_NEIGHBOURS = (
     ("Image-Restricted, No Outside Data", "Eigenfaces", 0.6002, None),
