@@ -1,172 +1,42 @@
-"""The FAISS side of the gallery: exact search, and ``index.faiss`` as a cache of the SQLite truth.
+"""The FAISS side of a gallery: ``index.faiss`` as a cache of the truth, brought up to date and checked before use.
 
-The truth logs its write transactions (table `writes`: generation, a random token, last item number, items then there).
-A cache belongs to one of them. Later writes are replayed onto it; one that is lost, damaged or of another history (a
-restored backup) is built again from the truth.
+``index.json`` names the write (generation and token) that the file holds, and its hashes. A cache that belongs to the
+history of the truth is mapped and later writes are replayed beside it; one that is lost, damaged, of another history
+(a restored backup) or of another kind than wanted is built again from the truth.
 
-FAISS accepts NaN, fails on a wrong width without a word, pads with -1, writes files non-atomically and loads most
-corrupted ones, so what goes in or comes out passes the checks in here. It is imported inside functions: where torch is
-used too, torch must come first (each brings an OpenMP runtime).
+FAISS fails on a wrong width without a word, pads with -1, writes files non-atomically and loads most corrupted ones,
+so what goes in or comes out is checked. It is imported inside functions: where torch is used too, torch must come
+first (each brings an OpenMP runtime).
 
-Letters: N items, Q queries, D embedding width.
+Letters: N items, D embedding width.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import logging
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from facenet.errors import DataError
-from facenet.files import atomic_write, read_json, write_json
-from facenet.types import Neighbours
+from facenet.index_build import build
+from facenet.index_file import INDEX, Stored, load, read_header, save, writable
+from facenet.index_kinds import Built, Recipe, drop, held, new_index
+from facenet.index_layers import Layers
+from facenet.index_truth import (
+    Database,
+    State,
+    find_write,
+    last_write,
+    removed_since,
+    vector_blocks,
+    wanted,
+)
 
-SCHEMA = 1
-TRUTH, INDEX, HEADER = "items.sqlite", "index.faiss", "index.json"
-BLOCK = 8192  # rows read at once
-MAY_LAG = 0.02  # share of the items by which index.faiss may be behind before it is written again
-UNIT_TOLERANCE = 1e-3  # how far a norm may be from 1
-STALE_TEMPORARY = 3600.0  # seconds after which a temporary file can only be a dead writer's
+MAY_LAG = 0.01  # share of the items by which index.faiss may be behind before it is written again
+MERGED = 0.1  # share of later items that an index of codes or a graph takes in while it is in use
+HOLES = 0.1  # share of removed items that a graph may keep
 log = logging.getLogger(__name__)
-
-
-class Database(Protocol):
-    """What is used of the SQLite connection, which `index` opens and owns."""
-
-    def execute(self, sql: str, parameters: Any = ..., /) -> Any:
-        """Run one statement and return a cursor."""
-
-
-class State(NamedTuple):
-    """One write transaction of the truth, and what it left."""
-
-    generation: int
-    token: str  # random: a generation alone can not tell a restored backup
-    last: int  # the highest item number given out until then; numbers are never used again
-    items: int
-
-
-class Snapshot(NamedTuple):
-    """A FAISS index over item numbers, and the name of the write that it holds."""
-
-    faiss: Any
-    generation: int
-    token: str
-
-
-def nearest(vectors: np.ndarray, queries: np.ndarray, k: int, *, threads: int | None = None) -> Neighbours:
-    """Exact k nearest rows of `vectors` (N, D) for `queries` (Q, D) by squared L2, nearest first.
-
-    Returns rows (Q, k) int64 and sq_dist (Q, k) float32 >= 0; where k > N the rest is row -1 and sq_dist inf.
-    `threads` limits FAISS for this call. Vectors need not be unit here.
-
-    Raises:
-        DataError: nothing in `vectors` or `queries`, NaN or infinity, another width, k < 1.
-    """
-    vectors = as_rows(vectors, "vectors")
-    queries = as_rows(queries, "queries", dim=vectors.shape[1])
-    index = new_index(vectors.shape[1])
-    index.add_with_ids(vectors, np.arange(len(vectors)))
-    return search(index, queries, k, threads=threads)
-
-
-def as_rows(
-    vectors: np.ndarray, what: str, *, dim: int | None = None, names: Sequence[str] | None = None
-) -> np.ndarray:
-    """Return `vectors` as contiguous float32 (N, D); empty, non-finite or of another width raises DataError."""
-    rows = np.asarray(vectors)
-    if rows.ndim != 2 or 0 in rows.shape or rows.dtype.kind not in "fiu":
-        raise DataError(f"{what}: expected numbers of shape (N, D) with N, D >= 1, got {rows.dtype} {rows.shape}")
-    if dim is not None and rows.shape[1] != dim:
-        raise DataError(f"{what}: expected width {dim}, got {rows.shape[1]}; embed again with the matching encoder")
-    rows = np.ascontiguousarray(rows, np.float32)
-    bad = ~np.isfinite(square_norms(rows))
-    if bad.any():
-        raise DataError(f"{what}: {_listed(bad, names)} NaN, infinite or too large; embed again or leave out")
-    return rows
-
-
-def unit_rows(
-    vectors: np.ndarray, what: str, *, dim: int | None = None, names: Sequence[str] | None = None
-) -> np.ndarray:
-    """As :func:`as_rows`, and refuse zero rows and rows whose norm is not 1 within 1e-3."""
-    rows = as_rows(vectors, what, dim=dim, names=names)
-    norms = np.sqrt(square_norms(rows))
-    zero = norms < UNIT_TOLERANCE
-    if zero.any():
-        raise DataError(f"{what}: {_listed(zero, names)} zero; embed again or leave out")
-    long = np.abs(norms - 1) > UNIT_TOLERANCE
-    if long.any():
-        raise DataError(
-            f"{what}: {_listed(long, names)} not of unit length (norm {norms[long][0]:.4g}); "
-            "normalise them (facenet.distance.normalise)"
-        )
-    return rows
-
-
-def square_norms(rows: np.ndarray) -> np.ndarray:
-    """Squared norms of `rows` (N, D): shape (N,), without a copy of the rows."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        return np.einsum("nd,nd->n", rows, rows)
-
-
-def _listed(bad: np.ndarray, names: Sequence[str] | None, most: int = 3) -> str:
-    rows = np.flatnonzero(bad)
-    shown = ", ".join(f"row {i}" + (f" ({names[i]})" if names is not None else "") for i in rows[:most])
-    more = f" and {len(rows) - most} more" if len(rows) > most else ""
-    return f"{len(rows)} of {len(bad)} vectors, {shown}{more}: {'is' if len(rows) == 1 else 'are'}"
-
-
-def new_index(dim: int) -> Any:
-    """An empty exact L2 index of width `dim` whose rows carry item numbers."""
-    import faiss
-
-    return faiss.IndexIDMap(faiss.IndexFlatL2(dim))
-
-
-def search(index: Any, queries: np.ndarray, k: int, *, threads: int | None = None) -> Neighbours:
-    """The k nearest item numbers of checked `queries` (Q, D), padded as :class:`Neighbours` says."""
-    if k < 1:
-        raise DataError(f"k: expected at least 1, got {k}")
-    found = min(int(k), int(index.ntotal))
-    rows = np.full((len(queries), k), -1, np.int64)
-    sq_dist = np.full((len(queries), k), np.inf, np.float32)
-    if found:
-        with _threads(threads):
-            sq_dist[:, :found], rows[:, :found] = index.search(queries, found)
-    return Neighbours(rows, sq_dist)  # FAISS clamps rounding below 0
-
-
-def within(index: Any, queries: np.ndarray, max_sq_dist: float) -> list[Neighbours]:
-    """For each of `queries` (Q, D) all item numbers with sq_dist <= max_sq_dist, nearest first, as (m,) arrays."""
-    radius = float(np.nextafter(np.float32(max_sq_dist), np.float32(np.inf)))  # FAISS takes < radius
-    limits, sq_dist, rows = index.range_search(queries, radius)
-    results = []
-    for start, end in zip(limits[:-1].tolist(), limits[1:].tolist(), strict=True):
-        order = np.argsort(sq_dist[start:end], kind="stable") + start
-        results.append(Neighbours(rows[order], sq_dist[order]))
-    return results
-
-
-@contextlib.contextmanager
-def _threads(threads: int | None) -> Iterator[None]:
-    import faiss
-
-    if threads is None:
-        yield
-        return
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(threads)
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(before)
 
 
 class Cache:
@@ -176,165 +46,127 @@ class Cache:
         """Nothing is read before the first search."""
         self.folder = folder
         self.db = db
-        self.snapshot: Snapshot | None = None
+        self.layers: Layers | None = None
+        self.at = State(-1, "", 0, 0)  # the write that the layers show
+        self.recipe = Recipe()  # what they were made to
         self.unusable = False  # the file was looked at and did not serve
 
-    def current(self, dim: int) -> Any:
-        """The FAISS index of exactly the present state; raises DataError where the truth itself is damaged."""
-        now, snapshot = last_write(self.folder, self.db), self.snapshot
-        if snapshot is not None and snapshot[1:] == now[:2]:
-            return snapshot.faiss
-        self.snapshot = None  # an error below must not leave a half-changed index in use
-        if snapshot is None:
-            snapshot, problem = load(self.folder)
-            if problem:
-                log.warning("%s: %s; built again from the items", self.folder, problem)
-        base = find_write(self.db, snapshot[1:]) if snapshot else None
-        if snapshot and base and (snapshot.faiss.d, snapshot.faiss.ntotal) == (dim, base.items):
-            index = snapshot.faiss
-            self._drop_removed(index, base)
+    def current(self, dim: int) -> Layers:
+        """The layers of exactly the present state; raises DataError where the truth itself is damaged."""
+        now, recipe = last_write(self.folder, self.db), wanted(self.folder, self.db)
+        layers, at = self.layers, self.at
+        if layers is not None and at[:2] == now[:2] and recipe == self.recipe:
+            return layers
+        self.layers = None  # an error below must not leave half-changed layers in use
+        known = find_write(self.db, at[:2]) if layers is not None and recipe == self.recipe else None
+        if layers is None or known is None:
+            layers, at = self._loaded(dim, recipe)
+        if layers is None:
+            layers = Layers(self._built(dim, now, recipe), dim)
         else:
-            self.unusable = True
-            index, base = new_index(dim), State(-1, "", 0, 0)
-        numbers, vectors = stored_vectors(self.folder, self.db, base.last, now.items - int(index.ntotal), dim)
-        if len(numbers):
-            index.add_with_ids(vectors, numbers)
-        self.snapshot = Snapshot(index, now.generation, now.token)
-        return index
+            layers.remove(removed_since(self.db, at))
+            for numbers, vectors in vector_blocks(self.folder, self.db, at.last, now.items - len(layers), dim):
+                layers.add(numbers, vectors)
+            if layers.base.factory != "Flat" and layers.changed > MERGED * now.items:
+                layers = self._merged(layers, dim, now, recipe)
+        self.layers, self.at, self.recipe = layers, now, recipe
+        return layers
 
-    def _drop_removed(self, index: Any, base: State) -> None:
-        query = "SELECT number FROM removed WHERE generation > ? AND number <= ?"
-        gone = [row[0] for row in self.db.execute(query, (base.generation, base.last))]
-        if gone:
-            index.remove_ids(np.array(gone, np.int64))
+    def _loaded(self, dim: int, recipe: Recipe) -> tuple[Layers | None, State]:
+        stored, problem = load(self.folder) if not self.unusable else (None, "")
+        if problem:
+            log.warning("%s: %s; built again from the items", self.folder, problem)
+        base = find_write(self.db, (stored.generation, stored.token)) if stored else None
+        if stored and base and tuple(stored.recipe) == recipe and stored.built.faiss.d == dim:
+            layers = Layers(stored.built, dim, np.array(stored.holes, np.int64))
+            if len(layers) == base.items:
+                return layers, base
+        self.unusable = True
+        return None, State(-1, "", 0, 0)
+
+    def _built(self, dim: int, now: State, recipe: Recipe) -> Built:
+        if not now.items:
+            return Built(new_index(dim), "Flat", 0)
+
+        def blocks() -> Iterable[tuple[np.ndarray, np.ndarray]]:
+            return vector_blocks(self.folder, self.db, 0, now.items, dim)
+
+        return build(blocks, now.items, dim, recipe)
+
+    def _merged(self, layers: Layers, dim: int, now: State, recipe: Recipe) -> Layers:
+        """The same items with nothing, or only the holes of a graph, beside the base."""
+        base, gone = layers.base, layers.gone
+        if not now.items or recipe.string(now.items, dim) != base.factory:
+            return Layers(self._built(dim, now, recipe), dim)
+        index = writable(base)
+        if drop(index, gone):
+            gone = np.empty(0, np.int64)
+        elif len(gone) > HOLES * now.items:
+            return Layers(self._built(dim, now, recipe), dim)
+        if layers.later.ntotal:
+            index.add_with_ids(layers.later.index.reconstruct_n(0, layers.later.ntotal), held(layers.later))
+        facts = {name: value for name, value in base.facts().items() if name != "factory"}
+        return Layers(Built(index, base.factory, **facts), dim, gone)
+
+    def save(self, dim: int) -> Stored:
+        """Merge the layers of the present state and return them to be written; see :func:`write`."""
+        layers = self.current(dim)
+        if layers.changed:
+            layers = self.layers = self._merged(layers, dim, self.at, self.recipe)
+        return Stored(layers.base, self.at.generation, self.at.token, list(self.recipe), layers.gone.tolist())
+
+    def write(self, stored: Stored) -> None:
+        """Write the files; raises DataError, the old ones unchanged, where that fails."""
+        save(self.folder, stored)
+        self.unusable = False
+
+    def forget(self) -> None:
+        """Build the next layers from the truth, whatever the file holds."""
+        self.layers, self.unusable = None, True
 
     def due(self, now: State) -> bool:
-        """Whether the file is missing, unusable or more than 2 % of the items behind."""
+        """Whether the file is missing, unusable, of another kind or more than 1 % of the items behind."""
         base = self.written()
         if base is None or self.unusable:
             return True
-        removed = self.db.execute("SELECT count(*) FROM removed WHERE generation > ?", (base.generation,)).fetchone()[0]
-        return bool(now.last - base.last + removed > MAY_LAG * now.items)
+        return now.last - base.last + len(removed_since(self.db, base)) > MAY_LAG * now.items
 
     def written(self) -> State | None:
-        """The write that the file says it holds; None where there is no such file or no such write."""
+        """The write that the file says it holds; None where there is none of this history and kind."""
         header = read_header(self.folder)
-        return find_write(self.db, (header["generation"], header["token"])) if header else None
+        if not header or tuple(header["recipe"]) != wanted(self.folder, self.db):
+            return None
+        return find_write(self.db, (header["generation"], header["token"]))
 
     def check(self, dim: int) -> list[str]:
         """Compare the file, brought up to date, with the truth: problems, one line each; a missing file is none."""
-        snapshot, problem = load(self.folder)
+        stored, problem = load(self.folder)
         if problem:
             return [f"{problem}; the next search builds it again"]
-        if snapshot is None or find_write(self.db, snapshot[1:]) is None:
+        if stored is None or self.written() is None:
             return []
         fresh = Cache(self.folder, self.db)
-        fresh.snapshot = snapshot
-        index = fresh.current(dim)
-        numbers, vectors = stored_vectors(self.folder, self.db, 0, last_write(self.folder, self.db).items, dim)
-        held, cached = numbered_vectors(index)
-        if fresh.unusable or not np.array_equal(numbers, held) or not np.array_equal(vectors, cached):
+        layers = fresh.current(dim)
+        if fresh.unusable or not self._holds(layers, dim):
             return [f"{INDEX} and the items differ; delete it, the next search builds it again"]
         return []
 
-
-def last_write(folder: Path, db: Database) -> State:
-    """The newest write of the truth."""
-    row = db.execute("SELECT generation, token, last, items FROM writes ORDER BY generation DESC LIMIT 1").fetchone()
-    if row is None:
-        raise damaged(folder, "no write on record")
-    return State(*row)
-
-
-def find_write(db: Database, name: tuple[int, str]) -> State | None:
-    """The write of the truth with that (generation, token), or None where it is not in this history."""
-    query = "SELECT generation, token, last, items FROM writes WHERE generation = ? AND token = ?"
-    row = db.execute(query, name).fetchone()
-    return State(*row) if row else None
-
-
-def stored_vectors(folder: Path, db: Database, last: int, count: int, dim: int) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers (count,) and vectors (count, D) of the items numbered above `last`; DataError where they are not that."""
-    if not 0 <= count <= last_write(folder, db).items:
-        raise damaged(folder, "the counts do not fit")
-    numbers, vectors, done = np.empty(count, np.int64), np.empty((count, dim), np.float32), 0
-    query = "SELECT number, coalesce(CAST(vector AS BLOB), x'') FROM items WHERE number > ? ORDER BY number"
-    cursor = db.execute(query, (last,))
-    while block := cursor.fetchmany(BLOCK):
-        end = done + len(block)
-        if end > count or any(len(vector) != 4 * dim for _, vector in block):
-            raise damaged(folder, f"{end} items or more where {count} should be, or a vector not of width {dim}")
-        numbers[done:end] = [number for number, _ in block]
-        vectors[done:end] = np.frombuffer(b"".join(vector for _, vector in block), "<f4").reshape(-1, dim)
-        done = end
-    if done != count or not (np.abs(square_norms(vectors) - 1) <= 3 * UNIT_TOLERANCE).all():
-        raise damaged(folder, f"{done} items where {count} should be, or a vector not of unit length")
-    return numbers, vectors
-
-
-def damaged(folder: Path, why: str) -> DataError:
-    """The error for a truth that contradicts itself."""
-    return DataError(f"{folder / TRUTH}: damaged ({why}); see Gallery.check, restore a backup or index again")
-
-
-def numbered_vectors(index: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Item numbers (N,) and vectors (N, D) that an index of :func:`new_index` holds."""
-    import faiss
-
-    return faiss.vector_to_array(index.id_map), index.index.reconstruct_n(0, index.ntotal)
-
-
-def save(folder: Path, snapshot: Snapshot) -> None:
-    """Write ``index.faiss``, then ``index.json`` with its SHA-256; a crash between the two makes both unusable."""
-    import faiss
-
-    for path in folder.glob(f".{INDEX}.*.tmp"):
-        with contextlib.suppress(FileNotFoundError):
-            if time.time() - path.stat().st_mtime > STALE_TEMPORARY:
-                path.unlink()
-    with atomic_write(folder / INDEX) as file:
-        content = faiss.serialize_index(snapshot.faiss).data
-        file.write(content)
-    header = {
-        "schema": SCHEMA,
-        "generation": snapshot.generation,
-        "token": snapshot.token,
-        "count": int(snapshot.faiss.ntotal),
-        "sha256": hashlib.sha256(content).hexdigest(),
-    }
-    write_json(folder / HEADER, header)
-
-
-def read_header(folder: Path) -> dict[str, Any]:
-    """The content of ``index.json``, or an empty dict where it is missing, broken or of another schema."""
-    try:
-        header = read_json(folder / HEADER)
-    except DataError:
-        return {}
-    wanted = {"generation": int, "token": str, "count": int, "sha256": str}
-    fits = all(type(header.get(name)) is kind for name, kind in wanted.items())
-    return header if fits and header.get("schema") == SCHEMA else {}
-
-
-def load(folder: Path) -> tuple[Snapshot | None, str]:
-    """Read the cache: the snapshot, or None and why there is none ("" where no cache was ever written)."""
-    import faiss
-
-    if not (folder / INDEX).exists() and not (folder / HEADER).exists():
-        return None, ""
-    header = read_header(folder)
-    if not header:
-        return None, f"{HEADER} is missing or broken"
-    try:
-        content = (folder / INDEX).read_bytes()
-    except OSError as error:
-        return None, f"{INDEX} can not be read ({error.strerror})"
-    if hashlib.sha256(content).hexdigest() != header["sha256"]:
-        return None, f"{INDEX} has another SHA-256 than {HEADER} says"
-    try:
-        index = faiss.deserialize_index(np.frombuffer(content, np.uint8))
-    except RuntimeError:
-        return None, f"{INDEX} can not be read by this FAISS"
-    if index.ntotal != header["count"]:
-        return None, f"{INDEX} holds {index.ntotal} vectors, {HEADER} says {header['count']}"
-    return Snapshot(index, header["generation"], header["token"]), ""
+    def _holds(self, layers: Layers, dim: int) -> bool:
+        """Whether the layers hold the numbers of the truth, and an exact base its vectors too."""
+        base, later = held(layers.base.faiss), held(layers.later)
+        place = np.argsort(base, kind="stable")
+        ordered = base[place]
+        cached, done = np.sort(np.concatenate([base[~np.isin(base, layers.gone)], later])), 0
+        if (ordered[1:] == ordered[:-1]).any():
+            return False
+        items = last_write(self.folder, self.db).items
+        for numbers, vectors in vector_blocks(self.folder, self.db, 0, items, dim):
+            if not np.array_equal(cached[done : done + len(numbers)], numbers):
+                return False
+            done += len(numbers)
+            there = np.isin(numbers, ordered)
+            if layers.base.factory == "Flat" and there.any():
+                rows = place[np.searchsorted(ordered, numbers[there])]
+                if not np.array_equal(layers.base.faiss.index.reconstruct_batch(rows), vectors[there]):
+                    return False
+        return done == len(cached)

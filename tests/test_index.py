@@ -24,10 +24,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from facenet import index_cache
 from facenet.distance import normalise
 from facenet.errors import ConfigError, DataError
 from facenet.index import Gallery, Hit, nearest
+from facenet.index_file import FIELDS
+from facenet.index_layers import Layers
 from facenet.types import EmbeddingSet, Neighbours
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -700,7 +701,7 @@ def test_readers_beside_a_writer(folder: Path) -> None:
 
 def test_hits_and_their_names_are_of_one_state(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A removal between the search and the look-up of names has to wait."""
-    search = index_cache.search
+    search = Layers.search
 
     def interrupted(*args: Any, **options: Any) -> Neighbours:
         with pytest.raises(DataError, match="another process"):
@@ -708,7 +709,7 @@ def test_hits_and_their_names_are_of_one_state(folder: Path, monkeypatch: pytest
         return search(*args, **options)
 
     with Gallery.open(folder) as reader, Gallery.open(folder, timeout=0.05) as writer:
-        monkeypatch.setattr(index_cache, "search", interrupted)
+        monkeypatch.setattr(Layers, "search", interrupted)
         assert_answers(reader, people(10), k=40)
         monkeypatch.undo()
         assert writer.remove("p0") == 4
@@ -822,4 +823,5 @@ def test_any_history_equals_a_dict(steps: list[tuple[str, object]]) -> None:
 
 def test_header_is_plain_json(folder: Path) -> None:
     header = json.loads((folder / "index.json").read_text())
-    assert set(header) == {"schema", "generation", "token", "count", "sha256"}
+    assert set(header) == {"schema", *FIELDS}
+    assert header["recipe"] == ["auto", "", 0.99]

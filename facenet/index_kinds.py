@@ -1,0 +1,188 @@
+"""The kinds of index that a gallery can have.
+
+A kind is a FAISS factory string for the number of faces; "auto" is exact up to 100,000 faces and IVF with 8-bit codes
+above. What has to be trained is exact below 10,000 faces.
+
+Letters: N items, D embedding width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from facenet.errors import ConfigError, choose
+
+EXACT_TO = 100_000  # "auto": faces up to which every search looks at all of them
+ENOUGH = 10_000  # faces below which nothing is trained
+SLACK = 1e-5  # distances off by more are those of codes, not of rounding
+
+
+class Recipe(NamedTuple):
+    """What a gallery's index should be: a kind of `KINDS` or "auto", or a FAISS factory string instead."""
+
+    kind: str = "auto"
+    factory: str = ""
+    recall_target: float = 0.99  # of the nearest neighbour, over queries that the tuning did not see
+
+    def checked(self, dim: int | None = None) -> Recipe:
+        """Return itself, or raise ConfigError for an unknown kind or factory string or a target outside (0, 1]."""
+        if self.kind != "auto":
+            choose({"auto": None, **KINDS}, self.kind, "kind")
+        if self.factory and dim:
+            new_index(dim, self.factory)
+        if not 0 < self.recall_target <= 1:
+            raise ConfigError(f"recall_target: expected a share above 0, at most 1, got {self.recall_target}")
+        return self
+
+    def string(self, count: int, dim: int) -> str:
+        """The FAISS factory string for `count` vectors of width `dim`."""
+        if self.factory:
+            return self.factory
+        kind = self.kind if self.kind != "auto" else "flat" if count <= EXACT_TO else "ivf_sq8"
+        if kind.startswith("ivf") and count < ENOUGH:
+            kind = "flat"
+        return choose(KINDS, kind, "kind")(count, dim)
+
+
+@dataclass
+class Built:
+    """A FAISS index over item numbers, how it is searched, and what was measured of it."""
+
+    faiss: Any
+    factory: str
+    trained_on: int  # items when its centroids were fitted
+    parameter: str = ""  # as in "nprobe=16"; "" where there is none
+    fetch: int = 1  # candidates for each answer, scored again on the stored vectors where more than 1
+    error: float = 0.0  # the largest difference to an exact sq_dist on the sample; 0 for exact distances
+    recall: dict[str, float] = field(default_factory=dict)  # at_1, at_10, target, queries; empty for flat
+    mapped: np.ndarray | None = None  # the bytes of a file that the index lies in; it can then not be changed
+
+    @property
+    def lossy(self) -> bool:
+        """Whether its distances are those of codes, so that a verdict needs the stored vector."""
+        return self.error > SLACK
+
+    def facts(self) -> dict[str, Any]:
+        """Everything but the index, as plain values."""
+        return {item.name: getattr(self, item.name) for item in fields(self) if item.name not in ("faiss", "mapped")}
+
+
+def lists(count: int) -> int:
+    """Number of inverted lists for `count` items: the power of two nearest to 4 sqrt(N), 39 items each at least."""
+    wanted = 2 ** round(math.log2(4 * math.sqrt(max(count, 1))))
+    return max(1, min(wanted, 2 ** int(math.log2(max(count / 39, 1)))))
+
+
+def parts(dim: int) -> int:
+    """Bytes of a product-quantised vector: one for every 4 dimensions, or the most below it that divides D."""
+    return next(m for m in range(max(dim // 4, 1), 0, -1) if dim % m == 0)
+
+
+KINDS: dict[str, Callable[[int, int], str]] = {
+    "flat": lambda count, dim: "Flat",
+    "hnsw": lambda count, dim: "HNSW32",
+    "ivf_sq8": lambda count, dim: f"IVF{lists(count)},SQ8",
+    "ivf_pq": lambda count, dim: f"IVF{lists(count)},PQ{parts(dim)}",
+}
+
+
+def new_index(dim: int, factory: str = "Flat") -> Any:
+    """An empty L2 index of width `dim` whose rows carry item numbers.
+
+    Raises:
+        ConfigError: a factory string that FAISS does not know, or one without squared L2.
+    """
+    import faiss
+
+    try:
+        index = faiss.index_factory(dim, factory, faiss.METRIC_L2)
+    except RuntimeError as error:
+        why = str(error).strip().splitlines()[-1][-120:]
+        raise ConfigError(f"factory: FAISS does not know {factory!r} for width {dim} ({why})") from error
+    if index.metric_type != faiss.METRIC_L2 or isinstance(index, faiss.IndexLSH):
+        raise ConfigError(f"factory: {factory!r} does not measure squared L2")
+    codes = faiss.downcast_index(inverted(index) or index)
+    if hasattr(codes, "do_polysemous_training"):
+        codes.do_polysemous_training = False  # 20 s for an order of the codes that only Hamming distances would use
+    return index if isinstance(index, faiss.IndexIDMap) or inverted(index) else faiss.IndexIDMap(index)
+
+
+def inverted(index: Any) -> Any:
+    """The IVF part of an index, or None."""
+    import faiss
+
+    return faiss.try_extract_index_ivf(index)
+
+
+def parameters(index: Any) -> list[str]:
+    """What may be tried, from little work to much; [""] where there is nothing to set."""
+    ivf = inverted(index)
+    if ivf:
+        steps = [step for power in range(32) for step in (2**power, 3 * 2**power // 2) if power or step == 1]
+        return [f"nprobe={step}" for step in steps if step < ivf.nlist] + [f"nprobe={ivf.nlist}"]
+    if _is_graph(index):
+        return [f"efSearch={step}" for step in (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)]
+    return [""]
+
+
+def _is_graph(index: Any) -> bool:
+    import faiss
+
+    return isinstance(faiss.downcast_index(getattr(index, "index", index)), faiss.IndexHNSW)
+
+
+def use_parameter(index: Any, parameter: str) -> None:
+    """Set nprobe or efSearch of an index, by name as FAISS does."""
+    import faiss
+
+    if parameter:
+        faiss.ParameterSpace().set_index_parameters(index, parameter)
+
+
+def selecting(index: Any, parameter: str, numbers: np.ndarray) -> Any:
+    """FAISS search parameters that answer only items of the given numbers (n,).
+
+    Of n among N items the neighbours are farther away than of all, so N / n times the lists or nodes are visited.
+
+    Raises:
+        ConfigError: a factory that can not do that.
+    """
+    import faiss
+
+    chosen = faiss.IDSelectorBatch(numbers)
+    share = min(1.0, len(numbers) / max(int(index.ntotal), 1))
+    value = math.ceil(int(parameter.partition("=")[2] or 0) / share) if share else 1
+    if isinstance(index, faiss.IndexIVF):
+        return faiss.SearchParametersIVF(sel=chosen, nprobe=min(value, index.nlist))
+    if _is_graph(index):
+        return faiss.SearchParametersHNSW(sel=chosen, efSearch=value)
+    if isinstance(faiss.downcast_index(getattr(index, "index", index)), faiss.IndexFlat | faiss.IndexScalarQuantizer):
+        return faiss.SearchParameters(sel=chosen)
+    raise ConfigError(f"where: an index of type {type(index).__name__} can not be filtered; choose another factory")
+
+
+def held(index: Any) -> np.ndarray:
+    """The item numbers (N,) that an index of :func:`new_index` holds, in its own order."""
+    import faiss
+
+    ivf = inverted(index)
+    if ivf is None:
+        return faiss.vector_to_array(index.id_map)
+    sizes = [int(ivf.invlists.list_size(i)) for i in range(ivf.nlist)]
+    ids = [faiss.rev_swig_ptr(ivf.invlists.get_ids(i), size) for i, size in enumerate(sizes) if size]
+    return np.concatenate(ids) if ids else np.empty(0, np.int64)
+
+
+def drop(index: Any, numbers: np.ndarray) -> bool:
+    """Remove item numbers from an index that is not mapped; False where its kind can not (HNSW)."""
+    if len(numbers):
+        try:
+            index.remove_ids(np.ascontiguousarray(numbers, np.int64))
+        except RuntimeError:
+            return False
+    return True

@@ -1,0 +1,164 @@
+"""A searchable set of vectors in three layers: an index that never changes, what came later, and what is gone.
+
+The base may be mapped from a file and of any kind; later items lie beside it in an exact index; removed ones stay in
+the base and are left out of the answers, for which more is asked of the base. Adding or removing one of a million
+costs microseconds, whatever the kind. `index_cache` merges the layers when the later ones have grown.
+
+Letters: Q queries, k neighbours, D embedding width.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from facenet.errors import DataError
+from facenet.index_checks import as_rows
+from facenet.index_kinds import Built, drop, new_index, selecting
+from facenet.types import Neighbours
+
+MORE = 16  # answers asked for beyond k where some of the base's are gone
+
+
+class Layers:
+    """The three layers over item numbers; `base` is never written to."""
+
+    def __init__(self, base: Built, dim: int, gone: np.ndarray | None = None) -> None:
+        """`gone` are item numbers (n,) of the base that are not to be answered."""
+        self.base = base
+        self.later = new_index(dim)
+        self._later: set[int] = set()
+        self.gone = np.unique(np.asarray([] if gone is None else gone, np.int64))
+
+    def __len__(self) -> int:
+        """Items that can be answered."""
+        return int(self.base.faiss.ntotal) - len(self.gone) + len(self._later)
+
+    @property
+    def changed(self) -> int:
+        """Items of the later layer, and gone ones of the base."""
+        return len(self._later) + len(self.gone)
+
+    def add(self, numbers: np.ndarray, vectors: np.ndarray) -> None:
+        """Add items by number (n,) and vector (n, D)."""
+        self.later.add_with_ids(vectors, numbers)
+        self._later.update(numbers.tolist())
+
+    def remove(self, numbers: list[int]) -> None:
+        """Leave items out from now on."""
+        later = self._later.intersection(numbers)
+        drop(self.later, np.array(sorted(later), np.int64))
+        self._later -= later
+        rest = [number for number in numbers if number not in later]
+        if rest:
+            self.gone = np.union1d(self.gone, np.array(rest, np.int64))
+
+    def search(
+        self, queries: np.ndarray, k: int, *, threads: int | None = None, among: np.ndarray | None = None
+    ) -> Neighbours:
+        """The k nearest item numbers of checked `queries` (Q, D), padded as :class:`Neighbours` says.
+
+        `among` (n,), where given, are the only numbers that may be answered.
+        """
+        if k < 1:
+            raise DataError(f"k: expected at least 1, got {k}")
+        with using_threads(threads):
+            found = self._base(queries, k, among)
+            if not self._later:
+                return found
+            return _nearer(found, _asked(self.later, queries, k, among))
+
+    def _base(self, queries: np.ndarray, k: int, among: np.ndarray | None) -> Neighbours:
+        more = min(MORE, len(self.gone))
+        while True:
+            found = _asked(self.base.faiss, queries, k + more, among, self.base.parameter)
+            if not more:
+                return found
+            absent = np.isin(found.rows, self.gone)
+            if more >= len(self.gone) or (absent.sum(1) <= more).all():
+                return _first(found, absent, k)
+            more = min(4 * more, len(self.gone))
+
+    def within(self, queries: np.ndarray, max_sq_dist: float) -> list[Neighbours]:
+        """For each of `queries` (Q, D) all item numbers with sq_dist <= max_sq_dist, nearest first, as (m,) arrays."""
+        radius = float(np.nextafter(np.float32(max_sq_dist), np.float32(np.inf)))  # FAISS takes < radius
+        layers = [_ranged(index, queries, radius) for index in (self.base.faiss, self.later)]
+        results = []
+        for rows, sq_dist in (map(np.concatenate, zip(*pair, strict=True)) for pair in zip(*layers, strict=True)):
+            there = ~np.isin(rows, self.gone)
+            order = np.argsort(sq_dist[there], kind="stable")
+            results.append(Neighbours(rows[there][order], sq_dist[there][order]))
+        return results
+
+
+def nearest(vectors: np.ndarray, queries: np.ndarray, k: int, *, threads: int | None = None) -> Neighbours:
+    """Exact k nearest rows of `vectors` (N, D) for `queries` (Q, D) by squared L2, nearest first.
+
+    Returns rows (Q, k) int64 and sq_dist (Q, k) float32 >= 0; where k > N the rest is row -1 and sq_dist inf.
+    `threads` limits FAISS for this call. Vectors need not be unit here.
+
+    Raises:
+        DataError: nothing in `vectors` or `queries`, NaN or infinity, another width, k < 1.
+    """
+    vectors = as_rows(vectors, "vectors")
+    queries = as_rows(queries, "queries", dim=vectors.shape[1])
+    if k < 1:
+        raise DataError(f"k: expected at least 1, got {k}")
+    index = new_index(vectors.shape[1])
+    index.add_with_ids(vectors, np.arange(len(vectors)))
+    with using_threads(threads):
+        return _asked(index, queries, k, None)
+
+
+def _asked(index: Any, queries: np.ndarray, k: int, among: np.ndarray | None, parameter: str = "") -> Neighbours:
+    found = min(int(k), int(index.ntotal))
+    options = {} if among is None else {"params": selecting(index, parameter, among)}
+    if found == k:
+        sq_dist, rows = index.search(queries, k, **options)
+    else:
+        rows = np.full((len(queries), k), -1, np.int64)
+        sq_dist = np.full((len(queries), k), np.inf, np.float32)
+        if found:
+            sq_dist[:, :found], rows[:, :found] = index.search(queries, found, **options)
+    sq_dist[rows < 0] = np.inf  # FAISS pads with its largest float
+    return Neighbours(rows, np.maximum(sq_dist, 0, out=sq_dist))
+
+
+def _ranged(index: Any, queries: np.ndarray, radius: float) -> list[tuple[np.ndarray, np.ndarray]]:
+    limits, sq_dist, rows = index.range_search(queries, radius)
+    ends = zip(limits[:-1].tolist(), limits[1:].tolist(), strict=True)
+    return [(rows[start:end], np.maximum(sq_dist[start:end], 0)) for start, end in ends]
+
+
+def _first(found: Neighbours, absent: np.ndarray, k: int) -> Neighbours:
+    """The first k of each row without the absent places (Q, k + more)."""
+    sq_dist = np.where(absent, np.float32(np.inf), found.sq_dist)
+    order = np.argsort(absent | (found.rows < 0), axis=1, kind="stable")[:, :k]
+    rows = np.where(absent, -1, found.rows)
+    return Neighbours(np.take_along_axis(rows, order, 1), np.take_along_axis(sq_dist, order, 1))
+
+
+def _nearer(one: Neighbours, other: Neighbours) -> Neighbours:
+    """The k nearest of two answers of k each; of equal ones the first's."""
+    rows, sq_dist = (np.concatenate(pair, axis=1) for pair in zip(one, other, strict=True))
+    order = np.argsort(sq_dist, axis=1, kind="stable")[:, : one.rows.shape[1]]
+    return Neighbours(np.take_along_axis(rows, order, 1), np.take_along_axis(sq_dist, order, 1))
+
+
+@contextlib.contextmanager
+def using_threads(threads: int | None) -> Iterator[None]:
+    """Let FAISS use so many threads for a while; None leaves it as it is."""
+    import faiss
+
+    if threads is None:
+        yield
+        return
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(threads)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
