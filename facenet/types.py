@@ -129,7 +129,10 @@ class EmbeddingSet:
     def save(self, folder: str | Path) -> None:
         """Write the folder; ``meta.json`` comes last, so a half-written folder does not load."""
         folder = Path(folder)
-        (folder / "meta.json").unlink(missing_ok=True)
+        try:
+            (folder / "meta.json").unlink(missing_ok=True)
+        except OSError as error:
+            raise DataError(f"{folder}: can not be written ({error.strerror}); choose another folder") from error
         with atomic_write(folder / "vectors.npy") as file:
             np.save(file, np.ascontiguousarray(self.vectors))
         text = io.StringIO(newline="")

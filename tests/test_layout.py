@@ -93,6 +93,7 @@ MAY = {
     "index_cache": ["index_build", "index_file", "index_kinds", "index_layers", "index_truth"],
     "index_rows": ["types", "index_truth"],
     "index_store": ["index_rows", "index_truth"],
+    "index_exchange": ["types", "index", "index_search"],
     "index_search": [
         "types",
         "index_cache",
@@ -199,6 +200,8 @@ OWNERS = {
     "faiss": {"index_build", "index_file", "index_kinds", "index_layers", "quantise"},
     "sqlite3": {"index", "index_rows", "index_store"},
     "rich": {"console"},
+    "pyarrow": {"index_exchange"},
+    "qdrant_client": {"index_exchange"},
     "hydra": set(),
     "omegaconf": set(),
 }

@@ -1,0 +1,180 @@
+"""Into and out of a gallery: metadata tables, and its items as embeddings folder, Parquet file or Qdrant collection.
+
+Whoever outgrows one machine takes the vectors along with their ids, identities, paths, metadata and encoder.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from facenet.errors import ConfigError, DataError, choose
+from facenet.files import atomic_write
+from facenet.index import Gallery
+from facenet.index_search import Item
+from facenet.types import EmbeddingSet
+
+KEYS = ("id", "path")  # columns of a metadata table that are no metadata
+Progress = Callable[[int, int], None]
+
+
+def read_metadata(file: str | Path, paths: Sequence[str]) -> tuple[list[str], list[dict[str, Any]]]:
+    """Ids and metadata for the images `paths` from a table: CSV, or JSON lines where values keep their types.
+
+    The column `path` names the image, `id` its id (by default the path); everything else is metadata. Images that the
+    table does not name have none.
+
+    Raises:
+        DataError: no such file, not readable as that, no column `path`, a path twice or none of the given ones.
+    """
+    file = Path(file)
+    rows: dict[str, dict[str, Any]] = {}
+    for line, row in enumerate(_rows(file), 1):
+        path = row.get("path")
+        if not isinstance(path, str) or not path:
+            raise DataError(f"{file}: row {line} has no path; metadata tables need a column path")
+        if path in rows:
+            raise DataError(f"{file}: row {line} names {path} again; keep one of the two")
+        rows[path] = row
+    unknown = [path for path in rows if path not in set(paths)]
+    if unknown:
+        raise DataError(f"{file}: {unknown[0]} and {len(unknown) - 1} more are no images of these embeddings")
+    found = [rows.get(path, {}) for path in paths]
+    ids = [str(row.get("id") or path) for row, path in zip(found, paths, strict=True)]
+    return ids, [{key: value for key, value in row.items() if key not in KEYS} for row in found]
+
+
+def _rows(file: Path) -> Iterator[dict[str, Any]]:
+    try:
+        with file.open(newline="", encoding="utf-8") as stream:
+            if file.suffix == ".csv":
+                for row in csv.DictReader(stream, restkey=""):
+                    if "" in row or None in row.values():
+                        raise ValueError(f"the line of {row.get('path')!r} has more or fewer fields than the header")
+                    yield row
+            elif file.suffix in (".jsonl", ".ndjson"):
+                for text in stream:
+                    row = json.loads(text)
+                    if not isinstance(row, dict):
+                        raise ValueError(f"expected one JSON object a line, got {text[:40]!r}")
+                    yield row
+            else:
+                raise ValueError("expected .csv or .jsonl")
+    except (OSError, ValueError, RecursionError, csv.Error) as error:
+        why = getattr(error, "strerror", None) or error
+        raise DataError(f"{file}: not readable as a metadata table ({why})") from error
+
+
+def export(gallery: Gallery, form: str, out: str | Path, *, progress: Progress | None = None, **options: Any) -> int:
+    """Write every item of a gallery in a form of `FORMS` to `out`; returns how many.
+
+    "npy": an embeddings folder and ``metadata.jsonl``; one folder for each encoder, named by its fingerprint's first
+    12 digits, where there are several. "parquet": one file. "qdrant": a collection in a local folder, or on the server
+    at `out` where that is an http address (key: environment variable QDRANT_API_KEY); option `collection`.
+
+    Raises:
+        ConfigError: an unknown form.
+        DataError: an empty gallery, `out` there already or not writable, the form's package missing.
+    """
+    run = choose(FORMS, form, "export")
+    total = len(gallery)
+    if not total:
+        raise DataError(f"{gallery.folder}: the gallery is empty, there is nothing to export")
+
+    def blocks() -> Iterator[tuple[list[Item], np.ndarray]]:
+        done = 0
+        for items, vectors in gallery.blocks():
+            yield items, vectors
+            done += len(items)
+            if progress:
+                progress(done, total)
+
+    run(blocks(), out, **options)
+    return total
+
+
+def _npy(blocks: Iterator[tuple[list[Item], np.ndarray]], out: str | Path, **_: Any) -> None:
+    parts: dict[str, list[tuple[Item, np.ndarray]]] = {}
+    for items, vectors in blocks:
+        for item, vector in zip(items, vectors, strict=True):
+            parts.setdefault(item.fingerprint, []).append((item, vector))
+    for fingerprint, rows in parts.items():
+        folder = Path(out) / fingerprint[:12] if len(parts) > 1 else Path(out)
+        items = [item for item, _ in rows]
+        roots = {item.root for item in items}
+        root = roots.pop() if len(roots) == 1 else ""
+        paths = [item.path if root or not item.root else f"{item.root}/{item.path}" for item in items]
+        vectors = np.stack([vector for _, vector in rows])
+        EmbeddingSet(vectors, paths, [item.identity for item in items], fingerprint, root).save(folder)
+        with atomic_write(folder / "metadata.jsonl") as file:
+            for item, path in zip(items, paths, strict=True):
+                line = {**item.metadata, "id": item.id, "path": path}
+                file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+
+
+def _parquet(blocks: Iterator[tuple[list[Item], np.ndarray]], out: str | Path, **_: Any) -> None:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise ConfigError("export=parquet needs pyarrow: pip install -e '.[parquet]'") from error
+
+    writer = None
+    with atomic_write(out) as file:
+        for items, vectors in blocks:
+            names = ("number", "id", "identity", "path", "root", "fingerprint")
+            columns = {name: [getattr(item, name) for item in items] for name in names}
+            columns["metadata"] = [json.dumps(item.metadata, ensure_ascii=False) for item in items]
+            flat = pyarrow.array(vectors.ravel())
+            table = pyarrow.table(columns | {"vector": pyarrow.FixedSizeListArray.from_arrays(flat, vectors.shape[1])})
+            writer = writer or pyarrow.parquet.ParquetWriter(file, table.schema)
+            writer.write_table(table)
+        if writer:
+            writer.close()
+
+
+def _qdrant(
+    blocks: Iterator[tuple[list[Item], np.ndarray]], out: str | Path, *, collection: str = "faces", **_: Any
+) -> None:
+    try:
+        from qdrant_client import QdrantClient, models
+    except ImportError as error:
+        raise ConfigError("export=qdrant needs qdrant-client: pip install -e '.[qdrant]'") from error
+
+    where = str(out)
+    remote = where.startswith(("http://", "https://"))
+    client = None
+    try:
+        server = {"url": where, "api_key": os.environ.get("QDRANT_API_KEY"), "check_compatibility": False}
+        client = QdrantClient(**(server if remote else {"path": where}))
+        if client.collection_exists(collection):
+            raise DataError(f"{where}: a collection {collection!r} is there already; give another (collection=NAME)")
+        for start, (items, vectors) in enumerate(blocks):
+            if not start:  # Euclidean, not cosine: the score is the root of sq_dist, and vectors come back unchanged
+                parameters = models.VectorParams(size=vectors.shape[1], distance=models.Distance.EUCLID)
+                client.create_collection(collection, vectors_config=parameters)
+            points = [
+                models.PointStruct(id=item.number, vector=vector.tolist(), payload=_payload(item))
+                for item, vector in zip(items, vectors, strict=True)
+            ]
+            client.upload_points(collection, points, wait=True)
+    except DataError:
+        raise
+    except Exception as error:  # the client's own and those of three transports
+        raise DataError(f"{where}: not exported to Qdrant ({str(error).splitlines()[0][:200]})") from error
+    finally:
+        if client:
+            client.close()
+
+
+def _payload(item: Item) -> dict[str, Any]:
+    return {name: value for name, value in item._asdict().items() if name != "number"}
+
+
+FORMS: dict[str, Callable[..., None]] = {"npy": _npy, "parquet": _parquet, "qdrant": _qdrant}
