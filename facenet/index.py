@@ -202,6 +202,12 @@ class Gallery(Reader):
                 "INSERT INTO meta VALUES ('index', ?) ON CONFLICT (key) DO UPDATE SET value = ?", (value, value)
             )
 
+    @property
+    def recipe(self) -> Recipe:
+        """What :meth:`configure` chose."""
+        with told(self.folder, self._timeout):
+            return wanted(self.folder, self._db)
+
     def save_cache(self, *, force: bool = False) -> bool:
         """Write ``index.faiss`` where it is missing, unusable or more than 1 % behind (or `force`); True if written."""
         with self._reading():

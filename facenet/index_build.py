@@ -51,6 +51,7 @@ def _train(index: Any, factory: str, blocks: Blocks, count: int, dim: int, seed:
     wanted = count
     if ivf:
         ivf.cp.niter, ivf.cp.max_points_per_centroid, ivf.cp.seed = ROUNDS, POINTS, seed + 1
+        ivf.cp.min_points_per_centroid = 1  # what fewer points than usual cost is measured, not warned of
         wanted = max(POINTS * ivf.nlist, ENOUGH)
     rows = np.sort(np.random.default_rng(seed).choice(count, min(wanted, count, 2_000_000), replace=False))
     sample = sampled(blocks, rows, dim)[1]

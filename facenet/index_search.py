@@ -42,8 +42,10 @@ class Hit(NamedTuple):
     rank: int
     id: str
     identity: str
-    path: str
+    path: str  # relative to `root`, POSIX
     sq_dist: float
+    root: str
+    metadata: dict[str, Any]
 
     def accepted(self, threshold: float) -> bool:
         """Whether this is a match: sq_dist <= threshold; otherwise the answer is "no match"."""
@@ -259,9 +261,9 @@ class Reader(Store):
         items = self._items(found.rows[found.rows >= 0])
         return [
             [
-                Hit(rank, items[row].id, items[row].identity, items[row].path, sq_dist)
+                Hit(rank, item.id, item.identity, item.path, sq_dist, item.root, item.metadata)
                 for rank, (row, sq_dist) in enumerate(zip(rows, sq_dists, strict=True), 1)
-                if row >= 0
+                if row >= 0 and (item := items[row])
             ]
             for rows, sq_dists in zip(found.rows.tolist(), found.sq_dist.tolist(), strict=True)
         ]

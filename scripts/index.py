@@ -1,48 +1,86 @@
-"""Add embeddings to a gallery, remove items or people, show or check it."""
+"""Add embeddings to a gallery, remove items or people, choose its index, compact, export, show or check it."""
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
 from launch import launch
 
-from facenet.console import table
+from facenet.console import progress, table
+
+ACTIONS = ("add", "remove", "kind", "factory", "recall_target", "compact", "export", "info", "check")
 
 
 def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
     from facenet.errors import ConfigError, DataError
-    from facenet.files import read_json
     from facenet.index import Gallery
-    from facenet.types import EmbeddingSet
 
-    if not any(config[key] for key in ("add", "remove", "info", "check")):
-        raise ConfigError("index: nothing to do; pass add=EMBEDDINGS, remove=ID_OR_IDENTITY, info=true or check=true")
-    compatible: list[str] = []
-    if config["encoder"]:
-        record = read_json(Path(config["encoder"]) / "encoder.json")
-        compatible = [str(item) for item in record.get("compatible_with", [])]
+    if not any(config[key] for key in ACTIONS):
+        raise ConfigError(
+            "index: nothing to do; pass add=EMBEDDINGS, remove=ID_OR_IDENTITY, kind=KIND, compact=true, "
+            "export=npy out=DIR, info=true or check=true"
+        )
+    if bool(config["export"]) != bool(config["out"]):
+        raise ConfigError("index: export=npy, parquet or qdrant and out=PATH go together")
     metrics: dict[str, Any] = {}
+    started = time.perf_counter()
     with Gallery.open(config["gallery"], create=bool(config["add"])) as gallery:
         if config["add"]:
-            embeddings = EmbeddingSet.load(config["add"])
-            if config["encoder"] and embeddings.fingerprint != record.get("fingerprint"):
-                raise DataError(f"{config['add']}: embedded by another encoder than {config['encoder']}; embed again")
-            result = gallery.add(embeddings, on_duplicate=config["on_duplicate"], compatible_with=compatible)
-            metrics |= result._asdict()
+            metrics |= add(gallery, config)
         if config["remove"]:
-            metrics["removed"] = gallery.remove(config["remove"])
+            metrics["removed"] = gallery.remove(config["remove"], by=config["by"])
+        if any(config[name] is not None for name in ("kind", "factory", "recall_target")):
+            metrics["rebuilt"] = choose_index(gallery, config)
+        if config["compact"]:
+            metrics |= gallery.compact()
         if config["check"]:
             problems = gallery.check()
             if problems:
                 raise DataError(f"{config['gallery']}: {'; '.join(problems)}")
             metrics["problems"] = 0
-        metrics |= gallery.info()
+        if config["export"]:
+            from facenet.index_exchange import export
+
+            with progress("exporting") as told:
+                options = {"collection": config["collection"], "progress": told}
+                metrics["exported"] = export(gallery, config["export"], config["out"], **options)
+        gallery.save_cache()
+        metrics |= {"seconds": time.perf_counter() - started, **gallery.info()}
     table(
         [(key, str(value) if isinstance(value, list | dict) else value) for key, value in metrics.items()],
         title="index",
     )
     return metrics
+
+
+def add(gallery: Any, config: dict[str, Any]) -> dict[str, int]:
+    from facenet.errors import DataError
+    from facenet.files import read_json
+    from facenet.index_exchange import read_metadata
+    from facenet.types import EmbeddingSet
+
+    embeddings = EmbeddingSet.load(config["add"])
+    compatible: list[str] = []
+    if config["encoder"]:
+        record = read_json(Path(config["encoder"]) / "encoder.json")
+        compatible = [str(item) for item in record.get("compatible_with", [])]
+        if embeddings.fingerprint != record.get("fingerprint"):
+            raise DataError(f"{config['add']}: embedded by another encoder than {config['encoder']}; embed again")
+    ids, metadata = read_metadata(config["metadata"], embeddings.paths) if config["metadata"] else (None, None)
+    options = {"on_duplicate": config["on_duplicate"], "compatible_with": compatible}
+    result = gallery.add(embeddings, ids=ids, metadata=metadata, **options)
+    return dict(result._asdict())
+
+
+def choose_index(gallery: Any, config: dict[str, Any]) -> bool:
+    """Change what is given of kind, factory string and recall target; a kind replaces a factory string."""
+    before = gallery.recipe
+    factory = config["factory"] if config["factory"] is not None else "" if config["kind"] else before.factory
+    target = before.recall_target if config["recall_target"] is None else config["recall_target"]
+    gallery.configure(config["kind"] or before.kind, factory=factory, recall_target=target)
+    return bool(gallery.save_cache(force=gallery.recipe != before))
 
 
 if __name__ == "__main__":

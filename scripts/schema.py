@@ -263,8 +263,17 @@ class Index:
     gallery: str = MISSING
     add: str | None = None
     encoder: str | None = None
-    remove: str | None = None
+    metadata: str | None = None
     on_duplicate: str = "error"
+    remove: str | None = None
+    by: str = "any"
+    kind: str | None = None
+    factory: str | None = None
+    recall_target: float | None = None
+    compact: bool = False
+    export: str | None = None
+    out: str | None = None
+    collection: str = "faces"
     info: bool = False
     check: bool = False
 
@@ -272,10 +281,17 @@ class Index:
 @dataclass
 class Search:
     gallery: str = MISSING
-    encoder: str = MISSING
-    query: str = MISSING
+    encoder: str | None = None
+    query: str | None = None
     k: int = 5
     far: float = 0.001
+    threshold: float | None = None
+    within: bool = False
+    by_identity: bool = False
+    where: dict[str, Any] = field(default_factory=dict)
+    sheet: bool = False
+    interactive: bool = False
+    json: bool = False
     device: str = "auto"
 
 

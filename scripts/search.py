@@ -1,7 +1,9 @@
-"""Who is this? The nearest gallery faces of each query image, accepted or rejected at the calibrated threshold."""
+"""Who is this? The nearest gallery faces of each query, accepted or rejected at a threshold."""
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,56 +11,73 @@ from launch import launch
 
 from facenet.console import table
 
-SHOWN = 4  # queries that are printed; all of them are in metrics.json
+SHOWN = 4  # queries that are printed; all of them are in metrics.json and neighbours.csv
 
 
 def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
-    from facenet import bundle
-    from facenet.data.records import scan
-    from facenet.embed import embed_records
+    from facenet import bundle, query
+    from facenet.errors import ConfigError
     from facenet.index import Gallery
+    from facenet.query_sheet import draw_answers
 
-    encoder = bundle.load(config["encoder"], device=config["device"])
-    threshold = encoder.threshold(config["far"])
+    if bool(config["query"]) == config["interactive"]:
+        raise ConfigError("search: pass query=IMAGE, FOLDER, .npy or ID, or interactive=true and one a line on stdin")
+    encoder = bundle.load(config["encoder"], device=config["device"]) if config["encoder"] else None
+    threshold = config["threshold"]
+    if threshold is None:
+        if encoder is None:
+            raise ConfigError("search: pass encoder=DIR for its calibrated threshold, or threshold=SQ_DIST")
+        threshold = encoder.threshold(config["far"])
+    options = {name: config[name] for name in ("k", "within", "by_identity", "where")}
+    options |= {"threshold": threshold, "compatible_with": encoder.compatible_with if encoder else ()}
     with Gallery.open(config["gallery"]) as gallery:
-        queries, kept = embed_records(encoder, scan(config["query"]))
-        found = gallery.hits(
-            queries.vectors, config["k"], fingerprint=encoder.fingerprint, compatible_with=encoder.compatible_with
-        )
-        people = gallery.identities()
-    rows, results = [], []
-    for query, truth, hits in zip(queries.paths, queries.identities, found, strict=True):
-        neighbours = [{**hit._asdict(), "accepted": hit.accepted(threshold)} for hit in hits]
-        results.append({"query": query, "identity": truth or None, "neighbours": neighbours})
-        rows += [
-            (query, hit.rank, hit.identity, hit.sq_dist, "match" if hit.accepted(threshold) else "no match", hit.path)
-            for hit in hits
-        ]
-    metrics = {"queries": len(queries), "skipped": len(kept.skipped), "threshold": threshold, "far": config["far"]}
-    metrics |= score(results, people)
-    header = ("query", "rank", "identity", "sq_dist", "verdict", "path")
-    table(
-        rows[: SHOWN * config["k"]], header=header, title=f"search, threshold {threshold:.4f} (far {config['far']:g})"
-    )
-    if len(found) > SHOWN:
-        print(f"... and {len(found) - SHOWN} more queries in {out / 'metrics.json'}")
+        if config["interactive"]:
+
+            def answer(line: str) -> Any:
+                return query.ask(gallery, query.read(line, gallery, encoder), **options)
+
+            talk = query.converse(sys.stdin, answer, show_json if config["json"] else show_line)
+            return {"threshold": threshold, **talk}
+        queries = query.read(config["query"], gallery, encoder)
+        answers = query.ask(gallery, queries, **options)
+        people, faces = gallery.identities(), len(gallery)
+    metrics = {"queries": len(queries), "skipped": queries.skipped, "threshold": threshold}
+    if config["threshold"] is None:  # each stranger is compared with every face
+        metrics |= {"far": config["far"], "expected_false_matches": config["far"] * faces}
+    metrics |= query.score(answers, people)
+    show(answers[:SHOWN], threshold)
+    if len(answers) > SHOWN:
+        print(f"... and {len(answers) - SHOWN} more queries in {out / 'metrics.json'}")
     table([*metrics.items()], title="search")
-    return {**metrics, "results": results}
+    query.write_csv(out / "neighbours.csv", answers)
+    print(f"neighbours: {out / 'neighbours.csv'}")
+    if config["sheet"]:
+        draw_answers(out / "sheet.png", answers, crop=encoder.preprocess.crop if encoder else 1.0)
+        print(f"sheet: {out / 'sheet.png'}")
+    return {**metrics, "results": [answer.plain() for answer in answers]}
 
 
-def score(results: list[dict[str, Any]], people: set[str]) -> dict[str, float]:
-    """Where the queries' identities are known: rank-1 and verdicts, for people in the gallery and for strangers."""
-    mates = [r for r in results if r["identity"] in people and r["neighbours"]]
-    strangers = [r for r in results if r["identity"] and r["identity"] not in people and r["neighbours"]]
-    scores: dict[str, float] = {}
-    if mates:
-        first = [r["neighbours"][0]["identity"] == r["identity"] for r in mates]
-        accepted = [right and r["neighbours"][0]["accepted"] for right, r in zip(first, mates, strict=True)]
-        scores |= {"top1": sum(first) / len(mates), "accepted_right": sum(accepted) / len(mates)}
-    if strangers:
-        rejected = [not r["neighbours"][0]["accepted"] for r in strangers]
-        scores["strangers_rejected"] = sum(rejected) / len(strangers)
-    return scores
+def show(answers: Any, threshold: float) -> None:
+    rows: list[tuple[Any, ...]] = []
+    for answer in answers:
+        hits = [("", *row[1:2], *row[3:5], *row[6:]) for row in answer.rows()] or [("", "", "", "", answer.name, "")]
+        rows += [(answer.query, *hits[0][1:]), *hits[1:]]
+    header = ("query", "rank", "identity", "sq_dist", "verdict", "path")
+    table(rows, header=header, title=f"search, matches up to a sq_dist of {threshold:.4f}")
+
+
+def show_line(found: Any, line: str) -> None:
+    if isinstance(found, Exception):
+        print(f"error: {found}", flush=True)
+    else:
+        show(found, found[0].threshold)
+        sys.stdout.flush()
+
+
+def show_json(found: Any, line: str) -> None:
+    plain = [{"query": line, "error": str(found)}] if isinstance(found, Exception) else [one.plain() for one in found]
+    for answer in plain:
+        print(json.dumps(answer, ensure_ascii=False), flush=True)
 
 
 if __name__ == "__main__":

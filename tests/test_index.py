@@ -204,7 +204,7 @@ def test_within_a_radius(folder: Path) -> None:
 
 
 def test_unknown_faces_are_no_match() -> None:
-    hit = Hit(1, "a", "A", "a.jpg", 1.1)
+    hit = Hit(1, "a", "A", "a.jpg", 1.1, "", {})
     assert hit.accepted(1.1)
     assert not hit.accepted(1.0999)
 

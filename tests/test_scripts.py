@@ -10,12 +10,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
 from facenet import bundle
 from facenet.data.records import scan_folder
 from facenet.evaluate import calibrate
+from facenet.index import Gallery
+from facenet.types import EmbeddingSet
 from tests.conftest import ROOT, write_tree, write_view2
 from tests.test_bundle import make
 
@@ -90,6 +93,47 @@ def test_index_search_remove(faces: Path, encoder: Path, embeddings: Path, tmp_p
     assert "strangers_rejected" in after
 
 
+def test_index_with_metadata_kinds_filters_and_export(faces: Path, embeddings: Path, tmp_path: Path) -> None:
+    paths = EmbeddingSet.load(embeddings).paths
+    lines = [json.dumps({"path": path, "id": f"face {i}", "camera": i % 3}) for i, path in enumerate(paths)]
+    (tmp_path / "cameras.jsonl").write_text("\n".join(lines))
+    gallery = f"gallery={tmp_path / 'gallery'}"
+    told = succeed(
+        "index", gallery, f"add={embeddings}", f"metadata={tmp_path / 'cameras.jsonl'}", "factory='IVF4,SQ8'",
+        "export=npy", f"out={tmp_path / 'copy'}", out=tmp_path / "add",
+    )  # fmt: skip
+    assert told["exported"] == 72
+    assert told["index"]["factory"] == "IVF4,SQ8"
+    assert told["index"]["recall"]["target"] == 0.99
+    assert np.array_equal(EmbeddingSet.load(tmp_path / "copy").vectors, EmbeddingSet.load(embeddings).vectors)
+    search = ("search", gallery, "threshold=0.3", "k=72")
+    found = succeed(*search, "query=face 7", "where={camera: 1}", "sheet=true", out=tmp_path / "one")
+    neighbours = found["results"][0]["neighbours"]
+    assert {hit["metadata"]["camera"] for hit in neighbours} == {1}
+    assert [hit["rank"] for hit in neighbours] == list(range(1, 24)), "24 of that camera, itself left out"
+    assert (tmp_path / "one" / "sheet.png").is_file()
+    assert len((tmp_path / "one" / "neighbours.csv").read_text().splitlines()) == 24
+    near = succeed(*search, f"query={embeddings}", "within=true", out=tmp_path / "near")["results"]
+    assert all(hit["accepted"] for one in near for hit in one["neighbours"])
+    assert len({len(one["neighbours"]) for one in near}) > 1
+    again = succeed("index", gallery, "kind=flat", "compact=true", out=tmp_path / "flat")
+    assert (again["index"]["factory"], again["rebuilt"]) == ("Flat", True)
+
+
+def test_search_answers_line_by_line(faces: Path, encoder: Path, embeddings: Path, tmp_path: Path) -> None:
+    succeed("index", f"gallery={tmp_path / 'g'}", f"add={embeddings}", out=tmp_path / "add")
+    line = [sys.executable, str(ROOT / "scripts" / "search.py"), f"gallery={tmp_path / 'g'}", f"encoder={encoder}"]
+    line += ["far=0.1", "k=1", "interactive=true", "json=true", f"hydra.run.dir={tmp_path / 'run'}"]
+    asked = f"{faces / 'p003' / 'p003_0002.png'}\n\n/nowhere.png\np004/p004_0001.png\n"
+    done = subprocess.run(line, input=asked, capture_output=True, text=True, check=True, cwd=tmp_path)
+    answers = [json.loads(text) for text in done.stdout.splitlines() if text.startswith("{")]
+    assert [one.get("answer") for one in answers] == ["p003", None, "p004"]
+    assert "no such file or folder" in answers[1]["error"]
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert (metrics["answered"], metrics["failed"]) == (2, 1)
+    assert done.stderr == ""
+
+
 def test_verify_compare_cluster(faces: Path, encoder: Path, embeddings: Path, tmp_path: Path) -> None:
     verified = succeed("verify", f"encoder={encoder}", f"data.root={faces}", "data.evaluation=0.5", out=tmp_path / "v")
     assert 0.5 < verified["verification"]["accuracy"] <= 1
@@ -153,6 +197,22 @@ MISTAKES: list[tuple[str, list[str], int, str]] = [
     ("embed", ["encoder={empty}", "images={faces}", "out=x"], 3, "encoder.json"),
     ("search", ["gallery=/nowhere", "encoder={encoder}", "query={faces}", "far=0.1"], 3, "/nowhere"),
     ("search", ["gallery=/nowhere", "encoder={encoder}", "query={faces}"], 3, "no threshold for far=0.001"),
+    ("search", ["gallery={gallery}", "encoder={encoder}", "far=0.1"], 2, "pass query="),
+    ("search", ["gallery={gallery}", "query={faces}"], 2, "pass encoder=DIR for its calibrated threshold"),
+    ("search", ["gallery={gallery}", "query={faces}", "threshold=1"], 2, "pass encoder=DIR to embed"),
+    ("search", ["gallery={gallery}", "query=nobody", "threshold=1"], 3, "no id in"),
+    ("search", ["gallery={gallery}", "encoder={encoder}", "query={broken}", "far=0.1"], 3, "broken.jpg"),
+    ("search", ["gallery={gallery}", "query={embeddings}", "threshold=5"], 2, "in [0, 4]"),
+    ("search", ["gallery={gallery}", "query={embeddings}", "threshold=1", "k=0"], 3, "at least 1"),
+    ("search", ["gallery={gallery}", "query={embeddings}", "threshold=1", "where={{a: {{b: 1}}}}"], 2, "where.a"),
+    ("index", ["gallery={gallery}", "kind=ivf"], 2, "kind: unknown name 'ivf'"),
+    ("index", ["gallery={gallery}", "factory=IVF"], 2, "FAISS does not know 'IVF'"),
+    ("index", ["gallery={gallery}", "recall_target=99"], 2, "recall_target"),
+    ("index", ["gallery={gallery}", "export=npy"], 2, "go together"),
+    ("index", ["gallery={gallery}", "export=nyp", "out=x"], 2, "did you mean 'npy'"),
+    ("index", ["gallery={gallery}", "remove=nobody"], 3, "no id or identity 'nobody'"),
+    ("index", ["gallery={gallery}", "add={embeddings}"], 3, "in the gallery already"),
+    ("index", ["gallery={gallery}", "add={embeddings}", "metadata=/nowhere.csv"], 3, "/nowhere.csv"),
     ("compare", ["encoder={encoder}", "a={broken}", "b={broken}"], 3, "not a readable image"),
     ("cluster", ["embeddings={embeddings}"], 2, "threshold"),
     ("index", ["gallery=g"], 2, "nothing to do"),
@@ -177,6 +237,9 @@ def test_a_mistake_is_one_clear_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "empty").mkdir()
+    if "gallery={gallery}" in arguments:
+        with Gallery.open(tmp_path / "gallery", create=True) as gallery:
+            gallery.add(EmbeddingSet.load(embeddings))
     write_tree(tmp_path / "one", 1, 6)
     write_view2(tmp_path / "view2", folds=2, people=2, images=3)
     (tmp_path / "broken.jpg").write_bytes(b"no image")
@@ -186,6 +249,7 @@ def test_a_mistake_is_one_clear_line(
         "faces": faces,
         "encoder": encoder,
         "embeddings": embeddings,
+        "gallery": tmp_path / "gallery",
         "empty": tmp_path / "empty",
         "one": tmp_path / "one",
         "broken": tmp_path / "broken.jpg",

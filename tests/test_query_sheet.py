@@ -1,0 +1,23 @@
+"""A frame's colour says whether a face is a match, and of whom."""
+
+from __future__ import annotations
+
+import pytest
+
+from facenet.query import Answer
+from facenet.query_sheet import _frame
+from facenet.sheets import GREEN, GREY, RED
+
+
+@pytest.mark.parametrize(
+    ("asked", "found", "accepted", "colour"),
+    [
+        ("a", "a", True, GREEN),
+        ("a", "b", True, RED),
+        ("a", "", True, RED),
+        ("", "b", True, GREEN),
+        ("a", "a", False, GREY),
+    ],
+)
+def test_colours(asked: str, found: str, accepted: bool, colour: str) -> None:
+    assert _frame(Answer("q", asked, [], 1.0), found, accepted) == colour
