@@ -402,12 +402,44 @@ class VerifyBenchmark(Room):
 
 
 @dataclass
+class SearchBenchmark(Room):
+    sizes: list[int] = MISSING
+    kinds: list[str] = MISSING
+    hnsw_to: int = MISSING
+    queries: int = MISSING
+    singles: int = 200
+    edits: int = 20
+    repeats: int = 5
+    per_identity: int = 20
+    decay: float = 0.6
+    recall_target: float = MISSING
+    D: int = 128
+    threads: int = 1
+    folder: str = ""
+    seed: int = 0
+
+
+@dataclass
+class GalleryBenchmark(Room):
+    kills: int = MISSING
+    full_disks: int = MISSING
+    read_only: int = MISSING
+    corruptions: int = MISSING
+    factory: str = ""
+    folder: str = ""
+    temporary: str = ""
+    seed: int = 0
+
+
+@dataclass
 class Benchmark:
     benchmark: Room = MISSING
 
 
 ROOMS = {
     "mining": MiningBenchmark,
+    "search": SearchBenchmark,
+    "gallery": GalleryBenchmark,
     "attention": AttentionBenchmark,
     "ddp": DdpBenchmark,
     "large_batch": LargeBatchBenchmark,

@@ -8,7 +8,6 @@ import os
 import random
 import resource
 import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -24,6 +23,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from facenet.benchmark.gallery import corrupted, kill_writer
 from facenet.distance import normalise
 from facenet.errors import ConfigError, DataError
 from facenet.index import Gallery, Hit, nearest
@@ -460,22 +460,11 @@ def test_cache_of_another_history(tmp_path: Path, folder: Path) -> None:
     rebuilt(tmp_path / "backup", people(10) + people(10, start=70))
 
 
-def mutated(content: bytes, rng: random.Random) -> bytes:
-    at, kind = rng.randrange(len(content)), rng.randrange(4)
-    if kind == 0:
-        return content[:at]
-    if kind == 1:
-        return content[:at] + bytes([content[at] ^ (1 << rng.randrange(8))]) + content[at + 1 :]
-    if kind == 2:
-        return content[:at] + rng.randbytes(rng.randrange(1, 64)) + content[at:]
-    return content[:at] + bytes(min(64, len(content) - at)) + content[at + 64 :]
-
-
 @pytest.mark.parametrize("name", ["index.faiss", "index.json"])
 def test_corrupted_cache_is_never_served(folder: Path, name: str) -> None:
     sound, rng, told = (folder / name).read_bytes(), random.Random(5), 0
     for _ in range(50):
-        (folder / name).write_bytes(mutated(sound, rng))
+        (folder / name).write_bytes(corrupted(sound, rng))
         with Gallery.open(folder) as gallery:
             told += gallery.check() != []
             assert_answers(gallery, people(10))
@@ -571,39 +560,13 @@ def test_corrupted_truth_is_told_in_one_line(folder: Path) -> None:
     assert silent < 25
 
 
-def acknowledged(folder: Path, run: int, rng: random.Random) -> tuple[list[str], list[str]]:
-    """Kill a writing process at a random moment; the ids it said were added, and removed."""
-    command = [sys.executable, "-c", "import tests.test_index as t; t.write_for_ever()", str(folder), str(run)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as child:
-        assert child.stdout is not None
-        lines = [child.stdout.readline()]
-        time.sleep(rng.random() * 0.2)
-        child.send_signal(signal.SIGKILL)
-        lines += child.stdout.readlines()
-    lines = [line for line in lines if line.endswith("\n")]
-    added = [name for line in lines if line.startswith("+") for name in line[1:].split()]
-    return added, [line[1:].strip() for line in lines if line.startswith("-")]
-
-
-def write_for_ever() -> None:
-    """The child of the test below: batches of 20, a removal now and then, the cache again and again."""
-    folder, run = sys.argv[1:]
-    with Gallery.open(folder, create=True) as gallery:
-        for batch in range(10**6):
-            names = [f"r{run}b{batch}/{i}" for i in range(20)]
-            gallery.add(faces(names))
-            print("+" + " ".join(names), flush=True)
-            if batch % 3 == 1:
-                gallery.remove(names[0])
-                print("-" + names[0], flush=True)
-            if batch % 2 == 1:
-                gallery.save_cache(force=True)
-
-
-def test_killed_writers_lose_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("factory", ["", "HNSW8"])
+def test_killed_writers_lose_nothing(tmp_path: Path, factory: str) -> None:
     rng, added, removed = random.Random(1), set(), set()
-    for run in range(10):
-        new, gone = acknowledged(tmp_path / "gallery", run, rng)
+    for run in range(6):
+        lines = kill_writer(tmp_path / "gallery", run, rng, factory=factory)
+        new = [name for line in lines if line.startswith("+") for name in line[1:].split()]
+        gone = [line[1:] for line in lines if line.startswith("-")]
         added.update(new)
         removed.update(gone)
         with Gallery.open(tmp_path / "gallery") as gallery:

@@ -189,6 +189,8 @@ MAY = {
         "objective",
         "optim",
     ],
+    "benchmark.search": ["benchmark", "index", "index_layers", "types"],
+    "benchmark.gallery": ["distance", "index", "types"],
     "benchmark.verify": ["all_pairs", "benchmark", "roc", "verify"],
     "benchmark.mining": ["bundle", "mining", "losses", "types", "distance"],
 }
