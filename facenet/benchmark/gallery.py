@@ -6,6 +6,8 @@ gallery lies in `folder`, on another file system than the temporary one where `t
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import random
 import resource
@@ -15,7 +17,7 @@ import sys
 import tempfile
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +45,7 @@ def run(
 ) -> dict[str, Any]:
     """Play every fault so many times on a gallery whose index is `factory` ("" as usual); counts of what went wrong."""
     rng = random.Random(seed)
-    with tempfile.TemporaryDirectory(prefix="facenet-gallery-", dir=folder or None) as name:
+    with _quiet(), tempfile.TemporaryDirectory(prefix="facenet-gallery-", dir=folder or None) as name:
         place = Path(name) / "gallery"
         os.chmod(name, 0o755)  # noqa: PTH101 - for the rights test another user must get in
         killed = _kill(place, kills, temporary, rng, factory)
@@ -65,6 +67,18 @@ def tables(result: dict[str, Any]) -> list[tuple[str, tuple[str, ...], list[tupl
         "another file system than the temporary folder's" if result["other_file_system"] else "the temporary folder's"
     )
     return [(f"faults of a gallery on {where}", ("fault", "what", "count"), rows)]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the cache from warning of every index that it builds again."""
+    logger = logging.getLogger("facenet.index_cache")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def vector_of(name: str) -> np.ndarray:
