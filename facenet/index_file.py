@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -39,6 +40,7 @@ FIELDS: dict[str, type] = {
     "fetch": int,
     "error": float,
     "recall": dict,
+    "digest": str,
 }
 
 
@@ -75,7 +77,11 @@ def save(folder: Path, stored: Stored) -> None:
         "recipe": stored.recipe,
         **stored.built.facts(),
     }
-    write_json(folder / HEADER, header)
+    write_json(folder / HEADER, header | {"digest": _digest(header)})
+
+
+def _digest(header: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()
 
 
 def _write(index: Any, file: IO[bytes]) -> tuple[int, list[str]]:
@@ -114,7 +120,8 @@ def read_header(folder: Path) -> dict[str, Any]:
     except DataError:
         return {}
     fits = all(type(header.get(name)) is kind for name, kind in FIELDS.items())
-    return header if fits and header.get("schema") == SCHEMA else {}
+    sound = fits and header["digest"] == _digest({key: value for key, value in header.items() if key != "digest"})
+    return header if sound and header.get("schema") == SCHEMA else {}
 
 
 def load(folder: Path) -> tuple[Stored | None, str]:

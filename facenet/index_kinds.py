@@ -95,7 +95,7 @@ def new_index(dim: int, factory: str = "Flat") -> Any:
     """An empty L2 index of width `dim` whose rows carry item numbers.
 
     Raises:
-        ConfigError: a factory string that FAISS does not know, or one without squared L2.
+        ConfigError: a factory string that FAISS does not know, or one without squared L2 or with a refinement.
     """
     import faiss
 
@@ -106,10 +106,13 @@ def new_index(dim: int, factory: str = "Flat") -> Any:
         raise ConfigError(f"factory: FAISS does not know {factory!r} for width {dim} ({why})") from error
     if index.metric_type != faiss.METRIC_L2 or isinstance(index, faiss.IndexLSH):
         raise ConfigError(f"factory: {factory!r} does not measure squared L2")
+    if isinstance(index, faiss.IndexRefine):
+        raise ConfigError(f"factory: leave out the refinement of {factory!r}; answers are scored on the stored vectors")
     codes = faiss.downcast_index(inverted(index) or index)
     if hasattr(codes, "do_polysemous_training"):
         codes.do_polysemous_training = False  # 20 s for an order of the codes that only Hamming distances would use
-    return index if isinstance(index, faiss.IndexIDMap) or inverted(index) else faiss.IndexIDMap(index)
+    last = faiss.downcast_index(index.index) if isinstance(index, faiss.IndexPreTransform) else index
+    return index if isinstance(last, faiss.IndexIDMap | faiss.IndexIVF) else faiss.IndexIDMap(index)
 
 
 def inverted(index: Any) -> Any:
@@ -170,9 +173,9 @@ def held(index: Any) -> np.ndarray:
     """The item numbers (N,) that an index of :func:`new_index` holds, in its own order."""
     import faiss
 
-    ivf = inverted(index)
-    if ivf is None:
+    if isinstance(index, faiss.IndexIDMap):
         return faiss.vector_to_array(index.id_map)
+    ivf = inverted(index)
     sizes = [int(ivf.invlists.list_size(i)) for i in range(ivf.nlist)]
     ids = [faiss.rev_swig_ptr(ivf.invlists.get_ids(i), size) for i, size in enumerate(sizes) if size]
     return np.concatenate(ids) if ids else np.empty(0, np.int64)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from facenet.errors import DataError
+from facenet.errors import ConfigError, DataError
 from facenet.index_checks import as_rows
 from facenet.index_kinds import Built, drop, new_index, selecting
 from facenet.types import Neighbours
@@ -128,7 +128,10 @@ def _asked(index: Any, queries: np.ndarray, k: int, among: np.ndarray | None, pa
 
 
 def _ranged(index: Any, queries: np.ndarray, radius: float) -> list[tuple[np.ndarray, np.ndarray]]:
-    limits, sq_dist, rows = index.range_search(queries, radius)
+    try:
+        limits, sq_dist, rows = index.range_search(queries, radius)
+    except RuntimeError as error:
+        raise ConfigError("within: this index can not search a radius; choose another kind or factory") from error
     ends = zip(limits[:-1].tolist(), limits[1:].tolist(), strict=True)
     return [(rows[start:end], np.maximum(sq_dist[start:end], 0)) for start, end in ends]
 

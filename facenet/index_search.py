@@ -102,22 +102,8 @@ class Reader(Store):
         Returns Q :class:`Neighbours` whose arrays have shape (m,), m >= 0. Distances are exact; an approximate index
         looks only at the lists or nodes it was tuned to. Raises as :meth:`search`.
         """
-        if not max_sq_dist >= 0:
-            raise DataError(f"max_sq_dist: expected at least 0, got {max_sq_dist}")
         with self._reading():
-            queries = self._queries(vectors, fingerprint, compatible_with)
-            layers, among = self._cache.current(queries.shape[1]), self._matching(where)
-            slack = layers.base.error if layers.base.lossy else 0.0
-            results = []
-            for query, (rows, sq_dist) in zip(queries, layers.within(queries, max_sq_dist + slack), strict=True):
-                if among is not None:
-                    there = np.isin(rows, among)
-                    rows, sq_dist = rows[there], sq_dist[there]
-                if slack and len(rows):
-                    rows, sq_dist = (part[0] for part in self._rescored(query[None], rows[None]))
-                    rows, sq_dist = rows[sq_dist <= max_sq_dist], sq_dist[sq_dist <= max_sq_dist]
-                results.append(Neighbours(rows, sq_dist))
-            return results
+            return self._within(self._queries(vectors, fingerprint, compatible_with), max_sq_dist, where)
 
     def hits(
         self,
@@ -145,13 +131,13 @@ class Reader(Store):
         where: Mapping[str, Any] | None = None,
     ) -> list[list[Hit]]:
         """As :meth:`within`, with names."""
-        found = self.within(vectors, max_sq_dist, fingerprint=fingerprint, compatible_with=compatible_with, where=where)
-        most = max((len(rows) for rows, _ in found), default=0)
-        rows, sq_dist = np.full((len(found), most), -1, np.int64), np.full((len(found), most), np.inf, np.float32)
-        for i, one in enumerate(found):
-            rows[i, : len(one.rows)], sq_dist[i, : len(one.rows)] = one
         with self._reading():
-            return self._named(Neighbours(rows, sq_dist))
+            found = self._within(self._queries(vectors, fingerprint, compatible_with), max_sq_dist, where)
+            most = max((len(rows) for rows, _ in found), default=0)
+            all_of_them = _absent(len(found), most)
+            for i, one in enumerate(found):
+                all_of_them.rows[i, : len(one.rows)], all_of_them.sq_dist[i, : len(one.rows)] = one
+            return self._named(all_of_them)
 
     def items(self, rows: Sequence[int] | np.ndarray) -> list[Item]:
         """The items of the given numbers (n,), in that order; -1 or one removed since raises DataError."""
@@ -189,6 +175,22 @@ class Reader(Store):
         self._check_encoder(fingerprint, compatible_with, self._encoders())
         return unit_rows(vectors, "queries", dim=self._dim())
 
+    def _within(self, queries: np.ndarray, max_sq_dist: float, where: Mapping[str, Any] | None) -> list[Neighbours]:
+        if not max_sq_dist >= 0:
+            raise DataError(f"max_sq_dist: expected at least 0, got {max_sq_dist}")
+        layers, among = self._cache.current(queries.shape[1]), self._matching(where)
+        slack = layers.base.error if layers.base.lossy else 0.0
+        results = []
+        for query, (rows, sq_dist) in zip(queries, layers.within(queries, max_sq_dist + slack), strict=True):
+            if among is not None:
+                there = np.isin(rows, among)
+                rows, sq_dist = rows[there], sq_dist[there]
+            if slack and len(rows):
+                rows, sq_dist = (part[0] for part in self._rescored(query[None], rows[None]))
+                rows, sq_dist = rows[sq_dist <= max_sq_dist], sq_dist[sq_dist <= max_sq_dist]
+            results.append(Neighbours(rows, sq_dist))
+        return results
+
     def _search(
         self,
         queries: np.ndarray,
@@ -202,7 +204,7 @@ class Reader(Store):
         if not by_identity:
             return self._nearest(queries, k, among, rescore, threads)
         total = len(self._cache.current(queries.shape[1])) if among is None else len(among)
-        best = Neighbours(np.full((len(queries), k), -1, np.int64), np.full((len(queries), k), np.inf, np.float32))
+        best = _absent(len(queries), k)
         todo, fetch = np.arange(len(queries)), 4 * k
         while todo.size:
             found = self._nearest(queries[todo], min(fetch, max(total, 1)), among, rescore, threads)
@@ -232,7 +234,7 @@ class Reader(Store):
 
     def _nearest_of_few(self, queries: np.ndarray, k: int, among: np.ndarray, threads: int | None) -> Neighbours:
         if not len(among):
-            return Neighbours(np.full((len(queries), k), -1, np.int64), np.full((len(queries), k), np.inf, np.float32))
+            return _absent(len(queries), k)
         found = nearest(vectors_of(self.folder, self._db, among, queries.shape[1]), queries, k, threads=threads)
         return Neighbours(np.where(found.rows < 0, -1, among[found.rows]), found.sq_dist)
 
@@ -278,3 +280,8 @@ class Reader(Store):
             except (TypeError, ValueError, KeyError) as error:
                 raise damaged(self.folder, f"metadata or encoder of item {names[0]}") from error
         return found
+
+
+def _absent(count: int, k: int) -> Neighbours:
+    """No neighbours, for `count` queries with k places each."""
+    return Neighbours(np.full((count, k), -1, np.int64), np.full((count, k), np.inf, np.float32))

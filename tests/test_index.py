@@ -788,3 +788,12 @@ def test_header_is_plain_json(folder: Path) -> None:
     header = json.loads((folder / "index.json").read_text())
     assert set(header) == {"schema", *FIELDS}
     assert header["recipe"] == ["auto", "", 0.99]
+
+
+def test_a_changed_header_is_not_believed(folder: Path) -> None:
+    header = json.loads((folder / "index.json").read_text())
+    for name, value in (("fetch", 0), ("generation", 0), ("holes", [3]), ("recall", {"at_1": 1.0}), ("digest", "")):
+        (folder / "index.json").write_text(json.dumps(header | {name: value}))
+        with Gallery.open(folder) as gallery:
+            assert "index.json" in gallery.check()[0]
+            assert_answers(gallery, people(10))

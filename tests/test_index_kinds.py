@@ -196,6 +196,7 @@ def test_an_index_that_can_not_be_filtered_says_so(tmp_path: Path, monkeypatch: 
         ({"kind": "ivf_sq"}, "did you mean 'ivf_sq8'"),
         ({"factory": "IVF"}, "FAISS does not know 'IVF' for width 32"),
         ({"factory": "IVF8,PQ5"}, "FAISS does not know"),
+        ({"factory": "IVF8,PQ8,RFlat"}, "leave out the refinement"),
         ({"factory": "LSH"}, "does not measure squared L2"),
         ({"recall_target": 0.0}, "recall_target"),
         ({"recall_target": 99.0}, "recall_target"),
@@ -330,3 +331,12 @@ def test_item_numbers_are_read_back_from_every_index() -> None:
             index.train(vectors)
         index.add_with_ids(vectors, numbers)
         assert sorted(held(index).tolist()) == numbers.tolist()
+
+
+def test_an_index_without_a_radius_search_says_so(tmp_path: Path) -> None:
+    vectors, identities = people(60)
+    filled(tmp_path, "PQ8x4fs", vectors, identities)
+    with Gallery.open(tmp_path) as gallery:
+        assert gallery.hits(vectors[:1], 1, fingerprint=OURS)[0][0].id == "f0"
+        with pytest.raises(ConfigError, match="can not search a radius"):
+            gallery.within(vectors[:1], 0.5, fingerprint=OURS)
