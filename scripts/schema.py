@@ -386,6 +386,21 @@ class VerifyBenchmark(Room):
 
 
 @dataclass
+class ClusterBenchmark(Room):
+    sizes: list[int] = MISSING
+    sample: int = MISSING
+    repeats: int = 5
+    linkage_to: int = MISSING
+    search_to: int = MISSING
+    memory: bool = True
+    per_identity: int = MISSING
+    decay: float = MISSING
+    noise_decay: float = MISSING
+    spread: float = MISSING
+    threads: int = 1
+
+
+@dataclass
 class Benchmark:
     benchmark: Room = MISSING
 
@@ -393,6 +408,7 @@ class Benchmark:
 ROOMS = {
     "mining": MiningBenchmark,
     "attention": AttentionBenchmark,
+    "cluster": ClusterBenchmark,
     "ddp": DdpBenchmark,
     "large_batch": LargeBatchBenchmark,
     "loader": LoaderBenchmark,
