@@ -131,7 +131,7 @@ def assign(
     names, codes = np.unique(labels, return_inverse=True)
     old = knn.nearest(vectors, new, neighbours, threads=threads)
     young = knn.graph(new, neighbours, threads=threads, seed=seed)
-    # columns: the M new faces, then the C clusters, whose labels 0 to C - 1 are the lower ones and win where votes are equal
+    # columns: the M new faces, then the C clusters, whose labels 0 to C - 1 are the lower ones, which win equal votes
     rows = np.where(old.rows < 0, -1, len(new) + codes[old.rows])
     both = Neighbours(np.hstack((rows, young.rows)), np.hstack((old.sq_dist, young.sq_dist)))
     weights = whispers.edges(both, threshold, len(new) + len(names))

@@ -16,6 +16,7 @@ import numpy as np
 from facenet.all_pairs import all_pairs
 from facenet.cluster import METHODS, NEIGHBOURS, checked, method_for, scores
 from facenet.errors import ConfigError, DataError
+from facenet.types import EmbeddingSet
 
 LINKS = {"average_linkage": 10.0, "chinese_whispers": 5.0}
 TRIED = tuple(0.1 * 2**step for step in range(11))  # links that a sample is clustered with: 0.1 to 102
@@ -57,7 +58,9 @@ def threshold_for(count: int, thresholds: Mapping[float, float], *, links: float
     if count < 1 or not links > 0:
         raise ConfigError(f"threshold: expected at least one face and links above 0, got {count} and {links}")
     if not thresholds:
-        raise DataError("threshold: no calibrated rate; run scripts/verify.py calibrate=true, or pass sample=EMBEDDINGS")
+        raise DataError(
+            "threshold: no calibrated rate; run scripts/verify.py calibrate=true, or pass sample=EMBEDDINGS"
+        )
     far = links / count
     fars = np.asarray(sorted(thresholds))
     known = np.maximum.accumulate([thresholds[rate] for rate in fars])
@@ -121,6 +124,45 @@ def _middle(quality: Sequence[float]) -> float:
     while last + 1 < len(quality) and quality[last + 1] >= least:
         last += 1
     return float(np.sqrt(TRIED[first] * TRIED[last]))
+
+
+def find_threshold(
+    count: int,
+    method: str,
+    calibrated: Mapping[float, float] | None = None,
+    sample: EmbeddingSet | None = None,
+    *,
+    threshold: float | None = None,
+    far: float | None = None,
+    links: float | None = None,
+    **options: Any,
+) -> tuple[float, dict[str, Any]]:
+    """Return the threshold (sq_dist) to cluster `count` faces with, and what to report: its rule, and the sample's.
+
+    What was given is taken: a `threshold`, or that of a rate `far`, else by :func:`threshold_for` with `links`, else
+    the sample's links, else the method's in `LINKS`. Rates are those of the labelled `sample` where there is one, else
+    those `calibrated` for the encoder. `options` are those of :func:`calibrate`.
+
+    Raises:
+        ConfigError: neither threshold nor rates.
+        DataError: `far` is smaller or larger than the calibrated rates.
+    """
+    if threshold is not None:
+        return threshold, {"rule": "given"}
+    if sample is None and calibrated is None:
+        raise ConfigError("cluster: pass encoder=DIR for its calibration, sample=EMBEDDINGS, or threshold=SQ_DIST")
+    usual, report = LINKS[method], {}
+    if sample is not None:
+        found = calibrate(sample.vectors, sample.identities, method=method, **options)
+        calibrated, usual, report = found.thresholds, found.links, {"sample": describe(found)}
+    rates = sorted(calibrated or {})
+    if far is not None:
+        if not rates or not rates[0] <= far <= rates[-1]:
+            known = f"{rates[0]:g} to {rates[-1]:g}" if rates else "none; run scripts/verify.py calibrate=true"
+            raise DataError(f"cluster: no threshold for far={far:g} (calibrated: {known})")
+        return threshold_for(1, calibrated or {}, links=far).sq_dist, {"rule": f"far {far:g}", **report}
+    at = threshold_for(count, calibrated or {}, links=usual if links is None else links)
+    return at.sq_dist, {"rule": at.rule, **report}
 
 
 def describe(calibration: Calibration) -> dict[str, Any]:

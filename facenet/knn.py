@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from facenet.errors import DataError
+from facenet.errors import ConfigError, DataError
 from facenet.types import Neighbours
 
 EXACT_TO = 50_000
@@ -51,10 +51,11 @@ def graph(
 
     Raises:
         DataError: no vectors, NaN among them, or k < 1.
+        ConfigError: `threads` < 1.
     """
     vectors = _checked(vectors, k)
     count = len(vectors)
-    most = min(k + 1, count)
+    most, others = min(k + 1, count), min(k, count - 1)
     if count <= exact_to:
         order, search = np.arange(count), _brute(vectors, most)
     else:
@@ -66,10 +67,10 @@ def graph(
     def ask(start: int) -> None:
         asking = order[start : start + BLOCK]
         sq_dist, rows = search(vectors[asking])
-        others = rows != asking[:, None]
-        others[others.all(1), -1] = False  # duplicates took its own place: the farthest is left out
-        found.rows[asking, : most - 1] = rows[others].reshape(-1, most - 1)
-        found.sq_dist[asking, : most - 1] = sq_dist[others].reshape(-1, most - 1)
+        kept = rows != asking[:, None]
+        kept[kept.all(1), -1] = False  # duplicates took its own place: the farthest is left out
+        found.rows[asking, :others] = rows[kept].reshape(len(asking), others)
+        found.sq_dist[asking, :others] = sq_dist[kept].reshape(len(asking), others)
 
     _share_out(ask, count, threads)
     found.sq_dist[found.rows < 0] = np.inf
@@ -114,10 +115,12 @@ def _empty(count: int, k: int) -> Neighbours:
 
 
 def _share_out(ask: Callable[[int], None], count: int, threads: int | None) -> None:
-    """Call `ask` with the start of each block; on one OpenMP thread each, `threads` (None: FAISS's number) at a time."""
+    """Call `ask` with the start of each block, on one OpenMP thread each; `threads` (None: as FAISS) at a time."""
     import faiss
 
     workers = faiss.omp_get_max_threads() if threads is None else threads
+    if workers < 1:
+        raise ConfigError(f"threads: expected at least 1, got {threads}")
     with ThreadPoolExecutor(workers, initializer=lambda: faiss.omp_set_num_threads(1)) as pool:  # of the worker alone
         for _ in pool.map(ask, range(0, count, BLOCK)):
             pass

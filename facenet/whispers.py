@@ -1,8 +1,9 @@
 """Chinese whispers: each face takes, in rounds, the label that its nearest neighbours vote for with most weight.
 
 An edge of a face at sq_dist d <= t (the threshold) weighs ((t - d) / 2)^2: the margin by which its cosine exceeds that
-of the threshold, squared, so that a few near faces outvote many at the threshold. An edge that is not mutual, where the
-face is not among the neighbours of its neighbour, weighs a tenth: hubs lie near everybody, and clusters merge over them.
+of the threshold, squared, so that a few near faces outvote many at the threshold. An edge that is not mutual, where
+the face is not among the neighbours of its neighbour, weighs a tenth: hubs lie near everybody, and clusters merge over
+them.
 Letters: N faces, k neighbours, E edges.
 Source: Biemann 2006 (Chinese whispers).
 """

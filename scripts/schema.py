@@ -292,9 +292,16 @@ class Compare:
 class Cluster:
     embeddings: str = MISSING
     encoder: str | None = None
-    far: float = 0.001
+    links: float | None = None
+    sample: str | None = None
+    far: float | None = None
     threshold: float | None = None
     method: str = "auto"
+    neighbours: int = 32
+    known: Any = None  # a folder or a list of them
+    clusters: str | None = None
+    sheets: bool = False
+    threads: int | None = None
     seed: int = 0
 
 
@@ -397,7 +404,7 @@ class ClusterBenchmark(Room):
     decay: float = MISSING
     noise_decay: float = MISSING
     spread: float = MISSING
-    threads: int = 1
+    threads: int | None = None
 
 
 @dataclass

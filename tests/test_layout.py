@@ -74,7 +74,12 @@ MAY = {
     "baselines": ["types", "distance"],
     "index": ["types", "index_cache"],
     "index_cache": ["types", "index"],
-    "cluster": ["types", "index"],
+    "knn": ["types"],
+    "whispers": ["types"],
+    "cluster": ["types", "knn", "whispers"],
+    "cluster_sheets": [],
+    "cluster_table": [],
+    "cluster_threshold": ["all_pairs", "cluster", "types"],
     "evaluation_folder": ["data.records", "types", "verify"],
     "evaluate": [
         "all_pairs",
@@ -121,7 +126,15 @@ MAY = {
     "report_page": [],
     "report_plots": ["report_page", "roc"],
     "report_runs": ["types"],
-    "report_sheets": ["cluster", "data.transforms", "distance", "report_page", "report_runs", "types"],
+    "report_sheets": [
+        "cluster",
+        "cluster_sheets",
+        "data.transforms",
+        "distance",
+        "report_page",
+        "report_runs",
+        "types",
+    ],
     "report_sweep_chapters": [
         "data.degradations",
         "report_facts",
@@ -157,6 +170,7 @@ MAY = {
         "objective",
         "optim",
     ],
+    "benchmark.cluster": ["benchmark", "cluster", "cluster_threshold", "knn"],
     "benchmark.verify": ["all_pairs", "benchmark", "roc", "verify"],
     "benchmark.mining": ["bundle", "mining", "losses", "types", "distance"],
 }
@@ -168,7 +182,7 @@ OWNERS = {
     "sklearn": {"verify", "cluster", "baselines", "report_plots"},
     "matplotlib": {"report_plots", "degrade_plot"},
     "jinja2": {"report_page"},
-    "faiss": {"index", "index_cache", "quantise"},
+    "faiss": {"index", "index_cache", "knn", "quantise"},
     "sqlite3": {"index"},
     "rich": {"console"},
     "hydra": set(),
@@ -221,7 +235,15 @@ def test_a_room_has_a_test_file(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["facenet", "facenet.index", "facenet.types", "facenet.verify", "facenet.quantise", "facenet.data.synthetic"],
+    [
+        "facenet",
+        "facenet.index",
+        "facenet.types",
+        "facenet.verify",
+        "facenet.cluster_threshold",
+        "facenet.quantise",
+        "facenet.data.synthetic",
+    ],
 )
 def test_light_rooms_need_no_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"

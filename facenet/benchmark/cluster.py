@@ -79,7 +79,7 @@ def run(
     decay: float = 0.8,
     noise_decay: float = 0.25,
     spread: float = 0.45,
-    threads: int = 1,
+    threads: int | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Measure every size; returns plain numbers in nested objects, seconds and bytes.
@@ -89,10 +89,16 @@ def run(
     exact to 50,000 faces, above with as many cells, as many looked into), each with `seconds` (median), `least`,
     `most`, `runs`; `graph_ratio`, `search_ratio` of ours to those; the `threshold` and the scores of ours, and
     `extra_bytes` (peak resident memory of one call in a fresh process above the level before it). To `linkage_to`
-    faces ``linkage``: scikit-learn's `seconds`, the best scores at any threshold, and `linkage_ratio` (its time / ours).
+    faces `linkage`: scikit-learn's `seconds`, its `best` scores, and `linkage_ratio` (its time / ours).
     """
-    drawn = {"D": D, "per_identity": per_identity, "decay": decay, "noise_decay": noise_decay, "spread": spread}
-    with _threads(threads):
+    drawn: dict[str, Any] = {
+        "D": D,
+        "per_identity": per_identity,
+        "decay": decay,
+        "noise_decay": noise_decay,
+        "spread": spread,
+    }
+    with _threads(threads) as threads:
         start = time.perf_counter()
         calibration = calibrate(*draw_gallery(sample, seed=seed + 1, **drawn), threads=threads)
         seconds = time.perf_counter() - start
@@ -147,9 +153,7 @@ def _measure(
     if searches:
         search = _plain_search(vectors, NEIGHBOURS + 1, threads)
         contestants = {"faiss": search, "graph": lambda: knn.graph(vectors, NEIGHBOURS, threads=threads), "ours": ours}
-    entry: dict[str, Any] = {
-        name: summary(times) for name, times in interleave(contestants, PATIENCE, repeats).items()
-    }
+    entry: dict[str, Any] = {name: summary(times) for name, times in interleave(contestants, PATIENCE, repeats).items()}
     for name, ratio in (("graph", "graph_ratio"), ("faiss", "search_ratio")):
         if searches:
             entry[ratio] = entry["ours"]["seconds"] / entry[name]["seconds"]
@@ -170,7 +174,7 @@ def _plain_search(vectors: np.ndarray, k: int, threads: int) -> Callable[[], obj
     cells = knn.cells_for(len(vectors))
 
     def build() -> Any:
-        index = faiss.index_factory(vectors.shape[1], f"IVF{cells},SQfp16")
+        index: Any = faiss.index_factory(vectors.shape[1], f"IVF{cells},SQfp16")
         index.cp.niter, index.cp.max_points_per_centroid = knn.ROUNDS, knn.POINTS
         index.train(vectors)
         index.add(vectors)
@@ -203,16 +207,17 @@ def _linkage(vectors: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Hold FAISS and NumPy's BLAS to a number of threads."""
+def _threads(count: int | None) -> Iterator[int]:
+    """Hold FAISS and NumPy's BLAS to a number of threads, FAISS's own where None; yields it."""
     import faiss
     from threadpoolctl import threadpool_limits  # comes with scikit-learn
 
     before = faiss.omp_get_max_threads()
+    count = before if count is None else count
     faiss.omp_set_num_threads(count)
     try:
         with threadpool_limits(limits=count):
-            yield
+            yield count
     finally:
         faiss.omp_set_num_threads(before)
 
