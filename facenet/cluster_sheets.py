@@ -130,7 +130,7 @@ def _cluster(rows: np.ndarray, labels: np.ndarray, names: np.ndarray) -> str:
         return text
     order = np.argsort(-faces, kind="stable")
     most = ", ".join(f"{people[i]} {faces[i]}" for i in order[:4])
-    more = f", {len(people) - 4} more people" if len(people) > 4 else ""
+    more = f", and {len(people) - 4} more" if len(people) > 4 else ""
     return f"{text}, purity {faces.max() / faces.sum():.2f}: {most}{more}"
 
 
@@ -138,7 +138,7 @@ def _person(rows: np.ndarray, labels: np.ndarray, names: np.ndarray) -> str:
     clusters, faces = np.unique(labels[rows], return_counts=True)
     order = np.argsort(-faces, kind="stable")
     most = ", ".join(f"{faces[i]} in cluster {clusters[i]}" for i in order[:4])
-    more = f", {len(clusters) - 4} more clusters" if len(clusters) > 4 else ""
+    more = f", and {len(clusters) - 4} more" if len(clusters) > 4 else ""
     return f"{names[rows[0]]}: {len(rows)} faces in {len(clusters)} clusters: {most}{more}"
 
 

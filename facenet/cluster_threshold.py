@@ -48,8 +48,8 @@ def threshold_for(count: int, thresholds: Mapping[float, float], *, links: float
 
     Between calibrated rates {far: sq_dist} it is linear in log(far). Above the largest rate it is that rate's. Below
     the smallest it goes on along the line through the two smallest, for one decade and not below 0, and is constant
-    from there (at once, where only one rate is calibrated): the tail of the strangers' distances bends down in log(far)
-    more gently than that, so that the line errs on the side of fewer links. It never rises with `count`.
+    from there (at once, where only one rate is calibrated): in the tail a decade less takes off ever less of the
+    distance, so that the line errs on the side of fewer links. It never rises with `count`.
 
     Raises:
         ConfigError: count < 1 or links <= 0.

@@ -105,7 +105,7 @@ def _checked(vectors: np.ndarray, k: int) -> np.ndarray:
     if k < 1:
         raise DataError(f"neighbours: expected k >= 1, got {k}")
     rows = np.ascontiguousarray(vectors, np.float32)
-    if not all(np.isfinite(rows[start : start + BLOCK]).all() for start in range(0, len(rows), BLOCK)):
+    if not np.isfinite(np.einsum("nd,nd->n", rows, rows)).all():
         raise DataError("neighbours: some vectors are NaN or infinite; the encoder gave broken vectors")
     return rows
 

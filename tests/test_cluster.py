@@ -225,6 +225,7 @@ def test_scores_against_enumeration() -> None:
         assert found["bcubed_f1"] == pytest.approx(2 * precision * recall / (precision + recall))
         assert found["nmi"] == pytest.approx(normalized_mutual_info_score(names, labels), abs=1e-12)
         assert (found["clusters"], found["identities"]) == (len(set(labels)), len(set(names)))
+        assert found["clusters_per_identity"] == len(set(labels)) / len(set(names))
 
 
 def test_scores_at_the_edges() -> None:
