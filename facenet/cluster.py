@@ -1,7 +1,8 @@
 """Group faces by identity from squared distances, and score the groups where identities are known.
 
-``average_linkage`` is the paper's agglomerative clustering, quadratic in memory: for some thousand faces.
-``chinese_whispers`` lets each face take the label that its k nearest neighbours vote for, linear in memory.
+A method looks at the vectors once and returns a function from a threshold to labels: ``average_linkage`` is the paper's
+agglomerative clustering, quadratic in memory, for some thousand faces; ``chinese_whispers`` lets each face take the
+label that its k nearest neighbours vote for, linear in memory, for any number.
 Source: Schroff et al. 2015, section 5.8 (agglomerative clustering); Biemann 2006 (Chinese whispers); Amigo et al.
 2009 (BCubed).
 """
@@ -14,19 +15,22 @@ import numpy as np
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import pdist
 
+from facenet import knn, whispers
 from facenet.errors import ConfigError, DataError, choose
-from facenet.index import nearest
+from facenet.types import Neighbours
 
 SMALL = 3_000  # "auto" takes average linkage up to this many faces
 MOST_LINKED = 20_000  # average linkage beyond it would need more than 3 GB
-ROUNDS, PARTS = 40, 16
+NEIGHBOURS = 32
+
+Cut = Callable[[float], np.ndarray]  # a threshold on squared L2 -> labels (N,)
 
 
-def average_linkage(vectors: np.ndarray, threshold: float, *, neighbours: int = 32, seed: int = 0) -> np.ndarray:
-    """Merge the two clusters A, B of least mean squared L2 while it is at most `threshold`; labels (N,).
+def average_linkage(vectors: np.ndarray, *, neighbours: int = 0, seed: int = 0, threads: int | None = None) -> Cut:
+    """Merge the two clusters A, B of least mean squared L2 while it is at most the threshold.
 
     d(A, B) = mean over a in A, b in B of ||a - b||^2: the mean of the *squared* distances over all N_A N_B pairs.
-    About 16 bytes for each of the N (N - 1) / 2 pairs; `neighbours` and `seed` have no effect.
+    About 16 bytes for each of the N (N - 1) / 2 pairs; `neighbours`, `seed` and `threads` have no effect.
 
     Raises:
         DataError: more than 20,000 faces.
@@ -35,72 +39,121 @@ def average_linkage(vectors: np.ndarray, threshold: float, *, neighbours: int = 
     if count > MOST_LINKED:
         raise DataError(f"average_linkage: {count} faces are more than {MOST_LINKED}; use method=chinese_whispers")
     if count < 2:
-        return np.zeros(count, np.int64)
+        return lambda threshold: np.zeros(count, np.int64)
     tree = linkage(pdist(vectors, "sqeuclidean"), "average")
-    return fcluster(tree, threshold, "distance").astype(np.int64)
+    return lambda threshold: fcluster(tree, threshold, "distance").astype(np.int64)
 
 
-def chinese_whispers(vectors: np.ndarray, threshold: float, *, neighbours: int = 32, seed: int = 0) -> np.ndarray:
-    """Let each face take, in rounds, the label with most weight among its nearest neighbours; labels (N,).
+def chinese_whispers(
+    vectors: np.ndarray, *, neighbours: int = NEIGHBOURS, seed: int = 0, threads: int | None = None
+) -> Cut:
+    """Let each face take, in rounds, the label with most weight among its nearest neighbours.
 
-    Edges join a face to its k = `neighbours` nearest others with sq_dist <= threshold and weigh
-    (threshold - sq_dist) / 2, the cosine above that of the threshold. A round visits the faces in random order
-    (from `seed`), in 16 parts, each part voting on the labels that the parts before it left; equal votes go to the
-    lower label. It ends when nobody changes, after 40 rounds at most. Memory: about 30 k N bytes.
+    The neighbours are those of :func:`facenet.knn.graph`, the votes those of :mod:`facenet.whispers`. Memory: what the
+    graph takes, 12 k N bytes and, of E edges within the threshold, 32 E bytes.
     """
-    count = len(vectors)
-    found = nearest(vectors, vectors, min(neighbours + 1, count))
-    mates = np.where(found.rows < 0, 0, found.rows).astype(np.int32)  # (N, k + 1), oneself among them
-    weights = np.maximum((np.float32(threshold) - found.sq_dist) / 2, 0) + np.float32(1e-6)
-    weights[(found.sq_dist > threshold) | (found.rows < 0) | (found.rows == np.arange(count)[:, None])] = 0
-    mates[weights == 0] = -1
-    rng = np.random.default_rng(seed)
-    labels = np.arange(count, dtype=np.int32)
-    active = np.flatnonzero(weights.any(1))
-    for _ in range(ROUNDS):
-        before = labels.copy()
-        for part in np.array_split(rng.permutation(active), PARTS):
-            if len(part):
-                labels[part] = _vote(labels[mates[part]], weights[part])
-        changed = labels != before
-        if not changed.any():
-            break
-        active = np.flatnonzero((changed[mates] & (weights > 0)).any(1))
-    return labels.astype(np.int64)
+    found = knn.graph(vectors, neighbours, threads=threads, seed=seed)
+
+    def cut(threshold: float) -> np.ndarray:
+        weights = whispers.weaken_one_way(whispers.edges(found, threshold))
+        return whispers.whisper(weights, np.arange(len(vectors)), seed=seed).astype(np.int64)
+
+    return cut
 
 
-METHODS: dict[str, Callable[..., np.ndarray]] = {
+METHODS: dict[str, Callable[..., Cut]] = {
     "average_linkage": average_linkage,
     "chinese_whispers": chinese_whispers,
 }
 
 
+def method_for(count: int, method: str = "auto") -> str:
+    """Return the name of the method for so many faces: "auto" is average linkage up to 3,000, else Chinese whispers.
+
+    Raises:
+        ConfigError: an unknown method.
+    """
+    if method == "auto":
+        return "average_linkage" if count <= SMALL else "chinese_whispers"
+    choose(METHODS, method, "method")
+    return method
+
+
 def cluster(
-    vectors: np.ndarray, threshold: float, *, method: str = "auto", neighbours: int = 32, seed: int = 0
+    vectors: np.ndarray,
+    threshold: float,
+    *,
+    method: str = "auto",
+    neighbours: int = NEIGHBOURS,
+    seed: int = 0,
+    threads: int | None = None,
 ) -> np.ndarray:
     """Group N unit vectors (N, D): labels (N,) int64 from 0, the largest cluster first, the same for the same seed.
 
-    `threshold` is a squared L2 in [0, 4], best the encoder's calibrated one; the usable value falls as N grows.
-    "auto" is average linkage up to 3,000 faces and Chinese whispers above. Clusters of one size stand in the order of
-    their first faces.
+    `threshold` is a squared L2 in [0, 4], best that of :func:`facenet.cluster_threshold.threshold_for`: the usable
+    value falls as N grows. Clusters of one size stand in the order of their first faces. `threads` changes the time
+    and nothing else.
 
     Raises:
         DataError: no vectors, or NaN among them.
         ConfigError: an unknown method, a threshold outside [0, 4], or `neighbours` < 1.
     """
+    vectors = checked(vectors, threshold, neighbours)
+    run = METHODS[method_for(len(vectors), method)]
+    return largest_first(run(vectors, neighbours=neighbours, seed=seed, threads=threads)(float(threshold)))
+
+
+def assign(
+    new: np.ndarray,
+    vectors: np.ndarray,
+    labels: np.ndarray,
+    threshold: float,
+    *,
+    neighbours: int = NEIGHBOURS,
+    seed: int = 0,
+    threads: int | None = None,
+) -> np.ndarray:
+    """Give M new unit vectors (M, D) the clusters `labels` (N,) of N known ones, or new ones: labels (M,) int64.
+
+    The new faces whisper: each votes among its k nearest known faces, whose labels stay as they are, and its k nearest
+    new ones, where these are nearer than the threshold. So faces of somebody unknown find each other and outvote a
+    stranger who looks alike. New clusters are numbered after the highest of `labels`, the largest first. Nothing but
+    the new faces' neighbours is looked for: time grows with M N.
+
+    Raises:
+        DataError: labels that do not fit, no vectors, other widths, or NaN among them.
+        ConfigError: a threshold outside [0, 4], or `neighbours` < 1.
+    """
+    new, vectors = (checked(rows, threshold, neighbours) for rows in (new, vectors))
+    labels = np.asarray(labels)
+    if labels.shape != vectors.shape[:1] or labels.dtype.kind not in "iu" or labels.min() < 0:
+        raise DataError(f"assign: expected a cluster number >= 0 for each of {len(vectors)} known faces")
+    names, codes = np.unique(labels, return_inverse=True)
+    old = knn.nearest(vectors, new, neighbours, threads=threads)
+    young = knn.graph(new, neighbours, threads=threads, seed=seed)
+    # columns: the M new faces, then the C clusters, whose labels 0 to C - 1 are the lower ones, which win equal votes
+    rows = np.where(old.rows < 0, -1, len(new) + codes[old.rows])
+    both = Neighbours(np.hstack((rows, young.rows)), np.hstack((old.sq_dist, young.sq_dist)))
+    weights = whispers.edges(both, threshold, len(new) + len(names))
+    begin = np.concatenate((np.arange(len(new)) + len(names), np.arange(len(names))))
+    found = whispers.whisper(weights, begin, seed=seed)
+    result, fresh = names[np.minimum(found, len(names) - 1)].astype(np.int64), found >= len(names)
+    if fresh.any():
+        result[fresh] = names[-1] + 1 + largest_first(found[fresh])
+    return result
+
+
+def checked(vectors: np.ndarray, threshold: float, neighbours: int = NEIGHBOURS) -> np.ndarray:
+    """Return the vectors as contiguous float32; raises what :func:`cluster` says."""
     if vectors.ndim != 2 or not len(vectors):
         raise DataError(f"cluster: expected vectors (N, D) with N >= 1, got shape {vectors.shape}; embed some images")
-    if not np.isfinite(vectors).all():
+    if not np.isfinite(np.einsum("nd,nd->n", vectors, vectors)).all():
         raise DataError("cluster: some vectors are NaN or infinite; the encoder gave broken vectors")
     if not 0 <= threshold <= 4:
         raise ConfigError(f"cluster: expected a threshold on squared L2 in [0, 4], got {threshold}")
     if neighbours < 1:
         raise ConfigError(f"cluster: expected neighbours >= 1, got {neighbours}")
-    if method == "auto":
-        method = "average_linkage" if len(vectors) <= SMALL else "chinese_whispers"
-    run = choose(METHODS, method, "method")
-    vectors = np.ascontiguousarray(vectors, np.float32)
-    return _largest_first(run(vectors, float(threshold), neighbours=neighbours, seed=seed))
+    return np.ascontiguousarray(vectors, np.float32)
 
 
 def scores(labels: np.ndarray, identities: Sequence[str] | np.ndarray) -> dict[str, float]:
@@ -109,6 +162,7 @@ def scores(labels: np.ndarray, identities: Sequence[str] | np.ndarray) -> dict[s
     With n_ij faces of identity j in cluster i: pairwise precision = sum C(n_ij, 2) / sum C(n_i, 2), recall with n_j
     below; BCubed precision = 1/N sum n_ij^2 / n_i, recall with n_j; F1 their harmonic means; NMI = mutual
     information over the mean of the two entropies. A share of nothing (no pairs claimed, no pairs to find) is 1.
+    `clusters_per_identity` is 1 where there are as many clusters as people, above 1 where people are split.
 
     Raises:
         DataError: other lengths, or no known identity.
@@ -133,23 +187,12 @@ def scores(labels: np.ndarray, identities: Sequence[str] | np.ndarray) -> dict[s
         "nmi": _nmi(n_ij / total, n_i / total, n_j / total, i, j),
         "clusters": len(n_i),
         "identities": len(n_j),
+        "clusters_per_identity": len(n_i) / len(n_j),
     }
 
 
-def _vote(labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return for each row of labels (n, k) the one with the largest sum of weights (n, k); ties: the lower label."""
-    rows, k = labels.shape
-    order = np.argsort(labels, axis=1, kind="stable")
-    labels, weights = np.take_along_axis(labels, order, 1), np.take_along_axis(weights, order, 1)
-    first = np.ones((rows, k), bool)  # where a run of equal labels begins
-    np.not_equal(labels[:, 1:], labels[:, :-1], out=first[:, 1:])
-    starts = np.flatnonzero(first)
-    sums = np.zeros((rows, k), np.float32)
-    sums.reshape(-1)[starts] = np.add.reduceat(weights.reshape(-1), starts)
-    return labels[np.arange(rows), sums.argmax(1)]
-
-
-def _largest_first(labels: np.ndarray) -> np.ndarray:
+def largest_first(labels: np.ndarray) -> np.ndarray:
+    """Number clusters (N,) from 0, the largest first; those of one size in the order of their first faces."""
     first, codes, sizes = np.unique(labels, return_index=True, return_inverse=True, return_counts=True)[1:]
     place = np.empty(len(sizes), np.int64)
     place[np.lexsort((first, -sizes))] = np.arange(len(sizes))

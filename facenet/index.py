@@ -20,7 +20,6 @@ from facenet.errors import ConfigError, DataError
 from facenet.index_checks import unit_rows
 from facenet.index_file import INDEX, read_header
 from facenet.index_kinds import Recipe
-from facenet.index_layers import nearest
 from facenet.index_rows import (
     digest,
     distinct,
@@ -34,7 +33,7 @@ from facenet.index_store import SCHEMA
 from facenet.index_truth import TRUTH, State, wanted
 from facenet.types import EmbeddingSet
 
-__all__ = ["AddResult", "Gallery", "Hit", "Item", "nearest"]
+__all__ = ["AddResult", "Gallery", "Hit", "Item"]
 
 INSERT = """INSERT INTO items (id, identity, path, root, metadata, encoder, vector, digest) VALUES (?,?,?,?,?,?,?,?)"""
 TOLD = ("factory", "parameter", "fetch", "error", "recall")  # of the index, in `info`

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from facenet.errors import ConfigError, DataError
-from facenet.index_checks import as_rows
 from facenet.index_kinds import Built, drop, new_index, selecting
 from facenet.types import Neighbours
 
@@ -92,25 +91,6 @@ class Layers:
             order = np.argsort(sq_dist[there], kind="stable")
             results.append(Neighbours(rows[there][order], sq_dist[there][order]))
         return results
-
-
-def nearest(vectors: np.ndarray, queries: np.ndarray, k: int, *, threads: int | None = None) -> Neighbours:
-    """Exact k nearest rows of `vectors` (N, D) for `queries` (Q, D) by squared L2, nearest first.
-
-    Returns rows (Q, k) int64 and sq_dist (Q, k) float32 >= 0; where k > N the rest is row -1 and sq_dist inf.
-    `threads` limits FAISS for this call. Vectors need not be unit here.
-
-    Raises:
-        DataError: nothing in `vectors` or `queries`, NaN or infinity, another width, k < 1.
-    """
-    vectors = as_rows(vectors, "vectors")
-    queries = as_rows(queries, "queries", dim=vectors.shape[1])
-    if k < 1:
-        raise DataError(f"k: expected at least 1, got {k}")
-    index = new_index(vectors.shape[1])
-    index.add_with_ids(vectors, np.arange(len(vectors)))
-    with using_threads(threads):
-        return _asked(index, queries, k, None)
 
 
 def _asked(index: Any, queries: np.ndarray, k: int, among: np.ndarray | None, parameter: str = "") -> Neighbours:

@@ -15,10 +15,10 @@ import numpy as np
 from facenet.errors import DataError
 from facenet.index_cache import Cache
 from facenet.index_checks import unit_rows
-from facenet.index_layers import nearest
 from facenet.index_rows import condition, first_of_each
 from facenet.index_store import Store
 from facenet.index_truth import BLOCK, damaged, vectors_of
+from facenet.knn import nearest
 from facenet.types import Neighbours
 
 FEW = 20_000  # items left by a filter up to which the stored vectors are compared, whatever the index

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from facenet.cluster import cluster
+from facenet.cluster_sheets import Clusters, pick
 from facenet.distance import sq_dist_matrix
 from facenet.errors import DataError
 from facenet.report_page import Picture, Sheet, Tile
@@ -161,27 +162,9 @@ def triplet_sheet(faces: Faces, triplets: Sequence[Triplet], margin: float) -> S
     return Sheet(tiles, caption)
 
 
-class Clusters(NamedTuple):
-    """Which clusters and which people to show; each entry is the rows of its faces."""
-
-    largest: list[np.ndarray]
-    mixed: list[np.ndarray]  # with most faces of others than its commonest person
-    split: list[np.ndarray]  # people over most clusters, rows in the order of their clusters
-    labels: np.ndarray  # (N,) cluster of each face
-
-
 def find_clusters(embeddings: EmbeddingSet, threshold: float) -> Clusters:
     """Group the reported faces at a threshold on squared distance, see :func:`facenet.cluster.cluster`."""
-    labels = cluster(np.asarray(embeddings.vectors), threshold)
-    names = np.asarray(embeddings.identities)
-    groups = [np.flatnonzero(labels == label) for label in range(int(labels.max()) + 1)]
-    foreign = [len(rows) - _commonest(names[rows]) for rows in groups]
-    mixed = [groups[i] for i in np.argsort(np.negative(foreign), kind="stable") if foreign[i] > 0]
-    people = [np.flatnonzero(names == name) for name in sorted(set(embeddings.identities) - {""})]
-    parts = [len(np.unique(labels[rows])) for rows in people]
-    split = [people[i] for i in np.argsort(np.negative(parts), kind="stable") if parts[i] > 1]
-    ordered = [rows[np.argsort(labels[rows], kind="stable")] for rows in split[:TILES]]
-    return Clusters([rows for rows in groups if len(rows) > 1][:TILES], mixed[:TILES], ordered, labels)
+    return pick(cluster(np.asarray(embeddings.vectors), threshold), embeddings.identities, TILES)
 
 
 def cluster_sheets(faces: Faces, found: Clusters) -> list[Sheet]:
@@ -214,8 +197,3 @@ def map_rows(embeddings: EmbeddingSet, people: int = 20, faces: int = 600) -> np
     chosen = known[np.argsort(-counts, kind="stable")][:people]
     each = max(1, faces // max(1, len(chosen)))
     return np.concatenate([np.flatnonzero(names == name)[:each] for name in chosen] or [np.zeros(0, np.int64)])
-
-
-def _commonest(names: np.ndarray) -> int:
-    known = names[names != ""]
-    return int(np.unique(known, return_counts=True)[1].max()) if len(known) else len(names)

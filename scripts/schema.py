@@ -308,9 +308,16 @@ class Compare:
 class Cluster:
     embeddings: str = MISSING
     encoder: str | None = None
-    far: float = 0.001
+    links: float | None = None
+    sample: str | None = None
+    far: float | None = None
     threshold: float | None = None
     method: str = "auto"
+    neighbours: int = 32
+    known: Any = None  # a folder or a list of them
+    clusters: str | None = None
+    sheets: bool = False
+    threads: int | None = None
     seed: int = 0
 
 
@@ -432,6 +439,21 @@ class GalleryBenchmark(Room):
 
 
 @dataclass
+class ClusterBenchmark(Room):
+    sizes: list[int] = MISSING
+    sample: int = MISSING
+    repeats: int = 5
+    linkage_to: int = MISSING
+    search_to: int = MISSING
+    memory: bool = True
+    per_identity: int = MISSING
+    decay: float = MISSING
+    noise_decay: float = MISSING
+    spread: float = MISSING
+    threads: int | None = None
+
+
+@dataclass
 class Benchmark:
     benchmark: Room = MISSING
 
@@ -441,6 +463,7 @@ ROOMS = {
     "search": SearchBenchmark,
     "gallery": GalleryBenchmark,
     "attention": AttentionBenchmark,
+    "cluster": ClusterBenchmark,
     "ddp": DdpBenchmark,
     "large_batch": LargeBatchBenchmark,
     "loader": LoaderBenchmark,

@@ -1,8 +1,7 @@
-"""cluster: both methods against loops or scikit-learn, scores against enumeration, one order of labels."""
+"""cluster: both methods, new faces among known clusters, scores against enumeration, one order of labels."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from itertools import combinations
 
 import numpy as np
@@ -12,7 +11,8 @@ from scipy.sparse.csgraph import connected_components
 from sklearn.cluster import AgglomerativeClustering
 from sklearn.metrics import normalized_mutual_info_score
 
-from facenet.cluster import METHODS, PARTS, ROUNDS, _vote, cluster, scores
+from facenet import whispers
+from facenet.cluster import METHODS, assign, cluster, method_for, scores
 from facenet.errors import ConfigError, DataError
 
 LARGE = 3001  # one more than "auto" gives to average linkage
@@ -47,28 +47,6 @@ def average_linkage_loops(vectors: np.ndarray, threshold: float) -> np.ndarray:
     return labels
 
 
-def chinese_whispers_loops(vectors: np.ndarray, threshold: float, k: int, seed: int) -> np.ndarray:
-    """The documented rounds, face by face; the labels that a part sees are those its predecessors left."""
-    matrix = np.maximum(2 - 2 * vectors @ vectors.T, 0)
-    mates = [[j for j in np.argsort(row, kind="stable") if j != i][:k] for i, row in enumerate(matrix)]
-    mates = [[j for j in row if matrix[i, j] <= threshold] for i, row in enumerate(mates)]
-    labels, rng = list(range(len(vectors))), np.random.default_rng(seed)
-    active = [i for i, row in enumerate(mates) if row]
-    for _ in range(ROUNDS):
-        before = list(labels)
-        for part in np.array_split(rng.permutation(np.asarray(active, np.int64)), PARTS):
-            seen = list(labels)
-            for i in part:
-                votes: dict[int, float] = defaultdict(float)
-                for j in mates[i]:
-                    votes[seen[j]] += (threshold - matrix[i, j]) / 2 + 1e-6
-                labels[i] = min(votes, key=lambda label, votes=votes: (-votes[label], label))
-        if labels == before:
-            break
-        active = [i for i, row in enumerate(mates) if any(labels[j] != before[j] for j in row)]
-    return np.asarray(labels)
-
-
 @pytest.mark.parametrize("threshold", [0.4, 1.0, 1.5])
 def test_average_linkage_against_loops(threshold: float) -> None:
     vectors, _ = people(8, 5, 0.9, dim=6)
@@ -83,25 +61,6 @@ def test_average_linkage_against_scikit_learn() -> None:
     matrix = np.maximum(2 - 2 * vectors.astype(float) @ vectors.T, 0)
     model = AgglomerativeClustering(None, metric="precomputed", linkage="average", distance_threshold=1.2)
     assert same_groups(cluster(vectors, 1.2, method="average_linkage"), model.fit_predict(matrix))
-
-
-@pytest.mark.parametrize("threshold", [0.3, 0.9, 1.3])
-@pytest.mark.parametrize("seed", [0, 1])
-def test_chinese_whispers_against_loops(threshold: float, seed: int) -> None:
-    vectors, _ = people(20, 8, 0.8, dim=8, seed=seed)
-    labels = cluster(vectors, threshold, method="chinese_whispers", neighbours=10, seed=seed)
-    want = chinese_whispers_loops(vectors, threshold, 10, seed)
-    assert 1 < len(set(want.tolist())) < 160
-    assert same_groups(labels, want)
-
-
-def test_votes_against_a_loop() -> None:
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, 5, (300, 7)).astype(np.int32)
-    weights = rng.integers(1, 4, (300, 7)).astype(np.float32) / 4  # exact sums, many ties
-    for row, found in enumerate(_vote(labels, weights)):
-        sums = [weights[row][labels[row] == label].sum() for label in range(5)]
-        assert found == np.argmax(sums)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -131,21 +90,100 @@ def test_few_faces_and_duplicates(method: str) -> None:
 def test_chinese_whispers_does_not_chain_as_connected_components_do() -> None:
     vectors, truth = people(100, 20, 0.9, dim=32)
     matrix = np.maximum(2 - 2 * vectors @ vectors.T, 0)
-    rows, columns = np.nonzero(matrix <= 0.9)
+    rows, columns = np.nonzero(matrix <= 1.0)
     graph = coo_matrix((np.ones(len(rows)), (rows, columns)), shape=matrix.shape)
     chained = scores(connected_components(graph, directed=False)[1], truth)
-    found = scores(cluster(vectors, 0.9, method="chinese_whispers"), truth)
+    found = scores(cluster(vectors, 1.0, method="chinese_whispers"), truth)
     assert found["pairwise_f1"] > 0.85 > 0.1 > chained["pairwise_f1"]
     assert found["bcubed_f1"] > chained["bcubed_f1"] + 0.5
 
 
-def test_auto_takes_the_method_by_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    called = []
-    for name in list(METHODS):
-        monkeypatch.setitem(METHODS, name, lambda v, t, name=name, **_: called.append(name) or np.zeros(len(v), int))
-    for count in (LARGE - 1, LARGE):
-        cluster(np.ones((count, 1), np.float32), 1.0)
-    assert called == ["average_linkage", "chinese_whispers"]
+def test_auto_takes_the_method_by_size() -> None:
+    assert (method_for(LARGE - 1), method_for(LARGE)) == ("average_linkage", "chinese_whispers")
+    assert method_for(LARGE, "average_linkage") == "average_linkage"
+    with pytest.raises(ConfigError, match="chinese_whispers"):
+        method_for(1, "chinese")
+
+
+def test_threads_do_not_change_the_clusters() -> None:
+    vectors, _ = people(150, 20, 1.2, dim=32)
+    one, two = (cluster(vectors, 1.0, method="chinese_whispers", threads=threads) for threads in (1, 2))
+    np.testing.assert_array_equal(one, two)
+    assert len(set(one.tolist())) > 1
+    other = cluster(vectors, 1.0, method="chinese_whispers", seed=1)
+    assert not same_groups(one, other), "hard enough for the seed to matter"
+
+
+def test_hubs_do_not_join_clusters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three faces as near to everybody as their own mates are: in everybody's lists, but with few in their own."""
+    rng = np.random.default_rng(0)
+    truth = np.repeat(np.arange(8), 5)
+    vectors = np.zeros((43, 60))
+    vectors[:, 0] = 1
+    vectors[np.arange(40), 1 + truth] = 1
+    vectors[:40, 10:] = rng.normal(size=(40, 50)) * (2 / 50) ** 0.5  # mates and hubs at 1.0, strangers at 1.5
+    vectors[40:, 10:] = rng.normal(size=(3, 50)) * 0.03
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    found = scores(cluster(vectors, 1.3, method="chinese_whispers", neighbours=7)[:40], truth.astype(str))
+    monkeypatch.setattr(whispers, "ONE_WAY", np.float32(1))
+    joined = scores(cluster(vectors, 1.3, method="chinese_whispers", neighbours=7)[:40], truth.astype(str))
+    assert found["pairwise_f1"] > 0.85 > 0.6 > joined["pairwise_f1"]
+
+
+def test_new_faces_join_their_clusters_or_found_new_ones() -> None:
+    vectors, truth = people(40, 12, 0.5)
+    known = truth < 30
+    known[np.flatnonzero(known)[::4]] = False  # a quarter of the faces of 30 people, and all of ten, are new
+    labels = 7 * truth[known] + 5  # numbers need not be dense
+    found = assign(vectors[~known], vectors[known], labels, 1.0)
+    assert found.dtype == np.int64
+    old = truth[~known] < 30
+    np.testing.assert_array_equal(found[old], 7 * truth[~known][old] + 5)
+    strangers = found[~old]
+    assert same_groups(strangers, truth[~known][~old])
+    assert sorted(set(strangers.tolist())) == list(range(labels.max() + 1, labels.max() + 11))
+    one, two = (assign(vectors[~known], vectors[known], labels, 1.0, threads=threads) for threads in (1, 2))
+    np.testing.assert_array_equal(one, two)
+
+
+def test_new_clusters_are_numbered_the_largest_first() -> None:
+    axes = np.eye(5, dtype=np.float32)
+    found = assign(axes[[2, 1, 3, 1, 0, 3, 3, 4]], axes[[0, 4]], np.array([9, 2]), 0.1)
+    assert found.tolist() == [12, 11, 10, 11, 9, 10, 10, 2]
+
+
+def test_faces_of_somebody_new_outvote_a_stranger_who_looks_alike() -> None:
+    """Each of six new faces is within the threshold of one known face, and nearer to each other."""
+    rng = np.random.default_rng(0)
+    new = np.eye(8, dtype=np.float32)[0] + 0.1 * rng.normal(size=(6, 8)).astype(np.float32)
+    known = np.eye(8, dtype=np.float32)[:1] + np.float32(0.9) * np.eye(8, dtype=np.float32)[1:2]
+    new, known = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (new, known))
+    assert ((new - known) ** 2).sum(1).max() < 1.0, "or nothing would be outvoted"
+    assert assign(new[:1], known, np.array([0]), 1.0).tolist() == [0], "alone it joins"
+    assert assign(new, known, np.array([0]), 1.0).tolist() == [1] * 6
+
+
+@pytest.mark.parametrize(
+    ("new", "labels", "options", "error", "message"),
+    [
+        (np.eye(3), np.arange(2), {}, DataError, "each of 3 known"),
+        (np.eye(3), np.array([0.0, 1, 2]), {}, DataError, "cluster number"),
+        (np.eye(3), np.array([0, 1, -1]), {}, DataError, ">= 0"),
+        (np.eye(4), np.arange(3), {}, DataError, "width 4"),
+        (np.eye(3), np.arange(3), {"threshold": 5.0}, ConfigError, r"\[0, 4\]"),
+        (np.full((1, 3), np.nan), np.arange(3), {}, DataError, "NaN"),
+        (np.zeros((0, 3)), np.arange(3), {}, DataError, "N >= 1"),
+    ],
+)
+def test_bad_assignments_raise(
+    new: np.ndarray,
+    labels: np.ndarray,
+    options: dict,  # type: ignore[type-arg]
+    error: type,
+    message: str,
+) -> None:
+    with pytest.raises(error, match=message):
+        assign(new, np.eye(3), labels, **{"threshold": 1.0, **options})
 
 
 @pytest.mark.parametrize(
@@ -187,6 +225,7 @@ def test_scores_against_enumeration() -> None:
         assert found["bcubed_f1"] == pytest.approx(2 * precision * recall / (precision + recall))
         assert found["nmi"] == pytest.approx(normalized_mutual_info_score(names, labels), abs=1e-12)
         assert (found["clusters"], found["identities"]) == (len(set(labels)), len(set(names)))
+        assert found["clusters_per_identity"] == len(set(labels)) / len(set(names))
 
 
 def test_scores_at_the_edges() -> None:

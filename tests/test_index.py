@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from facenet.benchmark.gallery import corrupted, kill_writer
 from facenet.distance import normalise
 from facenet.errors import ConfigError, DataError
-from facenet.index import Gallery, Hit, nearest
+from facenet.index import Gallery, Hit
 from facenet.index_file import FIELDS
 from facenet.index_layers import Layers
 from facenet.types import EmbeddingSet, Neighbours
@@ -87,59 +87,6 @@ def state_of(folder: Path) -> tuple[object, ...]:
         return tuple(
             tuple(db.execute(f"SELECT * FROM {t}")) for t in ("items", "writes", "encoders", "removed", "meta")
         )
-
-
-# nearest
-
-
-@pytest.mark.parametrize(("n", "q", "k"), [(1, 1, 1), (50, 3, 7), (300, 40, 10), (5, 4, 9), (30, 25, 30)])
-def test_nearest_equals_brute_force(n: int, q: int, k: int) -> None:
-    vectors, queries = unit(n), unit(q, 1)
-    found = nearest(vectors, queries, k)
-    assert found.rows.shape == found.sq_dist.shape == (q, k)
-    assert (found.rows.dtype, found.sq_dist.dtype) == (np.int64, np.float32)
-    exact = brute(vectors, queries)
-    real = min(n, k)
-    np.testing.assert_array_equal(found.rows[:, :real], np.argsort(exact, 1, kind="stable")[:, :k])
-    np.testing.assert_allclose(found.sq_dist[:, :real], np.sort(exact, 1)[:, :k], atol=2e-6)
-    assert (found.rows[:, real:] == -1).all()
-    assert np.isinf(found.sq_dist[:, real:]).all()
-
-
-def test_nearest_of_itself_is_never_negative() -> None:
-    vectors = unit(500, dim=128)
-    found = nearest(vectors, vectors, 1, threads=1)
-    assert (found.rows[:, 0] == np.arange(500)).all()
-    assert found.sq_dist.min() >= 0
-    assert found.sq_dist.max() < 1e-5
-    with tempfile.TemporaryDirectory() as name, Gallery.open(name, create=True) as gallery:
-        gallery.add(EmbeddingSet(vectors, [str(i) for i in range(500)], [""] * 500, OURS))
-        assert min(found.sq_dist.min() for found in gallery.within(vectors, 0.1, fingerprint=OURS)) >= 0
-
-
-def test_nearest_restores_the_thread_count() -> None:
-    import faiss
-
-    before = faiss.omp_get_max_threads()
-    nearest(unit(9), unit(2), 1, threads=before + 1)
-    assert faiss.omp_get_max_threads() == before
-
-
-@pytest.mark.parametrize(
-    ("vectors", "queries", "k", "said"),
-    [
-        (unit(3), unit(2, dim=8), 1, "expected width 16, got 8"),
-        (unit(3), unit(2), 0, "at least 1"),
-        (np.full((3, D), np.nan, np.float32), unit(2), 1, "row 0"),
-        (unit(3), np.where(np.arange(2)[:, None] == 1, np.inf, unit(2)).astype(np.float32), 1, "queries: .* row 1:"),
-        (np.empty((0, D), np.float32), unit(2), 1, "shape"),
-        (unit(3), np.empty((0, D), np.float32), 1, "shape"),
-        (unit(3), unit(1)[0], 1, "shape"),
-    ],
-)
-def test_nearest_refuses(vectors: np.ndarray, queries: np.ndarray, k: int, said: str) -> None:
-    with pytest.raises(DataError, match=said):
-        nearest(vectors, queries, k)
 
 
 # search
@@ -722,7 +669,7 @@ def test_needs_no_torch_and_no_faiss_at_import() -> None:
     assert done.stdout == "[]\n"
     code = """if True:
         import sys, numpy as np
-        from facenet.index import nearest
+        from facenet.knn import nearest
         print(nearest(np.eye(3), np.eye(3), 1).rows.ravel().tolist(), "torch" in sys.modules)"""
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "[0, 1, 2] False\n"

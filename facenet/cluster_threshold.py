@@ -1,0 +1,178 @@
+"""The threshold that clusters N faces: from calibrated false accept rates and N, or from a labelled sample.
+
+A face of a set of N meets about far(t) N strangers within the threshold t. The rule keeps that number, `links`, and so
+t falls as N grows: t is where far(t) = links / N. How many links do no harm depends on how many faces a person has:
+with 20 each whispers bear 100, with one or two each no more than 0.5. `LINKS` is for galleries of five and more;
+:func:`calibrate` finds the number for galleries that are like a labelled sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from facenet.all_pairs import all_pairs
+from facenet.cluster import METHODS, NEIGHBOURS, checked, method_for, scores
+from facenet.errors import ConfigError, DataError
+from facenet.types import EmbeddingSet
+
+LINKS = {"average_linkage": 10.0, "chinese_whispers": 5.0}
+TRIED = tuple(0.1 * 2**step for step in range(11))  # links that a sample is clustered with: 0.1 to 102
+PLATEAU = 0.005  # of a score: links that come so near the best are as good
+REACH = 10.0  # how far below the smallest calibrated rate the line through the last two is drawn
+FARS = tuple(share * 10.0**-power for power in range(1, 10) for share in (1.0, 0.3))
+LEAST_PAIRS = 10  # different pairs that a rate must accept to be told from chance
+
+
+class Threshold(NamedTuple):
+    """A threshold and where it came from."""
+
+    sq_dist: float
+    far: float  # the false accept rate asked for
+    rule: str  # one line for people
+
+
+class Calibration(NamedTuple):
+    """What a labelled sample says about the vectors of its encoder."""
+
+    thresholds: dict[float, float]  # {far: sq_dist}
+    links: float  # the middle, in logarithms, of the numbers with which the sample clusters about as well as it can
+    faces: int
+    scores: dict[str, float]  # of the sample's clusters at that number, see facenet.cluster.scores
+
+
+def threshold_for(count: int, thresholds: Mapping[float, float], *, links: float) -> Threshold:
+    """Return the threshold at which a face meets `links` strangers among `count`: where far = links / count.
+
+    Between calibrated rates {far: sq_dist} it is linear in log(far). Above the largest rate it is that rate's. Below
+    the smallest it goes on along the line through the two smallest, for one decade and not below 0, and is constant
+    from there (at once, where only one rate is calibrated): in the tail a decade less takes off ever less of the
+    distance, so that the line errs on the side of fewer links. It never rises with `count`.
+
+    Raises:
+        ConfigError: count < 1 or links <= 0.
+        DataError: nothing is calibrated.
+    """
+    if count < 1 or not links > 0:
+        raise ConfigError(f"threshold: expected at least one face and links above 0, got {count} and {links}")
+    if not thresholds:
+        raise DataError(
+            "threshold: no calibrated rate; run scripts/verify.py calibrate=true, or pass sample=EMBEDDINGS"
+        )
+    far = links / count
+    fars = np.asarray(sorted(thresholds))
+    known = np.maximum.accumulate([thresholds[rate] for rate in fars])
+    rule = f"{links:.3g} strangers a face: far {far:.2g} of {count} faces"
+    if far > fars[-1]:
+        return Threshold(float(known[-1]), far, f"{rule}, stopped at the largest calibrated rate, {fars[-1]:g}")
+    if far >= fars[0]:
+        return Threshold(float(np.interp(np.log(far), np.log(fars), known)), far, rule)
+    if len(fars) == 1:
+        return Threshold(float(known[0]), far, f"{rule}, stopped at the only calibrated rate, {fars[0]:g}")
+    slope = (known[1] - known[0]) / np.log(fars[1] / fars[0])
+    sq_dist = known[0] - slope * np.log(min(fars[0] / far, REACH))
+    how = "extrapolated" if fars[0] / far <= REACH else f"extrapolated to {fars[0] / REACH:.2g} and stopped there,"
+    return Threshold(max(0.0, float(sq_dist)), far, f"{rule}, {how} below the smallest calibrated rate, {fars[0]:g}")
+
+
+def calibrate(
+    vectors: np.ndarray,
+    identities: Sequence[str] | np.ndarray,
+    *,
+    method: str = "chinese_whispers",
+    neighbours: int = NEIGHBOURS,
+    seed: int = 0,
+    threads: int | None = None,
+) -> Calibration:
+    """Calibrate on N labelled vectors (N, D) of people who are not in the gallery, with as many faces of each as there.
+
+    The thresholds are exact over all pairs (:func:`facenet.all_pairs.all_pairs`), down to the rate that ten different
+    pairs tell. For `links` the sample itself is clustered with 0.1 to 102 strangers a face; of those whose mean of
+    pairwise and BCubed F1 is within 0.005 of the best, the middle is taken. Rows of identity "" are left out.
+
+    Raises:
+        DataError: NaN, other lengths, fewer than two identities, or too few pairs for any rate.
+        ConfigError: an unknown method.
+    """
+    names = np.asarray(identities)
+    pairs = all_pairs(vectors, names, FARS, memory_gb=1.0)
+    thresholds = {
+        far: float(row["threshold"])
+        for far, row in pairs.val_at_far.items()
+        if row["threshold"] is not None and row["accepted_different"] >= LEAST_PAIRS
+    }
+    if not thresholds:
+        raise DataError(f"calibration: {pairs.different} different pairs tell no rate; the sample needs more faces")
+    rows = np.flatnonzero(names != "") if names.dtype.kind in "US" else np.arange(len(names))
+    names, options = names[rows], {"neighbours": neighbours, "seed": seed, "threads": threads}
+    known = checked(np.asarray(vectors)[rows], 0.0, neighbours)
+    cut = METHODS[method_for(len(rows), method)](known, **options)
+    found = [scores(cut(threshold_for(len(rows), thresholds, links=links).sq_dist), names) for links in TRIED]
+    links = _middle([(one["pairwise_f1"] + one["bcubed_f1"]) / 2 for one in found])
+    at = scores(cut(threshold_for(len(rows), thresholds, links=links).sq_dist), names)
+    return Calibration(thresholds, links, len(rows), at)
+
+
+def _middle(quality: Sequence[float]) -> float:
+    """Return the middle, in logarithms, of the unbroken run of `TRIED` links around the best that are about as good."""
+    first = last = int(np.argmax(quality))
+    least = quality[first] - PLATEAU
+    while first > 0 and quality[first - 1] >= least:
+        first -= 1
+    while last + 1 < len(quality) and quality[last + 1] >= least:
+        last += 1
+    return float(np.sqrt(TRIED[first] * TRIED[last]))
+
+
+def find_threshold(
+    count: int,
+    method: str,
+    calibrated: Mapping[float, float] | None = None,
+    sample: EmbeddingSet | None = None,
+    *,
+    threshold: float | None = None,
+    far: float | None = None,
+    links: float | None = None,
+    **options: Any,
+) -> tuple[float, dict[str, Any]]:
+    """Return the threshold (sq_dist) to cluster `count` faces with, and what to report: its rule, and the sample's.
+
+    What was given is taken: a `threshold`, or that of a rate `far`, else by :func:`threshold_for` with `links`, else
+    the sample's links, else the method's in `LINKS`. Rates are those of the labelled `sample` where there is one, else
+    those `calibrated` for the encoder. `options` are those of :func:`calibrate`.
+
+    Raises:
+        ConfigError: neither threshold nor rates.
+        DataError: `far` is smaller or larger than the calibrated rates.
+    """
+    if threshold is not None:
+        return threshold, {"rule": "given"}
+    if sample is None and calibrated is None:
+        raise ConfigError("cluster: pass encoder=DIR for its calibration, sample=EMBEDDINGS, or threshold=SQ_DIST")
+    usual, report = LINKS[method], {}
+    if sample is not None:
+        found = calibrate(sample.vectors, sample.identities, method=method, **options)
+        calibrated, usual, report = found.thresholds, found.links, {"sample": describe(found)}
+    rates = sorted(calibrated or {})
+    if far is not None:
+        if not rates or not rates[0] <= far <= rates[-1]:
+            known = f"{rates[0]:g} to {rates[-1]:g}" if rates else "none; run scripts/verify.py calibrate=true"
+            raise DataError(f"cluster: no threshold for far={far:g} (calibrated: {known})")
+        return threshold_for(1, calibrated or {}, links=far).sq_dist, {"rule": f"far {far:g}", **report}
+    at = threshold_for(count, calibrated or {}, links=usual if links is None else links)
+    return at.sq_dist, {"rule": at.rule, **report}
+
+
+def describe(calibration: Calibration) -> dict[str, Any]:
+    """Return plain numbers for ``metrics.json``."""
+    rates = sorted(calibration.thresholds)
+    return {
+        "faces": calibration.faces,
+        "links": calibration.links,
+        "smallest_far": rates[0],
+        "largest_far": rates[-1],
+        "pairwise_f1": calibration.scores["pairwise_f1"],
+        "bcubed_f1": calibration.scores["bcubed_f1"],
+    }

@@ -1,0 +1,187 @@
+"""The k nearest others of every face of a set: exact up to a size, by inverted lists (IVF) above it.
+
+Above `exact_to` faces k-means, on a seeded sample, splits the space into about 4 sqrt(N) cells, and a face looks into
+the cells nearest to it: as many as a held sample of faces needs to find the share `recall` of its true neighbours.
+The faces ask cell by cell, so that those who look into the same cells find them in the processor's cache.
+
+A product of matrices on two threads rounds otherwise than on one. So threads share out fixed blocks of faces, each of
+which is computed on one thread, and the answer is the same to the last bit whatever their number.
+FAISS is imported inside functions: where torch is used too, torch must come first (each brings an OpenMP runtime).
+Letters: N faces, Q queries, C cells, D embedding width, k neighbours.
+Source: Johnson et al. 2019 (FAISS); Jegou et al. 2011 (inverted lists).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from facenet.errors import ConfigError, DataError
+from facenet.types import Neighbours
+
+EXACT_TO = 50_000
+BLOCK = 2048  # queries at a time on a thread
+POINTS, ROUNDS = 40, 10  # k-means: faces for each cell, rounds
+RECALL = 0.8  # share of the true neighbours that a search through cells finds
+HELD = 128  # faces that choose how many cells are looked into
+LEAST_CELLS = 8  # looked into at first
+
+Search = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]  # queries (Q, D) -> sq_dist and rows (Q, k)
+
+
+def graph(
+    vectors: np.ndarray,
+    k: int,
+    *,
+    exact_to: int = EXACT_TO,
+    recall: float = RECALL,
+    threads: int | None = None,
+    seed: int = 0,
+) -> Neighbours:
+    """Find for each of N vectors its k nearest others by squared L2, nearest first; rows (N, k), sq_dist (N, k).
+
+    A face is no neighbour of itself, its exact duplicates are. Where fewer than k others are found the rest is row -1
+    and sq_dist inf. Up to `exact_to` faces the answer is exact. Above, distances are to vectors rounded to 16 bits, and
+    of the true neighbours of a held sample about the share `recall` or more is found. Always the same for a seed, on
+    any number of `threads`. Memory besides the answer's 12 k N bytes: 2 D N bytes above `exact_to`, and blocks.
+
+    Raises:
+        DataError: no vectors, NaN among them, or k < 1.
+        ConfigError: `threads` < 1.
+    """
+    vectors = _checked(vectors, k)
+    count = len(vectors)
+    most, others = min(k + 1, count), min(k, count - 1)
+    if count <= exact_to:
+        order, search = np.arange(count), _brute(vectors, most)
+    else:
+        index, cells = _inverted_lists(vectors, threads, seed)
+        index.nprobe = cells_needed(index, vectors, most, recall, threads, seed)
+        order, search = np.argsort(cells, kind="stable"), lambda asking: index.search(asking, most)
+    found = _empty(count, k)
+
+    def ask(start: int) -> None:
+        asking = order[start : start + BLOCK]
+        sq_dist, rows = search(vectors[asking])
+        kept = rows != asking[:, None]
+        kept[kept.all(1), -1] = False  # duplicates took its own place: the farthest is left out
+        found.rows[asking, :others] = rows[kept].reshape(len(asking), others)
+        found.sq_dist[asking, :others] = sq_dist[kept].reshape(len(asking), others)
+
+    _share_out(ask, count, threads)
+    found.sq_dist[found.rows < 0] = np.inf
+    return found
+
+
+def nearest(vectors: np.ndarray, queries: np.ndarray, k: int, *, threads: int | None = None) -> Neighbours:
+    """Find the k nearest of N vectors (N, D) for Q queries (Q, D), exactly; rows (Q, k), sq_dist (Q, k).
+
+    Absent places (k > N) hold row -1 and sq_dist inf. The vectors are not copied.
+
+    Raises:
+        DataError: no vectors, NaN among them or the queries, another width, or k < 1.
+    """
+    vectors, queries = _checked(vectors, k), _checked(queries, k)
+    if vectors.shape[1] != queries.shape[1]:
+        raise DataError(f"neighbours: queries of width {queries.shape[1]} for vectors of width {vectors.shape[1]}")
+    found, most = _empty(len(queries), k), min(k, len(vectors))
+    search = _brute(vectors, most)
+
+    def ask(start: int) -> None:
+        part = slice(start, start + BLOCK)
+        found.sq_dist[part, :most], found.rows[part, :most] = search(queries[part])
+
+    _share_out(ask, len(queries), threads)
+    return found
+
+
+def _checked(vectors: np.ndarray, k: int) -> np.ndarray:
+    if vectors.ndim != 2 or 0 in vectors.shape:
+        raise DataError(f"neighbours: expected vectors (N, D) with N, D >= 1, got shape {vectors.shape}")
+    if k < 1:
+        raise DataError(f"neighbours: expected k >= 1, got {k}")
+    rows = np.ascontiguousarray(vectors, np.float32)
+    if not np.isfinite(np.einsum("nd,nd->n", rows, rows)).all():
+        raise DataError("neighbours: some vectors are NaN or infinite; the encoder gave broken vectors")
+    return rows
+
+
+def _empty(count: int, k: int) -> Neighbours:
+    return Neighbours(np.full((count, k), -1, np.int64), np.full((count, k), np.inf, np.float32))
+
+
+def _share_out(ask: Callable[[int], None], count: int, threads: int | None) -> None:
+    """Call `ask` with the start of each block, on one OpenMP thread each; `threads` (None: as FAISS) at a time."""
+    import faiss
+
+    workers = faiss.omp_get_max_threads() if threads is None else threads
+    if workers < 1:
+        raise ConfigError(f"threads: expected at least 1, got {threads}")
+    with ThreadPoolExecutor(workers, initializer=lambda: faiss.omp_set_num_threads(1)) as pool:  # of the worker alone
+        for _ in pool.map(ask, range(0, count, BLOCK)):
+            pass
+
+
+def _brute(vectors: np.ndarray, k: int) -> Search:
+    import faiss
+
+    def search(queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        sq_dist, rows = faiss.knn(queries, vectors, k)
+        return np.maximum(sq_dist, 0, out=sq_dist), rows
+
+    return search
+
+
+def cells_for(count: int) -> int:
+    """Return the number of cells for N faces: about 4 sqrt(N) as a power of two, and 40 faces in each or more."""
+    return 1 << min(round(math.log2(4 * math.sqrt(count))), int(math.log2(max(1, count // POINTS))))
+
+
+def _inverted_lists(vectors: np.ndarray, threads: int | None, seed: int) -> tuple[Any, np.ndarray]:
+    """Return the inverted lists of the vectors, and the cell of each (N,)."""
+    import faiss
+
+    count, dim = vectors.shape
+    centroids = _centroids(vectors, cells_for(count), threads, seed)
+    coarse = faiss.IndexFlatL2(dim)
+    coarse.add(centroids)
+    index = faiss.IndexIVFScalarQuantizer(coarse, dim, len(centroids), faiss.ScalarQuantizer.QT_fp16)
+    index.train(vectors[:1])  # nothing to train: the centroids are there
+    cell = nearest(centroids, vectors, 1, threads=threads).rows[:, 0]
+    rows = np.arange(count)
+    for start in range(0, count, 8 * BLOCK):
+        parts = [np.ascontiguousarray(array[start : start + 8 * BLOCK]) for array in (vectors, rows, cell)]
+        index.add_core(len(parts[0]), *(faiss.swig_ptr(part) for part in parts))
+    return index, cell
+
+
+def _centroids(vectors: np.ndarray, cells: int, threads: int | None, seed: int) -> np.ndarray:
+    """Return the centroids (C, D) of k-means on a sample of the vectors; an empty cell begins anew at a random one."""
+    rng = np.random.default_rng(seed)
+    sample = vectors[np.sort(rng.choice(len(vectors), min(len(vectors), POINTS * cells), replace=False))]
+    centroids = sample[np.sort(rng.choice(len(sample), cells, replace=False))]
+    for _ in range(ROUNDS):
+        cell = nearest(centroids, sample, 1, threads=threads).rows[:, 0]
+        order, sizes = np.argsort(cell, kind="stable"), np.bincount(cell, minlength=cells)
+        full = np.flatnonzero(sizes)
+        starts = (np.cumsum(sizes) - sizes)[full]
+        centroids = sample[rng.choice(len(sample), cells, replace=False)]
+        centroids[full] = np.add.reduceat(sample[order], starts) / sizes[full, None]
+    return centroids
+
+
+def cells_needed(index: Any, vectors: np.ndarray, k: int, recall: float, threads: int | None, seed: int) -> int:
+    """Return the least power of two of cells in which held faces find the share `recall` of their k nearest."""
+    held = vectors[np.random.default_rng(seed + 1).choice(len(vectors), min(HELD, len(vectors)), replace=False)]
+    wanted, cells = nearest(vectors, held, k, threads=threads).rows, min(LEAST_CELLS, index.nlist)
+    while cells < index.nlist:
+        index.nprobe = cells
+        found = index.search(held, k)[1]
+        if np.mean([np.isin(one, other).mean() for one, other in zip(wanted, found, strict=True)]) >= recall:
+            break
+        cells *= 2
+    return int(cells)

@@ -1,0 +1,163 @@
+"""cluster_threshold: the rule by size between, above and below calibrated rates, and what a labelled sample tells."""
+
+from __future__ import annotations
+
+import math
+from itertools import combinations, pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from facenet.benchmark.cluster import draw_gallery
+from facenet.cluster import cluster, scores
+from facenet.cluster_threshold import (
+    LEAST_PAIRS,
+    PLATEAU,
+    TRIED,
+    _middle,
+    calibrate,
+    describe,
+    find_threshold,
+    threshold_for,
+)
+from facenet.errors import ConfigError, DataError
+from facenet.types import EmbeddingSet
+
+RATES = {1e-2: 1.2, 1e-3: 1.0, 1e-4: 0.9}
+
+
+def sample(faces: int = 600, each: int = 10, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    vectors, people = draw_gallery(faces, 32, per_identity=each, seed=seed)
+    return vectors, people.astype(str)
+
+
+@pytest.mark.parametrize(
+    ("count", "links", "sq_dist", "says"),
+    [
+        (500, 5.0, 1.2, "far 0.01 of 500 faces"),
+        (5000, 5.0, 1.0, "5 strangers a face"),
+        (round(5000 * 10**0.5), 5.0, 0.95, "far 0.00032"),
+        (10, 5.0, 1.2, "stopped at the largest calibrated rate, 0.01"),
+        (5000, 0.05, 0.8, "extrapolated below the smallest calibrated rate, 0.0001"),
+        (10**9, 5.0, 0.8, "extrapolated to 1e-05 and stopped there"),
+    ],
+)
+def test_the_rule_by_size(count: int, links: float, sq_dist: float, says: str) -> None:
+    found = threshold_for(count, RATES, links=links)
+    assert found.sq_dist == pytest.approx(sq_dist, abs=1e-5)
+    assert says in found.rule
+    assert found.far == links / count
+
+
+@given(
+    st.dictionaries(st.floats(1e-7, 1.0), st.floats(0, 4), min_size=1, max_size=6),
+    st.lists(st.integers(1, 10**8), min_size=2, max_size=6),
+    st.floats(0.01, 100),
+)
+def test_the_threshold_never_rises_with_the_number_of_faces(
+    rates: dict[float, float], counts: list[int], links: float
+) -> None:
+    found = [threshold_for(count, rates, links=links).sq_dist for count in sorted(counts)]
+    assert all(later <= earlier + 1e-12 for earlier, later in pairwise(found))
+    assert min(found) >= 0
+    assert max(found) <= max(rates.values())
+
+
+def test_one_rate_is_not_extrapolated() -> None:
+    assert threshold_for(10**6, {1e-3: 1.0}, links=5).sq_dist == 1.0
+    assert "only calibrated rate" in threshold_for(10**6, {1e-3: 1.0}, links=5).rule
+
+
+@pytest.mark.parametrize(
+    ("count", "rates", "links", "error"),
+    [(0, RATES, 5, ConfigError), (9, RATES, 0, ConfigError), (9, RATES, math.nan, ConfigError), (9, {}, 5, DataError)],
+)
+def test_bad_rules_raise(count: int, rates: dict[float, float], links: float, error: type) -> None:
+    with pytest.raises(error, match="threshold: "):
+        threshold_for(count, rates, links=links)
+
+
+def test_a_sample_gives_the_exact_thresholds_of_its_pairs() -> None:
+    vectors, names = sample(200, 5)
+    names[::9] = ""
+    found = calibrate(vectors, names)
+    rows = np.flatnonzero(names != "")
+    pairs = [(i, j) for i, j in combinations(rows.tolist(), 2) if names[i] != names[j]]
+    strange = np.sort([float(((vectors[i].astype(float) - vectors[j]) ** 2).sum()) for i, j in pairs])
+    assert len(found.thresholds) > 3
+    for far, sq_dist in found.thresholds.items():
+        assert (strange <= sq_dist - 1e-5).sum() / len(strange) <= far
+        assert (strange <= sq_dist + 1e-5).sum() >= LEAST_PAIRS
+        more = strange[min(int(far * len(strange)) + 1, len(strange) - 1)]
+        assert sq_dist <= more + 1e-5
+    assert min(found.thresholds) * len(strange) >= LEAST_PAIRS - 1
+    assert found.faces == len(rows)
+
+
+def test_a_sample_gives_links_that_cluster_it_about_as_well_as_any() -> None:
+    vectors, names = sample(1000, 10)
+    found = calibrate(vectors, names)
+
+    def quality(links: float) -> float:
+        threshold = threshold_for(1000, found.thresholds, links=links).sq_dist
+        got = scores(cluster(vectors, threshold, method="chinese_whispers"), names)
+        return (got["pairwise_f1"] + got["bcubed_f1"]) / 2
+
+    tried = [quality(links) for links in TRIED]
+    assert max(tried) - min(tried) > 3 * PLATEAU, "or any links would do"
+    assert quality(found.links) >= max(tried) - 2 * PLATEAU
+    assert found.scores["bcubed_f1"] == pytest.approx(2 * quality(found.links) - found.scores["pairwise_f1"])
+    assert describe(found)["links"] == found.links
+
+
+def test_fewer_faces_of_a_person_bear_fewer_links() -> None:
+    many, few = (calibrate(*sample(600, each)).links for each in (20, 2))
+    assert few < many / 4
+
+
+def test_the_middle_of_the_plateau() -> None:
+    quality = [0.5] * len(TRIED)
+    quality[3:6] = [0.9, 0.9 + PLATEAU, 0.9]
+    quality[8] = 0.9  # as good, but not joined to the best
+    assert _middle(quality) == pytest.approx(TRIED[4])
+    assert _middle([1.0] * len(TRIED)) == pytest.approx(math.sqrt(TRIED[0] * TRIED[-1]))
+    quality[0] = 1.0
+    assert _middle(quality) == pytest.approx(TRIED[0])
+
+
+def test_samples_that_tell_nothing_raise() -> None:
+    vectors, names = sample(60)
+    with pytest.raises(DataError, match="two or more identities"):
+        calibrate(vectors, ["a"] * 60)
+    with pytest.raises(DataError, match="needs more faces"):
+        calibrate(vectors[:4], ["a", "a", "b", "b"])
+    with pytest.raises(ConfigError, match="did you mean"):
+        calibrate(vectors, names, method="chinese_whisper")
+
+
+def test_what_is_given_is_taken() -> None:
+    vectors, names = sample()
+    labelled = EmbeddingSet(vectors, [str(i) for i in range(len(names))], names.tolist(), "")
+    whispers: dict[str, Any] = {"count": 5000, "method": "chinese_whispers"}
+    assert find_threshold(**whispers, calibrated=RATES, threshold=0.3, far=0.01) == (0.3, {"rule": "given"})
+    assert find_threshold(**whispers, calibrated=RATES, far=1e-3) == (1.0, {"rule": "far 0.001"})
+    assert find_threshold(**whispers, calibrated=RATES)[0] == pytest.approx(1.0)
+    assert find_threshold(**whispers, calibrated=RATES, links=50)[0] == pytest.approx(1.2)
+    linkage = find_threshold(5000, "average_linkage", RATES)
+    assert linkage[0] == pytest.approx(np.interp(np.log(2e-3), np.log([1e-3, 1e-2]), [1.0, 1.2]))
+    by_sample = calibrate(vectors, names)
+    found = find_threshold(**whispers, calibrated=RATES, sample=labelled)
+    assert found[0] == threshold_for(5000, by_sample.thresholds, links=by_sample.links).sq_dist
+    assert found[1]["sample"]["faces"] == 600
+    assert find_threshold(**whispers, sample=labelled, far=1e-2)[0] == pytest.approx(by_sample.thresholds[1e-2])
+    with pytest.raises(ConfigError, match="pass encoder=DIR"):
+        find_threshold(**whispers)
+    for far in (1e-5, 0.5):
+        with pytest.raises(DataError, match=r"no threshold for far=.* \(calibrated: 0.0001 to 0.01\)"):
+            find_threshold(**whispers, calibrated=RATES, far=far)
+    for asked in ({"far": 1e-3}, {}):
+        with pytest.raises(DataError, match="calibrate=true"):
+            find_threshold(**whispers, calibrated={}, **asked)
