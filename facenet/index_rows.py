@@ -122,9 +122,11 @@ def condition(where: Mapping[str, Any]) -> tuple[str, list[Any]]:
     Raises:
         ConfigError: a value that is no text, number or truth value, or a key with a quotation mark.
     """
+    if not isinstance(where, Mapping):
+        raise ConfigError(f"where: expected names and values as in {{camera: 2}}, got {where!r}")
     parts, values = [], []
     for key, value in where.items():
-        if '"' in key or not key:
+        if not isinstance(key, str) or '"' in key or not key:
             raise ConfigError(f"where: {key!r} is no name of a metadata field")
         choices = list(value) if isinstance(value, list | tuple) else [value]
         if any(not isinstance(choice, str | int | float | None) for choice in choices) or not choices:

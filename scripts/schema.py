@@ -288,7 +288,7 @@ class Search:
     threshold: float | None = None
     within: bool = False
     by_identity: bool = False
-    where: dict[str, Any] = field(default_factory=dict)
+    where: Any = None  # a mapping
     sheet: bool = False
     interactive: bool = False
     json: bool = False

@@ -177,7 +177,7 @@ def test_a_filter_admits_what_it_says(tmp_path: Path, factory: str, few: int, mo
             assert all(set(one.rows.tolist()) <= set((allowed + 1).tolist()) for one in near)
         by_person = gallery.hits(vectors[:1], 3, fingerprint=OURS, where={"camera": 1}, by_identity=True)[0]
         assert len({hit.identity for hit in by_person}) == 3
-        for wrong in ({"a": {}}, {'a"b': 1}, {"a": []}):
+        for wrong in ({"a": {}}, {'a"b': 1}, {"a": []}, {1: 2}, "camera"):
             with pytest.raises(ConfigError, match="where"):
                 gallery.search(vectors[:1], 1, fingerprint=OURS, where=wrong)
 

@@ -106,16 +106,19 @@ def test_index_with_metadata_kinds_filters_and_export(faces: Path, embeddings: P
     assert told["index"]["factory"] == "IVF4,SQ8"
     assert told["index"]["recall"]["target"] == 0.99
     assert np.array_equal(EmbeddingSet.load(tmp_path / "copy").vectors, EmbeddingSet.load(embeddings).vectors)
-    search = ("search", gallery, "threshold=0.3", "k=72")
-    found = succeed(*search, "query=face 7", "where={camera: 1}", "sheet=true", out=tmp_path / "one")
+    search = ("search", gallery, "k=72")
+    one = ("query=face 7", "threshold=0.3", "where={camera: 1}", "sheet=true")
+    found = succeed(*search, *one, out=tmp_path / "one")
     neighbours = found["results"][0]["neighbours"]
     assert {hit["metadata"]["camera"] for hit in neighbours} == {1}
     assert [hit["rank"] for hit in neighbours] == list(range(1, 24)), "24 of that camera, itself left out"
     assert (tmp_path / "one" / "sheet.png").is_file()
     assert len((tmp_path / "one" / "neighbours.csv").read_text().splitlines()) == 24
-    near = succeed(*search, f"query={embeddings}", "within=true", out=tmp_path / "near")["results"]
-    assert all(hit["accepted"] for one in near for hit in one["neighbours"])
-    assert len({len(one["neighbours"]) for one in near}) > 1
+    middle = neighbours[len(neighbours) // 2]["sq_dist"]
+    asked = (f"query={embeddings}", f"threshold={middle}", "within=true")
+    near = [one["neighbours"] for one in succeed(*search, *asked, out=tmp_path / "near")["results"]]
+    assert all(hit["accepted"] and hit["sq_dist"] <= middle for hits in near for hit in hits)
+    assert len({len(hits) for hits in near}) > 1
     again = succeed("index", gallery, "kind=flat", "compact=true", out=tmp_path / "flat")
     assert (again["index"]["factory"], again["rebuilt"]) == ("Flat", True)
 
