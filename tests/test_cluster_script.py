@@ -115,6 +115,7 @@ def test_sheets_are_pages_even_where_images_are_missing(made: Path, tmp_path: Pa
     [
         ([], 2, "pass encoder=DIR for its calibration"),
         (["encoder={made}/encoder", "far=0.00001"], 3, "no threshold for far=1e-05 (calibrated: 0.001 to 0.1)"),
+        (["embeddings={made}/foreign", "encoder={made}/encoder"], 3, "embedded by another encoder than"),
         (["encoder={made}/encoder", "links=0"], 2, "links above 0"),
         (["threshold=1", "known={made}/old"], 2, "known=EMBEDDINGS and clusters=FILE go together"),
         (["threshold=1", "clusters=c.csv"], 2, "go together"),
