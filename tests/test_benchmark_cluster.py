@@ -10,7 +10,7 @@ from facenet.benchmark.cluster import draw_gallery, run, tables
 
 
 def test_run_returns_plain_positive_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(knn, "EXACT_TO", 700)  # so that the larger size is searched by cells
+    monkeypatch.setattr(knn, "EXACT_TO", 700)  # above it FAISS searches by cells
     result = run(sizes=(600, 900), sample=400, repeats=1, linkage_to=600, D=32, threads=1)
     small, large = result["sizes"]["600"], result["sizes"]["900"]
     for entry in (small, large):
