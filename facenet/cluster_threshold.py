@@ -2,8 +2,8 @@
 
 A face of a set of N meets about far(t) N strangers within the threshold t. The rule keeps that number, `links`, and so
 t falls as N grows: t is where far(t) = links / N. How many links do no harm depends on how many faces a person has:
-with 20 each whispers bear 100, with one or two each no more than 0.5. `LINKS` is for galleries of five and more;
-:func:`calibrate` finds the number for galleries that are like a labelled sample.
+with 20 each whispers bear 100, with one or two each no more than 0.5. `LINKS` does for galleries of five and more, with
+either method; :func:`calibrate` finds the number for galleries that are like a labelled sample.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from facenet.cluster import METHODS, NEIGHBOURS, checked, method_for, scores
 from facenet.errors import ConfigError, DataError
 from facenet.types import EmbeddingSet
 
-LINKS = {"average_linkage": 10.0, "chinese_whispers": 5.0}
+LINKS = 5.0
 TRIED = tuple(0.1 * 2**step for step in range(11))  # links that a sample is clustered with: 0.1 to 102
 PLATEAU = 0.005  # of a score: links that come so near the best are as good
 REACH = 10.0  # how far below the smallest calibrated rate the line through the last two is drawn
@@ -140,7 +140,7 @@ def find_threshold(
     """Return the threshold (sq_dist) to cluster `count` faces with, and what to report: its rule, and the sample's.
 
     What was given is taken: a `threshold`, or that of a rate `far`, else by :func:`threshold_for` with `links`, else
-    the sample's links, else the method's in `LINKS`. Rates are those of the labelled `sample` where there is one, else
+    the sample's links, else `LINKS`. Rates are those of the labelled `sample` where there is one, else
     those `calibrated` for the encoder. `options` are those of :func:`calibrate`.
 
     Raises:
@@ -151,7 +151,7 @@ def find_threshold(
         return threshold, {"rule": "given"}
     if sample is None and calibrated is None:
         raise ConfigError("cluster: pass encoder=DIR for its calibration, sample=EMBEDDINGS, or threshold=SQ_DIST")
-    usual, report = LINKS[method], {}
+    usual, report = LINKS, {}
     if sample is not None:
         found = calibrate(sample.vectors, sample.identities, method=method, **options)
         calibrated, usual, report = found.thresholds, found.links, {"sample": describe(found)}

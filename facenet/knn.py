@@ -178,10 +178,11 @@ def cells_needed(index: Any, vectors: np.ndarray, k: int, recall: float, threads
     """Return the least power of two of cells in which held faces find the share `recall` of their k nearest."""
     held = vectors[np.random.default_rng(seed + 1).choice(len(vectors), min(HELD, len(vectors)), replace=False)]
     wanted, cells = nearest(vectors, held, k, threads=threads).rows, min(LEAST_CELLS, index.nlist)
+    found: list[np.ndarray] = []
     while cells < index.nlist:
         index.nprobe = cells
-        found = index.search(held, k)[1]
-        if np.mean([np.isin(one, other).mean() for one, other in zip(wanted, found, strict=True)]) >= recall:
+        _share_out(lambda _: found.append(index.search(held, k)[1]), 1, 1)
+        if np.mean([np.isin(one, other).mean() for one, other in zip(wanted, found[-1], strict=True)]) >= recall:
             break
         cells *= 2
     return int(cells)

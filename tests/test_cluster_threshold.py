@@ -146,8 +146,6 @@ def test_what_is_given_is_taken() -> None:
     assert find_threshold(**whispers, calibrated=RATES, far=1e-3) == (1.0, {"rule": "far 0.001"})
     assert find_threshold(**whispers, calibrated=RATES)[0] == pytest.approx(1.0)
     assert find_threshold(**whispers, calibrated=RATES, links=50)[0] == pytest.approx(1.2)
-    linkage = find_threshold(5000, "average_linkage", RATES)
-    assert linkage[0] == pytest.approx(np.interp(np.log(2e-3), np.log([1e-3, 1e-2]), [1.0, 1.2]))
     by_sample = calibrate(vectors, names)
     found = find_threshold(**whispers, calibrated=RATES, sample=labelled)
     assert found[0] == threshold_for(5000, by_sample.thresholds, links=by_sample.links).sq_dist
