@@ -17,7 +17,7 @@ from facenet.types import EmbeddingSet
 
 OURS = "ab" * 32
 D, PEOPLE, EACH = 32, 300, 6
-FACTORIES = ("Flat", "HNSW16", "IVF32,SQ8", "IVF32,PQ8", "SQ8", "OPQ8_16,IVF32,SQ8", "PCA16,Flat")
+FACTORIES = ("Flat", "HNSW16", "IVF32,SQ8", "IVF32,PQ8", "SQ8", "PCA16,IVF32,SQ8", "PCA16,Flat")
 
 
 def people(count: int = PEOPLE, each: int = EACH, *, seed: int = 0, noise: int = 0) -> tuple[np.ndarray, list[str]]:
@@ -185,7 +185,7 @@ def test_a_filter_admits_what_it_says(tmp_path: Path, factory: str, few: int, mo
 def test_an_index_that_can_not_be_filtered_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index_search, "FEW", 0)
     vectors, identities = people(60)
-    filled(tmp_path, "OPQ8_16,IVF8,SQ8", vectors, identities)
+    filled(tmp_path, "PCA16,IVF8,SQ8", vectors, identities)
     with Gallery.open(tmp_path) as gallery, pytest.raises(ConfigError, match="can not be filtered; choose another"):
         gallery.search(vectors[:1], 1, fingerprint=OURS, where={"identity": "p1"})
 
