@@ -18,7 +18,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from facenet.report_page import Figure
 from facenet.roc import roc, wilson
@@ -204,6 +204,7 @@ def comparison(
         axes.errorbar(values, places, xerr=errors, fmt="o", color=BLUE, markersize=5, capsize=3, linewidth=1.2)
         axes.set_yticks(places, [text for text, _, _ in rows])
         axes.set_ylim(-0.6, len(rows) - 0.4)
+        axes.xaxis.set_major_locator(MaxNLocator(5))  # labels such as 94.25 % would run into each other
         axes.xaxis.set_major_formatter(FuncFormatter(_percent))
         axes.set_xlabel(label)
         axes.set_title(title, fontsize=10, loc="left", color=INK)

@@ -126,3 +126,10 @@ def test_a_map_of_few_faces_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     (axes,) = painted(monkeypatch, lambda: face_map("a", embeddings.vectors, embeddings.identities))
     assert len(axes.lines) == 5
     assert sum(len(line.get_xdata()) for line in axes.lines) == 10
+
+
+def test_a_narrow_range_has_few_labels() -> None:
+    """0.9395 to 0.9575, as of the widths of an embedding: at steps of a quarter of a percent labels ran together."""
+    rows = [(str(i), value, 0.006) for i, value in enumerate((0.946, 0.950, 0.948, 0.951))]
+    svg = comparison("c", "Ours", rows, label="accuracy").svg
+    assert 3 <= len(set(re.findall(r"9\d(?:\.\d+)? %", svg))) <= 6, svg[:300]
