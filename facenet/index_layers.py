@@ -2,7 +2,7 @@
 
 The base may be mapped from a file and of any kind; later items lie beside it in an exact index; removed ones stay in
 the base and are left out of the answers, for which more is asked of the base. Adding or removing one of a million
-costs nothing that grows with the base, whatever the kind. `index_cache` merges the layers when the later ones have grown.
+costs nothing that grows with the base, whatever the kind. `index_cache` merges the layers when these have grown.
 
 Letters: Q queries, k neighbours, D embedding width.
 """
