@@ -1,7 +1,8 @@
 """Build an index from a stream of vectors, and tune it to a recall that is measured, not assumed.
 
 The search parameter (nprobe, efSearch) and how many candidates are scored again on the stored vectors come from a
-sample of the gallery's own faces, each without itself, whose exact answers are computed.
+sample of the gallery's own faces whose exact answers are computed. No face finds itself: a graph, in which a face's
+neighbours are linked through it, is filled without the sample and takes it in once it is tuned.
 
 Letters: N items, D embedding width, S sampled queries, k neighbours.
 """
@@ -16,7 +17,16 @@ from typing import Any
 import numpy as np
 
 from facenet.errors import ConfigError
-from facenet.index_kinds import ENOUGH, Built, Recipe, inverted, new_index, parameters, use_parameter
+from facenet.index_kinds import (
+    ENOUGH,
+    Built,
+    Recipe,
+    inverted,
+    is_graph,
+    new_index,
+    parameters,
+    use_parameter,
+)
 
 POINTS = 40  # training vectors for each centroid
 ROUNDS = 10  # of k-means
@@ -38,12 +48,33 @@ def build(blocks: Blocks, count: int, dim: int, recipe: Recipe, *, seed: int = 0
     index = new_index(dim, factory)
     if not index.is_trained:
         _train(index, factory, blocks, count, dim, seed)
-    for numbers, vectors in blocks():
+    if factory == "Flat":
+        for numbers, vectors in blocks():
+            index.add_with_ids(vectors, numbers)
+        return Built(index, factory, count)
+    held_back = is_graph(index) and count > 3
+    wanted = min(QUERIES, count // 2 if held_back else count)
+    own, queries = sampled(blocks, np.sort(np.random.default_rng(seed + 1).choice(count, wanted, False)), dim)
+    fill = _less(blocks, own) if held_back else blocks
+    for numbers, vectors in fill():
         index.add_with_ids(vectors, numbers)
     built = Built(index, factory, count)
-    if factory != "Flat" and count > 1:
-        _tune(built, blocks, count, dim, recipe.recall_target, seed)
+    if index.ntotal > 1:
+        _tune(built, fill, own, queries, recipe.recall_target)
+    if held_back:
+        index.add_with_ids(queries, own)
     return built
+
+
+def _less(blocks: Blocks, numbers: np.ndarray) -> Blocks:
+    """The same stream without some of its items."""
+
+    def others() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for block, vectors in blocks():
+            kept = ~np.isin(block, numbers)
+            yield block[kept], vectors[kept]
+
+    return others
 
 
 def _train(index: Any, factory: str, blocks: Blocks, count: int, dim: int, seed: int) -> None:
@@ -104,11 +135,10 @@ def _joined(held: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, 
     return np.concatenate([numbers for numbers, _ in held]), np.concatenate([vectors for _, vectors in held])
 
 
-def _tune(built: Built, blocks: Blocks, count: int, dim: int, target: float, seed: int) -> None:
-    """Set parameter, fetch, error and recall of a filled index from its own faces, each without itself."""
-    rows = np.sort(np.random.default_rng(seed + 1).choice(count, min(QUERIES, count), replace=False))
-    own, queries = sampled(blocks, rows, dim)
-    depth = min(DEPTH, count - 1)
+def _tune(built: Built, blocks: Blocks, own: np.ndarray, queries: np.ndarray, target: float) -> None:
+    """Set parameter, fetch, error and recall of an index filled with `blocks` from faces (S,), each without itself."""
+    count = built.faiss.ntotal
+    depth = max(1, min(DEPTH, count - 1))
     truth, distances = _without(own, *exact(blocks, queries, depth + 1))
     tried: dict[str, np.ndarray] = {}  # parameter -> numbers of the candidates (S, depth x most fetched)
     enough = 0  # settings tried since the most candidates would have reached the target

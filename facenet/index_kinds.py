@@ -128,12 +128,13 @@ def parameters(index: Any) -> list[str]:
     if ivf:
         steps = [step for power in range(32) for step in (2**power, 3 * 2**power // 2) if power or step == 1]
         return [f"nprobe={step}" for step in steps if step < ivf.nlist] + [f"nprobe={ivf.nlist}"]
-    if _is_graph(index):
+    if is_graph(index):
         return [f"efSearch={step}" for step in (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)]
     return [""]
 
 
-def _is_graph(index: Any) -> bool:
+def is_graph(index: Any) -> bool:
+    """Whether an index of :func:`new_index` is a graph whose search has a parameter (HNSW)."""
     import faiss
 
     return isinstance(faiss.downcast_index(getattr(index, "index", index)), faiss.IndexHNSW)
@@ -162,7 +163,7 @@ def selecting(index: Any, parameter: str, numbers: np.ndarray) -> Any:
     value = math.ceil(int(parameter.partition("=")[2] or 0) / share) if share else 1
     if isinstance(index, faiss.IndexIVF):
         return faiss.SearchParametersIVF(sel=chosen, nprobe=min(value, index.nlist))
-    if _is_graph(index):
+    if is_graph(index):
         return faiss.SearchParametersHNSW(sel=chosen, efSearch=value)
     if isinstance(faiss.downcast_index(getattr(index, "index", index)), faiss.IndexFlat | faiss.IndexScalarQuantizer):
         return faiss.SearchParameters(sel=chosen)
