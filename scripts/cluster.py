@@ -25,7 +25,7 @@ def load(folder: str, fingerprint: str | None = None) -> Any:
 def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
     import numpy as np
 
-    from facenet import bundle, cluster_sheets, cluster_table
+    from facenet import cluster_sheets, cluster_table, encoders
     from facenet.cluster import assign, cluster, method_for, scores
     from facenet.cluster_threshold import find_threshold
     from facenet.errors import ConfigError, DataError
@@ -33,7 +33,7 @@ def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
     if bool(config["known"]) != bool(config["clusters"]):
         raise ConfigError("cluster: known=EMBEDDINGS and clusters=FILE go together")
     new = load(config["embeddings"])
-    encoder = bundle.load(config["encoder"]) if config["encoder"] else None
+    encoder = encoders.load(config["encoder"]) if config["encoder"] else None
     if encoder and encoder.fingerprint != new.fingerprint:
         raise DataError(f"{config['embeddings']}: embedded by another encoder than {config['encoder']}; embed again")
     folders = [config["known"]] if isinstance(config["known"], str) else config["known"] or []

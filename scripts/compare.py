@@ -11,10 +11,10 @@ from facenet.console import table
 
 
 def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
-    from facenet import bundle
+    from facenet import encoders
     from facenet.distance import sq_dist
 
-    encoder = bundle.load(config["encoder"], device=config["device"])
+    encoder = encoders.load(config["encoder"], device=config["device"])
     a, b = encoder.embed([config["a"], config["b"]])
     distance, threshold = float(sq_dist(a, b)), encoder.threshold(config["far"])
     same = distance <= threshold

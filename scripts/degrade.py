@@ -11,7 +11,7 @@ from facenet.console import progress, table
 
 
 def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
-    from facenet import bundle
+    from facenet import encoders
     from facenet.data.splits import reported_faces, split_options
     from facenet.degrade import check, degrade, plan
     from facenet.degrade_plot import write_plot
@@ -20,7 +20,7 @@ def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
     options = {name: config[name] for name in ("sides", "far")}
     check(**options)
     changes = plan(config["kinds"], config["levels"], seed)
-    encoder = bundle.load(config["encoder"], device=config["device"])
+    encoder = encoders.load(config["encoder"], device=config["device"])
     data = split_options(config["data"])
     data["pairs"] = config["pairs"] or data["pairs"]
     faces, pairs = reported_faces(**data, seed=seed)

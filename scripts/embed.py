@@ -12,11 +12,11 @@ from facenet.console import progress, table
 
 
 def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
-    from facenet import bundle
+    from facenet import encoders
     from facenet.data.records import scan, write_skipped
     from facenet.embed import embed_records
 
-    encoder = bundle.load(config["encoder"], device=config["device"])
+    encoder = encoders.load(config["encoder"], device=config["device"])
     records = scan(config["images"])
     started = time.perf_counter()
     with progress("embedding") as report:

@@ -15,14 +15,14 @@ SHOWN = 4  # queries that are printed; all of them are in metrics.json and neigh
 
 
 def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
-    from facenet import bundle, query
+    from facenet import encoders, query
     from facenet.errors import ConfigError
     from facenet.index import Gallery
     from facenet.query_sheet import draw_answers
 
     if bool(config["query"]) == config["interactive"]:
         raise ConfigError("search: pass query=IMAGE, FOLDER, .npy or ID, or interactive=true and one a line on stdin")
-    encoder = bundle.load(config["encoder"], device=config["device"]) if config["encoder"] else None
+    encoder = encoders.load(config["encoder"], device=config["device"]) if config["encoder"] else None
     threshold = config["threshold"]
     if threshold is None:
         if encoder is None:

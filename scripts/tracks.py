@@ -11,7 +11,7 @@ from facenet.console import progress, table
 
 
 def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
-    from facenet import bundle
+    from facenet import bundle, encoders
     from facenet.errors import ConfigError
     from facenet.track_evaluation import evaluate_tracks
     from facenet.track_training import check_options, train_tracks
@@ -19,7 +19,7 @@ def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
     training, seeds = config["train"], tuple(config["seeds"])
     if training and (config["track_pool"] or config["data"]["pairs"]):
         raise ConfigError("track_pool, data.pairs: they are for scoring without training; add train=false")
-    encoder = bundle.load(config["encoder"], device=config["device"])
+    encoder = encoders.load(config["encoder"], device=config["device"])
     parts = {name: config[name] for name in ("pool", "training")}
     if training:
         check_options(encoder, **parts, seeds=seeds)

@@ -24,13 +24,13 @@ def asked(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def of_encoder(config: dict[str, Any], out: Path) -> dict[str, Any]:
-    from facenet import bundle
+    from facenet import bundle, encoders
     from facenet.data.pairs import write_pairs
     from facenet.data.splits import other_faces, reported_faces, split_options
     from facenet.evaluate import calibrate, compare_baselines, evaluate_all
     from facenet.leakage import world_of
 
-    options, encoder = asked(config), bundle.load(config["encoder"], device=config["device"])
+    options, encoder = asked(config), encoders.load(config["encoder"], device=config["device"])
     data = {**split_options(config["data"]), "seed": config["seed"]}
     data["pairs"] = config["pairs"] or data["pairs"]
     faces, pairs = reported_faces(**data)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,16 +17,18 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
+from facenet.align import Alignment, NoFace
 from facenet.errors import ConfigError, DataError
 
 # DecompressionBombWarning is PIL's word for a picture of more than 89 megapixels: refuse instead of warn.
 warnings.simplefilter("error", Image.DecompressionBombWarning)
 ORIENTATION = 0x0112  # EXIF
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """What happens to an image before the network: centre crop, resize, normalise, mirror-averaging.
+    """What happens to an image before the network: alignment, centre crop, resize, normalise, mirror-averaging.
 
     Attributes:
         size: (H, W) the network reads.
@@ -35,6 +37,7 @@ class Preprocess:
         std: Per channel, of values in [0, 1].
         mirror: Average the embeddings of the image and its mirror image, then scale to unit length.
         channels: Channel order; only "RGB".
+        align: How the face is found in a photo and cut out of it, before the central crop; None: images are faces.
     """
 
     size: tuple[int, int] = (64, 64)
@@ -43,6 +46,7 @@ class Preprocess:
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     mirror: bool = True
     channels: str = "RGB"
+    align: Alignment | None = None
 
     def __post_init__(self) -> None:
         """Check ranges; raises ConfigError."""
@@ -58,15 +62,32 @@ class Preprocess:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Preprocess:
         """Rebuild from :meth:`to_dict`; unknown or missing keys raise ConfigError."""
-        known = asdict(cls())
-        if set(values) != set(known):
+        known = cls().to_dict()
+        if set(values) - {"align"} != set(known):
             raise ConfigError(f"preprocessing: expected the keys {sorted(known)}, got {sorted(values)}")
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        if "align" in values:
+            fields["align"] = Alignment.from_dict(values["align"])
         return cls(**fields)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        """Return plain values for JSON; `align` only where there is one: other fingerprints stay as they are."""
+        values = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        return {key: value for key, value in values.items() if value is not None}
+
+    def of(self, alignment: Alignment | None, where: str = "") -> Preprocess:
+        """Return what happens to images which are already aligned in the given way (None: in none).
+
+        Raises:
+            DataError: they are aligned otherwise than this preprocessing would.
+        """
+        if alignment is None or alignment == self.align:
+            return self if alignment is None else replace(self, align=None)
+        wanted = "not aligned at all" if self.align is None else f"aligned by {self.align.to_dict()}"
+        raise DataError(
+            f"{where}: its faces are aligned by {alignment.to_dict()}, the encoder reads faces {wanted};"
+            " give the photos they were cut from, or align them with the encoder's options"
+        )
 
     def stored_size(self, margin: float = 1.0) -> tuple[int, int]:
         """Return (S, S') of :meth:`cut`: the network's size, times the margin as far as an image can reach."""
@@ -102,11 +123,15 @@ class Preprocess:
         return self.fit(self._face(image, margin), margin)
 
     def _face(self, image: Tensor, margin: float) -> Tensor:
+        if self.align is not None:
+            image = _pixels(self.align.cut(Image.fromarray(image.permute(1, 2, 0).numpy())))
         top, left, bottom, right = self._box(image.shape[-2], image.shape[-1], margin)
         return pixel_rows(image[..., top:bottom, left:right])
 
     def _face_of(self, picture: Image.Image, margin: float) -> Tensor:
         picture = _eight_bit(_upright(picture))
+        if self.align is not None:
+            picture = self.align.cut(picture)
         top, left, bottom, right = self._box(picture.height, picture.width, margin)
         return _pixels(picture.crop((left, top, right, bottom)))
 
@@ -169,13 +194,24 @@ def read_image(path: str | Path) -> Tensor:
     return _decoded(path, to_tensor)
 
 
-def _decoded(path: str | Path, then: Callable[[Image.Image], Tensor]) -> Tensor:
+def read_picture(path: str | Path) -> Image.Image:
+    """Decode an image file to an upright RGB picture.
+
+    Raises:
+        DataError: as :func:`read_image`.
+    """
+    return _decoded(path, lambda picture: _eight_bit(_upright(picture)).copy())
+
+
+def _decoded(path: str | Path, then: Callable[[Image.Image], T]) -> T:
     """Open a file and do what decodes it; whatever goes wrong is one DataError."""
     try:
         with Image.open(path) as picture:
             return then(picture)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
+    except NoFace as error:
+        raise NoFace(f"{path}: {error}") from None
     except DataError:
         raise
     except Exception as error:  # PIL raises anything from SyntaxError to struct.error on broken files

