@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from facenet.data.transforms import Preprocess
 from facenet.sheets import Row, Tile, draw
 
 TITLES = {
@@ -56,13 +57,13 @@ def write_sheets(
     *,
     count: int = 12,
     members: int = 12,
-    crop: float = 1.0,
+    look: Preprocess | None = None,
 ) -> list[Path]:
     """Write ``largest.png``, ``mixed.png``, ``split.png`` with at most `count` rows of `members` faces; their paths.
 
     N cluster numbers, identities ("" where unknown) and image files. A sort without any member has no page. Of a mixed
-    cluster some faces of each person are shown, of a split person some of each cluster. `crop` is the share of a
-    picture's middle that the encoder looks at.
+    cluster some faces of each person are shown, of a split person some of each cluster. `look` is the
+    encoder's preprocessing.
     """
     found, names = pick(labels, identities, count), np.asarray(identities)
     written = []
@@ -76,7 +77,7 @@ def write_sheets(
             rows.append(Row(caption, [Tile(files[i], [tag]) for i, tag in zip(shown, tags, strict=True)]))
         if rows:
             written.append(folder / f"{sort}.png")
-            draw(written[-1], title, rows, crop=crop, across=members)
+            draw(written[-1], title, rows, look=look, across=members)
     return written
 
 

@@ -57,10 +57,11 @@ def embed_changed(
     vectors: list[np.ndarray] = []
     bad: list[tuple[int, str]] = []
     step = max(1, batch_size // len(changes))
+    preprocess = encoder.preprocess.of(records.alignment, records.root)
 
     def decode(row: int) -> list[Tensor] | str:
         try:
-            return _changed(encoder.preprocess, records.source(row), image_key(records.paths[row]), changes)
+            return _changed(preprocess, records.source(row), image_key(records.paths[row]), changes)
         except DataError as error:
             return str(error)
 

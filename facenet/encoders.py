@@ -5,17 +5,34 @@ from __future__ import annotations
 from pathlib import Path
 
 from facenet import bundle, pretrained
+from facenet.align import DETECTORS
 from facenet.bundle import Encoder
-from facenet.errors import DataError, nearest
+from facenet.errors import ConfigError, DataError, choose, nearest
 from facenet.pretrained import PRETRAINED
 
 
-def load(encoder: str | Path, *, device: str = "cpu") -> Encoder:
+def load(encoder: str | Path, *, device: str = "cpu", detector: str | None = None) -> Encoder:
     """Return the encoder; a pretrained net's name goes before a folder of that name (say ``./sface`` for that).
 
+    `detector` "none" says that its images are faces already, cut as its alignment would cut them; None: as it is.
+
     Raises:
+        ConfigError: another detector than the encoder's.
         DataError: nothing of that name, a damaged bundle or file, or a package that is not installed.
     """
+    found = _load(encoder, device)
+    align = found.preprocess.align
+    if detector not in (None, align.detector if align else "none"):
+        choose(DETECTORS, str(detector), "detector")
+        if detector != "none":
+            raise ConfigError(
+                f"detector={detector}: {encoder} reads cropped faces; cut them out of photos with scripts/align.py"
+            )
+        found.preprocess = found.preprocess.of(align)
+    return found
+
+
+def _load(encoder: str | Path, device: str) -> Encoder:
     if str(encoder) in PRETRAINED:
         return pretrained.load(str(encoder))
     if not Path(encoder).exists():

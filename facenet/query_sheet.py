@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from facenet.data.transforms import Preprocess
 from facenet.query import Answer
 from facenet.sheets import GREEN, GREY, RED, Row, Tile, draw
 
 QUERIES, FACES = 20, 10  # shown at most, and faces of each
 
 
-def draw_answers(file: str | Path, answers: Sequence[Answer], *, crop: float = 1.0) -> tuple[int, int]:
+def draw_answers(file: str | Path, answers: Sequence[Answer], *, look: Preprocess | None = None) -> tuple[int, int]:
     """Write ``sheet.png`` of the first 20 answers; returns its (width, height).
 
     Green frames are matches, red ones matches of another person than the query is known to show, grey ones no matches.
-    `crop` is the share of a picture's middle that the encoder looks at.
+    `look` is the encoder's preprocessing.
     """
     rows = []
     for answer in answers[:QUERIES]:
@@ -26,7 +27,7 @@ def draw_answers(file: str | Path, answers: Sequence[Answer], *, crop: float = 1
             tiles.append(Tile(Path(hit.root) / hit.path, lines, frame))
         rows.append(Row(f"{answer.query}: {answer.name}", tiles))
     title = f"green: match up to a sq_dist of {answers[0].threshold:.4f}; red: match of another person; grey: no match"
-    return draw(file, title, rows, across=FACES + 1, crop=crop)
+    return draw(file, title, rows, across=FACES + 1, look=look)
 
 
 def _frame(answer: Answer, identity: str, accepted: bool) -> str:

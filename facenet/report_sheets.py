@@ -80,12 +80,15 @@ class Faces:
 
     def _read(self, path: Path) -> np.ndarray:
         """Decode a file and cut it as the encoder does, at the size of the page."""
+        from facenet.align import Alignment
         from facenet.data.transforms import Preprocess
 
         height, width = dig(self.crop, "size") or (self.side, self.side)
         scale = self.side / max(height, width)
         size = max(16, round(height * scale)), max(16, round(width * scale))
-        pixels = Preprocess(size=size, crop=dig(self.crop, "crop") or 1.0).read(path)
+        align = dig(self.crop, "align")
+        crop, found = dig(self.crop, "crop") or 1.0, Alignment.from_dict(align) if align else None
+        pixels = Preprocess(size=size, crop=crop, align=found).read(path)
         return np.ascontiguousarray(pixels.permute(1, 2, 0).numpy())
 
 

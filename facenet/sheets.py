@@ -6,13 +6,14 @@ A picture that can not be read is a grey tile that says so; a sheet is never los
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from facenet.align import NoFace
 from facenet.data.transforms import Preprocess
 from facenet.errors import DataError
 from facenet.files import atomic_write
@@ -40,10 +41,12 @@ class Row:
     tiles: Sequence[Tile]
 
 
-def draw(file: str | Path, title: str, rows: Sequence[Row], *, crop: float = 1.0, across: int = 10) -> tuple[int, int]:
+def draw(
+    file: str | Path, title: str, rows: Sequence[Row], *, look: Preprocess | None = None, across: int = 10
+) -> tuple[int, int]:
     """Write a sheet as PNG; returns its (width, height) in pixels.
 
-    `crop` is the share of a file's middle that is shown, as the encoder sees it.
+    `look` is an encoder's preprocessing: files are shown as the encoder sees them (None: their central square).
 
     Raises:
         DataError: nothing to show, or the file can not be written.
@@ -61,7 +64,7 @@ def draw(file: str | Path, title: str, rows: Sequence[Row], *, crop: float = 1.0
     pen = ImageDraw.Draw(page)
     pen.text((GAP, GAP), _cut(title, bold, width - 2 * GAP), fill=INK, font=bold)
     y = 3 * LINE
-    cutter = Preprocess(size=(SIDE, SIDE), crop=crop)
+    cutter = replace(look or Preprocess(), size=(SIDE, SIDE))
     for row, count in zip(rows, wrapped, strict=True):
         pen.text((GAP, y), _cut(row.heading, font, width - 2 * GAP), fill=INK, font=font)
         y += LINE + 5
@@ -88,6 +91,8 @@ def _picture(source: Path | np.ndarray | None, cutter: Preprocess, font: Font) -
         if source is None:
             raise DataError("no picture")
         return Image.fromarray(np.ascontiguousarray(cutter.read(source).permute(1, 2, 0).numpy()))
+    except NoFace:  # shown as it is
+        return _picture(source, replace(cutter, align=None, crop=1.0), font)
     except DataError:
         tile = Image.new("RGB", (SIDE, SIDE), "#dddddd")
         text = "no picture" if source is None else "not readable"

@@ -8,6 +8,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from facenet import bundle, resume
+from facenet.align import DETECTORS
 from facenet.bundle import Encoder
 from facenet.callbacks import AtomicCheckpointIO, CollapseGuard, HeldOutVerification, StepSeeds, TrainingProgress
 from facenet.data.augment import Augment
@@ -71,6 +73,8 @@ def train(config: dict[str, Any], out: str | Path, say: Callable[[str], None] = 
     preprocess = _preprocess(config)
     data = split_options(config["data"])
     splits = split_faces(**data, seed=config["seed"], progress=_printer(say, "drawing faces"))
+    if splits.train.alignment is not None and preprocess.align is None:
+        preprocess = replace(preprocess, align=splits.train.alignment)  # of a folder that scripts/align.py wrote
     module_data = _data(config, splits, preprocess, say)
     pairs = held_out_pairs(module_data.held_out, config["seed"])
     last = resume.last_checkpoint(config, out)
@@ -186,6 +190,9 @@ def device_settings(trainer: dict[str, Any]) -> dict[str, Any]:
 def _preprocess(config: dict[str, Any]) -> Preprocess:
     size = config["model"]["input_size"] or choose(MODELS, config["model"]["name"], "model.name").input_size
     options = {"channels": "RGB", "crop": config["data"]["crop"], **config["preprocess"]}
+    align = dict(config["data"].get("align") or {"detector": "none"})
+    if choose(DETECTORS, align["detector"], "data.align.detector") and align["detector"] != "none":
+        options["align"] = align
     return Preprocess.from_dict({"size": [int(side) for side in size], **options})
 
 

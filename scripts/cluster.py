@@ -70,8 +70,8 @@ def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
     print(f"clusters: {out / 'clusters.csv'}")
     if config["sheets"]:
         files = [Path(one.root) / path for one in sets for path in one.paths]
-        crop = encoder.preprocess.crop if encoder else 1.0
-        for page in cluster_sheets.write_sheets(labels, identities, files, out / "sheets", crop=crop):
+        look = encoder.preprocess if encoder else None
+        for page in cluster_sheets.write_sheets(labels, identities, files, out / "sheets", look=look):
             print(f"sheet: {page}")
     return metrics
 

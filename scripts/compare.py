@@ -12,18 +12,26 @@ from facenet.console import table
 
 def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
     from facenet import encoders
-    from facenet.distance import sq_dist
+    from facenet.compare import compare
 
-    encoder = encoders.load(config["encoder"], device=config["device"])
-    a, b = encoder.embed([config["a"], config["b"]])
-    distance, threshold = float(sq_dist(a, b)), encoder.threshold(config["far"])
-    same = distance <= threshold
-    verdict = "one person" if same else "two people"
+    encoder = encoders.load(config["encoder"], device=config["device"], detector=config["detector"])
+    far = config["far"]
+    threshold = encoder.threshold(far) if config["threshold"] is None else config["threshold"]
+    found = compare(encoder, config["a"], config["b"], threshold=threshold)
+    found.draw(out / "compare.png")
     table(
-        [("sq_dist", distance), (f"threshold at far={config['far']:g}", threshold), ("verdict", verdict)],
+        [
+            ("a", found.a.told()),
+            ("b", found.b.told()),
+            ("sq_dist", found.sq_dist),
+            ("threshold" if config["threshold"] is not None else f"threshold at far={far:g}", threshold),
+            ("verdict", found.verdict),
+            ("picture", out / "compare.png"),
+        ],
         title=f"{config['a']}  against  {config['b']}",
     )
-    return {"sq_dist": distance, "threshold": threshold, "far": config["far"], "same": same}
+    photos = {"a": found.a.plain(), "b": found.b.plain()}
+    return {"sq_dist": found.sq_dist, "threshold": threshold, "far": far, "same": found.same, **photos}
 
 
 if __name__ == "__main__":

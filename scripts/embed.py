@@ -16,7 +16,7 @@ def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
     from facenet.data.records import scan, write_skipped
     from facenet.embed import embed_records
 
-    encoder = encoders.load(config["encoder"], device=config["device"])
+    encoder = encoders.load(config["encoder"], device=config["device"], detector=config["detector"])
     records = scan(config["images"])
     started = time.perf_counter()
     with progress("embedding") as report:

@@ -22,6 +22,17 @@ class Synthetic:
 
 
 @dataclass
+class Align:
+    detector: str = "none"
+    template: str = "arcface"
+    margin: float = 2.0
+    size: int = 224
+    pick: str = "largest"
+    score: float = 0.6
+    min_face: int = 20
+
+
+@dataclass
 class Data:
     kind: str = MISSING
     root: str | None = None
@@ -32,6 +43,7 @@ class Data:
     fold: int | None = None
     train_share: float = 1.0
     crop: float = 1.0
+    align: Align = field(default_factory=Align)
     synthetic: Synthetic | None = None
     cache_dir: str | None = None
 
@@ -219,6 +231,7 @@ class Verify:
     train_embeddings: str | None = None
     fars: list[float] = MISSING
     memory_gb: float = 2.0
+    detector: str | None = None
     device: str = "auto"
     seed: int = 0
     data: Data = field(default_factory=Data)
@@ -255,7 +268,16 @@ class Embed:
     images: str = MISSING
     out: str = MISSING
     batch_size: int = 256
+    detector: str | None = None
     device: str = "auto"
+
+
+@dataclass
+class AlignFolder(Align):
+    detector: str = "yunet"
+    images: str = MISSING
+    out: str = MISSING
+    format: str = "jpg"
 
 
 @dataclass
@@ -292,6 +314,7 @@ class Search:
     sheet: bool = False
     interactive: bool = False
     json: bool = False
+    detector: str | None = None
     device: str = "auto"
 
 
@@ -301,6 +324,8 @@ class Compare:
     a: str = MISSING
     b: str = MISSING
     far: float = 0.001
+    threshold: float | None = None
+    detector: str | None = None
     device: str = "auto"
 
 
@@ -556,6 +581,7 @@ SCHEMAS = {
     "summary": Summary,
     "verify": Verify,
     "degrade": Degrade,
+    "align": AlignFolder,
     "embed": Embed,
     "index": Index,
     "search": Search,

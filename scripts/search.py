@@ -22,7 +22,11 @@ def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
 
     if bool(config["query"]) == config["interactive"]:
         raise ConfigError("search: pass query=IMAGE, FOLDER, .npy or ID, or interactive=true and one a line on stdin")
-    encoder = encoders.load(config["encoder"], device=config["device"]) if config["encoder"] else None
+    encoder = (
+        encoders.load(config["encoder"], device=config["device"], detector=config["detector"])
+        if config["encoder"]
+        else None
+    )
     threshold = config["threshold"]
     if threshold is None:
         if encoder is None:
@@ -52,7 +56,7 @@ def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
     query.write_csv(out / "neighbours.csv", answers)
     print(f"neighbours: {out / 'neighbours.csv'}")
     if config["sheet"]:
-        draw_answers(out / "sheet.png", answers, crop=encoder.preprocess.crop if encoder else 1.0)
+        draw_answers(out / "sheet.png", answers, look=encoder.preprocess if encoder else None)
         print(f"sheet: {out / 'sheet.png'}")
     return {**metrics, "results": [answer.plain() for answer in answers]}
 

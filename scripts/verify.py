@@ -30,7 +30,10 @@ def of_encoder(config: dict[str, Any], out: Path) -> dict[str, Any]:
     from facenet.evaluate import calibrate, compare_baselines, evaluate_all
     from facenet.leakage import world_of
 
-    options, encoder = asked(config), encoders.load(config["encoder"], device=config["device"])
+    options, encoder = (
+        asked(config),
+        encoders.load(config["encoder"], device=config["device"], detector=config["detector"]),
+    )
     data = {**split_options(config["data"]), "seed": config["seed"]}
     data["pairs"] = config["pairs"] or data["pairs"]
     faces, pairs = reported_faces(**data)

@@ -38,8 +38,9 @@ def pack(
     memory-mapped, under a name made of the paths, sizes, times and options, and found again by the next run.
 
     Raises:
-        DataError: no image could be decoded.
+        DataError: no image could be decoded, or they are aligned otherwise than the preprocessing would.
     """
+    preprocess = preprocess.of(records.alignment, records.root)
     if folder is None or records.images is not None:
         images, bad = _decode(records, preprocess, margin, progress)
         return images, records.without(bad)
@@ -67,6 +68,7 @@ def read_batch(records: Records, rows: Sequence[int], preprocess: Preprocess, ma
 
     What loader workers do when the whole set does not fit in a cache.
     """
+    preprocess = preprocess.of(records.alignment, records.root)
     images, places = [], []
     for place, row in enumerate(rows):
         try:
@@ -113,6 +115,8 @@ def _load(target: Path, records: Records, preprocess: Preprocess, margin: float)
 
 def _key(records: Records, preprocess: Preprocess, margin: float) -> str:
     digest = hashlib.sha256(repr((VERSION, records.root, preprocess.size, preprocess.crop, margin)).encode())
+    if preprocess.align is not None:
+        digest.update(repr(preprocess.align).encode())
     for path in records.paths:
         status = (Path(records.root) / path).stat()
         digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from facenet.errors import DataError
+from facenet.align import Alignment
+from facenet.errors import ConfigError, DataError
+from facenet.files import read_json, write_json
 from facenet.types import image_key
 
+ALIGNED = "align.json"  # lies in a folder of aligned faces and says how they were cut
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"}
 
 
@@ -36,6 +39,7 @@ class Records:
     root: str = ""
     images: np.ndarray | None = None  # (N, H, W, 3) uint8
     skipped: tuple[Skipped, ...] = field(default=())
+    alignment: Alignment | None = None  # how the faces were cut out of photos, where a folder says so
 
     def __len__(self) -> int:
         """Return N."""
@@ -65,7 +69,7 @@ class Records:
         rows = np.asarray(rows, np.int64)
         images = self.images[rows] if self.images is not None else None
         paths, identities = (tuple(column[i] for i in rows) for column in (self.paths, self.identities))
-        return Records(paths, identities, self.root, images, self.skipped)
+        return replace(self, paths=paths, identities=identities, images=images)
 
     def of_people(self, people: Iterable[str]) -> Records:
         """Return the rows of the given identities."""
@@ -75,18 +79,18 @@ class Records:
     def without(self, bad: Sequence[tuple[int, str]]) -> Records:
         """Return the records less the given (row, reason), which join `skipped`."""
         reasons = dict(bad)
-        kept = self.subset([i for i in range(len(self)) if i not in reasons])
         skipped = (*self.skipped, *(Skipped(self.paths[row], reason) for row, reason in bad))
-        return Records(kept.paths, kept.identities, kept.root, kept.images, skipped)
+        return replace(self.subset([i for i in range(len(self)) if i not in reasons]), skipped=skipped)
 
 
 def scan_folder(root: str | Path) -> Records:
     """List ``root/<identity>/.../<image>``; images right under `root` get the identity "".
 
-    Hidden files and other file types are passed over; empty image files are listed as skipped.
+    Hidden files and other file types are passed over; empty image files are listed as skipped. A folder that
+    scripts/align.py wrote says how its faces were cut.
 
     Raises:
-        DataError: no such folder, or no image in it.
+        DataError: no such folder, no image in it, or an unusable ``align.json``.
     """
     root = _folder(root)
     found, skipped = [], []
@@ -103,7 +107,28 @@ def scan_folder(root: str | Path) -> Records:
     if not found:
         kinds = " ".join(sorted(SUFFIXES))
         raise DataError(f"{root}: no usable image in this folder ({kinds}); expected <identity>/<image>")
-    return Records(tuple(p for p, _ in found), tuple(i for _, i in found), str(root), None, tuple(skipped))
+    paths, identities = tuple(p for p, _ in found), tuple(i for _, i in found)
+    return Records(paths, identities, str(root), None, tuple(skipped), read_alignment(root))
+
+
+def read_alignment(root: str | Path) -> Alignment | None:
+    """Return how the faces below a folder were cut out of photos, None where it does not say.
+
+    Raises:
+        DataError: its ``align.json`` is damaged or of another version.
+    """
+    file = Path(root) / ALIGNED
+    if not file.is_file():
+        return None
+    try:
+        return Alignment.from_dict(read_json(file))
+    except (ConfigError, TypeError) as error:
+        raise DataError(f"{file}: {error}; align the photos again") from error
+
+
+def write_alignment(root: str | Path, alignment: Alignment) -> None:
+    """Write ``align.json``, which marks the images below a folder as aligned faces."""
+    write_json(Path(root) / ALIGNED, alignment.to_dict())
 
 
 def scan_lfw(root: str | Path) -> Records:
@@ -142,7 +167,8 @@ def scan_csv(file: str | Path, root: str | Path | None = None) -> Records:
             found.append((Path(path).as_posix(), identity))
     if not found:
         raise DataError(f"{file}: none of its {len(rows)} rows names a usable image under {root}")
-    return Records(tuple(p for p, _ in found), tuple(i for _, i in found), str(root), None, tuple(skipped))
+    paths, identities = tuple(p for p, _ in found), tuple(i for _, i in found)
+    return Records(paths, identities, str(root), None, tuple(skipped), read_alignment(root))
 
 
 def scan(path: str | Path) -> Records:
@@ -151,7 +177,7 @@ def scan(path: str | Path) -> Records:
     if path.suffix.lower() == ".csv":
         return scan_csv(path)
     if path.is_file():
-        return Records((path.name,), ("",), str(path.parent))
+        return Records((path.name,), ("",), str(path.parent), alignment=read_alignment(path.parent))
     return scan_lfw(path) if (path / "images").is_dir() else scan_folder(path)
 
 

@@ -115,8 +115,8 @@ def share_of_people(records: Records, share: float, seed: int = 0) -> Records:
 
 
 def split_options(data: dict[str, Any]) -> dict[str, Any]:
-    """Return what this room takes of a ``data`` configuration: all but ``crop``, which belongs to the preprocessing."""
-    return {key: value for key, value in data.items() if key != "crop"}
+    """Return what this room takes of a ``data`` configuration: all but what belongs to the preprocessing."""
+    return {key: value for key, value in data.items() if key not in ("crop", "align")}
 
 
 def reported_faces(

@@ -1,0 +1,238 @@
+"""A folder of photos to a folder of aligned faces that `records` reads: in parallel, resumable, with a table of boxes.
+
+``faces.csv`` has a line for every face found, and for every photo without one; a photo is listed once its faces are
+written, so a run that was interrupted goes on behind the last line. ``align.json`` says how the faces were cut.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+from statistics import median
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from facenet.align import PICKS, Alignment, find_faces
+from facenet.data.records import Records, Skipped, read_alignment, write_alignment
+from facenet.data.transforms import read_picture
+from facenet.errors import ConfigError, DataError
+from facenet.files import atomic_write
+
+POINTS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")  # as the picture shows them
+LANDMARKS = tuple(f"{point}_{axis}" for point in POINTS for axis in "xy")
+COLUMNS = ("photo", "width", "height", "status", "file", "left", "top", "box_width", "box_height", "score", *LANDMARKS)
+TABLE = "faces.csv"
+FORMATS = {"jpg": ("JPEG", {"quality": 95}), "png": ("PNG", {"compress_level": 1})}
+USED, OTHER, NONE = "used", "another face is meant", "no face found"
+ALL = "all"
+Progress = Callable[[int, int], None]
+
+
+class Line(NamedTuple):
+    """A line of the table: a face of a photo, or a photo without one."""
+
+    photo: str
+    width: int
+    height: int
+    status: str  # used, or why not
+    file: str = ""
+    box: tuple[float, ...] = ()
+    score: float | None = None
+    landmarks: tuple[float, ...] = ()
+
+    def cells(self) -> list[Any]:
+        """As `COLUMNS` says; pixels to a hundredth."""
+        numbers = [f"{value:.2f}" for value in (*self.box, *self.landmarks)] or [""] * 14
+        score = "" if self.score is None else f"{self.score:.4f}"
+        return [self.photo, self.width, self.height, self.status, self.file, *numbers[:4], score, *numbers[4:]]
+
+    @classmethod
+    def of(cls, cells: Sequence[str]) -> Line:
+        """Read what :meth:`cells` wrote; raises ValueError."""
+        photo, width, height, status, file, *rest = cells
+        if len(rest) != len(COLUMNS) - 5:
+            raise ValueError("too few cells")
+        score = float(rest.pop(4)) if rest[4] else (rest.pop(4), None)[1]
+        numbers = tuple(float(cell) for cell in rest) if rest[0] else ()
+        return cls(photo, int(width), int(height), status, file, numbers[:4], score, numbers[4:])
+
+
+def align_folder(
+    records: Records,
+    out: str | Path,
+    alignment: Alignment,
+    *,
+    faces: str | None = None,
+    kind: str = "jpg",
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Cut the faces of photos into ``out/<identity>/<image>``; a second call goes on where the first one ended.
+
+    Args:
+        records: The photos.
+        out: The folder of faces; not the one of the photos.
+        alignment: How a face is cut; its `pick` says which one.
+        faces: "all" for every face of a photo: the likeliest keeps the name, others get ``_2``, ``_3``.
+        kind: A key of :data:`FORMATS`.
+        progress: Called with (done, total) photos.
+
+    Returns:
+        What `metrics.json` holds, see :func:`summarise`.
+
+    Raises:
+        ConfigError: an unknown format or pick.
+        DataError: the photos' own folder, one made with other options, or one that can not be written.
+    """
+    out = Path(out)
+    if kind not in FORMATS:
+        raise ConfigError(f"format: unknown {kind!r}; known: {', '.join(FORMATS)}")
+    if faces not in (None, ALL):
+        raise ConfigError(f"faces: unknown {faces!r}; known: {', '.join((*PICKS, ALL))}")
+    if records.alignment is not None:
+        raise DataError(f"{records.root}: these faces are aligned already (align.json); give the photos")
+    if out.resolve() == Path(records.root).resolve():
+        raise DataError(f"{out}: the photos are here; choose another folder for the faces")
+    before = read_alignment(out)
+    if before is not None and before != alignment:
+        raise DataError(f"{out}: holds faces aligned by {before.to_dict()}; choose another folder, or these options")
+    names = targets(records.paths, kind)
+    done = read_table(out / TABLE)
+    if before is None and done:
+        raise DataError(f"{out}: holds {TABLE} but no align.json; choose an empty folder")
+    write_alignment(out, alignment)
+    lines = [line for line in done if line.photo in names]
+    with atomic_write(out / TABLE) as file:  # less half a line that an interrupted run may have left
+        file.write(_csv([COLUMNS, *(line.cells() for line in done)]))
+    known = {line.photo for line in lines}
+    waiting = [row for row, path in enumerate(records.paths) if path not in known]
+
+    def one(row: int) -> list[Line]:
+        source = records.source(row)
+        return _cut(source, records.paths[row], out, names[records.paths[row]], alignment, faces == ALL, kind)
+
+    try:
+        with (out / TABLE).open("ab", buffering=0) as table:
+            for number, found in enumerate(_parallel(one, waiting), 1):
+                table.write(_csv([line.cells() for line in found]))
+                lines += found
+                if progress:
+                    progress(len(known) + number, len(records))
+    except OSError as error:
+        raise DataError(f"{out}: writing failed ({error.strerror}); what is listed in {TABLE} is complete") from error
+    return summarise(lines, [skip.path for skip in records.skipped])
+
+
+def summarise(lines: Sequence[Line], broken: Sequence[str] = ()) -> dict[str, Any]:
+    """Photos, those with a face, crops written, and why others were not; distances as a share of the picture.
+
+    `distance` is the median distance of a used face's centre from the picture's centre, as a share of its longer side.
+    """
+    photos = {line.photo for line in lines}
+    used = [line for line in lines if line.status == USED]
+    off = [
+        float(np.hypot(line.box[0] + line.box[2] / 2 - line.width / 2, line.box[1] + line.box[3] / 2 - line.height / 2))
+        / max(line.width, line.height)
+        for line in used
+    ]
+    reasons = Counter(line.status.partition(" (")[0] for line in lines if line.status != USED)
+    return {
+        "photos": len(photos) + len(broken),
+        "photos_with_face": len({line.photo for line in used}),
+        "faces": len(used),
+        "found": len({line.photo for line in used}) / max(1, len(photos) + len(broken)),
+        "distance_from_centre": median(off) if off else None,
+        "not_used": dict(sorted(reasons.items())) | ({"the file is empty": len(broken)} if broken else {}),
+    }
+
+
+def skipped(lines: Sequence[Line]) -> list[Skipped]:
+    """Photos of which no face was used, and why."""
+    used = {line.photo for line in lines if line.status == USED}
+    return [Skipped(line.photo, line.status) for line in lines if line.photo not in used]
+
+
+def targets(paths: Sequence[str], kind: str) -> dict[str, str]:
+    """Where the face of each photo goes: its own path with the new suffix, whole name and suffix where two would meet.
+
+    >>> targets(["a/1.png", "a/1.jpg", "b/1.JPG"], "jpg")
+    {'a/1.png': 'a/1.png.jpg', 'a/1.jpg': 'a/1.jpg', 'b/1.JPG': 'b/1.jpg'}
+    """
+    named = {path: PurePosixPath(path).with_suffix(f".{kind}").as_posix() for path in paths}
+    shared = Counter(named.values())
+    return {path: name if shared[name] == 1 or path == name else f"{path}.{kind}" for path, name in named.items()}
+
+
+def read_table(file: str | Path) -> list[Line]:
+    """Read ``faces.csv`` as far as its lines are whole; a missing file has none.
+
+    Raises:
+        DataError: not such a table.
+    """
+    file = Path(file)
+    if not file.exists():
+        return []
+    text = file.read_text(encoding="utf-8")
+    whole = text[: text.rfind("\n") + 1]
+    rows = list(csv.reader(io.StringIO(whole)))
+    if rows and tuple(rows[0]) != COLUMNS:
+        raise DataError(f"{file}: expected the columns {', '.join(COLUMNS)}; choose another folder")
+    try:
+        return [Line.of(row) for row in rows[1:]]
+    except ValueError as error:
+        raise DataError(f"{file}: damaged ({error}); delete it and align the photos again") from error
+
+
+def _csv(rows: Sequence[Sequence[Any]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode()
+
+
+def _parallel(one: Callable[[int], list[Line]], rows: Sequence[int]) -> Iterator[list[Line]]:
+    """Results in order; at most some hundred photos are under way, however many there are."""
+    workers = min(32, os.cpu_count() or 1)
+    with ThreadPoolExecutor(max_workers=workers) as pool:
+        for start in range(0, len(rows), 64 * workers):
+            yield from pool.map(one, rows[start : start + 64 * workers])
+
+
+def _cut(
+    source: Path | np.ndarray, photo: str, out: Path, name: str, alignment: Alignment, every: bool, kind: str
+) -> list[Line]:
+    """Write the faces of one photo and return its lines."""
+    try:
+        picture = read_picture(source) if isinstance(source, Path) else Image.fromarray(source)
+    except DataError as error:
+        return [Line(photo, 0, 0, str(error).removeprefix(f"{source}: "))]
+    faces = find_faces(np.asarray(picture))
+    if not faces:
+        return [Line(photo, *picture.size, NONE)]
+    usable = [face for face in faces if not alignment.usable(face)]
+    meant = usable if every else [alignment.choose(faces, picture.size)] if usable else []
+    lines = []
+    for face in faces:
+        status, file = alignment.usable(face) or OTHER, ""
+        number = next((place for place, other in enumerate(meant, 1) if other is face), 0)
+        if number:
+            path = PurePosixPath(name)
+            status, file = USED, name if number == 1 else path.with_stem(f"{path.stem}_{number}").as_posix()
+            _save(alignment.crop(picture, face), out / file, kind)
+        points = tuple(float(value) for value in face.landmarks.reshape(-1))
+        lines.append(Line(photo, *picture.size, status, file, face.box, face.score, points))
+    return lines
+
+
+def _save(face: Image.Image, file: Path, kind: str) -> None:
+    """Write a picture under a name of its own first: what has the final name is whole."""
+    form, options = FORMATS[kind]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_name(f".{file.name}.part")
+    face.save(part, form, **options)
+    part.replace(file)
