@@ -19,7 +19,7 @@ from PIL import Image
 
 from facenet.errors import ConfigError, DataError, choose
 from facenet.onnx_graph import plain_graph
-from facenet.onnx_net import session
+from facenet.onnx_session import session
 from facenet.package_models import package_model
 
 STRIDES = (8, 16, 32)
@@ -35,7 +35,11 @@ TEMPLATES = {
     "box": "a square around the box, nothing turned",
 }
 DETECTORS = {"yunet": "YuNet 2023mar, weights rounded to 8 bits", "none": "pictures are faces already"}
-PICKS = {"largest": "the largest face", "center": "the face nearest to the picture's centre"}
+PICKS = {
+    "prominent": "the face whose longer side, times its nearness to the picture's centre, is largest",
+    "largest": "the largest face",
+    "center": "the face nearest to the picture's centre",
+}
 
 
 class NoFace(DataError):
@@ -79,7 +83,7 @@ class Alignment:
     template: str = "arcface"
     margin: float = 2.0
     size: int = 224
-    pick: str = "largest"
+    pick: str = "prominent"
     score: float = 0.6
     min_face: int = 20
 
@@ -136,10 +140,17 @@ class Alignment:
             if not faces:
                 raise NoFace("no face found")
             raise NoFace(f"no face found but one that is {self.usable(max(faces, key=lambda face: face.score))}")
+        middle = np.array(size) / 2
+
+        def off(face: Face) -> float:
+            """Distance from the picture's centre, 1 in its corners."""
+            return float(np.hypot(*(face.centre - middle)) / np.hypot(*middle))
+
         if self.pick == "center":
-            middle = np.array(size) / 2
-            return min(usable, key=lambda face: float(np.hypot(*(face.centre - middle))))
-        return max(usable, key=lambda face: face.box[2] * face.box[3])
+            return min(usable, key=off)
+        if self.pick == "largest":
+            return max(usable, key=lambda face: face.box[2] * face.box[3])
+        return max(usable, key=lambda face: max(face.box[2:]) * (1 - off(face)))
 
     def crop(self, picture: Image.Image, face: Face) -> Image.Image:
         """Cut a face out of an upright RGB picture: (size, size), black beyond its borders."""

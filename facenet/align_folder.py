@@ -210,7 +210,7 @@ def _cut(
     try:
         picture = read_picture(source) if isinstance(source, Path) else Image.fromarray(source)
     except DataError as error:
-        return [Line(photo, 0, 0, str(error).removeprefix(f"{source}: "))]
+        return [Line(photo, 0, 0, str(error).removeprefix(f"{source}: ").replace(str(source), photo))]
     faces = find_faces(np.asarray(picture))
     if not faces:
         return [Line(photo, *picture.size, NONE)]
@@ -224,8 +224,8 @@ def _cut(
             path = PurePosixPath(name)
             status, file = USED, name if number == 1 else path.with_stem(f"{path.stem}_{number}").as_posix()
             _save(alignment.crop(picture, face), out / file, kind)
-        points = tuple(float(value) for value in face.landmarks.reshape(-1))
-        lines.append(Line(photo, *picture.size, status, file, face.box, face.score, points))
+        box, points = (tuple(round(float(value), 2) for value in part) for part in (face.box, face.landmarks.flat))
+        lines.append(Line(photo, *picture.size, status, file, box, round(face.score, 4), points))
     return lines
 
 

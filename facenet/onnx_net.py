@@ -13,28 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from facenet.errors import DataError
-from facenet.package_models import install
-
-
-def session(data: bytes, *, threads: int | None = None) -> Any:
-    """Open a model; `threads` None is one a core.
-
-    Raises:
-        DataError: onnxruntime is not installed, or can not read the model.
-    """
-    try:
-        import onnxruntime
-    except ImportError:
-        raise DataError(f"onnxruntime is not installed; run: {install('pretrained')}") from None
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ())
-    options.log_severity_level = 3
-    try:
-        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime raises many kinds
-        reason = " ".join(str(error).split())[:160]
-        raise DataError(f"onnxruntime can not read the model ({reason})") from error
+from facenet.onnx_session import session
 
 
 class OnnxNet(nn.Module):

@@ -38,7 +38,7 @@ PRETRAINED = {
             mean=(0.0, 0.0, 0.0),
             std=(1 / 255,) * 3,
             mirror=False,
-            align=Alignment(template="arcface", margin=1.0, size=112, pick="largest"),
+            align=Alignment(template="arcface", margin=1.0, size=112),
         ),
         {"data": (0,), "fc1": (0,)},
         {},

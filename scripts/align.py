@@ -19,7 +19,7 @@ def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
 
     options = {name: config[name] for name in ("detector", "template", "margin", "size", "score", "min_face")}
     every = config["pick"] == ALL
-    alignment = Alignment(**options, pick="largest" if every else config["pick"])
+    alignment = Alignment(**options, pick="prominent" if every else config["pick"])
     records, target = scan(config["images"]), Path(config["out"])
     started = time.perf_counter()
     with progress("aligning") as report:

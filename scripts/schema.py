@@ -27,7 +27,7 @@ class Align:
     template: str = "arcface"
     margin: float = 2.0
     size: int = 224
-    pick: str = "largest"
+    pick: str = "prominent"
     score: float = 0.6
     min_face: int = 20
 

@@ -65,3 +65,13 @@ def write_view2(root: Path, folds: int = 10, people: int = 6, images: int = 3) -
 def view2_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An LFW tree of ten folds of 6 people with 3 images each."""
     return write_view2(tmp_path_factory.mktemp("view2"))
+
+
+@pytest.fixture(scope="session")
+def portrait() -> Image.Image:
+    """A photograph with one face that matplotlib brings: Grace Hopper, 512x600."""
+    import matplotlib
+
+    file = Path(matplotlib.__file__).parent / "mpl-data" / "sample_data" / "grace_hopper.jpg"
+    with Image.open(file) as picture:
+        return picture.convert("RGB")

@@ -15,6 +15,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from facenet.align import Alignment
 from facenet.data.augment import Augment
 from facenet.data.datamodule import FaceDataModule
 from facenet.data.sampler import IdentitySampler
@@ -93,7 +94,8 @@ def test_file_names_are_the_names_of_the_rooms(group: str, known: dict[str, obje
         (schema.Loader, FaceDataModule, set()),
         (schema.Optim, build_optimizer, {"schedule", "warmup_steps", "clip_norm", "accumulate"}),
         (schema.Preprocess, Preprocess, set()),
-        (schema.Data, split_faces, {"crop"}),
+        (schema.Data, split_faces, {"crop", "align"}),
+        (schema.Align, Alignment, set()),
     ],
 )
 def test_every_option_is_an_argument(node: type, target: Any, without: set[str]) -> None:

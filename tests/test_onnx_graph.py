@@ -1,0 +1,56 @@
+"""Graphs are made plain: the same numbers as onnx's own reference gives, with free axes."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from facenet.onnx_graph import plain_graph
+
+
+def quantised(block: int) -> tuple[bytes, np.ndarray]:
+    """A product with a weight (6, 8) kept as codes, one scale a row or a block of columns; a stale input beside."""
+    rng = np.random.default_rng(block)
+    codes = rng.integers(-128, 128, (6, 8)).astype(np.int8)
+    shape = (6, -(-8 // block)) if block else (6,)
+    scale, zero = rng.random(shape).astype(np.float32), rng.integers(-9, 9, shape).astype(np.int8)
+    wide_scale, wide_zero = ((np.repeat(part, block, 1)[:, :8] if block else part[:, None]) for part in (scale, zero))
+    weight = (codes.astype(np.float32) - wide_zero.astype(np.float32)) * wide_scale
+    options = {"axis": 1, "block_size": block} if block else {"axis": 0}
+    nodes = [
+        helper.make_node("DequantizeLinear", ["codes", "scale", "zero"], ["flat"], **options),
+        helper.make_node("Reshape", ["flat", "shape"], ["weight"]),
+        helper.make_node("MatMul", ["x", "weight"], ["product"]),
+        helper.make_node("Reshape", ["product", "out_shape"], ["y"]),
+    ]
+    values = {
+        "codes": codes,
+        "scale": scale,
+        "zero": zero,
+        "shape": np.array([8, 6]),
+        "out_shape": np.array([1, -1, 3]),
+    }
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 8]) for name in ("x", "weight")],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 2, 3])],
+        [numpy_helper.from_array(value, name) for name, value in values.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    return model.SerializeToString(), weight.reshape(8, 6)
+
+
+@pytest.mark.parametrize("block", [0, 3, 4, 8])
+def test_weights_are_folded_and_the_batch_is_free(block: int) -> None:
+    data, weight = quantised(block)
+    plain = onnx.load_from_string(plain_graph(data, {"x": (0,), "y": (0,)}))
+    assert [node.op_type for node in plain.graph.node] == ["MatMul", "Reshape"]
+    assert [item.name for item in plain.graph.input] == ["x"]
+    x = np.random.default_rng(0).random((5, 8)).astype(np.float32)
+    (y,) = ReferenceEvaluator(plain).run(None, {"x": x})
+    np.testing.assert_allclose(y, (x @ weight).reshape(5, 2, 3), rtol=1e-5)
+    assert np.abs(weight).max() > 10
