@@ -149,6 +149,23 @@ def save_record(encoder: Encoder, folder: str | Path) -> None:
     write_json(Path(folder) / "encoder.json", record)
 
 
+def with_record(encoder: Encoder, folder: str | Path) -> Encoder:
+    """Give an encoder whose weights are not in the folder the thresholds and compatible encoders that it records.
+
+    Raises:
+        DataError: a damaged record, or one of another encoder.
+    """
+    record = read_json(Path(folder) / "encoder.json")
+    if record.get("schema") != SCHEMA or record.get("fingerprint") != encoder.fingerprint:
+        raise DataError(f"{folder}: not a record of {encoder.name} as it is here; calibrate it again")
+    try:
+        encoder.thresholds = {float(far): float(sq_dist) for far, sq_dist in record["thresholds"].items()}
+        encoder.compatible_with = [str(item) for item in record["compatible_with"]]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{folder}/encoder.json: damaged ({error}); calibrate it again") from error
+    return encoder
+
+
 def load(folder: str | Path, *, device: str = "cpu") -> Encoder:
     """Read a bundle and check it against its fingerprint.
 

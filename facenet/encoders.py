@@ -8,6 +8,7 @@ from facenet import bundle, pretrained
 from facenet.align import DETECTORS
 from facenet.bundle import Encoder
 from facenet.errors import ConfigError, DataError, choose, nearest
+from facenet.files import read_json
 from facenet.pretrained import PRETRAINED
 
 
@@ -42,4 +43,19 @@ def _load(encoder: str | Path, device: str) -> Encoder:
             f"{encoder}: no such encoder folder{hint}; scripts/train.py writes one into its run folder"
             f" (pretrained: {names})"
         )
+    record = Path(encoder) / "encoder.json"
+    name = dict(read_json(record).get("model") or {}).get("name") if record.is_file() else None
+    if name in PRETRAINED:
+        return bundle.with_record(pretrained.load(str(name)), encoder)
     return bundle.load(encoder, device=device)
+
+
+def save_record(encoder: Encoder, source: str | Path, out: str | Path) -> Path:
+    """Keep what was calibrated for an encoder that :func:`load` found at `source`; returns the folder that has it.
+
+    A bundle keeps it itself; for a pretrained net a folder ``out/encoder`` is made that names the net, and can be used
+    as ``encoder=``.
+    """
+    folder = Path(out) / "encoder" if encoder.name in PRETRAINED and str(source) in PRETRAINED else Path(source)
+    bundle.save_record(encoder, folder)
+    return folder

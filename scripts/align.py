@@ -29,7 +29,7 @@ def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
     metrics["seconds"] = time.perf_counter() - started
     left_out = [*records.skipped, *skipped(read_table(target / TABLE))]
     write_skipped(target / "skipped.csv", left_out)
-    table([*flatten(metrics).items(), ("faces", target), ("boxes", target / TABLE)], title="align")
+    table([*flatten(metrics), ("faces", target), ("boxes", target / TABLE)], title="align")
     if not metrics["faces"]:
         raise DataError(
             f"{config['images']}: no usable face in {metrics['photos']} photos; see {target / 'skipped.csv'}"

@@ -24,7 +24,7 @@ def asked(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def of_encoder(config: dict[str, Any], out: Path) -> dict[str, Any]:
-    from facenet import bundle, encoders
+    from facenet import encoders
     from facenet.data.pairs import write_pairs
     from facenet.data.splits import other_faces, reported_faces, split_options
     from facenet.evaluate import calibrate, compare_baselines, evaluate_all
@@ -47,7 +47,7 @@ def of_encoder(config: dict[str, Any], out: Path) -> dict[str, Any]:
         metrics |= compare_baselines(encoder, faces, pairs, others, config["seed"])
     if config["calibrate"]:
         encoder.thresholds = calibrate(encoder, faces)
-        bundle.save_record(encoder, config["encoder"])
+        metrics["encoder"] = str(encoders.save_record(encoder, config["encoder"], out))
         metrics["thresholds"] = {f"{far:g}": value for far, value in encoder.thresholds.items()}
     return metrics
 

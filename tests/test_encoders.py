@@ -32,3 +32,34 @@ def test_a_detector_can_be_left_out_but_not_exchanged(tmp_path: Path) -> None:
         encoders.load(tmp_path / "e", detector="yunet")
     with pytest.raises(ConfigError, match="did you mean 'yunet'"):
         encoders.load("sface", detector="yunt")
+
+
+def test_thresholds_of_a_pretrained_net_are_kept_in_a_folder_that_names_it(tmp_path: Path) -> None:
+    encoder = encoders.load("sface")
+    encoder.thresholds = {0.01: 1.25}
+    encoder.compatible_with = ["ab" * 32]
+    folder = encoders.save_record(encoder, "sface", tmp_path)
+    assert folder == tmp_path / "encoder"
+    again = encoders.load(folder)
+    assert (again.thresholds, again.compatible_with) == ({0.01: 1.25}, ["ab" * 32])
+    assert again.fingerprint == encoder.fingerprint
+    again.thresholds = {0.01: 1.5}
+    assert encoders.save_record(again, folder, tmp_path / "other") == folder
+    assert encoders.load(folder).threshold(0.01) == 1.5
+    assert not (tmp_path / "other").exists()
+    text = (folder / "encoder.json").read_text()
+    for old, new, said in (
+        (encoder.fingerprint, "cd" * 32, "not a record of sface"),
+        ('"0.01": 1.5', '"0.01": "near"', "damaged"),
+    ):
+        (folder / "encoder.json").write_text(text.replace(old, new))
+        with pytest.raises(DataError, match=said):
+            encoders.load(folder)
+
+
+def test_a_bundle_keeps_its_own_thresholds(tmp_path: Path) -> None:
+    bundle.save(make(), tmp_path / "e")
+    encoder = encoders.load(tmp_path / "e")
+    encoder.thresholds = {0.1: 0.5}
+    assert encoders.save_record(encoder, tmp_path / "e", tmp_path / "run") == tmp_path / "e"
+    assert encoders.load(tmp_path / "e").threshold(0.1) == 0.5

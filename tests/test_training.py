@@ -13,11 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from facenet import bundle, evaluate
+from facenet.align import Alignment
+from facenet.align_folder import align_folder
 from facenet.callbacks import TrainingCollapsed
 from facenet.console import plain, write_metrics
 from facenet.data.pairs import pair_rows, read_pairs
+from facenet.data.records import scan_folder
 from facenet.data.splits import held_out_pairs, split_faces
 from facenet.data.transforms import Preprocess
 from facenet.embed import embed_records
@@ -369,3 +373,35 @@ def test_an_impossible_network_fails_before_the_data_is_read(
     monkeypatch.setattr("facenet.training.split_faces", lambda **options: pytest.fail("the data was read"))
     with pytest.raises(ConfigError, match=message):
         train(config(tmp_path, model=wrong), tmp_path)
+
+
+def test_faces_aligned_in_training_or_before_it_give_the_same_encoder(
+    cache: Path, tmp_path: Path, portrait: Image.Image
+) -> None:
+    """From photos with `data.align`, or from the folder that scripts/align.py made of them: to the bit."""
+    photos, faces = tmp_path / "photos", tmp_path / "faces"
+    for i in range(14):
+        (photos / f"p{i:02d}").mkdir(parents=True)
+        for j in range(3):
+            tinted = Image.blend(
+                portrait.resize((102, 120)), Image.new("RGB", (102, 120), (18 * i, 250 - 18 * i, 99)), 0.3
+            )
+            tinted.rotate(6 * j).save(photos / f"p{i:02d}" / f"{j}.png")
+    align = Alignment(size=60, margin=1.6)
+    assert align_folder(scan_folder(photos), faces, align, kind="png")["found"] == 1.0
+    data = {"kind": "folder", "crop": 0.7, "synthetic": None, "cache_dir": None}
+    small = {
+        "sampler": {"batch_size": 12, "faces_per_identity": 3},
+        "trainer": {"max_steps": 2, "val_check_interval": 2},
+    }
+    train(config(cache, data={**data, "root": str(photos), "align": align.to_dict()}, **small), tmp_path / "a")
+    train(config(cache, data={**data, "root": str(faces)}, **small), tmp_path / "b")
+    first, second = (bundle.load(tmp_path / run / "encoder") for run in "ab")
+    assert first.preprocess.align == align
+    assert first.fingerprint == second.fingerprint
+    one = photos / "p03" / "1.png"
+    aligned = embed_records(first, scan_folder(faces))[0]
+    np.testing.assert_allclose(first.embed([one])[0], aligned.vectors[aligned.paths.index("p03/1.png")], atol=1e-6)
+    wrong = {**align.to_dict(), "detector": "yunt"}
+    with pytest.raises(ConfigError, match="did you mean 'yunet'"):
+        train(config(cache, data={**data, "root": str(photos), "align": wrong}, **small), tmp_path / "c")

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as tv
 
+from facenet.align import Alignment, NoFace
 from facenet.data.transforms import Preprocess, read_image, to_tensor
 from facenet.errors import ConfigError, DataError
 
@@ -162,3 +163,38 @@ def test_reading_equals_decoding_then_cutting(
             assert torch.equal(preprocess.read(opened, margin), expected)
     upright, turned = (read_image(tmp_path / name) for name in ("a.jpg", "turned.jpg"))
     assert turned.shape == upright.shape[:1] + upright.shape[:0:-1]
+
+
+def test_a_face_is_aligned_before_it_is_cropped(portrait: Image.Image, tmp_path: Path) -> None:
+    """From a file, a picture and pixels alike; what is aligned already is not aligned again."""
+    align = Alignment(size=96, margin=1.5)
+    preprocess = Preprocess(size=(32, 32), crop=0.5, align=align)
+    portrait.save(tmp_path / "a.png")
+    cut = align.cut(portrait)
+    expected = Preprocess(size=(32, 32), crop=0.5).read(cut)
+    for source in (tmp_path / "a.png", portrait, np.asarray(portrait)):
+        torch.testing.assert_close(preprocess.read(source), expected)
+    done = preprocess.of(align)
+    assert done == Preprocess(size=(32, 32), crop=0.5)
+    torch.testing.assert_close(done.read(cut), expected)
+    assert preprocess.of(None) is preprocess
+    plain = Preprocess(size=(32, 32))
+    assert plain.of(None) is plain
+    for wrong, told in ((Preprocess(size=(32, 32), align=Alignment()), "aligned by"), (plain, "not aligned at all")):
+        with pytest.raises(DataError, match=rf"faces/: its faces are aligned by .*{told}"):
+            wrong.of(align, "faces/")
+
+
+def test_a_photo_without_a_face_is_named(tmp_path: Path) -> None:
+    Image.new("RGB", (64, 64)).save(tmp_path / "black.png")
+    with pytest.raises(NoFace, match=r"black\.png: no face found"):
+        Preprocess(size=(32, 32), align=Alignment()).read(tmp_path / "black.png")
+
+
+def test_alignment_travels_with_the_preprocessing_and_changes_nothing_where_there_is_none() -> None:
+    plain, aligned = Preprocess(), Preprocess(align=Alignment(margin=1.5))
+    assert "align" not in plain.to_dict()
+    assert Preprocess.from_dict(plain.to_dict()) == plain
+    assert Preprocess.from_dict(aligned.to_dict()) == aligned
+    with pytest.raises(ConfigError, match="alignment: expected the keys"):
+        Preprocess.from_dict({**plain.to_dict(), "align": {"margin": 1}})
