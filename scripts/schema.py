@@ -464,6 +464,16 @@ class GalleryBenchmark(Room):
 
 
 @dataclass
+class PhotosBenchmark(Room):
+    root: str | None = None
+    pairs: str = MISSING
+    encoder: str = MISSING
+    images: int = 0
+    crops: list[float] = MISSING
+    threads: int = 2
+
+
+@dataclass
 class ClusterBenchmark(Room):
     sizes: list[int] = MISSING
     sample: int = MISSING
@@ -492,6 +502,7 @@ ROOMS = {
     "ddp": DdpBenchmark,
     "large_batch": LargeBatchBenchmark,
     "loader": LoaderBenchmark,
+    "photos": PhotosBenchmark,
     "training": TrainingBenchmark,
     "verify": VerifyBenchmark,
 }

@@ -215,6 +215,7 @@ MAY = {
     "benchmark.cluster": ["benchmark", "cluster", "cluster_threshold", "knn"],
     "benchmark.search": ["benchmark", "index", "index_layers", "types"],
     "benchmark.gallery": ["distance", "index", "types"],
+    "benchmark.photos": ["align", "bundle", "data", "embed", "encoders", "types", "verify"],
     "benchmark.verify": ["all_pairs", "benchmark", "roc", "verify"],
     "benchmark.mining": ["bundle", "mining", "losses", "types", "distance"],
 }

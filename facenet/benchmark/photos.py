@@ -1,0 +1,116 @@
+"""Photos benchmark: faces found in an LFW tree, and what a pretrained net scores on its pairs, aligned and not.
+
+YuNet and SFace were trained on other photographs: scores here are ones with outside data.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from facenet import encoders
+from facenet.align import Alignment, find_faces
+from facenet.bundle import Encoder
+from facenet.data.pairs import read_pairs
+from facenet.data.records import Records, scan_lfw
+from facenet.data.transforms import Preprocess, read_picture
+from facenet.embed import embed_records
+from facenet.errors import ConfigError
+from facenet.types import Pairs
+from facenet.verify import verify_embeddings
+
+PAGE = ("accuracy", "sem", "auc", "eer")
+
+
+def run(
+    *,
+    root: str | None,
+    pairs: str = "pairsDevTest.txt",
+    encoder: str = "sface",
+    images: int = 0,
+    crops: Sequence[float] = (0.4, 0.45, 0.52, 0.6),
+    threads: int = 2,
+) -> dict[str, Any]:
+    """Look for faces in every image of the tree at `root` (`images` of them, 0: all), then score the pairs.
+
+    The pairs are scored with the encoder's own alignment, with the square around the box, and with central crops of
+    `crops` of the picture. `threads` look for faces beside each other.
+
+    Raises:
+        ConfigError: no root.
+        DataError: an unusable tree or pairs file, or a missing extra.
+    """
+    if not root:
+        raise ConfigError("photos: pass benchmark.root=DIR (or set FACENET_LFW), a tree with images/ and protocol/")
+    records = scan_lfw(root)
+    drawn = np.sort(np.random.default_rng(0).permutation(len(records))[: images or None])
+    result: dict[str, Any] = {"detection": _detection(records.subset(drawn), threads)}
+    listed = read_pairs(Path(root) / "protocol" / pairs)
+    wanted = {*listed.first, *listed.second}
+    shown = records.subset([row for row, key in enumerate(records.keys) if key in wanted])
+    net = encoders.load(encoder)
+    result["scores"] = {name: _score(net, way, shown, listed) for name, way in ways(net.preprocess, crops).items()}
+    return result | {"pairs": pairs, "encoder": encoder, "images": len(drawn)}
+
+
+def ways(preprocess: Preprocess, crops: Sequence[float]) -> dict[str, Preprocess]:
+    """The preprocessings compared: the net's own, a box that is not turned, central crops."""
+    own = preprocess.align or Alignment(margin=1.0, size=max(preprocess.size))
+    found = {"aligned": replace(preprocess, align=own)}
+    found |= {
+        f"box x {margin:g}": replace(preprocess, align=replace(own, template="box", margin=margin))
+        for margin in (1.0, 1.2)
+    }
+    return found | {f"central {crop:g}": replace(preprocess, align=None, crop=crop) for crop in crops}
+
+
+def tables(result: dict[str, Any]) -> list[tuple[str, tuple[str, ...], list[tuple[Any, ...]]]]:
+    """Lay out what :func:`run` returned: (title, header, rows)."""
+    scores = [
+        (name, *(score[key] for key in PAGE), score["skipped"], score["seconds"])
+        for name, score in result["scores"].items()
+    ]
+    return [
+        (f"faces in {result['images']:,} images", ("what", "value"), list(result["detection"].items())),
+        (f"{result['encoder']} on {result['pairs']}", ("faces", *PAGE, "pairs skipped", "seconds"), scores),
+    ]
+
+
+def _detection(records: Records, threads: int) -> dict[str, float]:
+    find_faces(np.asarray(read_picture(Path(records.root) / records.paths[0])))  # opens the detector
+    alignment = Alignment()
+
+    def one(row: int) -> tuple[int, float]:
+        pixels = np.asarray(read_picture(Path(records.root) / records.paths[row]))
+        usable = [face for face in find_faces(pixels) if not alignment.usable(face)]
+        if not usable:
+            return 0, np.nan
+        face = alignment.choose(usable, (pixels.shape[1], pixels.shape[0]))
+        return len(usable), float(np.hypot(*(face.centre - np.array(pixels.shape[1::-1]) / 2)))
+
+    started = time.perf_counter()
+    with ThreadPoolExecutor(threads) as pool:
+        counts, distances = map(np.array, zip(*pool.map(one, range(len(records))), strict=True))
+    seconds = time.perf_counter() - started
+    return {
+        "share with a face": float((counts > 0).mean()),
+        "share with several": float((counts > 1).mean()),
+        "median distance from the centre, pixels": float(np.nanmedian(distances)),
+        "95 % within, pixels": float(np.nanquantile(distances, 0.95)),
+        "images a second, decoded and searched": len(records) / seconds,
+        "threads": threads,
+    }
+
+
+def _score(net: Encoder, way: Preprocess, faces: Records, pairs: Pairs) -> dict[str, Any]:
+    started = time.perf_counter()
+    net.preprocess = way
+    embeddings, _ = embed_records(net, faces)
+    score = verify_embeddings(embeddings, pairs, allow_missing=True).metrics()
+    return {**{key: score[key] for key in PAGE}, "skipped": score["skipped"], "seconds": time.perf_counter() - started}
