@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from facenet.errors import DataError
+from facenet.files import read_json
 
 KEY = "facenet"
 METADATA = 14  # field of onnx.ModelProto
@@ -56,6 +57,16 @@ def unseal(data: bytes, name: str | Path) -> dict[str, Any]:
     record: dict[str, Any] = json.loads(data[start:end])
     del record["sha256"]
     return record
+
+
+def read_record(encoder: str | Path) -> dict[str, Any]:
+    """Return the record of an exported file, or of an encoder's folder, without opening the network.
+
+    Raises:
+        DataError: missing, damaged or foreign.
+    """
+    path = Path(encoder)
+    return unseal(path.read_bytes(), path) if path.is_file() else read_json(path / "encoder.json")
 
 
 def _text(field: int, content: bytes) -> bytes:

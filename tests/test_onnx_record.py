@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from facenet.errors import DataError
+from facenet.files import write_json
 from facenet.onnx_graph import plain_graph
-from facenet.onnx_record import KEY, seal, unseal
+from facenet.onnx_record import KEY, read_record, seal, unseal
 from tests.test_onnx_graph import quantised
 
 RECORD = {"schema": 1, "text": 'a "quoted" ä', "sizes": [1, 2], "none": None, "deep": {"sha256": "0" * 64}}
@@ -61,3 +64,11 @@ def test_files_of_others_are_refused() -> None:
             unseal(content, "f.onnx")
     with pytest.raises(ValueError, match="JSON"):
         seal(model(), {"x": float("nan")})
+
+
+def test_a_record_is_read_from_a_file_or_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "f.onnx").write_bytes(seal(model(), RECORD))
+    write_json(tmp_path / "e" / "encoder.json", RECORD)
+    assert read_record(tmp_path / "f.onnx") == read_record(tmp_path / "e") == RECORD
+    with pytest.raises(DataError, match=r"encoder\.json: no such file"):
+        read_record(tmp_path / "none")
