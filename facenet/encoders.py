@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from facenet import bundle, export, pretrained
+from facenet import bundle, export, model_card, pretrained
 from facenet.align import DETECTORS
 from facenet.bundle import Encoder
 from facenet.errors import ConfigError, DataError, choose, nearest
@@ -64,6 +64,7 @@ def save_record(encoder: Encoder, source: str | Path, out: str | Path) -> Path:
     check_record(source)
     folder = Path(out) / "encoder" if encoder.name in PRETRAINED and str(source) in PRETRAINED else Path(source)
     bundle.save_record(encoder, folder)
+    model_card.recalibrate(folder, encoder)
     return folder
 
 
