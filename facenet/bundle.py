@@ -43,6 +43,7 @@ class Encoder:
         thresholds: Calibrated squared distances by false accept rate: {far: sq_dist}.
         compatible_with: Fingerprints of encoders whose galleries this one may join.
         training: Summary of the run that made it.
+        fingerprint: See :func:`fingerprint`; kept where it is given, as by an exported file of the same network.
     """
 
     model: torch.nn.Module
@@ -55,9 +56,10 @@ class Encoder:
     fingerprint: str = ""
 
     def __post_init__(self) -> None:
-        """Put the network into evaluation mode and compute the fingerprint."""
+        """Put the network into evaluation mode and compute the fingerprint, unless it is given."""
         self.model.eval()
-        self.fingerprint = fingerprint(self.model.state_dict(), self.name, self.options, self.preprocess)
+        if not self.fingerprint:
+            self.fingerprint = fingerprint(self.model.state_dict(), self.name, self.options, self.preprocess)
 
     @property
     def dim(self) -> int:
@@ -82,9 +84,10 @@ class Encoder:
 
     def embed_batch(self, images: Tensor) -> np.ndarray:
         """Embed normalised images (B, 3, H, W): (B, D) float32."""
+        mirror = self.preprocess.mirror and not getattr(self.model, "mirrors", False)
         with torch.inference_mode():
             images = images.to(self.device, memory_format=torch.channels_last)
-            return encode(self.model, images, mirror=self.preprocess.mirror).float().cpu().numpy()
+            return encode(self.model, images, mirror=mirror).float().cpu().numpy()
 
     def threshold(self, far: float) -> float:
         """Return the squared distance calibrated for a false accept rate.
@@ -136,7 +139,12 @@ def _write_weights(module: torch.nn.Module, path: Path) -> None:
 
 def save_record(encoder: Encoder, folder: str | Path) -> None:
     """Write ``encoder.json`` alone (after calibration, for instance); the weights stay as they are."""
-    record = {
+    write_json(Path(folder) / "encoder.json", record_of(encoder))
+
+
+def record_of(encoder: Encoder) -> dict[str, Any]:
+    """Return everything about an encoder but its weights, as JSON knows it."""
+    return {
         "schema": SCHEMA,
         "model": {"name": encoder.name, "options": encoder.options},
         "embedding_dim": encoder.dim,
@@ -146,7 +154,6 @@ def save_record(encoder: Encoder, folder: str | Path) -> None:
         "compatible_with": list(encoder.compatible_with),
         "training": encoder.training,
     }
-    write_json(Path(folder) / "encoder.json", record)
 
 
 def with_record(encoder: Encoder, folder: str | Path) -> Encoder:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from facenet import bundle, pretrained
+from facenet import bundle, export, model_card, pretrained
 from facenet.align import DETECTORS
 from facenet.bundle import Encoder
 from facenet.errors import ConfigError, DataError, choose, nearest
@@ -43,6 +43,8 @@ def _load(encoder: str | Path, device: str) -> Encoder:
             f"{encoder}: no such encoder folder{hint}; scripts/train.py writes one into its run folder"
             f" (pretrained: {names})"
         )
+    if Path(encoder).is_file():
+        return export.load(encoder)
     record = Path(encoder) / "encoder.json"
     name = dict(read_json(record).get("model") or {}).get("name") if record.is_file() else None
     if name in PRETRAINED:
@@ -55,7 +57,21 @@ def save_record(encoder: Encoder, source: str | Path, out: str | Path) -> Path:
 
     A bundle keeps it itself; for a pretrained net a folder ``out/encoder`` is made that names the net, and can be used
     as ``encoder=``.
+
+    Raises:
+        ConfigError: an exported file, which is what it is.
     """
+    check_record(source)
     folder = Path(out) / "encoder" if encoder.name in PRETRAINED and str(source) in PRETRAINED else Path(source)
     bundle.save_record(encoder, folder)
+    model_card.recalibrate(folder, encoder)
     return folder
+
+
+def check_record(source: str | Path) -> None:
+    """Raise ConfigError if what is calibrated for the encoder at `source` can not be kept there."""
+    if Path(source).is_file():
+        raise ConfigError(
+            f"calibrate=true: {source} is an exported file, which is not changed; calibrate the folder it was made of"
+            " and export that again"
+        )

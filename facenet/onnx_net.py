@@ -22,13 +22,17 @@ class OnnxNet(nn.Module):
     """Images (B, 3, H, W) to unit vectors (B, D), without gradients; the session is opened at first use.
 
     What identifies it in a state dict, and so in an encoder's fingerprint, is `identity`: the SHA-256 of its file.
+    `mirrors` says that its graph averages over the mirror image itself, so that an encoder does not do it again.
     """
 
     identity: Tensor
 
-    def __init__(self, data: bytes, *, threads: int | None = None, identity: str | None = None) -> None:
+    def __init__(
+        self, data: bytes, *, threads: int | None = None, identity: str | None = None, mirrors: bool = False
+    ) -> None:
         """Take the bytes of an ONNX file; `identity` is 64 hex digits where the file's own hash is not meant."""
         super().__init__()
+        self.mirrors = mirrors
         digits = identity or hashlib.sha256(data).hexdigest()
         self.register_buffer("identity", torch.from_numpy(np.frombuffer(bytes.fromhex(digits), np.uint8).copy()))
         self._data, self._threads = data, threads

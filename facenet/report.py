@@ -19,6 +19,7 @@ from facenet import report_sheets as sheets
 from facenet import report_sweep_chapters as chapters
 from facenet.errors import DataError
 from facenet.files import atomic_write, read_json
+from facenet.onnx_record import read_record
 from facenet.report_page import Block, Chapter, Figures, Section, Text, render
 from facenet.report_runs import (
     Evaluation,
@@ -89,7 +90,7 @@ def write_report(
 def _records(runs: Sequence[Run], encoder: str | Path | None) -> dict[str, dict[str, Any]]:
     """Return the encoder record of each run by the run's name: its own, one given, or one with its fingerprint."""
     own = {run.name: read_encoder(run) for run in runs}
-    given = read_json(Path(encoder) / "encoder.json") if encoder else None
+    given = read_record(encoder) if encoder else None
     by_print = {
         record["fingerprint"]: record for record in [*own.values(), given] if record and "fingerprint" in record
     }

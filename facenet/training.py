@@ -18,7 +18,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from facenet import bundle, resume
+from facenet import bundle, model_card, resume
 from facenet.align import DETECTORS
 from facenet.bundle import Encoder
 from facenet.callbacks import AtomicCheckpointIO, CollapseGuard, HeldOutVerification, StepSeeds, TrainingProgress
@@ -50,11 +50,12 @@ PRECISIONS = {
 def train(config: dict[str, Any], out: str | Path, say: Callable[[str], None] = print) -> dict[str, Any]:
     """Run a training configuration (plain nested dicts, as ``conf/train.yaml`` composes them) into a folder.
 
-    Writes ``encoder/``, ``checkpoints/``, ``logs/``, ``evaluation/``, ``skipped.csv``, ``config.json``; returns what
-    ``metrics.json`` holds. The best checkpoint is chosen on held-out training people, the thresholds are calibrated on
-    them, and the reported pairs are scored once, at the end; with ``data.fold`` at one threshold, which is chosen on
-    the held-out people too. With ``resume: auto`` it goes on from ``checkpoints/last.ckpt``, where there is one, and
-    returns the metrics of a run that is finished, see :mod:`facenet.resume`.
+    Writes ``encoder/`` (with a model card), ``checkpoints/``, ``logs/``, ``evaluation/``, ``skipped.csv``,
+    ``config.json``; returns what ``metrics.json`` holds. The best checkpoint is chosen on held-out training people, the
+    thresholds are calibrated on them, and the reported pairs are scored once, at the end; with ``data.fold`` at one
+    threshold, which is chosen on the held-out people too. With ``resume: auto`` it goes on from
+    ``checkpoints/last.ckpt``, where there is one, and returns the metrics of a run that is finished, see
+    :mod:`facenet.resume`.
 
     On several ranks all of them call it; rank 0 alone writes and reports, the others return an empty dict.
 
@@ -119,6 +120,7 @@ def train(config: dict[str, Any], out: str | Path, say: Callable[[str], None] = 
         else:
             reported = evaluate_all(encoder, splits.evaluation, splits.pairs, **kept)
         metrics |= reported
+    model_card.write(out / "encoder", encoder, metrics, config)
     return {**metrics, "seconds": time.perf_counter() - started}
 
 

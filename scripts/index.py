@@ -57,14 +57,14 @@ def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
 
 def add(gallery: Any, config: dict[str, Any]) -> dict[str, int]:
     from facenet.errors import DataError
-    from facenet.files import read_json
     from facenet.index_exchange import read_metadata
+    from facenet.onnx_record import read_record
     from facenet.types import EmbeddingSet
 
     embeddings = EmbeddingSet.load(config["add"])
     compatible: list[str] = []
     if config["encoder"]:
-        record = read_json(Path(config["encoder"]) / "encoder.json")
+        record = read_record(config["encoder"])
         compatible = [str(item) for item in record.get("compatible_with", [])]
         if embeddings.fingerprint != record.get("fingerprint"):
             raise DataError(f"{config['add']}: embedded by another encoder than {config['encoder']}; embed again")

@@ -273,6 +273,21 @@ class Embed:
 
 
 @dataclass
+class Export:
+    encoder: str = MISSING
+    out: str = MISSING
+    int8: str | None = None
+    images: str | None = None
+    calibration_images: int = 256
+    pairs: str | None = None
+    allow_missing: bool = False
+    speed: bool = False
+    batch_size: int = 32
+    threads: int | None = None
+    seed: int = 0
+
+
+@dataclass
 class AlignFolder(Align):
     detector: str = "yunet"
     images: str = MISSING
@@ -464,6 +479,15 @@ class GalleryBenchmark(Room):
 
 
 @dataclass
+class ExportBenchmark(Room):
+    models: list[str] | None = None
+    batch_size: int = 32
+    seconds: float = MISSING
+    repeats: int = 5
+    threads: int | None = None
+
+
+@dataclass
 class PhotosBenchmark(Room):
     root: str | None = None
     pairs: str = MISSING
@@ -500,6 +524,7 @@ ROOMS = {
     "attention": AttentionBenchmark,
     "cluster": ClusterBenchmark,
     "ddp": DdpBenchmark,
+    "export": ExportBenchmark,
     "large_batch": LargeBatchBenchmark,
     "loader": LoaderBenchmark,
     "photos": PhotosBenchmark,
@@ -592,6 +617,7 @@ SCHEMAS = {
     "summary": Summary,
     "verify": Verify,
     "degrade": Degrade,
+    "export": Export,
     "align": AlignFolder,
     "embed": Embed,
     "index": Index,

@@ -30,6 +30,8 @@ def of_encoder(config: dict[str, Any], out: Path) -> dict[str, Any]:
     from facenet.evaluate import calibrate, compare_baselines, evaluate_all
     from facenet.leakage import world_of
 
+    if config["calibrate"]:
+        encoders.check_record(config["encoder"])
     options, encoder = (
         asked(config),
         encoders.load(config["encoder"], device=config["device"], detector=config["detector"]),

@@ -294,7 +294,7 @@ class AttentionPool(_OverPositions):
         """Return the queries' averages side by side."""
         tokens, normed = self.tokens(x)
         keys = _split(self.key(normed), self.heads)
-        query = self.query.expand(len(x), -1, -1, -1)
+        query = self.query.expand(x.shape[0], -1, -1, -1)
         return self.attention(query, keys, _split(tokens, self.heads)).transpose(1, 2).flatten(1)  # (B, queries C)
 
 

@@ -1,0 +1,194 @@
+"""An encoder as one ONNX file that any runtime reads, and back: weights, preprocessing, thresholds, fingerprint.
+
+Input `images` (B, 3, H, W) float32, RGB, normalised; output `embeddings` (B, D) of unit length. Batch norm is folded
+into the convolutions, and averaging over the mirror image is a part of the graph, so that the file is complete. What
+comes before, the record inside says (``preprocessing``): crop the central square, resize, (value / 255 - mean) / std.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import importlib.util
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from facenet.bundle import SCHEMA, Encoder, record_of
+from facenet.data.transforms import Preprocess
+from facenet.errors import ConfigError, DataError
+from facenet.files import atomic_write
+from facenet.models.layers import ConvBlock
+from facenet.onnx_net import OnnxNet
+from facenet.onnx_record import seal, unseal
+from facenet.package_models import install
+
+OPSET = 18  # what the exporter writes without converting, and runtimes since 2023 read
+BATCHES = (1, 4, 7)
+TOLERANCE = 1e-5
+LONG = ("people",)  # of the training summary: hashes of everybody's name
+
+
+class Whole(nn.Module):
+    """All that happens after the preprocessing: images (B, 3, H, W) to unit embeddings (B, D)."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        """Copy the network, in plain memory format, with batch norm folded into the convolutions."""
+        super().__init__()
+        self.mirror = encoder.preprocess.mirror
+        self.net = copy.deepcopy(encoder.model).cpu().to(memory_format=torch.contiguous_format)
+        for block in self.net.modules():
+            if isinstance(block, ConvBlock) and isinstance(block.norm, nn.BatchNorm2d):
+                block.conv, block.norm = fuse_conv_bn_eval(block.conv, block.norm), nn.Identity()
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Run image and mirror image as one batch, so that each layer is there once."""
+        if not self.mirror:
+            return self.net(images)
+        both = self.net(torch.cat([images, images.flip(-1)]))  # (2 B, D)
+        both = both.reshape(2, images.shape[0], both.shape[1])
+        return nn.functional.normalize(both.sum(0), dim=-1, eps=1e-4)
+
+
+def export(encoder: Encoder, path: str | Path) -> dict[str, Any]:
+    """Write an encoder as ONNX, unless it differs from torch by more than 1e-5 at some batch size.
+
+    The fingerprint is the encoder's own: the vectors are the same, and so are the galleries. Returns `bytes`, `opset`
+    and `max_difference` by batch size.
+
+    Raises:
+        ConfigError: an encoder that is ONNX already.
+        DataError: a package is missing, the vectors differ, or the file can not be written.
+    """
+    path = Path(path)
+    if isinstance(encoder.model, OnnxNet):
+        raise ConfigError(f"{encoder.name}: this encoder is an ONNX file already; export the folder of a trained one")
+    need("onnx", "onnxscript", "onnxruntime")
+    data = seal(graph(encoder), record(encoder))
+    found = differences(encoder, data)
+    if not all(value <= TOLERANCE for value in found.values()):  # NaN is not
+        told = ", ".join(f"{value:.2g} at batch {size}" for size, value in found.items())
+        raise DataError(f"{path}: not written; its vectors differ from torch's by {told} ({TOLERANCE:g} allowed)")
+    with atomic_write(path) as file:
+        file.write(data)
+    return {"bytes": len(data), "opset": OPSET, "max_difference": {str(size): value for size, value in found.items()}}
+
+
+def load(path: str | Path, *, threads: int | None = None) -> Encoder:
+    """Read an exported file as an encoder that runs in onnxruntime; `threads` None is one a core.
+
+    Raises:
+        DataError: missing, damaged or foreign, or onnxruntime is not installed.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"{path}: can not be read ({error.strerror}); give a file that scripts/export.py wrote"
+        ) from None
+    found = unseal(data, path)
+    need("onnxruntime")
+    if found.get("schema") != SCHEMA:
+        raise DataError(f"{path}: schema {found.get('schema')!r}, this version reads {SCHEMA}; export it again")
+    try:
+        return Encoder(
+            OnnxNet(data, threads=threads, mirrors=bool(found["graph"]["mirrors"])),
+            str(found["model"]["name"]),
+            dict(found["model"]["options"]),
+            Preprocess.from_dict(found["preprocessing"]),
+            {float(far): float(sq_dist) for far, sq_dist in found["thresholds"].items()},
+            [str(item) for item in found["compatible_with"]],
+            dict(found["training"]),
+            str(found["fingerprint"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{path}: its record is not one of an encoder ({error}); export it again") from error
+
+
+def graph(encoder: Encoder) -> bytes:
+    """Return the serialised graph, without traces of where it was made."""
+    images = torch.zeros(2, 3, *encoder.preprocess.size)
+    with quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            Whole(encoder),
+            (images,),
+            dynamo=True,
+            verbose=False,
+            opset_version=OPSET,
+            input_names=["images"],
+            output_names=["embeddings"],
+            dynamic_shapes={"images": {0: torch.export.Dim("B")}},
+        )
+    assert program is not None
+    model = program.model_proto
+    inner = model.graph
+    for part in (model, inner, *inner.node, *inner.input, *inner.output, *inner.value_info, *inner.initializer):
+        del part.metadata_props[:]  # files and lines of the network's source
+        part.doc_string = ""
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def record(encoder: Encoder, **changes: Any) -> dict[str, Any]:
+    """Return what goes into the file: ``encoder.json`` without long lists, and what the graph reads, does and gives."""
+    height, width = encoder.preprocess.size
+    told = record_of(encoder)
+    told["training"] = {key: value for key, value in encoder.training.items() if key not in LONG}
+    told["graph"] = {
+        "input": f"images (B, 3, {height}, {width}) float32, RGB: (value / 255 - mean) / std",
+        "output": f"embeddings (B, {encoder.dim}) float32, of unit length",
+        "mirrors": encoder.preprocess.mirror,
+        "precision": "float32",
+    }
+    return {**told, **changes}
+
+
+def differences(encoder: Encoder, data: bytes) -> dict[int, float]:
+    """Return the largest absolute difference of a file's vectors from the encoder's, by batch size."""
+    ours, found = opened(data, encoder), {}
+    for size in BATCHES:
+        images = encoder.preprocess.normalise(pictures(size, encoder.preprocess.size))
+        found[size] = float(np.abs(ours.embed_batch(images) - encoder.embed_batch(images)).max())
+    return found
+
+
+def opened(data: bytes, like: Encoder, *, threads: int | None = None) -> Encoder:
+    """Return the content of a file, not written yet, as an encoder that stands for `like`."""
+    net = OnnxNet(data, threads=threads, mirrors=like.preprocess.mirror)
+    return Encoder(net, like.name, like.options, like.preprocess, fingerprint=like.fingerprint)
+
+
+def pictures(count: int, size: tuple[int, int]) -> Tensor:
+    """Draw pictures (count, 3, H, W) in [0, 255] that are smooth, as photographs are, with some noise."""
+    generator = torch.Generator().manual_seed(count)
+    coarse = torch.rand(count, 3, 5, 5, generator=generator)
+    smooth = nn.functional.interpolate(coarse, size, mode="bicubic", align_corners=False)
+    noise = torch.rand(count, 3, *size, generator=generator)
+    return (255 * (0.9 * smooth + 0.1 * noise)).clamp(0, 255)
+
+
+def need(*packages: str) -> None:
+    """Fail if a package is not installed; raises DataError."""
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            raise DataError(f"{package} is not installed; run: {install('export')}")
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep exporters and quantisers from talking about themselves."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,122 @@
+"""A record inside an ONNX file, sealed by a SHA-256 over the whole file: written and read without the package `onnx`.
+
+An ONNX file is a protobuf message, whose field 14 (``metadata_props``) holds pairs of texts, and protobuf lets a field
+be appended. The pair :data:`KEY` is JSON that begins with ``{"sha256": "<64 hex digits>"``: the SHA-256 of the file
+with these digits replaced by zeros. So a byte changed anywhere is noticed before a runtime sees the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from facenet.errors import DataError
+from facenet.files import read_json
+
+KEY = "facenet"
+METADATA = 14  # field of onnx.ModelProto
+ZEROS = b"0" * 64
+START = b'{"sha256": "'
+
+
+def seal(model: bytes, record: Mapping[str, Any]) -> bytes:
+    """Append the record to a serialised model and put the digest of the whole into it; NaN raises ValueError."""
+    text = json.dumps({"sha256": ZEROS.decode(), **record}, allow_nan=False).encode()
+    entry = _text(1, KEY.encode()) + _text(2, text)
+    head = model + _text(METADATA, entry)[: -len(text)]
+    digest = hashlib.sha256(head)
+    digest.update(text)
+    return head + START + digest.hexdigest().encode() + text[len(START) + len(ZEROS) :]
+
+
+def unseal(data: bytes, name: str | Path) -> dict[str, Any]:
+    """Return the record of a file that is as it was written; `name` is what to call it.
+
+    Raises:
+        DataError: damaged, or an ONNX file of others, which has no record.
+    """
+    try:
+        found = [entry for entry in _metadata(memoryview(data)) if entry[0] == KEY.encode()]
+    except ValueError:
+        raise DataError(f"{name}: damaged, or not an ONNX file; export or copy it again") from None
+    if not found:
+        raise DataError(
+            f"{name}: an ONNX file without a record of model and preprocessing; use one that scripts/export.py wrote"
+        )
+    _, start, end = found[-1]
+    first, last = start + len(START), start + len(START) + len(ZEROS)
+    digest = hashlib.sha256(memoryview(data)[:first])
+    digest.update(ZEROS)
+    digest.update(memoryview(data)[last:])
+    whole = data[start:first] == START and data[first:last] == digest.hexdigest().encode()
+    if not whole or len(found) > 1:
+        raise DataError(f"{name}: damaged (its SHA-256 is not the one it was written with); export or copy it again")
+    record: dict[str, Any] = json.loads(data[start:end])
+    del record["sha256"]
+    return record
+
+
+def read_record(encoder: str | Path) -> dict[str, Any]:
+    """Return the record of an exported file, or of an encoder's folder, without opening the network.
+
+    Raises:
+        DataError: missing, damaged or foreign.
+    """
+    path = Path(encoder)
+    return unseal(path.read_bytes(), path) if path.is_file() else read_json(path / "encoder.json")
+
+
+def _text(field: int, content: bytes) -> bytes:
+    """Encode a field of bytes: tag, length, content."""
+    return _varint(field << 3 | 2) + _varint(len(content)) + content
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 127:
+        out.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*out, number])
+
+
+def _metadata(data: memoryview) -> Iterator[tuple[bytes, int, int]]:
+    """Yield (key, start, end of the value) of each pair of texts; what is not protobuf raises ValueError."""
+    for field, start, end in _fields(data, 0, len(data)):
+        if field == METADATA:
+            parts = {number: (first, last) for number, first, last in _fields(data, start, end)}
+            if 1 in parts and 2 in parts:
+                yield bytes(data[slice(*parts[1])]), *parts[2]
+
+
+def _fields(data: memoryview, at: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """Yield (number, start, end) of the fields that lie in data[at:end]."""
+    while at < end:
+        tag, at = _read_varint(data, at, end)
+        kind = tag & 7
+        if kind == 0:
+            start, (_, at) = at, _read_varint(data, at, end)
+        elif kind in (1, 5):
+            start, at = at, at + (8 if kind == 1 else 4)
+        elif kind == 2:
+            length, start = _read_varint(data, at, end)
+            at = start + length
+        else:
+            raise ValueError("not protobuf")
+        if at > end:
+            raise ValueError("cut off")
+        yield tag >> 3, start, at
+
+
+def _read_varint(data: memoryview, at: int, end: int) -> tuple[int, int]:
+    number = 0
+    for shift in range(0, 70, 7):
+        if at >= end:
+            raise ValueError("cut off")
+        byte, at = data[at], at + 1
+        number |= (byte & 127) << shift
+        if byte < 128:
+            return number, at
+    raise ValueError("not protobuf")

@@ -1,0 +1,101 @@
+"""Which faces calibrate, and that exported files are scored on the pairs as their encoder is."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from facenet.data.pairs import read_pairs
+from facenet.data.records import scan_folder
+from facenet.data.splits import held_out_pairs
+from facenet.data.transforms import Preprocess
+from facenet.errors import DataError
+from facenet.evaluate import evaluate
+from facenet.export import export
+from facenet.export_faces import calibration_faces, score_files
+from tests.conftest import write_tree
+from tests.test_bundle import make
+
+pytest.importorskip("onnxscript")
+SIZE = Preprocess(size=(32, 32))
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight people with 3 images each; the pairs are of the first four."""
+    root = write_tree(tmp_path_factory.mktemp("faces") / "faces", 8, 3)
+    lines = [
+        f"p{i:03d}/p{i:03d}_000{k},p{j:03d}/p{j:03d}_000{k + 1},{int(i == j)}"
+        for i in range(4)
+        for j in range(4)
+        for k in (1, 2)
+    ]
+    (root.parent / "pairs.csv").write_text("first,second,same\n" + "\n".join(lines))
+    return root
+
+
+def drawn_rows(tree: Path, **options: object) -> list[int]:
+    """Which rows of the folder the calibration faces are."""
+    records = scan_folder(tree)
+    every = SIZE([records.source(row) for row in range(len(records))]).numpy()
+    faces = calibration_faces(SIZE, tree, **options).numpy()  # type: ignore[arg-type]
+    return [int(np.abs(every - face).reshape(len(every), -1).max(1).argmin()) for face in faces]
+
+
+def test_faces_are_drawn_and_those_of_the_pairs_come_last(tree: Path) -> None:
+    pairs = str(tree.parent / "pairs.csv")
+    rows = drawn_rows(tree, count=12, pairs=pairs)
+    assert sorted(rows) == list(range(12, 24)), "people that no pair names"
+    assert rows != sorted(rows)
+    assert set(drawn_rows(tree, count=20, pairs=pairs)) > set(range(12, 24))
+    assert len(drawn_rows(tree, count=100)) == 24
+    assert drawn_rows(tree, count=6) == drawn_rows(tree, count=6) != drawn_rows(tree, count=6, seed=1)
+    assert set(drawn_rows(tree, count=6)) & set(range(12)), "without pairs from all"
+
+
+def test_a_file_scores_as_its_encoder_does(tree: Path) -> None:
+    encoder, pairs = make(), tree.parent / "pairs.csv"
+    for name, made in (("a", encoder), ("b", make(seed=1))):
+        export(made, tree.parent / f"{name}.onnx")
+    files = {name: tree.parent / f"{name}.onnx" for name in "ab"}
+    found = score_files(files, tree, str(pairs))
+    expected = evaluate(encoder, scan_folder(tree), read_pairs(pairs))
+    assert found["a"]["accuracy"] == expected["accuracy"]
+    assert 0.5 < expected["auc"] == pytest.approx(found["a"]["auc"])
+    assert found["a"]["accuracy_difference"] == 0
+    assert found["b"]["accuracy_difference"] == found["b"]["accuracy"] - found["a"]["accuracy"]
+
+
+def test_missing_images_fail_unless_allowed(tree: Path, tmp_path: Path) -> None:
+    export(make(), tmp_path / "a.onnx")
+    shutil.copytree(tree, tmp_path / "faces")
+    (tmp_path / "faces" / "p000" / "p000_0001.png").unlink()
+    options = {"images": tmp_path / "faces", "pairs": str(tree.parent / "pairs.csv")}
+    with pytest.raises(DataError, match="allow_missing"):
+        score_files({"a": tmp_path / "a.onnx"}, **options)  # type: ignore[arg-type]
+    found = score_files({"a": tmp_path / "a.onnx"}, **options, allow_missing=True)  # type: ignore[arg-type]
+    assert found["a"]["skipped"] > 0
+    with pytest.raises(DataError, match="one picture makes no pair"):
+        score_files({}, tree / "p001" / "p001_0001.png", options["pairs"])  # type: ignore[arg-type]
+
+
+def test_a_table_of_faces_will_do(tree: Path) -> None:
+    lines = [f"{path},{name}" for path, name in zip(*_columns(tree), strict=True)]
+    (tree / "faces.csv").write_text("path,identity\n" + "\n".join(lines))
+    assert len(calibration_faces(SIZE, tree / "faces.csv", 5)) == 5
+    pairs = tree.parent / "drawn.csv"
+    named = held_out_pairs(scan_folder(tree))
+    rows = [f"{a},{b},{int(s)}" for a, b, s in zip(named.first, named.second, named.same, strict=True)]
+    pairs.write_text("first,second,same\n" + "\n".join(rows))
+    export(make(), tree.parent / "c.onnx")
+    by_table = score_files({"c": tree.parent / "c.onnx"}, tree / "faces.csv", str(pairs))
+    by_folder = score_files({"c": tree.parent / "c.onnx"}, tree, str(pairs))
+    assert by_table["c"]["accuracy"] == by_folder["c"]["accuracy"]
+
+
+def _columns(tree: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    records = scan_folder(tree)
+    return records.paths, records.identities

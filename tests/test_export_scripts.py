@@ -1,0 +1,138 @@
+"""Exporting as a user types it: the file stands for the encoder in every command, and mistakes are one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from facenet import bundle, encoders
+from facenet.data.records import scan_folder
+from facenet.evaluate import calibrate
+from tests.conftest import write_tree
+from tests.test_bundle import make
+from tests.test_onnx_graph import quantised
+from tests.test_scripts import mistaken, succeed
+
+pytest.importorskip("onnxscript")
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tree(tmp_path_factory.mktemp("export_cli") / "faces", 12, 6)
+
+
+@pytest.fixture(scope="module")
+def encoder(faces: Path) -> Path:
+    made = make()
+    made.thresholds = calibrate(made, scan_folder(faces), (0.1, 0.01))
+    bundle.save(made, faces.parent / "encoder")
+    return faces.parent / "encoder"
+
+
+@pytest.fixture(scope="module")
+def exported(faces: Path, encoder: Path) -> dict[str, Any]:
+    base = faces.parent
+    pairs = base / "pairs.csv"
+    lines = [f"p{i:03d}/p{i:03d}_0001,p{j:03d}/p{j:03d}_0002,{int(i == j)},{i % 2}" for i in range(8) for j in range(8)]
+    pairs.write_text("first,second,same,fold\n" + "\n".join(lines))
+    given = [f"encoder={encoder}", f"out={base / 'e.onnx'}", f"int8={base / 'e8.onnx'}", f"images={faces}"]
+    given += [f"pairs={pairs}", "calibration_images=20", "speed=true", "batch_size=2", "threads=1"]
+    return succeed("export", *given, out=base / "run")
+
+
+def test_the_metrics_say_what_was_made(faces: Path, encoder: Path, exported: dict[str, Any]) -> None:
+    base = faces.parent
+    assert exported["fingerprint"] == bundle.load(encoder).fingerprint
+    assert exported["bytes"] == (base / "e.onnx").stat().st_size
+    assert exported["int8"]["bytes"] == (base / "e8.onnx").stat().st_size < exported["bytes"] / 3
+    assert max(exported["max_difference"].values()) <= 1e-5
+    assert exported["mirror_in_graph"]
+    assert exported["int8"]["calibration_images"] == 20
+    assert list(exported["speed"]) == ["torch", "float32", "int8"]
+    scores = exported["verification"]
+    assert scores["int8"]["accuracy_difference"] == scores["int8"]["accuracy"] - scores["float32"]["accuracy"]
+
+
+def test_the_file_scores_as_the_bundle(faces: Path, encoder: Path, exported: dict[str, Any], tmp_path: Path) -> None:
+    given = [f"data.root={faces}", f"pairs={faces.parent / 'pairs.csv'}"]
+    by_bundle = succeed("verify", f"encoder={encoder}", *given, out=tmp_path / "a")["verification"]
+    by_file = succeed("verify", f"encoder={faces.parent / 'e.onnx'}", *given, out=tmp_path / "b")["verification"]
+    assert by_bundle["accuracy"] > 0.5
+    assert by_file["accuracy"] == by_bundle["accuracy"] == exported["verification"]["float32"]["accuracy"]
+    assert by_file["auc"] == pytest.approx(by_bundle["auc"])
+
+
+def test_the_file_takes_the_bundle_s_place(
+    faces: Path, encoder: Path, exported: dict[str, Any], tmp_path: Path
+) -> None:
+    file, gallery = f"encoder={faces.parent / 'e.onnx'}", f"gallery={tmp_path / 'g'}"
+    succeed("embed", f"encoder={encoder}", f"images={faces}", f"out={tmp_path / 'v'}", out=tmp_path / "embed")
+    succeed("index", gallery, f"add={tmp_path / 'v'}", file, out=tmp_path / "add")
+    query = faces / "p003" / "p003_0002.png"
+    found = succeed("search", gallery, file, f"query={query}", "far=0.1", "k=1", out=tmp_path / "search")
+    (best,) = found["results"][0]["neighbours"]
+    assert (best["identity"], best["accepted"], best["sq_dist"] < 1e-5) == ("p003", True, True)
+    succeed("embed", file, f"images={faces}", f"out={tmp_path / 'w'}", out=tmp_path / "embed2")
+    succeed("cluster", f"embeddings={tmp_path / 'w'}", file, "far=0.01", out=tmp_path / "cluster")
+    a, b = query, faces / "p003" / "p003_0004.png"
+    one = [succeed("compare", e, f"a={a}", f"b={b}", "far=0.1", out=tmp_path / f"c{i}")
+           for i, e in enumerate((file, f"encoder={encoder}"))]  # fmt: skip
+    assert one[0]["sq_dist"] == pytest.approx(one[1]["sq_dist"], abs=1e-5)
+    assert one[0]["threshold"] == one[1]["threshold"]
+
+
+MISTAKES = [
+    ("export", ["encoder={e}", "out={new}", "int8={new8}"], 2, "need images="),
+    ("export", ["encoder={e}", "out={new}", "pairs=p.csv"], 2, "need images="),
+    ("export", ["encoder={e}", "out={new}", "int8={new}", "images={faces}"], 2, "the same file"),
+    ("export", ["encoder={e}", "out={new}", "calibration_images=0"], 2, "at least 1"),
+    ("export", ["encoder={e}"], 2, "not given: out=..."),
+    ("export", ["encoder={file}", "out={new}"], 2, "an ONNX file already"),
+    ("export", ["encoder=sface", "out={new}"], 2, "an ONNX file already"),
+    ("export", ["encoder=/nowhere", "out={new}"], 3, "no such encoder folder"),
+    ("export", ["encoder={e}", "outt={new}"], 2, "did you mean 'out'"),
+    ("export", ["encoder={e}", "out={faces}/p000/p000_0001.png/x.onnx"], 3, "can not be written"),
+    ("verify", ["encoder={file}", "data.root={faces}", "calibrate=true"], 2, "calibrate the folder it was made of"),
+    ("verify", ["encoder={cut}", "data.root={faces}"], 3, "cut.onnx: damaged"),
+    ("verify", ["encoder={foreign}", "data.root={faces}"], 3, "without a record of model and preprocessing"),
+    ("search", ["gallery=/nowhere", "encoder={file}", "query={faces}"], 3, "no threshold for far=0.001"),
+]
+
+
+@pytest.mark.parametrize(("name", "arguments", "code", "says"), MISTAKES, ids=[m[3][:24] for m in MISTAKES])
+def test_a_mistake_is_one_clear_line(
+    name: str,
+    arguments: list[str],
+    code: int,
+    says: str,
+    faces: Path,
+    encoder: Path,
+    exported: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    places = {"e": encoder, "faces": faces, "file": faces.parent / "e.onnx"}
+    places |= {key: tmp_path / f"{key}.onnx" for key in ("new", "new8", "cut", "foreign")}
+    places["cut"].write_bytes(places["file"].read_bytes()[:-1])
+    places["foreign"].write_bytes(quantised(4)[0])
+    given = [argument.format(**places) for argument in arguments]
+    status, said = mistaken(name, *given, out=tmp_path / "run", monkeypatch=monkeypatch, capsys=capsys)
+    assert (status, len(said.strip().splitlines())) == (code, 1), said[-2000:]
+    assert said.startswith("error: ")
+    assert says in said
+    assert not places["new"].exists()
+
+
+def test_the_8_bit_file_is_another_encoder(
+    faces: Path, exported: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    files = [faces.parent / name for name in ("e.onnx", "e8.onnx")]
+    succeed("embed", f"encoder={files[0]}", f"images={faces}", f"out={tmp_path / 'v'}", out=tmp_path / "embed")
+    succeed("index", f"gallery={tmp_path / 'g'}", f"add={tmp_path / 'v'}", out=tmp_path / "add")
+    given = [f"gallery={tmp_path / 'g'}", f"encoder={files[1]}", f"query={faces}", "far=0.1"]
+    status, said = mistaken("search", *given, out=tmp_path / "s", monkeypatch=monkeypatch, capsys=capsys)
+    assert (status, encoders.load(files[1]).fingerprint[:12] in said) == (3, True), said

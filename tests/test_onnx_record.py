@@ -1,0 +1,74 @@
+"""The record in an ONNX file: read by others as metadata, and every changed byte noticed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from facenet.errors import DataError
+from facenet.files import write_json
+from facenet.onnx_graph import plain_graph
+from facenet.onnx_record import KEY, read_record, seal, unseal
+from tests.test_onnx_graph import quantised
+
+RECORD = {"schema": 1, "text": 'a "quoted" ä', "sizes": [1, 2], "none": None, "deep": {"sha256": "0" * 64}}
+
+
+def model() -> bytes:
+    return plain_graph(quantised(4)[0], {"x": (0,), "y": (0,)})
+
+
+def test_a_record_comes_back_and_the_package_onnx_reads_it_too() -> None:
+    onnx = pytest.importorskip("onnx")
+    data = seal(model(), RECORD)
+    assert unseal(data, "f.onnx") == RECORD
+    assert data == seal(model(), RECORD)
+    read = onnx.load_from_string(data)
+    onnx.checker.check_model(read)
+    assert [item.key for item in read.metadata_props] == [KEY]
+    assert read.graph == onnx.load_from_string(model()).graph
+
+
+def test_metadata_of_others_stays() -> None:
+    onnx = pytest.importorskip("onnx")
+    read = onnx.load_from_string(model())
+    read.metadata_props.add(key="author", value="x" * 300)
+    assert unseal(seal(read.SerializeToString(), RECORD), "f.onnx") == RECORD
+
+
+def test_every_flipped_bit_cut_and_addition_is_noticed() -> None:
+    good, rng = seal(model(), RECORD), np.random.default_rng(0)
+    start = good.index(b"sha256")
+    places = [*rng.integers(len(good), size=300), *range(len(good) - 40, len(good)), *range(start - 40, start + 80)]
+    for place in places:
+        data = bytearray(good)
+        data[place] ^= 1 << rng.integers(8)
+        with pytest.raises(DataError, match=r"^f\.onnx: .*(damaged|without a record)") as raised:
+            unseal(bytes(data), "f.onnx")
+        assert "\n" not in str(raised.value)
+    for cut in (*rng.integers(len(good), size=50), len(good) - 1):
+        with pytest.raises(DataError, match=r"^f\.onnx: "):
+            unseal(good[:cut], "f.onnx")
+    for more in (b"\0", b"x", b"\x72\x00", good, seal(model(), {"schema": 2})):
+        with pytest.raises(DataError, match=r"^f\.onnx: "):
+            unseal(good + more, "f.onnx")
+
+
+def test_files_of_others_are_refused() -> None:
+    with pytest.raises(DataError, match="without a record of model and preprocessing; use one that scripts/export"):
+        unseal(model(), "f.onnx")
+    for content in (b"", b"no model", bytes(100), b"\xff" * 100, b"\x07"):
+        with pytest.raises(DataError, match=r"^f\.onnx: "):
+            unseal(content, "f.onnx")
+    with pytest.raises(ValueError, match="JSON"):
+        seal(model(), {"x": float("nan")})
+
+
+def test_a_record_is_read_from_a_file_or_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "f.onnx").write_bytes(seal(model(), RECORD))
+    write_json(tmp_path / "e" / "encoder.json", RECORD)
+    assert read_record(tmp_path / "f.onnx") == read_record(tmp_path / "e") == RECORD
+    with pytest.raises(DataError, match=r"encoder\.json: no such file"):
+        read_record(tmp_path / "none")
