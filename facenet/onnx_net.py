@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from facenet.onnx_session import session
 
+AT_ONCE = 32  # images of a run: more take gigabytes and are no faster
+
 
 class OnnxNet(nn.Module):
     """Images (B, 3, H, W) to unit vectors (B, D), without gradients; the session is opened at first use.
@@ -41,10 +43,10 @@ class OnnxNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Run the model and scale its vectors to length 1."""
-        opened = self.session
-        given = images.detach().to("cpu", torch.float32).contiguous().numpy()
-        (vectors,) = opened.run(None, {opened.get_inputs()[0].name: given})
-        return nn.functional.normalize(torch.from_numpy(vectors).to(images.device), dim=-1, eps=1e-4)
+        opened, name = self.session, self.session.get_inputs()[0].name
+        given = images.detach().to("cpu", torch.float32).split(AT_ONCE)
+        parts = [opened.run(None, {name: part.contiguous().numpy()})[0] for part in given]
+        return nn.functional.normalize(torch.from_numpy(np.concatenate(parts)).to(images.device), dim=-1, eps=1e-4)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the session behind: it can not be copied."""

