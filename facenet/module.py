@@ -12,10 +12,11 @@ from torch import Tensor
 
 from facenet.bundle import encode
 from facenet.errors import ConfigError, choose
+from facenet.harmonic import check, stage
 from facenet.large_batch import Images, add_up, backward, smallest_chunk, synchronise
 from facenet.losses import HEADS
 from facenet.models import build_model
-from facenet.objective import head_objective, triplet_objective
+from facenet.objective import head_objective, own_objective, triplet_objective
 from facenet.optim import build_optimizer, clip_gradients, lr_factor
 from facenet.types import MiningStats
 
@@ -48,6 +49,9 @@ class TripletModule(pl.LightningModule):
         compile: Train through ``torch.compile``; where it fails, one line says so and training goes on without.
             Names of weights stay as they are, and embedding outside training is never compiled.
         seed: Seed of random mining.
+        harmonic: ``method``, ``slots``, ``own_positive``, ``weight`` (of the L2 baseline) and ``embedding_share`` (of
+            the steps, in which the embedding layer alone learns), see :mod:`facenet.harmonic`; batches then bring the
+            old embeddings (B, D) as a third part. None trains without an old encoder.
     """
 
     def __init__(
@@ -64,6 +68,7 @@ class TripletModule(pl.LightningModule):
         channels_last: bool = True,
         compile: bool = False,
         seed: int = 0,
+        harmonic: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -71,6 +76,7 @@ class TripletModule(pl.LightningModule):
         choose(LOSSES, loss["name"], "loss.name")
         if not 0 < loss["margin"] <= 4:
             raise ConfigError(f"loss.margin: expected a squared distance in (0, 4], got {loss['margin']}")
+        check(harmonic)
         self.model = build_model(**model)
         if channels_last:
             self.model = self.model.to(memory_format=torch.channels_last)
@@ -112,14 +118,18 @@ class TripletModule(pl.LightningModule):
         started = self.global_step >= loss["head_share"] * self.hparams["total_steps"]
         return (loss["head_weight"], 1.0) if started else (1.0, 0.0)
 
-    def training_step(self, batch: tuple[Images, Tensor], batch_idx: int) -> None:
+    def training_step(self, batch: tuple[Images, Tensor] | tuple[Images, Tensor, Tensor], batch_idx: int) -> None:
         """Mine a batch, and step after every `accumulate` of them."""
-        images, labels = batch
+        images, labels, *old = batch
+        harmonic = self.hparams["harmonic"]
+        if harmonic:
+            alone = self.global_step < harmonic["embedding_share"] * self.hparams["total_steps"]
+            stage(self.model, embedding_alone=alone)
         accumulate = self.hparams["optim"].get("accumulate", 1)
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
 
         def objective(embeddings: Tensor) -> Tensor:
-            return self.objective(embeddings, labels) / accumulate
+            return self.objective(embeddings, labels, *old) / accumulate
 
         loss = backward(
             self.model,
@@ -138,13 +148,18 @@ class TripletModule(pl.LightningModule):
         optimizer.zero_grad()
         self.lr_schedulers().step()  # type: ignore[union-attr]
 
-    def objective(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """Return this rank's part of the loss of a batch: embeddings (b, D), labels (b,) of its rows."""
+    def objective(self, embeddings: Tensor, labels: Tensor, old: Tensor | None = None) -> Tensor:
+        """Return this rank's part of the loss of a batch: embeddings (b, D), labels (b,), old embeddings (b, D)."""
         head_weight, triplet_weight = self.phase()
         options = {key: self.hparams["loss"][key] for key in ("margin", "reduction")}
+        harmonic = self.hparams["harmonic"] or {"method": "none"}
+        if harmonic["method"] == "harmonic":
+            options |= {"old": old, "slots": harmonic["slots"], "own_positive": harmonic["own_positive"]}
         seed = self.hparams["seed"] + self.global_step
         loss, stats = triplet_objective(embeddings, labels, seed=seed, **options, **self.hparams["mining"])
         total = triplet_weight * loss
+        if harmonic["method"] == "l2" and old is not None:
+            total = total + harmonic["weight"] * own_objective(embeddings, old)
         if self.head is not None and head_weight:
             total = total + head_weight * head_objective(self.head, embeddings, labels)
         self._log_mining(stats)

@@ -25,19 +25,23 @@ from facenet.callbacks import AtomicCheckpointIO, CollapseGuard, HeldOutVerifica
 from facenet.data.augment import Augment
 from facenet.data.datamodule import FaceDataModule
 from facenet.data.pairs import pair_rows
-from facenet.data.records import write_skipped
+from facenet.data.records import Records, write_skipped
 from facenet.data.splits import Splits, held_out_pairs, split_faces, split_options
+from facenet.data.synthetic import default_cache
 from facenet.data.transforms import Preprocess
+from facenet.embed import embed_records
 from facenet.errors import ConfigError, choose
 from facenet.evaluate import calibrate, evaluate_all, evaluate_fold
+from facenet.harmonic import begin_again
 from facenet.large_batch import leave_at_end
 from facenet.leakage import people_record, world_of
 from facenet.memory import available_bytes, choose_chunk, step_memory
 from facenet.mining import FALLBACKS, MINERS, SELECTS
 from facenet.models import MODELS, build_model
 from facenet.module import LOSSES, TripletModule
+from facenet.old_embeddings import old_vectors, read_old
 from facenet.optim import OPTIMIZERS, SCHEDULES, clip_gradients
-from facenet.types import Pairs
+from facenet.types import EmbeddingSet, Pairs
 
 PRECISIONS = {
     "auto": "bf16-mixed on CUDA, else 32-true",
@@ -80,6 +84,7 @@ def train(config: dict[str, Any], out: str | Path, say: Callable[[str], None] = 
     pairs = held_out_pairs(module_data.held_out, config["seed"])
     last = resume.last_checkpoint(config, out)
     trainer, progress = _trainer(config, module_data, pairs, out)
+    old = _old(config, module_data, say)
     module = _module(config, module_data, preprocess, trainer, last, say)
     if last is not None:
         resume.check_checkpoint(module.hparams, last)
@@ -120,6 +125,8 @@ def train(config: dict[str, Any], out: str | Path, say: Callable[[str], None] = 
         else:
             reported = evaluate_all(encoder, splits.evaluation, splits.pairs, **kept)
         metrics |= reported
+        if old is not None:
+            _keep_old(old, splits.evaluation, out / "old")
     model_card.write(out / "encoder", encoder, metrics, config)
     return {**metrics, "seconds": time.perf_counter() - started}
 
@@ -129,6 +136,15 @@ def _beginning(config: dict[str, Any], out: Path, last: Path | None) -> list[str
     if config.get("resume") is None:
         return []
     return [f"going on from {last}" if last else f"no checkpoint in {out} yet: starting from the beginning"]
+
+
+def _keep_old(old: EmbeddingSet | Encoder, faces: Records, folder: Path) -> None:
+    """Keep the old embeddings of the reported faces beside the new ones, for scripts/compat.py."""
+    if isinstance(old, EmbeddingSet):
+        wanted = set(faces.keys)
+        old.subset([row for row, key in enumerate(old.keys) if key in wanted]).save(folder)
+    else:
+        embed_records(old, faces)[0].save(folder)
 
 
 def _run(config: dict[str, Any], preprocess: Preprocess) -> dict[str, Any]:
@@ -235,6 +251,7 @@ def _module(
         channels_last=device["channels_last"],
         compile=device["compile"],
         seed=config["seed"],
+        harmonic=_harmonic(config),
     )
     module.hparams["chunk_size"] = _chunk_size(config, data, module, trainer, last, say)
     if config["init"]:
@@ -246,7 +263,36 @@ def _module(
                 " use the same model options"
             )
         module.model.load_state_dict(theirs)
+    if (_harmonic(config) or {}).get("embedding_share"):
+        begin_again(module.model.embedding)
     return module
+
+
+def _harmonic(config: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the module's options of harmonic training; None without an old encoder."""
+    options = dict(config.get("harmonic") or {})
+    return options if options.pop("old", None) else None
+
+
+def _old(config: dict[str, Any], data: FaceDataModule, say: Callable[[str], None]) -> EmbeddingSet | Encoder | None:
+    """Give the training batches the old encoder's vectors; return what ``harmonic.old`` names, None without it.
+
+    Raises:
+        ConfigError: vectors of another width than the net's.
+    """
+    if _harmonic(config) is None:
+        return None
+    old = read_old(config["harmonic"]["old"])
+    width = config["model"].get("embedding_dim", 128)
+    if old.dim != width:
+        raise ConfigError(
+            f"harmonic.old: its vectors have {old.dim} dimensions, this net's {width}; one gallery holds one width:"
+            f" set model.embedding_dim={old.dim}"
+        )
+    cache = Path(config["loader"].get("cache_dir") or default_cache())
+    vectors = old_vectors(old, data.train, cache=cache, progress=_printer(say, "old embeddings"))
+    data.dataset.old = torch.from_numpy(vectors)
+    return old
 
 
 def _chunk_size(

@@ -174,6 +174,16 @@ class Trainer:
 
 
 @dataclass
+class Harmonic:
+    old: str | None = None
+    method: str = "harmonic"
+    slots: list[str] = field(default_factory=lambda: ["nnn", "nno", "non", "noo", "onn", "ono", "oon"])
+    own_positive: bool = True
+    embedding_share: float = 0.0
+    weight: float = 1.0
+
+
+@dataclass
 class Scale:
     """How large the tables of the paper are run: what differs from net to net, for conf/scale/*.yaml to refer to."""
 
@@ -203,6 +213,7 @@ class Train:
     optim: Optim = field(default_factory=Optim)
     large_batch: LargeBatch = field(default_factory=LargeBatch)
     trainer: Trainer = field(default_factory=Trainer)
+    harmonic: Harmonic = field(default_factory=Harmonic)
 
 
 @dataclass

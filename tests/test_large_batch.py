@@ -306,14 +306,22 @@ def _train(net: str, rank: int, size: int, steps: int = 1, accumulate: int = 1) 
     return result | {"state": copy.deepcopy(model.state_dict()), "head": copy.deepcopy(head.state_dict())}
 
 
-def _uneven(rank: int, size: int, cap: int) -> dict[str, Any]:
-    """The loss of rows that the ranks share unevenly, with few pairs on one of them, and at most `cap` triplets."""
+def _uneven(rank: int, size: int, cap: int, *, harmonic: bool = False) -> dict[str, Any]:
+    """The loss of rows that the ranks share unevenly, with few pairs on one of them, and at most `cap` triplets.
+
+    With `harmonic` they are mined together with old embeddings of theirs, one of which is not there.
+    """
     rows = torch.randn(40, 8, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
     rows, labels = nn.functional.normalize(rows, dim=1), torch.arange(40) % 7
     labels[1::2] += 100 * torch.arange(20)  # the odd rows, one rank's anchors, have few positives
     own = slice(0, 40) if size == 1 else (slice(0, 11), slice(11, 40))[rank]
     leaf = rows[own].clone().requires_grad_()
-    loss, stats = triplet_objective(leaf, labels[own], margin=MARGIN, max_triplets=cap, **MINING)  # type: ignore[arg-type]
+    more: dict[str, Any] = dict(MINING)
+    if harmonic:
+        old = nn.functional.normalize(rows + rows.roll(1, 1), dim=1)
+        old[13] = torch.nan
+        more["old"] = old[own]
+    loss, stats = triplet_objective(leaf, labels[own], margin=MARGIN, max_triplets=cap, **more)
     loss.backward()
     return {"loss": large_batch.add_up(loss.detach().clone()), "grad": leaf.grad, "found": stats.triplets}
 
@@ -326,6 +334,7 @@ def _rank(rank: int, folder: str) -> None:
     result["accumulated"] = _train("plain", rank, 2, accumulate=2)
     found = _uneven(rank, 2, 10**6)["found"]
     result |= {"uneven": _uneven(rank, 2, found), "capped": _uneven(rank, 2, found // 2)}
+    result["harmonic"] = _uneven(rank, 2, 10**6, harmonic=True)
     rows = (torch.arange(UNEVEN[rank] * 2.0).view(-1, 2) + 100 * rank).requires_grad_()
     gathered = gather(rows)
     (gathered * torch.arange(16.0).view(8, 2) * (rank + 1)).sum().backward()
@@ -385,6 +394,15 @@ def test_uneven_shares_give_the_loss_of_the_whole_up_to_the_cap(ranks: tuple[lis
         torch.testing.assert_close(result["uneven"]["grad"], one["grad"][part], rtol=1e-7, atol=1e-9)
         assert result["capped"]["loss"].item() == pytest.approx(one["loss"].item(), rel=0.1)  # a uniform sample's mean
         assert result["capped"]["loss"].item() != pytest.approx(one["loss"].item(), rel=1e-6)
+
+
+def test_two_ranks_mine_old_and_new_embeddings_as_one_pool(ranks: tuple[list[dict[str, Any]], str]) -> None:
+    one, alone = _uneven(0, 1, 10**6, harmonic=True), _uneven(0, 1, 10**6)
+    assert one["found"] > 3 * alone["found"] > 0
+    for result, part in zip(ranks[0], (slice(0, 11), slice(11, 40)), strict=True):
+        assert result["harmonic"]["found"] == one["found"]
+        assert result["harmonic"]["loss"].item() == pytest.approx(one["loss"].item(), rel=1e-9)
+        torch.testing.assert_close(result["harmonic"]["grad"], one["grad"][part], rtol=1e-7, atol=1e-9)
 
 
 def test_gathered_rows_stand_in_rank_order_and_have_the_exact_gradient(

@@ -405,3 +405,81 @@ def test_faces_aligned_in_training_or_before_it_give_the_same_encoder(
     wrong = {**align.to_dict(), "detector": "yunt"}
     with pytest.raises(ConfigError, match="did you mean 'yunet'"):
         train(config(cache, data={**data, "root": str(photos), "align": wrong}, **small), tmp_path / "c")
+
+
+HARMONIC = {
+    "method": "harmonic",
+    "slots": ["nnn", "nno", "non", "noo", "onn", "ono", "oon"],
+    "own_positive": True,
+    "embedding_share": 0.5,
+    "weight": 1.0,
+}
+
+
+def test_harmonic_training_keeps_the_old_embeddings_and_resumes_to_the_bit(
+    run: tuple[Path, dict[str, Any]], cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From an encoder; in its first stage the embedding layer alone moves, from a beginning of its own."""
+    old = run[0] / "encoder"
+    options = config(
+        cache, harmonic={**HARMONIC, "old": str(old)}, init=str(old), loader={"cache_dir": str(tmp_path / "c")}
+    )
+    options["trainer"] |= {"max_steps": 6, "val_check_interval": 2}
+    seen: list[dict[str, torch.Tensor]] = []
+    step = TripletModule.training_step
+
+    def watched(self: TripletModule, batch: Any, batch_idx: int) -> None:
+        assert len(batch) == 3
+        torch.testing.assert_close(batch[2].norm(dim=1), torch.ones(24))
+        seen.append({name: weight.detach().clone() for name, weight in self.model.state_dict().items()})
+        if len(seen) == 5 and "cut" in patched:
+            raise Killed
+        step(self, batch, batch_idx)
+
+    patched = {"whole"}
+    monkeypatch.setattr(TripletModule, "training_step", watched)
+    whole = train(options, tmp_path / "whole", say=lambda line: None)
+    start = bundle.load(old).model.state_dict()
+    trunk = [name for name in start if not name.startswith("embedding.")]
+    assert all(torch.equal(seen[3][name], start[name]) for name in trunk), "three steps of the embedding layer alone"
+    assert not torch.equal(seen[0]["embedding.weight"], start["embedding.weight"])
+    assert not torch.equal(seen[1]["embedding.weight"], seen[0]["embedding.weight"])
+    assert sum(not torch.equal(seen[5][name], start[name]) for name in trunk) > 10
+    reported = EmbeddingSet.load(tmp_path / "whole" / "evaluation")
+    before = EmbeddingSet.load(tmp_path / "whole" / "old")
+    assert before.paths == reported.paths
+    assert before.fingerprint == bundle.load(old).fingerprint
+    assert whole["train"]["last_loss"] > 0
+    seen.clear()
+    patched.add("cut")
+    options["resume"] = "auto"
+    with pytest.raises(Killed):
+        train(options, tmp_path / "cut", say=lambda line: None)
+    patched.remove("cut")
+    train(options, tmp_path / "cut", say=lambda line: None)
+    first, second = (bundle.load(tmp_path / name / "encoder").fingerprint for name in ("whole", "cut"))
+    assert first == second
+
+
+def test_harmonic_training_refuses_another_width(run: tuple[Path, dict[str, Any]], cache: Path, tmp_path: Path) -> None:
+    harmonic = {**HARMONIC, "old": str(run[0] / "encoder")}
+    with pytest.raises(ConfigError, match=r"have 16 dimensions, this net's 8; .* set model\.embedding_dim=16"):
+        train(config(cache, harmonic=harmonic, model={"embedding_dim": 8}), tmp_path, say=lambda line: None)
+
+
+@pytest.mark.parametrize("method", ["l2", "none"])
+def test_baselines_of_harmonic_training(
+    method: str, run: tuple[Path, dict[str, Any]], cache: Path, tmp_path: Path
+) -> None:
+    """L2 regression comes nearer to its own old embeddings than the control, which never sees them."""
+    old = bundle.load(run[0] / "encoder")
+    splits = split_faces(kind="synthetic", synthetic=SYNTHETIC, cache_dir=str(cache), seed=0)
+    embed_records(old, splits.train)[0].save(tmp_path / "v")
+    harmonic = {**HARMONIC, "old": str(tmp_path / "v"), "method": method, "weight": 10.0, "embedding_share": 0.0}
+    data = {"trainer": {"max_steps": 30, "val_check_interval": 30}, "seed": 1}
+    options = config(cache, harmonic=harmonic, **data)
+    options["seed"] = 0
+    train(options, tmp_path / "run", say=lambda line: None)
+    new = bundle.load(tmp_path / "run" / "encoder")
+    away = (embed_records(new, splits.train)[0].vectors - EmbeddingSet.load(tmp_path / "v").vectors) ** 2
+    assert (away.sum(1).mean() < 0.6) == (method == "l2")

@@ -192,7 +192,7 @@ def _loaded_per_second(
     if step is not None:  # takes one size of batch only
         rows = [row for row in rows if len(row) == batch_size] or [list(range(batch_size))]
     rows *= max(1, round(faces / sum(map(len, rows))))
-    loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(dataset, None, sampler=rows, num_workers=workers)
+    loader: DataLoader[tuple[Tensor, ...]] = DataLoader(dataset, None, sampler=rows, num_workers=workers)
     augment, generator = Augment(), torch.Generator().manual_seed(0)
     start, seen = time.perf_counter(), 0
     for images, _ in loader:

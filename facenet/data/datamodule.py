@@ -20,7 +20,7 @@ from facenet.data.transforms import Preprocess
 from facenet.errors import ConfigError
 
 CACHES = ("auto", "ram", "disk", "none")
-Batch = tuple[Tensor, Tensor]
+Batch = tuple[Tensor, ...]
 
 
 class BatchDataset(Dataset[Batch]):
@@ -31,18 +31,25 @@ class BatchDataset(Dataset[Batch]):
     ) -> None:
         self.records, self.preprocess, self.margin, self.packed = records, preprocess, margin, packed
         self.labels = torch.as_tensor(labels, dtype=torch.int64)
+        self.old: Tensor | None = None  # (N, D) embeddings of another encoder, which then go with the labels
 
     def __len__(self) -> int:
         """Return the number of images N."""
         return len(self.labels)
 
     def __getitem__(self, rows: Sequence[int]) -> Batch:
-        """Return the batch of the given rows; images that can not be decoded are left out of it."""
+        """Return the batch of the given rows: images, labels, and old embeddings where there are any.
+
+        Images that can not be decoded are left out of it.
+        """
         index = torch.as_tensor(rows, dtype=torch.int64)
         if self.packed is not None:
-            return torch.from_numpy(self.packed[index.numpy()]), self.labels[index]
-        images, places = read_batch(self.records, rows, self.preprocess, self.margin)
-        return images, self.labels[index[places]]
+            images = torch.from_numpy(self.packed[index.numpy()])
+        else:
+            images, places = read_batch(self.records, rows, self.preprocess, self.margin)
+            index = index[places]
+        beside = () if self.old is None else (self.old[index],)
+        return (images, self.labels[index], *beside)
 
 
 @dataclass(frozen=True)
@@ -157,19 +164,19 @@ class FaceDataModule(pl.LightningDataModule):
         dataset = BatchDataset(self.held_out, self.held_out.labels, self.preprocess, 1.0, self.val_images)
         return DataLoader(dataset, batch_size=None, sampler=rows)
 
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> tuple[TrainingImages | Tensor, Tensor]:
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> tuple[Any, ...]:
         """While training: images that are augmented and normalised when sliced; else floats (B, 3, H, W).
 
         What is drawn depends on the seed, the batch's number in the run and the place in the batch of all ranks, so a
         resumed run, or one on another number of ranks, draws the same.
         """
-        images, labels = batch
+        images, *others = batch
         if self.trainer is None or not self.trainer.training:
-            return self.preprocess.normalise(images), labels
+            return self.preprocess.normalise(images), *others
         if self.augment is None:
-            return TrainingImages(images, self.preprocess), labels
+            return TrainingImages(images, self.preprocess), *others
         number, self._number = self._number, self._number + 1
         entropy = np.random.SeedSequence([self.seed, 0 if self.repeat_batch else number])
         generator = torch.Generator().manual_seed(int(entropy.generate_state(1, np.uint64)[0] >> np.uint64(1)))
         draws = self.augment.draw(self.sampler.batch_size, images.shape[-2:], self.preprocess.size, generator)
-        return TrainingImages(images, self.preprocess, self.augment, take(draws, self.sampler.share)), labels
+        return TrainingImages(images, self.preprocess, self.augment, take(draws, self.sampler.share)), *others

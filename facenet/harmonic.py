@@ -1,0 +1,110 @@
+"""Harmonic embeddings: a new net trained so that its vectors and an old net's can be compared with each other.
+
+Old and new embeddings of a mini-batch enter one triplet pool, in which a face is there twice; semi-hard negatives come
+from the whole pool. The paper (Schroff et al. 2015, appendix "Harmonic Embedding") shows which version sits in which
+slot in a picture only: here every combination with at least one new member is used, and `slots` says otherwise.
+
+Letters: B batch, D width, T triplets; pool rows 0 to B - 1 are new, the others old.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import product
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from facenet.errors import ConfigError, choose
+from facenet.sorting import pick
+from facenet.types import Triplets
+
+NEW, OLD = "n", "o"
+# anchor, positive, negative: each new or old, at least one of them new
+SLOTS = tuple("".join(versions) for versions in product(NEW + OLD, repeat=3) if NEW in versions)
+METHODS = {
+    "harmonic": "triplets over old and new embeddings",
+    "l2": "triplets over the new ones, and the squared L2 distance of each to its own old one",
+    "none": "triplets over the new ones alone: the control",
+}
+
+
+class Pool(NamedTuple):
+    """M rows: the new embeddings, then the old ones there are."""
+
+    embeddings: Tensor  # (M, D); no gradient reaches the old ones
+    labels: Tensor  # (M,)
+    image: Tensor  # (M,) which row of the mini-batch each shows
+    new: int  # B
+
+
+def check(options: Mapping[str, Any] | None) -> None:
+    """Refuse unknown methods and slots, and numbers out of range; raises ConfigError."""
+    if not options:
+        return
+    choose(METHODS, options["method"], "harmonic.method")
+    unknown = [slot for slot in options["slots"] if slot not in SLOTS]
+    if unknown or not options["slots"]:
+        raise ConfigError(
+            f"harmonic.slots: expected some of {', '.join(SLOTS)} (anchor, positive, negative; n new, o old, one new at"
+            f" least), got {', '.join(unknown) or 'none'}"
+        )
+    if not 0 <= options["embedding_share"] <= 1:
+        raise ConfigError(f"harmonic.embedding_share: expected 0 to 1, got {options['embedding_share']}")
+    if options["weight"] < 0:
+        raise ConfigError(f"harmonic.weight: expected at least 0, got {options['weight']}")
+
+
+def pool(new: Tensor, labels: Tensor, old: Tensor) -> Pool:
+    """Join embeddings (B, D), their labels (B,) and the old embeddings (B, D) of the same images.
+
+    An old embedding that is not a number (an image the old net could not read) is left out.
+    """
+    there = torch.isfinite(old).all(1).nonzero()[:, 0]
+    kept = old.detach()[there].to(new.dtype)
+    rows = torch.arange(len(new), device=new.device)
+    return Pool(torch.cat([new, kept]), torch.cat([labels, labels[there]]), torch.cat([rows, there]), len(new))
+
+
+def keep(triplets: Triplets, pooled: Pool, *, slots: Sequence[str] = SLOTS, own_positive: bool = True) -> Triplets:
+    """Keep the triplets of a pool whose versions are among `slots`.
+
+    Without `own_positive` an image's own old embedding is not its positive (nor the other way round).
+    """
+    rows = torch.stack([triplets.anchor, triplets.positive, triplets.negative])  # (3, T)
+    old = (rows >= pooled.new).long()
+    code = old[0] * 4 + old[1] * 2 + old[2]  # "nno" is 1
+    wanted = torch.zeros(8, dtype=torch.bool, device=rows.device)
+    wanted[[int(slot.replace(NEW, "0").replace(OLD, "1"), 2) for slot in slots]] = True
+    chosen = wanted[code]
+    if not own_positive:
+        chosen &= pick(pooled.image, triplets.anchor) != pick(pooled.image, triplets.positive)
+    place = chosen.nonzero()[:, 0]
+    anchor, positive, negative = (pick(row, place) for row in rows)
+    return Triplets(anchor, positive, negative, triplets.stats._replace(triplets=len(place)))
+
+
+def own_distance(new: Tensor, old: Tensor) -> tuple[Tensor, int]:
+    """Sum over the images of |new - old|^2, and how many have an old embedding: the L2 baseline."""
+    there = torch.isfinite(old).all(1)
+    return (new[there] - old.detach()[there].to(new.dtype)).square().sum(), int(there.sum())
+
+
+def stage(model: nn.Module, *, embedding_alone: bool) -> None:
+    """Prepare a net for one of the paper's two stages: its embedding layer alone learns, or all of it.
+
+    What does not learn is in evaluation mode: its batch norms use, and keep, the statistics they have.
+    """
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not embedding_alone or name.startswith("embedding."))
+    model.train(not embedding_alone)
+
+
+def begin_again(layer: nn.Module) -> None:
+    """Draw an embedding layer's weights anew, as a fresh net does; raises ConfigError for a layer without weights."""
+    if not isinstance(layer, nn.Linear):
+        raise ConfigError(f"harmonic: expected a fully connected embedding layer, got {type(layer).__name__}")
+    nn.init.kaiming_normal_(layer.weight, mode="fan_in", nonlinearity="linear")
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)

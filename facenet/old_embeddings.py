@@ -1,0 +1,75 @@
+"""What the old encoder says of the training images: computed once from the images as they are, and kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from facenet import encoders
+from facenet.bundle import Encoder
+from facenet.data.records import Records
+from facenet.embed import embed_records
+from facenet.errors import DataError
+from facenet.types import EmbeddingSet
+
+Progress = Callable[[int, int], None]
+
+
+def read_old(old: str | Path) -> EmbeddingSet | Encoder:
+    """Read what ``harmonic.old`` names: an embeddings folder, or an encoder (folder, ONNX file or pretrained name).
+
+    Raises:
+        DataError: neither, or a damaged one.
+    """
+    return EmbeddingSet.load(old) if (Path(old) / "meta.json").is_file() else encoders.load(old)
+
+
+def old_vectors(
+    old: EmbeddingSet | Encoder, records: Records, *, cache: Path | None = None, progress: Progress | None = None
+) -> np.ndarray:
+    """Return the old vector of each image (N, D) float32; NaN for an image the old encoder could not read.
+
+    Vectors of an encoder are kept under `cache`, by its fingerprint and the files' names, sizes and times.
+
+    Raises:
+        DataError: an EmbeddingSet without some of the images; the message counts them.
+    """
+    if isinstance(old, EmbeddingSet):
+        return _matched(old, records)
+    folder = cache / "old" / _key(old, records) if cache else None
+    if folder and (folder / "meta.json").is_file():
+        found = EmbeddingSet.load(folder)
+    else:
+        found, _ = embed_records(old, records, progress=progress)
+        if folder:
+            found.save(folder)
+    place = {path: row for row, path in enumerate(found.paths)}
+    vectors = np.full((len(records), found.dim), np.nan, np.float32)
+    rows = [(row, place[path]) for row, path in enumerate(records.paths) if path in place]
+    vectors[[row for row, _ in rows]] = found.vectors[[there for _, there in rows]]
+    return vectors
+
+
+def _matched(old: EmbeddingSet, records: Records) -> np.ndarray:
+    place = {key: row for row, key in enumerate(old.keys)}
+    missing = [key for key in records.keys if key not in place]
+    if missing:
+        raise DataError(
+            f"harmonic.old: {len(missing)} of {len(records)} training images have no old embedding"
+            f" ({', '.join(missing[:3])}, ...); embed all of them with the old encoder"
+        )
+    return np.ascontiguousarray(old.vectors[[place[key] for key in records.keys]], np.float32)
+
+
+def _key(old: Encoder, records: Records) -> str:
+    digest = hashlib.sha256(f"{old.fingerprint} {records.root}\n".encode())
+    for row, path in enumerate(records.paths):
+        if records.images is not None:
+            digest.update(f"{path}\0".encode() + records.images[row].tobytes())
+        else:
+            status = (Path(records.root) / path).stat()
+            digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:32]

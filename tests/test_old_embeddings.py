@@ -1,0 +1,61 @@
+"""Old embeddings are computed once, found again, and missing ones are counted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from facenet import bundle, old_embeddings
+from facenet.bundle import Encoder
+from facenet.data.records import Records, scan_folder
+from facenet.embed import embed_records
+from facenet.errors import DataError
+from facenet.old_embeddings import old_vectors, read_old
+from facenet.types import EmbeddingSet
+from tests.conftest import write_tree
+from tests.test_bundle import make
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> Records:
+    return scan_folder(write_tree(tmp_path / "faces", 4, 3))
+
+
+def test_an_encoder_is_asked_once(records: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle.save(make(), tmp_path / "e")
+    old = read_old(tmp_path / "e")
+    assert isinstance(old, Encoder)
+    expected = embed_records(old, records)[0].vectors
+    np.testing.assert_array_equal(old_vectors(old, records, cache=tmp_path), expected)
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("embedded again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(old_embeddings, "embed_records", never)
+        np.testing.assert_array_equal(old_vectors(old, records, cache=tmp_path), expected)
+    write_tree(tmp_path / "faces", 1, 1, side=32)  # a file that changed
+    assert not np.array_equal(old_vectors(old, records, cache=tmp_path), expected)
+
+
+def test_an_image_that_the_old_encoder_can_not_read_has_no_vector(records: Records, tmp_path: Path) -> None:
+    bad = Path(records.root) / records.paths[4]
+    bad.write_bytes(b"no picture")
+    for _ in range(2):
+        vectors = old_vectors(make(), records, cache=tmp_path)
+        assert np.isnan(vectors[4]).all()
+        assert np.isfinite(np.delete(vectors, 4, 0)).all()
+
+
+def test_an_embeddings_folder_is_matched_by_image(records: Records, tmp_path: Path) -> None:
+    found = embed_records(make(), records)[0]
+    found.subset(range(len(found))[::-1]).save(tmp_path / "v")
+    old = read_old(tmp_path / "v")
+    assert isinstance(old, EmbeddingSet)
+    np.testing.assert_array_equal(old_vectors(old, records), found.vectors)
+    with pytest.raises(DataError, match="2 of 12 training images have no old embedding"):
+        old_vectors(old.subset(range(10)), records)
+    with pytest.raises(DataError, match="no such encoder folder"):
+        read_old(tmp_path / "nowhere")
