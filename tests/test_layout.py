@@ -81,6 +81,25 @@ MAY = {
     "degrade": ["bundle", "data", "embed", "types", "verify"],
     "degrade_plot": ["data.degradations", "degrade"],
     "baselines": ["types", "distance"],
+    "compat": [
+        "compat_bootstrap",
+        "compat_cells",
+        "compat_gallery",
+        "compat_maps",
+        "compat_match",
+        "compat_table",
+        "compat_yardsticks",
+        "roc",
+        "types",
+    ],
+    "compat_bootstrap": ["compat_cells", "compat_match", "roc"],
+    "compat_cells": ["compat_match", "distance", "identify", "roc", "verify"],
+    "compat_gallery": ["compat_cells", "compat_match", "distance"],
+    "compat_maps": ["distance", "types"],
+    "compat_match": ["data.pairs", "identify", "index_checks", "types"],
+    "compat_plot": [],
+    "compat_table": [],
+    "compat_yardsticks": ["compat_cells", "compat_match"],
     "index": [
         "types",
         "index_cache",
@@ -225,7 +244,7 @@ OWNERS = {
     "safetensors": {"bundle"},
     "torch.distributed": {"large_batch"},
     "sklearn": {"verify", "cluster", "baselines", "report_plots"},
-    "matplotlib": {"report_plots", "degrade_plot"},
+    "matplotlib": {"report_plots", "degrade_plot", "compat_plot"},
     "jinja2": {"report_page"},
     "faiss": {"index_build", "index_file", "index_kinds", "index_layers", "knn", "quantise"},
     "sqlite3": {"index", "index_rows", "index_store"},
@@ -313,5 +332,7 @@ def test_scripts_are_short_and_documented() -> None:
 def test_the_readme_maps_every_room() -> None:
     readme = (ROOT / "README.md").read_text()
     missing = [p.relative_to(ROOT).as_posix() for p in ROOMS if f"`{p.relative_to(ROOT).as_posix()}`" not in readme]
-    missing = [m for m in missing if not re.search(r"synthetic_\w+|index_\w+|linear_attention_forms|report_\w+", m)]
+    missing = [
+        m for m in missing if not re.search(r"synthetic_\w+|index_\w+|linear_attention_forms|report_\w+|compat_\w+", m)
+    ]
     assert not missing, f"README's file map lacks {missing}"
