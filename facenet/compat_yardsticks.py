@@ -79,7 +79,7 @@ def gate(
     row = choose(dict(found), metric, "gate.metric")
     if not 0 <= max_negative_flips <= 1 or not np.isfinite(min_gain):
         raise ConfigError(
-            f"gate: expected max_negative_flips in [0, 1] and a number as min_gain, got {max_negative_flips}, {min_gain}"
+            f"gate: expected max_negative_flips in [0, 1] and a number min_gain, got {max_negative_flips}, {min_gain}"
         )
     failed = []
     if row["gain"] is not None:
