@@ -15,13 +15,28 @@ from typing import Any
 import numpy as np
 
 from facenet.errors import ConfigError, DataError, choose
-from facenet.files import atomic_write
+from facenet.files import atomic_write, read_json
 from facenet.index import Gallery
 from facenet.index_search import Item
 from facenet.types import EmbeddingSet
 
 KEYS = ("id", "path")  # columns of a metadata table that are no metadata
 Progress = Callable[[int, int], None]
+
+
+def read_embeddings(folder: str | Path, encoder: str | Path | None) -> tuple[EmbeddingSet, list[str]]:
+    """Embeddings for a gallery, and the encoders whose galleries they may join: what the record of theirs lists.
+
+    Raises:
+        DataError: no such folder, a damaged file, or embeddings of another encoder than the one given.
+    """
+    embeddings = EmbeddingSet.load(folder)
+    if encoder is None:
+        return embeddings, []
+    record = read_json(Path(encoder) / "encoder.json")
+    if embeddings.fingerprint != record.get("fingerprint"):
+        raise DataError(f"{folder}: embedded by another encoder than {encoder}; embed again")
+    return embeddings, [str(item) for item in record.get("compatible_with", [])]
 
 
 def read_metadata(file: str | Path, paths: Sequence[str]) -> tuple[list[str], list[dict[str, Any]]]:

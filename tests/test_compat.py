@@ -26,7 +26,7 @@ from facenet.types import EmbeddingSet
 from tests.conftest import ROOT
 from tests.test_bundle import make
 from tests.test_compat_match import ALONE, NEW, OLD, sets
-from tests.test_scripts import command
+from tests.test_scripts import command, mistaken, succeed
 
 LOOSE = {"max_negative_flips": 1.0}
 
@@ -187,11 +187,37 @@ def test_the_gate_decides_exit_code_and_record(folder: Path, tmp_path: Path) -> 
     assert bundle.load(folder / "encoder").compatible_with == [OLD], "listed once"
 
 
+def test_a_gallery_takes_the_new_encoder_only_after_the_check(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    both = {"monkeypatch": monkeypatch, "capsys": capsys}
+    made = make()
+    bundle.save(made, tmp_path / "encoder")
+    gallery, new = f"gallery={tmp_path / 'gallery'}", f"encoder={tmp_path / 'encoder'}"
+    succeed("index", gallery, f"add={folder / 'old'}", out=tmp_path / "add")
+    search = ("search", gallery, new, f"query={folder / 'new'}", "k=1", "threshold=1.5")
+    backfill = ("index", gallery, new, f"backfill={folder / 'new'}")
+    for place, line in (("s", search), ("b", backfill), ("a", ("index", gallery, new, f"add={folder / 'new'}"))):
+        code, said = mistaken(*line, out=tmp_path / place, **both)
+        assert (code, "run scripts/compat.py old=" in said) == (3, True), said
+    code, said = mistaken(*backfill[:2], backfill[3], out=tmp_path / "c", **both)
+    assert (code, "needs encoder=DIR" in said) == (2, True), said
+    succeed("compat", *arguments(folder, new, "gate.max_negative_flips=0.5"), out=tmp_path / "check")
+    before = succeed(*search, out=tmp_path / "before")
+    assert before["top1"] > 0.3, "new queries find old faces"
+    done = succeed(*backfill, out=tmp_path / "backfill")
+    assert (done["replaced"], done["missing"], done["current"], done["other"]) == (100, 0, 100, 0)
+    info = succeed("index", gallery, "info=true", "check=true", out=tmp_path / "info")
+    assert info["fingerprints"] == {OLD: 0, made.fingerprint: 100}
+    assert succeed(*search, out=tmp_path / "after")["top1"] == 1
+    given = ("search", gallery, new, f"query={folder / 'reference'}", "threshold=1.5")
+    code, said = mistaken(*given, out=tmp_path / "other", **both)
+    assert (code, f"embedded by encoder {ALONE[:12]}, not by {made.fingerprint[:12]}" in said) == (3, True), said
+
+
 def test_a_mistake_is_refused_before_anything_is_measured(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from tests.test_scripts import mistaken
-
     both = {"monkeypatch": monkeypatch, "capsys": capsys}
     other = make(seed=5)
     bundle.save(other, tmp_path / "other")

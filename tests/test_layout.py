@@ -102,6 +102,7 @@ MAY = {
     "compat_yardsticks": ["compat_cells", "compat_match"],
     "index": [
         "types",
+        "index_backfill",
         "index_cache",
         "index_checks",
         "index_file",
@@ -114,6 +115,7 @@ MAY = {
     "query": ["bundle", "data.records", "embed", "index", "types"],
     "query_sheet": ["data.transforms", "query", "sheets"],
     "sheets": ["align", "data.transforms"],
+    "index_backfill": ["types", "index_checks", "index_rows", "index_search", "index_truth"],
     "index_checks": [],
     "index_kinds": [],
     "index_build": ["index_kinds"],
