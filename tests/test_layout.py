@@ -176,6 +176,7 @@ MAY = {
         "types",
     ],
     "report": [
+        "report_compat",
         "report_facts",
         "report_page",
         "report_plots",
@@ -184,6 +185,15 @@ MAY = {
         "report_sweep_chapters",
         "report_sweeps",
     ],
+    "report_compat": [
+        "compat_plot",
+        "report_compat_tables",
+        "report_facts",
+        "report_page",
+        "report_plots",
+        "report_runs",
+    ],
+    "report_compat_tables": ["compat_plot", "report_facts", "report_page", "report_runs"],
     "report_facts": ["report_page", "report_runs"],
     "report_page": [],
     "report_plots": ["report_page", "roc"],
