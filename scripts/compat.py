@@ -58,7 +58,8 @@ def record(config: dict[str, Any], old: str, new: Any, out: Path) -> dict[str, A
     if old not in (encoder.fingerprint, *encoder.compatible_with):
         encoder.compatible_with.append(old)
         folder = encoders.save_record(encoder, config["encoder"], out)
-    print(f"encoder: {folder} may join galleries of {', '.join(name[:12] for name in encoder.compatible_with)}")
+    named = ", ".join(name[:12] for name in encoder.compatible_with) or "its own"
+    print(f"encoder: {folder} may join galleries of {named}")
     return {"encoder": str(folder), "compatible_with": encoder.compatible_with}
 
 
