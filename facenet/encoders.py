@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from facenet import bundle, export, model_card, pretrained
+from facenet import bundle, export, model_card, onnx_record, pretrained
 from facenet.align import DETECTORS
 from facenet.bundle import Encoder
 from facenet.errors import ConfigError, DataError, choose, nearest
@@ -46,10 +47,23 @@ def _load(encoder: str | Path, device: str) -> Encoder:
     if Path(encoder).is_file():
         return export.load(encoder)
     record = Path(encoder) / "encoder.json"
-    name = dict(read_json(record).get("model") or {}).get("name") if record.is_file() else None
-    if name in PRETRAINED:
+    model = read_json(record).get("model") if record.is_file() else None
+    name = model.get("name") if isinstance(model, dict) else None
+    if isinstance(name, str) and name in PRETRAINED:
         return bundle.with_record(pretrained.load(str(name)), encoder)
     return bundle.load(encoder, device=device)
+
+
+def read_record(encoder: str | Path | None) -> dict[str, Any] | None:
+    """Return what an encoder says of itself, None for none; a folder's or file's network is not opened for it.
+
+    Raises:
+        DataError: as :func:`load`.
+    """
+    if encoder is None:
+        return None
+    named = str(encoder) in PRETRAINED or not Path(encoder).exists()
+    return bundle.record_of(load(encoder)) if named else onnx_record.read_record(encoder)
 
 
 def save_record(encoder: Encoder, source: str | Path, out: str | Path) -> Path:

@@ -1,10 +1,10 @@
-"""The two errors a user can cause, and the look-up that names the nearest known option."""
+"""What a user can cause: two errors and a gate that does not pass; and the look-up that names the nearest option."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -25,6 +25,16 @@ class DataError(FacenetError):
     """A file or folder is missing, empty, broken or does not fit another; a command exits with 3."""
 
     exit_code = 3
+
+
+class GateError(FacenetError):
+    """A check was made and what it measured is not good enough; a command writes `metrics` and exits with 4."""
+
+    exit_code = 4
+
+    def __init__(self, message: str, metrics: Mapping[str, Any]) -> None:
+        super().__init__(message)
+        self.metrics = metrics
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

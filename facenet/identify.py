@@ -47,6 +47,15 @@ class Identification:
         }
 
 
+class Answers(NamedTuple):
+    """What each of Q probes found; rank and precision mean nothing where it has no mate."""
+
+    rank: np.ndarray  # (Q,) int64, 1 + the number of other people no farther than the own one
+    precision: np.ndarray  # (Q,) float64, average precision over the own faces
+    nearest: np.ndarray  # (Q,) sq_dist of the nearest face
+    mated: np.ndarray  # (Q,) bool
+
+
 class Enrolment(NamedTuple):
     """Rows of a labelled set that are enrolled, and rows that ask."""
 
@@ -111,10 +120,36 @@ def identify(
         DataError: an empty gallery, no mated probe, ids of another length, or NaN.
         ConfigError: a rank < 1, or an FPIR outside (0, 1].
     """
-    _check(gallery, gallery_ids, probes, probe_ids)
     wanted = sorted({1, *ranks})
     if wanted[0] < 1:
         raise ConfigError(f"ranks: expected whole numbers >= 1, got {wanted[0]}")
+    rank, precision, nearest, mated = look_up(gallery, gallery_ids, probes, probe_ids, block_rows=block_rows)
+    right, wrong = np.sort(nearest[mated & (rank == 1)]), np.sort(nearest[~mated])
+    return Identification(
+        cmc={k: float(np.mean(rank[mated] <= k)) for k in wanted},
+        mean_average_precision=float(np.mean(precision[mated])),
+        tpir_at_fpir={float(fpir): _tpir(right, wrong, fpir, int(mated.sum())) for fpir in fpirs},
+        gallery=len(gallery),
+        people=len(np.unique(np.asarray(gallery_ids))),
+        probes=int(mated.sum()),
+        strangers=int((~mated).sum()),
+    )
+
+
+def look_up(
+    gallery: np.ndarray,
+    gallery_ids: Sequence[str] | np.ndarray,
+    probes: np.ndarray,
+    probe_ids: Sequence[str] | np.ndarray,
+    *,
+    block_rows: int | None = None,
+) -> Answers:
+    """Compare each of Q probes (Q, D) with N gallery faces (N, D): what :func:`identify` counts, probe by probe.
+
+    Raises:
+        DataError: an empty gallery, no mated probe, ids of another length, or NaN.
+    """
+    _check(gallery, gallery_ids, probes, probe_ids)
     people, codes = np.unique(np.asarray(gallery_ids), return_inverse=True)
     order = np.argsort(codes, kind="stable")  # the faces of one person lie together
     gallery, starts = gallery[order], np.searchsorted(codes[order], np.arange(len(people) + 1))
@@ -127,17 +162,7 @@ def identify(
         for at in range(0, len(probes), step)
     ]
     rank, precision, nearest = (np.concatenate(column) for column in zip(*blocks, strict=True))
-    mated = own >= 0
-    right, wrong = np.sort(nearest[mated & (rank == 1)]), np.sort(nearest[~mated])
-    return Identification(
-        cmc={k: float(np.mean(rank[mated] <= k)) for k in wanted},
-        mean_average_precision=float(np.mean(precision[mated])),
-        tpir_at_fpir={float(fpir): _tpir(right, wrong, fpir, int(mated.sum())) for fpir in fpirs},
-        gallery=len(gallery),
-        people=len(people),
-        probes=int(mated.sum()),
-        strangers=int((~mated).sum()),
-    )
+    return Answers(rank, precision, nearest, own >= 0)
 
 
 def _look_up(sq_dist: np.ndarray, own: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

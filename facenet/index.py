@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import json
 import logging
-import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from facenet.errors import ConfigError, DataError
+from facenet.index_backfill import INSERT, BackfillResult, Writer
 from facenet.index_checks import unit_rows
 from facenet.index_file import INDEX, read_header
 from facenet.index_kinds import Recipe
@@ -28,14 +28,13 @@ from facenet.index_rows import (
     told,
     with_vectors,
 )
-from facenet.index_search import Hit, Item, Reader
+from facenet.index_search import Hit, Item
 from facenet.index_store import SCHEMA
-from facenet.index_truth import TRUTH, State, wanted
+from facenet.index_truth import TRUTH, wanted
 from facenet.types import EmbeddingSet
 
-__all__ = ["AddResult", "Gallery", "Hit", "Item"]
+__all__ = ["AddResult", "BackfillResult", "Gallery", "Hit", "Item"]
 
-INSERT = """INSERT INTO items (id, identity, path, root, metadata, encoder, vector, digest) VALUES (?,?,?,?,?,?,?,?)"""
 TOLD = ("factory", "parameter", "fetch", "error", "recall")  # of the index, in `info`
 log = logging.getLogger(__name__)
 
@@ -48,7 +47,7 @@ class AddResult(NamedTuple):
     skipped: int
 
 
-class Gallery(Reader):
+class Gallery(Writer):
     """A folder of named unit vectors of one encoder (and of encoders compatible with it); see the module's text.
 
     One process writes at a time, others wait for `timeout` seconds; any number read. Every method raises
@@ -169,19 +168,6 @@ class Gallery(Reader):
             self._remove(numbers, state)
             self._record(state, -len(numbers), changed=bool(numbers))
         return len(numbers)
-
-    def _remove(self, numbers: Iterable[int], state: State) -> int:
-        gone = [(number,) for number in numbers]
-        self._db.executemany(f"INSERT INTO removed VALUES (?, {state.generation + 1})", gone)
-        self._db.executemany("DELETE FROM items WHERE number = ?", gone)
-        return len(gone)
-
-    def _record(self, state: State, more: int, *, changed: bool) -> None:
-        if not changed:
-            return
-        last = self._one("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'items'")
-        row = State(state.generation + 1, secrets.token_hex(8), last, state.items + more)
-        self._db.execute("INSERT INTO writes VALUES (?, ?, ?, ?)", row)
 
     # The index
 

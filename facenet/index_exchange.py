@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,20 @@ from facenet.types import EmbeddingSet
 
 KEYS = ("id", "path")  # columns of a metadata table that are no metadata
 Progress = Callable[[int, int], None]
+
+
+def read_embeddings(folder: str | Path, record: Mapping[str, Any] | None) -> tuple[EmbeddingSet, list[str]]:
+    """Embeddings for a gallery, and the encoders whose galleries they may join: what their encoder's `record` lists.
+
+    Raises:
+        DataError: no such folder, a damaged file, or embeddings of another encoder than the one given.
+    """
+    embeddings = EmbeddingSet.load(folder)
+    if record is None:
+        return embeddings, []
+    if embeddings.fingerprint != record.get("fingerprint"):
+        raise DataError(f"{folder}: embedded by another encoder than the one given as encoder=; embed again")
+    return embeddings, [str(item) for item in record.get("compatible_with", [])]
 
 
 def read_metadata(file: str | Path, paths: Sequence[str]) -> tuple[list[str], list[dict[str, Any]]]:

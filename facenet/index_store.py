@@ -47,6 +47,7 @@ class Store:
         self.folder = folder
         self._timeout = timeout
         self._wrote = False
+        self._seen: tuple[str, list[str]] = "", []  # the encoders with vectors, and the write they were looked up at
         path = folder / TRUTH
         if create:
             try:
@@ -162,13 +163,27 @@ class Store:
             return
         if not fingerprint:
             raise DataError("embeddings: no encoder fingerprint; embed again with scripts/embed.py")
-        owner = next(iter(known), fingerprint)
-        if fingerprint not in known and owner != fingerprint and owner not in compatible_with:
+        if fingerprint in known or not known:
+            return
+        others = [name for name in self._present(known) if name not in compatible_with]
+        if others:
             raise DataError(
-                f"{self.folder}: belongs to encoder {owner[:12]}, got vectors of encoder {fingerprint[:12]}; embed "
-                "again with the gallery's encoder, or make the new one compatible (a gallery accepts a second encoder "
-                "only if its bundle lists the first in compatible_with)"
+                f"{self.folder}: belongs to encoder {others[0][:12]}, got vectors of encoder {fingerprint[:12]}, whose "
+                "bundle does not list it in compatible_with; run scripts/compat.py old=OLD_EMBEDDINGS "
+                "new=NEW_EMBEDDINGS pairs=FILE encoder=NEW_ENCODER, which lists it where the two go together, or embed "
+                "again with the gallery's encoder"
             )
+
+    def _present(self, known: Mapping[str, int]) -> list[str]:
+        """The encoders that have vectors here; where none has, the first that came."""
+        if len(known) < 2:
+            return list(known)
+        token = self._state().token
+        if self._seen[0] != token:
+            query = "SELECT EXISTS (SELECT 1 FROM items WHERE encoder = ?)"
+            there = [name for name, number in known.items() if self._one(query, number)]
+            self._seen = token, there or list(known)[:1]
+        return self._seen[1]
 
     def _encoders(self) -> dict[str, int]:
         return dict(self._db.execute("SELECT fingerprint, number FROM encoders ORDER BY number"))

@@ -106,6 +106,11 @@ def read(query: str, gallery: Gallery, encoder: Encoder | None) -> Queries:
         return Queries(names, [""] * len(names), vectors, gallery.fingerprint or "", [None] * len(names))
     if (path / "meta.json").is_file():
         given = EmbeddingSet.load(path)
+        if encoder is not None and given.fingerprint != encoder.fingerprint:
+            raise DataError(
+                f"{path}: embedded by encoder {given.fingerprint[:12]}, not by {encoder.fingerprint[:12]}, "
+                "the one given, whose threshold would be taken; embed again, or pass the encoder that made them"
+            )
         images = [Path(given.root) / name if given.root else None for name in given.paths]
         return Queries(given.paths, given.identities, given.vectors, given.fingerprint, images)
     if path.exists():

@@ -20,6 +20,7 @@ from facenet import report_sweep_chapters as chapters
 from facenet.errors import DataError
 from facenet.files import atomic_write, read_json
 from facenet.onnx_record import read_record
+from facenet.report_compat import compatibility
 from facenet.report_page import Block, Chapter, Figures, Section, Text, render
 from facenet.report_runs import (
     Evaluation,
@@ -54,7 +55,7 @@ def write_report(
     """Write the page of the given run folders (or folders of sweeps); return what ``metrics.json`` holds.
 
     Args:
-        folders: Run folders of scripts/train.py, verify.py, degrade.py or cluster.py, or of sweeps of them.
+        folders: Run folders of scripts/train.py, verify.py, degrade.py, cluster.py or compat.py, or of sweeps of them.
         page: The HTML file to write.
         encoder: An encoder folder for runs without one of their own; of given runs the one with the same fingerprint
             is found without it.
@@ -116,6 +117,8 @@ def _chapters(found: Found, records: Mapping[str, dict[str, Any]], progress: Pro
         todo.append(partial(_run, run, f"r{place}", records.get(run.name), bool(degraded)))
     for place, run in enumerate(degraded):
         todo.append(partial(_made, chapters.degraded, run, f"d{place}"))
+    upgrades = [run for run in found.runs if run.kind == "compat"]
+    todo += [partial(_made, compatibility, run, f"u{place}") for place, run in enumerate(upgrades)]
     todo += [partial(_made, chapters.clustered, run) for run in found.runs if run.kind == "cluster"]
     todo += [partial(_made, chapters.sweep, sweep, found) for sweep in sweeps(found.runs)]
     if any(run.kind == "lfw_view2" for run in found.runs):

@@ -21,7 +21,7 @@ from facenet.types import EmbeddingSet, image_key
 
 SWEEPS = ("table3", "table5", "table6", "lfw_view2")
 DEPTH = 3  # how far below a given folder the runs of a sweep may lie
-COMMANDS = "scripts/train.py, verify.py, degrade.py or cluster.py"
+COMMANDS = "scripts/train.py, verify.py, degrade.py, cluster.py or compat.py"
 TRUE, FALSE = {"1", "true", "yes", "same"}, {"0", "false", "no", "different"}
 
 
@@ -31,7 +31,7 @@ class Run:
 
     folder: Path
     name: str
-    kind: str  # "verification", "degrade", "cluster" or one of SWEEPS
+    kind: str  # "verification", "degrade", "cluster", "compat" or one of SWEEPS
     metrics: dict[str, Any]
     given: bool = True  # named by the user; False for a run found inside a sweep's folder
 
@@ -126,6 +126,8 @@ def kind_of(metrics: Mapping[str, Any]) -> str | None:
     for kind in ("degrade", "verification"):
         if isinstance(metrics.get(kind), Mapping):
             return kind
+    if all(isinstance(metrics.get(part), Mapping) for part in ("cells", "yardsticks")):
+        return "compat"
     return "cluster" if {"faces", "clusters", "threshold"} <= set(metrics) else None
 
 

@@ -10,7 +10,7 @@ from launch import launch
 
 from facenet.console import progress, table
 
-ACTIONS = ("add", "remove", "kind", "factory", "recall_target", "compact", "export", "info", "check")
+ACTIONS = ("add", "remove", "backfill", "kind", "factory", "recall_target", "compact", "export", "info", "check")
 
 
 def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
@@ -19,11 +19,13 @@ def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
 
     if not any(config[key] for key in ACTIONS):
         raise ConfigError(
-            "index: nothing to do; pass add=EMBEDDINGS, remove=ID_OR_IDENTITY, kind=KIND, compact=true, "
-            "export=npy out=DIR, info=true or check=true"
+            "index: nothing to do; pass add=EMBEDDINGS, remove=ID_OR_IDENTITY, backfill=EMBEDDINGS, kind=KIND, "
+            "compact=true, export=npy out=DIR, info=true or check=true"
         )
     if bool(config["export"]) != bool(config["out"]):
         raise ConfigError("index: export=npy, parquet or qdrant and out=PATH go together")
+    if config["backfill"] and not config["encoder"]:
+        raise ConfigError("index: backfill=EMBEDDINGS needs encoder=DIR, whose record says what it may replace")
     metrics: dict[str, Any] = {}
     started = time.perf_counter()
     with Gallery.open(config["gallery"], create=bool(config["add"])) as gallery:
@@ -31,6 +33,8 @@ def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
             metrics |= add(gallery, config)
         if config["remove"]:
             metrics["removed"] = gallery.remove(config["remove"], by=config["by"])
+        if config["backfill"]:
+            metrics |= backfill(gallery, config)
         if any(config[name] is not None for name in ("kind", "factory", "recall_target")):
             metrics["rebuilt"] = choose_index(gallery, config)
         if config["compact"]:
@@ -56,22 +60,22 @@ def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
 
 
 def add(gallery: Any, config: dict[str, Any]) -> dict[str, int]:
-    from facenet.errors import DataError
-    from facenet.index_exchange import read_metadata
-    from facenet.onnx_record import read_record
-    from facenet.types import EmbeddingSet
+    from facenet.encoders import read_record
+    from facenet.index_exchange import read_embeddings, read_metadata
 
-    embeddings = EmbeddingSet.load(config["add"])
-    compatible: list[str] = []
-    if config["encoder"]:
-        record = read_record(config["encoder"])
-        compatible = [str(item) for item in record.get("compatible_with", [])]
-        if embeddings.fingerprint != record.get("fingerprint"):
-            raise DataError(f"{config['add']}: embedded by another encoder than {config['encoder']}; embed again")
+    embeddings, compatible = read_embeddings(config["add"], read_record(config["encoder"]))
     ids, metadata = read_metadata(config["metadata"], embeddings.paths) if config["metadata"] else (None, None)
     options = {"on_duplicate": config["on_duplicate"], "compatible_with": compatible}
-    result = gallery.add(embeddings, ids=ids, metadata=metadata, **options)
-    return dict(result._asdict())
+    return dict(gallery.add(embeddings, ids=ids, metadata=metadata, **options)._asdict())
+
+
+def backfill(gallery: Any, config: dict[str, Any]) -> dict[str, int]:
+    from facenet.encoders import read_record
+    from facenet.index_exchange import read_embeddings
+
+    embeddings, compatible = read_embeddings(config["backfill"], read_record(config["encoder"]))
+    with progress("backfilling") as told:
+        return dict(gallery.backfill(embeddings, compatible_with=compatible, progress=told)._asdict())
 
 
 def choose_index(gallery: Any, config: dict[str, Any]) -> bool:

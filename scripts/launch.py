@@ -22,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from schema import register
 
 from facenet.console import one_line_errors, write_metrics
-from facenet.errors import ConfigError, FacenetError, nearest
+from facenet.errors import ConfigError, FacenetError, GateError, nearest
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 RUN_FOLDER = "FACENET_RUN_FOLDER"  # tells the ranks that Lightning starts where rank 0 writes
@@ -34,7 +34,8 @@ def launch(name: str, run: Run) -> None:
     """Compose ``conf/<name>.yaml`` with the command line and call ``run(config, run_folder)``.
 
     `config` is a plain dict; what `run` returns becomes ``metrics.json`` in the run folder. Errors a user can mend
-    are one line on standard error: exit 2 for the configuration, 3 for data. Of the processes of a distributed job
+    are one line on standard error: exit 2 for the configuration, 3 for data, and 4 where a gate did not pass, whose
+    metrics are written all the same. Of the processes of a distributed job
     only rank 0 writes into the run folder. A point of a sweep that fails says so at once and does not end the others;
     the exit code is that of the first which failed.
     """
@@ -54,10 +55,16 @@ def launch(name: str, run: Run) -> None:
                 needed = " ".join(f"{key}=..." for key in missing)
                 raise ConfigError(f"scripts/{name}.py: not given: {needed} (see the README for an example)")
             config = OmegaConf.to_container(cfg, resolve=True)
-            with _one_job(out):
-                metrics = run(config, out)  # type: ignore[arg-type]
+            failed = None
+            try:
+                with _one_job(out):
+                    metrics = run(config, out)  # type: ignore[arg-type]
+            except GateError as error:
+                metrics, failed = dict(error.metrics), error
             if is_first():
                 print(f"metrics: {write_metrics(out, metrics)}")
+            if failed is not None:
+                raise failed
 
     try:
         with one_line_errors():

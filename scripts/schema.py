@@ -249,6 +249,30 @@ class Verify:
 
 
 @dataclass
+class Gate:
+    metric: str = "accuracy"
+    min_gain: float = 0.0
+    max_negative_flips: float = 0.05
+
+
+@dataclass
+class Compat:
+    old: str = MISSING
+    new: str = MISSING
+    encoder: str | None = None
+    pairs: str | None = None
+    reference: str | None = None
+    fit_old: str | None = None
+    fit_new: str | None = None
+    allow_missing: bool = False
+    gallery_faces: int = 1
+    steps: int = 11
+    draws: int = 1000
+    gate: Gate = field(default_factory=Gate)
+    seed: int = 0
+
+
+@dataclass
 class DegradeLevels:
     jpeg: list[float] | None = None
     pixels: list[float] | None = None
@@ -314,6 +338,7 @@ class Index:
     metadata: str | None = None
     on_duplicate: str = "error"
     remove: str | None = None
+    backfill: str | None = None
     by: str = "any"
     kind: str | None = None
     factory: str | None = None
@@ -629,6 +654,7 @@ SCHEMAS = {
     "verify": Verify,
     "degrade": Degrade,
     "export": Export,
+    "compat": Compat,
     "align": AlignFolder,
     "embed": Embed,
     "index": Index,

@@ -88,8 +88,28 @@ MAY = {
     "degrade": ["bundle", "data", "embed", "types", "verify"],
     "degrade_plot": ["data.degradations", "degrade"],
     "baselines": ["types", "distance"],
+    "compat": [
+        "compat_bootstrap",
+        "compat_cells",
+        "compat_gallery",
+        "compat_maps",
+        "compat_match",
+        "compat_table",
+        "compat_yardsticks",
+        "roc",
+        "types",
+    ],
+    "compat_bootstrap": ["compat_cells", "compat_match", "roc"],
+    "compat_cells": ["compat_match", "distance", "identify", "roc", "verify"],
+    "compat_gallery": ["compat_cells", "compat_match", "distance"],
+    "compat_maps": ["distance", "types"],
+    "compat_match": ["data.pairs", "identify", "index_checks", "types"],
+    "compat_plot": [],
+    "compat_table": [],
+    "compat_yardsticks": ["compat_cells", "compat_match"],
     "index": [
         "types",
+        "index_backfill",
         "index_cache",
         "index_checks",
         "index_file",
@@ -102,6 +122,7 @@ MAY = {
     "query": ["bundle", "data.records", "embed", "index", "types"],
     "query_sheet": ["data.transforms", "query", "sheets"],
     "sheets": ["align", "data.transforms"],
+    "index_backfill": ["types", "index_checks", "index_rows", "index_search", "index_truth"],
     "index_checks": [],
     "index_kinds": [],
     "index_build": ["index_kinds"],
@@ -167,6 +188,7 @@ MAY = {
     ],
     "report": [
         "onnx_record",
+        "report_compat",
         "report_facts",
         "report_page",
         "report_plots",
@@ -175,6 +197,15 @@ MAY = {
         "report_sweep_chapters",
         "report_sweeps",
     ],
+    "report_compat": [
+        "compat_plot",
+        "report_compat_tables",
+        "report_facts",
+        "report_page",
+        "report_plots",
+        "report_runs",
+    ],
+    "report_compat_tables": ["compat_plot", "report_facts", "report_page", "report_runs"],
     "report_facts": ["report_page", "report_runs"],
     "report_page": [],
     "report_plots": ["report_page", "roc"],
@@ -238,7 +269,7 @@ OWNERS = {
     "safetensors": {"bundle"},
     "torch.distributed": {"large_batch"},
     "sklearn": {"verify", "cluster", "baselines", "report_plots"},
-    "matplotlib": {"report_plots", "degrade_plot"},
+    "matplotlib": {"report_plots", "degrade_plot", "compat_plot"},
     "jinja2": {"report_page"},
     "faiss": {"index_build", "index_file", "index_kinds", "index_layers", "knn", "quantise"},
     "sqlite3": {"index", "index_rows", "index_store"},
@@ -327,5 +358,7 @@ def test_scripts_are_short_and_documented() -> None:
 def test_the_readme_maps_every_room() -> None:
     readme = (ROOT / "README.md").read_text()
     missing = [p.relative_to(ROOT).as_posix() for p in ROOMS if f"`{p.relative_to(ROOT).as_posix()}`" not in readme]
-    missing = [m for m in missing if not re.search(r"synthetic_\w+|index_\w+|linear_attention_forms|report_\w+", m)]
+    missing = [
+        m for m in missing if not re.search(r"synthetic_\w+|index_\w+|linear_attention_forms|report_\w+|compat_\w+", m)
+    ]
     assert not missing, f"README's file map lacks {missing}"

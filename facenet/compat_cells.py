@@ -1,0 +1,114 @@
+"""Old and new embeddings of the same images in four cells: which model asks, and which one made the gallery.
+
+M(q, g) is a metric for query model q and gallery model g. A verification pair has no direction, so in a mixed cell it
+is scored both ways, d(q_i, g_j) and d(q_j, g_i), and both are pooled: no order of the images in a pair file changes a
+number, and the verification of (new, old) and (old, new) is the same. Identification has a direction and tells them
+apart. Intervals count pairs, not scores.
+Letters: N images in all sets, D embedding width, P pairs, C scores of a pair (1, in mixed cells 2), Q probes.
+Source: Shen et al., CVPR 2020 (the cells); Schroff et al. 2015, appendix (harmonic embeddings).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from facenet.compat_match import Enrolled, Scored, Shared
+from facenet.distance import sq_dist
+from facenet.identify import Answers, look_up
+from facenet.roc import allowed_accepts, far_name, wilson
+from facenet.verify import Verification, verify
+
+MODES = {name: tuple(name.split("_")) for name in ("old_old", "new_old", "old_new", "new_new")}  # query, gallery
+FARS = (1e-1, 1e-2, 1e-3)
+METRICS = ("accuracy", "auc", *(f"val_{far_name(far)}" for far in FARS), "rank1", "map")  # more is better
+
+
+class Cell(NamedTuple):
+    """One cell M(q, g): the scores of the pairs, what they come to, and what each probe found."""
+
+    sq_dist: np.ndarray  # (P, C) float32
+    verification: Verification
+    right: np.ndarray  # (P, C) bool, at the threshold of the pair's fold, chosen on the other folds
+    answers: Answers | None  # None where nobody can be enrolled
+
+    def measures(self) -> dict[str, float | None]:
+        """Return the value of each of `METRICS`; None where it can not be measured."""
+        found = self.verification
+        vals = {f"val_{far_name(far)}": row["val"] for far, row in found.val_at_far.items()}
+        ranks: dict[str, float | None] = {"rank1": None, "map": None}
+        if self.answers is not None:
+            hits, precision = self.answers.rank == 1, self.answers.precision
+            ranks = {"rank1": float(np.mean(hits)), "map": float(np.mean(precision))}
+        return {"accuracy": found.accuracy, "auc": found.auc, **vals, **ranks}
+
+
+def pair_distances(query: np.ndarray, gallery: np.ndarray, scored: Scored, *, mixed: bool) -> np.ndarray:
+    """Return the squared distances (P, C) of pairs, from query and gallery (N, D) each; both ways if `mixed`."""
+    there = sq_dist(query[scored.first], gallery[scored.second])
+    if not mixed:
+        return np.asarray(there)[:, None]
+    return np.stack([there, sq_dist(query[scored.second], gallery[scored.first])], axis=1)
+
+
+def verify_scores(distances: np.ndarray, scored: Scored, *, fars: Sequence[float] = FARS) -> Verification:
+    """Verify pairs by their scores (P, C) with :func:`facenet.verify.verify`; the scores of a pair share its fold.
+
+    The Wilson intervals are those of P pairs, and a FAR is resolvable only where far |P_diff| >= 1, whatever C is: the
+    two scores of a pair are not two observations.
+    """
+    count, sides = distances.shape
+    labels, folds = scored.same.repeat(sides), scored.fold.repeat(sides)
+    found = verify(distances.ravel(), labels, folds, fars=fars)
+    counts = {"pairs": count, "skipped": scored.skipped, "duplicated": scored.duplicated}
+    if sides == 1:
+        return replace(found, **counts)
+    positives = int(scored.same.sum())
+    counts |= {"same": positives, "different": count - positives}
+    rows = {far: _by_pairs(row, far, positives, count - positives) for far, row in found.val_at_far.items()}
+    return replace(found, val_at_far=rows, **counts)
+
+
+def _by_pairs(row: Mapping[str, Any], far: float, positives: int, negatives: int) -> dict[str, Any]:
+    if not allowed_accepts(far, negatives):
+        nothing = dict.fromkeys(("val", "low", "high", "threshold"))
+        return {**nothing, "resolvable": False, "negatives": negatives}
+    _, low, high = wilson(round(row["val"] * positives), positives)
+    return {**row, "low": low, "high": high, "negatives": negatives}
+
+
+def decisions(distances: np.ndarray, scored: Scored, thresholds: Sequence[float]) -> np.ndarray:
+    """Return whether scores (P, C) are right at the threshold of the pair's fold; thresholds by ascending fold."""
+    place = np.unique(scored.fold, return_inverse=True)[1]
+    accepted = distances <= np.asarray(thresholds, np.float64)[place][:, None]
+    return np.asarray(accepted == scored.same[:, None])
+
+
+def ask(query: np.ndarray, gallery: np.ndarray, names: np.ndarray, who: Enrolled) -> Answers:
+    """Look up the probes of `query` (N, D) among the enrolled faces of `gallery` (N, D); names (N,)."""
+    return look_up(gallery[who.gallery], names[who.gallery], query[who.probes], names[who.probes])
+
+
+def score_cell(
+    shared: Shared, query: np.ndarray, gallery: np.ndarray, scored: Scored, who: Enrolled | None, *, mixed: bool
+) -> Cell:
+    """Score one cell, query and gallery (N, D) each."""
+    distances = pair_distances(query, gallery, scored, mixed=mixed)
+    found = verify_scores(distances, scored)
+    answers = None if who is None else ask(query, gallery, np.asarray(shared.identities, str), who)
+    return Cell(distances, found, decisions(distances, scored, found.thresholds), answers)
+
+
+def score_cells(shared: Shared, scored: Scored, who: Enrolled | None) -> dict[str, Cell]:
+    """Score the four cells and, where there is one, the reference as ``reference``: M(new*, new*)."""
+    found = {
+        name: score_cell(shared, shared.vectors[q], shared.vectors[g], scored, who, mixed=q != g)
+        for name, (q, g) in MODES.items()
+    }
+    if "reference" in shared.vectors:
+        alone = shared.vectors["reference"]
+        found["reference"] = score_cell(shared, alone, alone, scored, who, mixed=False)
+    return found

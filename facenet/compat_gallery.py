@@ -1,0 +1,117 @@
+"""What happens while a gallery is backfilled, and to whom: the mixed gallery step by step, and who gets worse.
+
+Letters: N shared images, D embedding width, P pairs, Q probes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from facenet.compat_cells import Cell, ask, pair_distances, verify_scores
+from facenet.compat_match import Enrolled, Scored, Shared
+from facenet.distance import sq_dist
+from facenet.errors import ConfigError
+
+SHOWN = ("old_old", "new_old", "new_new")
+
+
+class Regression(NamedTuple):
+    """One person whose probes are found less often, or lie farther from their own faces, after the upgrade."""
+
+    person: str
+    probes: int
+    rank1_old_old: float
+    rank1_new_old: float
+    rank1_new_new: float
+    sq_dist_old_old: float  # mean over the probes and their person's enrolled faces
+    sq_dist_new_old: float
+    sq_dist_new_new: float
+    farther: float  # the larger rise of mean sq_dist / threshold, each cell by its own threshold
+
+
+def backfilled(count: int, share: float, order: np.ndarray) -> np.ndarray:
+    """Return which of `count` faces hold new vectors once a share is done: the first ones of `order`, (count,) bool."""
+    done = np.zeros(count, bool)
+    done[order[: round(share * count)]] = True
+    return done
+
+
+def mixed_curve(
+    shared: Shared, scored: Scored, who: Enrolled | None, *, steps: int = 11, seed: int = 0
+) -> list[dict[str, float | None]]:
+    """Ask with new queries while 0 to 100 % of the gallery are new: share, accuracy, rank1 and map at each step.
+
+    The order of the backfill is drawn once, over all N images for the pairs, and over the enrolled faces for rank-1 and
+    mAP. 0 % is the cell (new, old), 100 % the cell (new, new). A pair is scored both ways, each of its images once as
+    the gallery's.
+
+    Raises:
+        ConfigError: `steps` < 2.
+    """
+    if steps < 2:
+        raise ConfigError(f"steps: expected at least 2 (0 and 100 %), got {steps}")
+    old, new = shared.vectors["old"], shared.vectors["new"]
+    names, rng = np.asarray(shared.identities, str), np.random.default_rng([seed, 29])
+    order = rng.permutation(len(old))
+    faces = rng.permutation(0 if who is None else len(who.gallery))
+    rows: list[dict[str, float | None]] = []
+    for share in (step / (steps - 1) for step in range(steps)):
+        gallery = np.where(backfilled(len(old), share, order)[:, None], new, old)
+        found = verify_scores(pair_distances(new, gallery, scored, mixed=True), scored, fars=())
+        row: dict[str, float | None] = {"share": share, "accuracy": found.accuracy, "rank1": None, "map": None}
+        if who is not None:
+            gallery = old.copy()
+            done = who.gallery[backfilled(len(faces), share, faces)]
+            gallery[done] = new[done]
+            answers = ask(new, gallery, names, who)
+            row |= {"rank1": float(np.mean(answers.rank == 1)), "map": float(np.mean(answers.precision))}
+        rows.append(row)
+    return rows
+
+
+def regressions(shared: Shared, cells: Mapping[str, Cell], who: Enrolled | None) -> list[Regression]:
+    """Return everyone who gets worse, the worst first: by the loss of rank-1, then by how much farther they are.
+
+    Worse: rank-1 of (new, old) or of (new, new) below that of (old, old), or a mean distance to the own enrolled faces
+    that rose in one of them. Models have distances of different size, so they are divided by the threshold of their
+    cell (mean over the folds) first. [] where nobody can be enrolled.
+    """
+    if who is None:
+        return []
+    names = np.asarray(shared.identities, str)
+    people, code = np.unique(names[who.probes], return_inverse=True)
+    probes = np.bincount(code)
+    rank1 = {}
+    for name in SHOWN:
+        answers = cells[name].answers
+        rank1[name] = np.bincount(code, answers.rank == 1) / probes if answers is not None else np.zeros(len(people))
+    far = {name: _own_distances(shared, who, name, people) for name in SHOWN}
+    scaled = {name: far[name] / max(cells[name].verification.threshold, 1e-12) for name in SHOWN}
+    farther = np.maximum(scaled["new_old"], scaled["new_new"]) - scaled["old_old"]
+    loss = rank1["old_old"] - np.minimum(rank1["new_old"], rank1["new_new"])
+    worse = np.flatnonzero((loss > 0) | (farther > 0))
+    ranked = sorted(worse.tolist(), key=lambda at: (-loss[at], -farther[at], people[at]))
+    columns = [*(rank1[name] for name in SHOWN), *(far[name] for name in SHOWN), farther]
+    return [Regression(str(people[at]), int(probes[at]), *(float(column[at]) for column in columns)) for at in ranked]
+
+
+def _own_distances(shared: Shared, who: Enrolled, mode: str, people: np.ndarray) -> np.ndarray:
+    """Mean squared distance of each person's probes to each of their enrolled faces, (people,)."""
+    names = np.asarray(shared.identities, str)
+    query, gallery = (shared.vectors[side] for side in mode.split("_"))
+    mine, enrolled = ([rows[names[rows] == person] for person in people.tolist()] for rows in (who.probes, who.gallery))
+    return np.asarray(
+        [
+            float(np.mean(sq_dist(query[asking][:, None], gallery[there][None])))
+            for asking, there in zip(mine, enrolled, strict=True)
+        ]
+    )
+
+
+def summary(found: Sequence[Regression], people: int) -> dict[str, int]:
+    """Count the people in all, those found less often, and those farther from their own faces."""
+    less = sum(min(row.rank1_new_old, row.rank1_new_new) < row.rank1_old_old for row in found)
+    return {"people": people, "rank1_worse": less, "farther": sum(row.farther > 0 for row in found)}

@@ -1,0 +1,138 @@
+"""Which images, pairs and people two or three sets of embeddings can be compared on.
+
+Letters: N images in all sets, D embedding width, P pairs, G enrolled faces, Q probes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from facenet.data.pairs import make_pairs_in_folds, pair_rows
+from facenet.errors import DataError
+from facenet.identify import enrol
+from facenet.index_checks import unit_rows
+from facenet.types import EmbeddingSet, Pairs
+
+
+class Shared(NamedTuple):
+    """The N images that every set holds, in the order of the old one."""
+
+    keys: list[str]
+    identities: list[str]  # "" where no set knows
+    vectors: dict[str, np.ndarray]  # "old", "new" and, where given, "reference" -> (N, D) float32
+    left_out: dict[str, list[str]]  # images of a set that another one lacks
+
+
+class Scored(NamedTuple):
+    """The P pairs whose two images are shared, by rows of :class:`Shared`."""
+
+    first: np.ndarray  # (P,) int64
+    second: np.ndarray  # (P,) int64
+    same: np.ndarray  # (P,) bool
+    fold: np.ndarray  # (P,) int64
+    skipped: int  # pairs left out because an image is missing
+    duplicated: int  # pairs of two images that an earlier pair has too, in either order
+
+
+class Enrolled(NamedTuple):
+    """Who is in the gallery and who asks, by rows of :class:`Shared`; every probe has a mate."""
+
+    gallery: np.ndarray  # (G,) int64
+    probes: np.ndarray  # (Q,) int64
+
+
+def share(sets: Mapping[str, EmbeddingSet]) -> Shared:
+    """Match the images of "old", "new" and perhaps "reference" by :func:`~facenet.types.image_key`.
+
+    Raises:
+        DataError: no image in all sets, two of one key, other widths, vectors that are broken or not of unit length,
+            or an image that shows one person in one set and another in another.
+    """
+    rows = {name: _rows_by_key(name, embeddings) for name, embeddings in sets.items()}
+    old = sets["old"]
+    for name, embeddings in sets.items():
+        if embeddings.dim != old.dim:
+            raise DataError(
+                f"compat: {name} has width {embeddings.dim}, old {old.dim}, so they have no distance; train the "
+                f"new net with embedding_dim={old.dim}, or with a learned projection to that width"
+            )
+    keys = [key for key in rows["old"] if all(key in there for there in rows.values())]
+    if not keys:
+        raise DataError(
+            f"compat: no image is in all of {', '.join(sets)} (first of each: "
+            f"{', '.join(next(iter(there), 'none') for there in rows.values())}); embed the same images with both"
+        )
+    kept = set(keys)
+    left_out = {name: [key for key in there if key not in kept] for name, there in rows.items()}
+    vectors = {}
+    for name, embeddings in sets.items():
+        at = [rows[name][key] for key in keys]
+        vectors[name] = unit_rows(embeddings.vectors[at], f"compat, {name}", names=keys)
+    return Shared(keys, _identities(sets, rows, keys), vectors, left_out)
+
+
+def _rows_by_key(name: str, embeddings: EmbeddingSet) -> dict[str, int]:
+    rows: dict[str, int] = {}
+    for row, key in enumerate(embeddings.keys):
+        if key in rows:
+            raise DataError(f"compat, {name}: several images have the key {key!r}; keep one file type for each image")
+        rows[key] = row
+    return rows
+
+
+def _identities(
+    sets: Mapping[str, EmbeddingSet], rows: Mapping[str, Mapping[str, int]], keys: Sequence[str]
+) -> list[str]:
+    found = []
+    for key in keys:
+        names = {name: embeddings.identities[rows[name][key]] for name, embeddings in sets.items()}
+        known = {identity for identity in names.values() if identity}
+        if len(known) > 1:
+            said = ", ".join(f"{identity!r} in {name}" for name, identity in names.items())
+            raise DataError(f"compat: {key} shows {said}; embed the same labelled images with both encoders")
+        found.append(next(iter(known), ""))
+    return found
+
+
+def scored_pairs(shared: Shared, pairs: Pairs, *, allow_missing: bool = False) -> Scored:
+    """Look up the pairs among the shared images.
+
+    Raises:
+        DataError: pairs with an image that is not in all sets, unless `allow_missing`.
+    """
+    first, second, missing = pair_rows(pairs, shared.keys)
+    found = np.flatnonzero((first >= 0) & (second >= 0))
+    if len(found) < len(pairs) and not allow_missing:
+        raise DataError(
+            f"compat: {len(pairs) - len(found)} of {len(pairs)} pairs have an image that is not in all embeddings "
+            f"(first missing: {missing[0]}); embed these images or pass allow_missing=true"
+        )
+    first, second = first[found], second[found]
+    unordered = np.minimum(first, second) * len(shared.keys) + np.maximum(first, second)
+    counts = len(pairs) - len(found), len(found) - len(np.unique(unordered))
+    return Scored(first, second, np.asarray(pairs.same, bool)[found], np.asarray(pairs.fold)[found], *counts)
+
+
+def enrolled(shared: Shared, *, gallery_faces: int = 1, seed: int = 0) -> Enrolled:
+    """Draw who is enrolled by :func:`facenet.identify.enrol`, with nobody left out; probes without a mate are dropped.
+
+    Raises:
+        DataError: nobody has enough faces of known identity.
+    """
+    names = np.asarray(shared.identities, str)
+    drawn = enrol(shared.identities, gallery_faces=gallery_faces, strangers=0.0, seed=seed)
+    return Enrolled(drawn.gallery, drawn.probes[np.isin(names[drawn.probes], names[drawn.gallery])])
+
+
+def drawn_pairs(shared: Shared, seed: int = 0) -> Pairs:
+    """Draw balanced pairs from the shared images of known identity.
+
+    Raises:
+        DataError: too few people.
+    """
+    rows = [row for row, name in enumerate(shared.identities) if name]
+    keys, names = ([column[row] for row in rows] for column in (shared.keys, shared.identities))
+    return make_pairs_in_folds(keys, names, of="compat: pairs", remedy="pairs=FILE, or more images", seed=seed)

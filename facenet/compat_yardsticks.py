@@ -1,0 +1,99 @@
+"""What an upgrade gains and costs, from the four cells: criterion, update gain, tax, flips, and the gate.
+
+Source: Shen et al., CVPR 2020 (criterion and update gain; new* is the same recipe without a compatibility term).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from facenet.compat_cells import METRICS, Cell, decisions
+from facenet.compat_match import Scored
+from facenet.errors import ConfigError, choose
+
+Measures = Mapping[str, Mapping[str, float | None]]  # cell -> metric -> value
+
+
+def yardsticks(measures: Measures) -> dict[str, dict[str, Any]]:
+    """Return for each of `METRICS` the values of the cells and what they come to.
+
+    criterion = M(new,old) > M(old,old); gain = (M(new,old) - M(old,old)) / (M(new*,new*) - M(old,old));
+    tax = M(new*,new*) - M(new,new). Without the cell ``reference`` the gain is taken against M(new,new), which
+    `against` says, and the tax is None. The gain is None, with a `reason`, where the divisor is not positive.
+    """
+    return {metric: _yardstick({cell: row.get(metric) for cell, row in measures.items()}) for metric in METRICS}
+
+
+def _yardstick(value: Mapping[str, float | None]) -> dict[str, Any]:
+    best = "reference" if "reference" in value else "new_new"
+    old, mixed, new, top = (value.get(cell) for cell in ("old_old", "new_old", "new_new", best))
+    found: dict[str, Any] = {**value, "criterion": None, "gain": None, "against": best, "tax": None}
+    if old is None or mixed is None or new is None or top is None:
+        return {**found, "reason": "not measured in every cell"}
+    found["criterion"] = mixed > old
+    if best == "reference":
+        found["tax"] = top - new
+    if top <= old:
+        name = "new*" if best == "reference" else "new"
+        return {**found, "reason": f"{name} ({top:.4f}) is not better than old ({old:.4f}): there is nothing to gain"}
+    return {**found, "gain": (mixed - old) / (top - old)}
+
+
+def flips(cells: Mapping[str, Cell], scored: Scored) -> dict[str, dict[str, float]]:
+    """Return negative and positive flips of the cells (new, old) and (new, new) against (old, old).
+
+    negative = share of the scores that are right under old and wrong under the cell, positive = wrong under old and
+    right; each at the thresholds of its own folds, and with `_at_old_threshold` at those of (old, old), as where
+    nobody chooses a new one. positive - negative is the difference of the pooled shares of right scores.
+    """
+    before = cells["old_old"].right  # (P, 1)
+    kept = cells["old_old"].verification.thresholds
+    found = {}
+    for name in ("new_old", "new_new"):
+        cell = cells[name]
+        for key, after in ((name, cell.right), (f"{name}_at_old_threshold", decisions(cell.sq_dist, scored, kept))):
+            found[key] = {"negative": float(np.mean(before & ~after)), "positive": float(np.mean(~before & after))}
+    return found
+
+
+def gate(
+    found: Mapping[str, Mapping[str, Any]],
+    flipped: Mapping[str, Mapping[str, float]],
+    *,
+    metric: str = "accuracy",
+    min_gain: float = 0.0,
+    max_negative_flips: float = 0.05,
+) -> dict[str, Any]:
+    """Decide whether the new encoder may join the old one's gallery; `failed` says in words what is not good enough.
+
+    It passes when the update gain of `metric` is at least `min_gain` and the negative flips of (new, old) and of
+    (new, new), before and after the backfill, are at most `max_negative_flips`. Where the gain is not defined, because
+    there is nothing to gain, M(new,old) >= M(old,old) and `min_gain` <= 0 take its place.
+
+    Raises:
+        ConfigError: an unknown metric, a share outside [0, 1] or a gain that is no number.
+    """
+    row = choose(dict(found), metric, "gate.metric")
+    if not 0 <= max_negative_flips <= 1 or not np.isfinite(min_gain):
+        raise ConfigError(
+            f"gate: expected max_negative_flips in [0, 1] and a number min_gain, got {max_negative_flips}, {min_gain}"
+        )
+    failed = []
+    if row["gain"] is not None:
+        if row["gain"] < min_gain:
+            failed.append(f"update gain {row['gain']:.4f} is below {min_gain:g}")
+    elif row["old_old"] is None or row["new_old"] is None:
+        failed.append(f"{metric} can not be measured")
+    elif row["new_old"] < row["old_old"]:
+        failed.append(f"{metric} falls from {row['old_old']:.4f} to {row['new_old']:.4f}")
+    elif min_gain > 0:
+        failed.append(f"the update gain is not defined: {row['reason']}")
+    for name in ("new_old", "new_new"):
+        share = flipped[name]["negative"]
+        if share > max_negative_flips:
+            failed.append(f"negative flips of {name.replace('_', '-')}, {share:.4f}, are above {max_negative_flips:g}")
+    options = {"metric": metric, "min_gain": min_gain, "max_negative_flips": max_negative_flips}
+    return {"passed": not failed, **options, "failed": failed}

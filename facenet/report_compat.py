@@ -1,0 +1,106 @@
+"""The chapter of an upgrade: four cells, the ROC of the modes, gain and cost, the mixed gallery, and who gets worse."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+from facenet.compat_plot import CURVES, LINES, paint_mixed, paint_roc
+from facenet.report_compat_tables import (
+    METRICS,
+    baseline_table,
+    cell_table,
+    facts,
+    flip_table,
+    gain_table,
+    mapping,
+    mixed_table,
+    steps,
+    worse_table,
+)
+from facenet.report_facts import plain, short
+from facenet.report_page import Block, Chapter, Figure, Figures, Section, Text
+from facenet.report_plots import draw
+from facenet.report_runs import Run, dig, number
+
+CELL_NOTE = (
+    "Query first, gallery second. A pair of images has no direction: in a mixed cell it is scored both ways, so that"
+    " new-old and old-new are the same there; only a query among a gallery's faces (rank-1, mAP) tells them apart."
+    " new* is the same recipe without a compatibility term."
+)
+
+
+def compatibility(run: Run, name: str) -> Chapter:
+    """Show what scripts/compat.py measured; `name` keeps the drawings apart from others on the page."""
+    metrics = run.metrics
+    parts: list[tuple[str, list[Block | None]]] = [
+        ("Old and new in four cells", [_roc(metrics, name), cell_table(metrics), Text(CELL_NOTE)]),
+        ("What the upgrade gains and costs", [gain_table(metrics), flip_table(metrics)]),
+        ("While the gallery is backfilled", [_mixed(metrics, name), mixed_table(metrics)]),
+        ("Who gets worse", [worse_table(metrics)]),
+        ("Maps fitted afterwards", [baseline_table(metrics)]),
+        ("What was compared", [facts(metrics, run)]),
+    ]
+    sections = [Section(title, kept) for title, some in parts if (kept := [block for block in some if block])]
+    left_out = []
+    if "reference" not in mapping(metrics, "cells"):
+        left_out.append("tax, and the gain against new*: scripts/compat.py reference=EMBEDDINGS")
+    if not mapping(metrics, "baselines"):
+        left_out.append("maps fitted afterwards: scripts/compat.py fit_old=EMBEDDINGS fit_new=EMBEDDINGS")
+    verdict = short(metrics.get("verdict") or "The verdict is missing", 600)
+    return Chapter(
+        f"Upgrade: {short(run.name)}", f"{verdict[:1].upper()}{verdict[1:]}.", _warnings(metrics), sections, left_out
+    )
+
+
+def _warnings(metrics: Mapping[str, Any]) -> list[str]:
+    said = []
+    if dig(metrics, "gate", "passed") is not True:
+        said.append("The gate did not pass: the new encoder is not listed as compatible by this run.")
+    metric = dig(metrics, "gate", "metric")
+    low = number(dig(metrics, "intervals", str(metric), "new_old", "low"))
+    if low is not None and low <= 0:
+        named = METRICS.get(str(metric), short(metric, 20))
+        said.append(f"The 95 % interval of new-old minus old-old ({named}) holds 0: the gain may be luck.")
+    for key, text in (("only_old", "old"), ("only_new", "new"), ("only_reference", "new*")):
+        count = number(dig(metrics, "images", key))
+        if count:
+            said.append(f"{plain(count)} images of {text} are not in all embeddings and were left out.")
+    skipped = number(dig(metrics, "cells", "old_old", "verification", "skipped"))
+    if skipped:
+        said.append(f"{plain(skipped)} pairs were left out because an image was missing.")
+    if metrics.get("identification_left_out"):
+        said.append(f"No rank-1 and mAP: {short(metrics['identification_left_out'], 200)}.")
+    both = number(dig(metrics, "baselines", "scored_too"))
+    if both:
+        said.append(f"{plain(both)} of the faces that the maps were fitted on are scored too: they look too good.")
+    return said
+
+
+def _roc(metrics: Mapping[str, Any], name: str) -> Figures | None:
+    found = {key: _numbers(dig(metrics, "roc", key)) for key in ("far", *LINES)}
+    far = found["far"]
+    lines = {key: values for key, values in found.items() if len(values) == len(far)}
+    if not far or not lines.keys() & LINES.keys() or not all(0 < a < b for a, b in itertools.pairwise(far)):
+        return None
+    caption = "ROC of the modes, query first. The order to hope for: new-new above new-old above old-old."
+    alt = f"ROC curves of {', '.join(LINES[key][0] for key in lines if key in LINES)}"
+    return Figures([draw(f"{name}-modes", alt, lambda axes: paint_roc(axes, lines), caption=caption)])
+
+
+def _mixed(metrics: Mapping[str, Any], name: str) -> Figures | None:
+    rows = steps(metrics)
+    if not any(all(row[key] is not None for row in rows) for key in CURVES) or not rows:
+        return None
+    old = {key: number(dig(metrics, "yardsticks", key, "old_old")) for key in CURVES}
+    caption = "New queries while the gallery goes over to new vectors. Lines without marks: old queries, old gallery."
+    alt = f"What new queries reach in {len(rows)} steps from an old to a new gallery"
+    figure: Figure = draw(f"{name}-mixed", alt, lambda axes: paint_mixed(axes, rows, old), caption=caption)
+    return Figures([figure])
+
+
+def _numbers(values: Any) -> list[float]:
+    """The numbers of a list, or none where one of them is no number."""
+    found = [number(value) for value in values] if isinstance(values, list) else []
+    return [] if None in found else [value for value in found if value is not None]
