@@ -19,7 +19,7 @@ from facenet.errors import ConfigError
 from facenet.evaluation_folder import save_evaluation
 from facenet.identify import enrol, identify
 from facenet.leakage import leakage
-from facenet.models import build_model
+from facenet.models import MODELS, build_model
 from facenet.quantise import compare_quantised, methods
 from facenet.types import EmbeddingSet, Pairs
 from facenet.verify import FARS, best_threshold, score_at, score_pairs, verify_embeddings
@@ -199,10 +199,11 @@ def compare_baselines(
     for name, variants in BASELINES.items():
         scores = [_score(vectors(*shown), kept, pairs) for vectors in variants]
         metrics[f"{name}_baseline"] = max(scores, key=lambda score: score["accuracy"])
-    torch.manual_seed(seed)
-    options = {**encoder.options, "input_size": tuple(encoder.options["input_size"])}
-    untrained = Encoder(build_model(encoder.name, **options), encoder.name, encoder.options, encoder.preprocess)
-    metrics["untrained"] = evaluate(untrained, faces, pairs)
+    if encoder.name in MODELS:  # a foreign net can not be had untrained
+        torch.manual_seed(seed)
+        options = {**encoder.options, "input_size": tuple(encoder.options["input_size"])}
+        untrained = Encoder(build_model(encoder.name, **options), encoder.name, encoder.options, encoder.preprocess)
+        metrics["untrained"] = evaluate(untrained, faces, pairs)
     return {name: {"accuracy": result["accuracy"], "auc": result["auc"]} for name, result in metrics.items()}
 
 

@@ -52,10 +52,7 @@ def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
                 metrics["exported"] = export(gallery, config["export"], config["out"], **options)
         gallery.save_cache()
         metrics |= {"seconds": time.perf_counter() - started, **gallery.info()}
-    table(
-        [(key, str(value) if isinstance(value, list | dict) else value) for key, value in metrics.items()],
-        title="index",
-    )
+    table([(key, str(v) if isinstance(v, list | dict) else v) for key, v in metrics.items()], title="index")
     return metrics
 
 
