@@ -137,11 +137,6 @@ def test_the_same_encoder_gives_the_same_file(encoder: Encoder, file: Path, tmp_
     assert all(torch.equal(value, encoder.model.state_dict()[key]) for key, value in before.items())
 
 
-def test_exporting_is_silent(encoder: Encoder, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    export.export(encoder, tmp_path / "quiet.onnx")
-    assert capfd.readouterr() == ("", "")
-
-
 @pytest.mark.parametrize("wrong", ["far", "nan"])
 def test_what_differs_is_not_written(
     wrong: str, encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -124,6 +124,7 @@ def test_a_mistake_is_one_clear_line(
     assert said.startswith("error: ")
     assert says in said
     assert not places["new"].exists()
+    assert not (tmp_path / "run" / "evaluation").exists(), "said before the work"
 
 
 def test_the_8_bit_file_is_another_encoder(

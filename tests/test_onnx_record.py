@@ -54,6 +54,8 @@ def test_every_flipped_bit_cut_and_addition_is_noticed() -> None:
     for more in (b"\0", b"x", b"\x72\x00", good, seal(model(), {"schema": 2})):
         with pytest.raises(DataError, match=r"^f\.onnx: "):
             unseal(good + more, "f.onnx")
+    with pytest.raises(DataError, match="damaged"):
+        unseal(seal(good, RECORD), "f.onnx")  # whole, but of two records none is the one
 
 
 def test_files_of_others_are_refused() -> None:
