@@ -216,7 +216,7 @@ MISTAKES: list[tuple[str, list[str], int, str]] = [
     ("index", ["gallery={gallery}", "remove=nobody"], 3, "no id or identity 'nobody'"),
     ("index", ["gallery={gallery}", "add={embeddings}"], 3, "in the gallery already"),
     ("index", ["gallery={gallery}", "add={embeddings}", "metadata=/nowhere.csv"], 3, "/nowhere.csv"),
-    ("compare", ["encoder={encoder}", "a={broken}", "b={broken}"], 3, "not a readable image"),
+    ("compare", ["encoder={encoder}", "a={broken}", "b={broken}", "far=0.1"], 3, "not a readable image"),
     ("cluster", ["embeddings={embeddings}"], 2, "threshold"),
     ("index", ["gallery=g"], 2, "nothing to do"),
     ("report", ["runs={empty}"], 3, "not a run folder"),
