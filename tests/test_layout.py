@@ -28,7 +28,7 @@ MAY = {
     "align": ["onnx_graph", "onnx_session", "package_models"],
     "align_folder": ["align", "data.records", "data.transforms"],
     "pretrained": ["align", "bundle", "data.transforms", "onnx_graph", "onnx_net", "package_models"],
-    "encoders": ["align", "bundle", "export", "model_card", "pretrained"],
+    "encoders": ["align", "bundle", "export", "model_card", "onnx_record", "pretrained"],
     "model_card": ["bundle"],
     "onnx_record": [],
     "export": ["bundle", "data.transforms", "models", "onnx_net", "onnx_record", "package_models"],
