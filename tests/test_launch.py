@@ -112,8 +112,9 @@ LAUNCHERS = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize(
+    "launcher", [pytest.param(name, marks=() if name == "basic" else pytest.mark.slow) for name in LAUNCHERS]
+)
 def test_a_sweep_outlives_a_failing_point_and_goes_on_where_it_ended(launcher: str, cache: str, tmp_path: Path) -> None:
     """Three points of which the first can not be; then the same command with that point mended."""
     if launcher != "basic":
