@@ -49,6 +49,7 @@ def mistaken(
 def succeed(name: str, *arguments: object, out: Path) -> dict[str, Any]:
     """Run a command in this process, which saves the seconds that its imports take; return its metrics."""
     printed, said, before = io.StringIO(), io.StringIO(), (sys.argv, sys.path[:], Path.cwd())
+    code: Any = 0
     sys.argv = [f"{name}.py", *map(str, arguments), f"hydra.run.dir={out}"]
     sys.path.insert(0, str(ROOT / "scripts"))
     os.chdir(out.parent)
@@ -56,11 +57,12 @@ def succeed(name: str, *arguments: object, out: Path) -> dict[str, Any]:
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(said):
             runpy.run_path(str(ROOT / "scripts" / f"{name}.py"), run_name="__main__")
     except SystemExit as stopped:
-        assert not stopped.code, said.getvalue()
+        code = stopped.code
     finally:
         sys.argv, sys.path[:] = before[:2]
         os.chdir(before[2])
         GlobalHydra.instance().clear()
+    assert not code, said.getvalue()
     assert said.getvalue() == "", "no warning is printed"
     assert "metrics.json" in printed.getvalue()
     return json.loads((out / "metrics.json").read_text())
