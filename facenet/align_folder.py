@@ -59,8 +59,9 @@ class Line(NamedTuple):
         photo, width, height, status, file, *rest = cells
         if len(rest) != len(COLUMNS) - 5:
             raise ValueError("too few cells")
-        score = float(rest.pop(4)) if rest[4] else (rest.pop(4), None)[1]
+        likely = rest.pop(4)
         numbers = tuple(float(cell) for cell in rest) if rest[0] else ()
+        score = float(likely) if likely else None
         return cls(photo, int(width), int(height), status, file, numbers[:4], score, numbers[4:])
 
 
@@ -95,17 +96,7 @@ def align_folder(
         raise ConfigError(f"format: unknown {kind!r}; known: {', '.join(FORMATS)}")
     if faces not in (None, ALL):
         raise ConfigError(f"faces: unknown {faces!r}; known: {', '.join((*PICKS, ALL))}")
-    if records.alignment is not None:
-        raise DataError(f"{records.root}: these faces are aligned already (align.json); give the photos")
-    if out.resolve() == Path(records.root).resolve():
-        raise DataError(f"{out}: the photos are here; choose another folder for the faces")
-    before = read_alignment(out)
-    if before is not None and before != alignment:
-        raise DataError(f"{out}: holds faces aligned by {before.to_dict()}; choose another folder, or these options")
-    names = targets(records.paths, kind)
-    done = read_table(out / TABLE)
-    if before is None and done:
-        raise DataError(f"{out}: holds {TABLE} but no align.json; choose an empty folder")
+    done, names = _earlier(records, out, alignment), targets(records.paths, kind)
     write_alignment(out, alignment)
     lines = [line for line in done if line.photo in names]
     with atomic_write(out / TABLE) as file:  # less half a line that an interrupted run may have left
@@ -127,6 +118,21 @@ def align_folder(
     except OSError as error:
         raise DataError(f"{out}: writing failed ({error.strerror}); what is listed in {TABLE} is complete") from error
     return summarise(lines, [skip.path for skip in records.skipped])
+
+
+def _earlier(records: Records, out: Path, alignment: Alignment) -> list[Line]:
+    """Return what an earlier run with the same options has done; raises DataError where `out` can not be used."""
+    if records.alignment is not None:
+        raise DataError(f"{records.root}: these faces are aligned already (align.json); give the photos")
+    if out.resolve() == Path(records.root).resolve():
+        raise DataError(f"{out}: the photos are here; choose another folder for the faces")
+    before = read_alignment(out)
+    if before is not None and before != alignment:
+        raise DataError(f"{out}: holds faces aligned by {before.to_dict()}; choose another folder, or these options")
+    done = read_table(out / TABLE)
+    if before is None and done:
+        raise DataError(f"{out}: holds {TABLE} but no align.json; choose an empty folder")
+    return done
 
 
 def summarise(lines: Sequence[Line], broken: Sequence[str] = ()) -> dict[str, Any]:

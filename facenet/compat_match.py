@@ -51,7 +51,7 @@ def share(sets: Mapping[str, EmbeddingSet]) -> Shared:
         DataError: no image in all sets, two of one key, other widths, vectors that are broken or not of unit length,
             or an image that shows one person in one set and another in another.
     """
-    rows = {name: _rows_by_key(name, embeddings) for name, embeddings in sets.items()}
+    rows = {name: embeddings.rows_by_key(f"compat, {name}") for name, embeddings in sets.items()}
     old = sets["old"]
     for name, embeddings in sets.items():
         if embeddings.dim != old.dim:
@@ -72,15 +72,6 @@ def share(sets: Mapping[str, EmbeddingSet]) -> Shared:
         at = [rows[name][key] for key in keys]
         vectors[name] = unit_rows(embeddings.vectors[at], f"compat, {name}", names=keys)
     return Shared(keys, _identities(sets, rows, keys), vectors, left_out)
-
-
-def _rows_by_key(name: str, embeddings: EmbeddingSet) -> dict[str, int]:
-    rows: dict[str, int] = {}
-    for row, key in enumerate(embeddings.keys):
-        if key in rows:
-            raise DataError(f"compat, {name}: several images have the key {key!r}; keep one file type for each image")
-        rows[key] = row
-    return rows
 
 
 def _identities(

@@ -62,7 +62,7 @@ class Writer(Reader):
         if batch < 1:
             raise ConfigError(f"batch: expected at least 1, got {batch}")
         vectors = unit_rows(embeddings.vectors, "embeddings", names=embeddings.paths)
-        rows = _by_key(embeddings)
+        rows = embeddings.rows_by_key("embeddings")
         old, total, roots = self._before(embeddings, compatible_with)
         done = replaced = last = 0
         while True:
@@ -135,15 +135,6 @@ class Writer(Reader):
         last = self._one("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'items'")
         row = State(state.generation + 1, secrets.token_hex(8), last, state.items + more)
         self._db.execute("INSERT INTO writes VALUES (?, ?, ?, ?)", row)
-
-
-def _by_key(embeddings: EmbeddingSet) -> dict[str, int]:
-    rows: dict[str, int] = {}
-    for row, key in enumerate(embeddings.keys):
-        if key in rows:
-            raise DataError(f"embeddings: several images have the key {key!r}; keep one file type for each image")
-        rows[key] = row
-    return rows
 
 
 def _image(item: Sequence[str], rows: Mapping[str, int], root: str, roots: int) -> int | None:

@@ -66,10 +66,5 @@ def _matched(old: EmbeddingSet, records: Records) -> np.ndarray:
 
 def _key(old: Encoder, records: Records) -> str:
     digest = hashlib.sha256(f"{old.fingerprint} {records.root}\n".encode())
-    for row, path in enumerate(records.paths):
-        if records.images is not None:
-            digest.update(f"{path}\0".encode() + records.images[row].tobytes())
-        else:
-            status = (Path(records.root) / path).stat()
-            digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    records.mark(digest)
     return digest.hexdigest()[:32]

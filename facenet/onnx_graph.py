@@ -11,6 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from facenet.errors import DataError
+from facenet.package_models import install
+
 
 def plain_graph(data: bytes, free: Mapping[str, Sequence[int]]) -> bytes:
     """Fold all that is constant about the weights of an ONNX file and free axes of its inputs and outputs.
@@ -22,10 +25,15 @@ def plain_graph(data: bytes, free: Mapping[str, Sequence[int]]) -> bytes:
     Args:
         data: The file's bytes.
         free: Axes that may have any size, by name of the input or output.
-    """
-    import onnx
-    from onnx import numpy_helper
 
+    Raises:
+        DataError: the package `onnx` is not installed.
+    """
+    try:
+        import onnx
+        from onnx import numpy_helper
+    except ImportError:
+        raise DataError(f"onnx is not installed; run: {install('align')}") from None
     model = onnx.load_from_string(data)
     graph = model.graph
     values = {item.name: numpy_helper.to_array(item) for item in graph.initializer}

@@ -20,7 +20,6 @@ from facenet.package_models import PACKAGE_MODELS, package_model
 class Foreign(NamedTuple):
     """A net of others: what it reads and gives, and thresholds measured for it."""
 
-    size: tuple[int, int]
     dim: int
     preprocess: Preprocess
     free: dict[str, tuple[int, ...]]  # axes of its inputs and outputs that hold the batch
@@ -30,7 +29,6 @@ class Foreign(NamedTuple):
 
 PRETRAINED = {
     "sface": Foreign(
-        (112, 112),
         128,
         # RGB in [0, 255]; its first two layers scale
         Preprocess(
@@ -57,5 +55,5 @@ def load(name: str) -> Encoder:
     """
     foreign = choose(PRETRAINED, name, "encoder")
     net = OnnxNet(plain_graph(package_model(name), foreign.free), identity=PACKAGE_MODELS[name].sha256)
-    options = {"embedding_dim": foreign.dim, "input_size": list(foreign.size)}
+    options = {"embedding_dim": foreign.dim, "input_size": list(foreign.preprocess.size)}
     return Encoder(net, name, options, foreign.preprocess, dict(foreign.thresholds), [], dict(foreign.training))

@@ -209,7 +209,8 @@ def _preprocess(config: dict[str, Any]) -> Preprocess:
     size = config["model"]["input_size"] or choose(MODELS, config["model"]["name"], "model.name").input_size
     options = {"channels": "RGB", "crop": config["data"]["crop"], **config["preprocess"]}
     align = dict(config["data"].get("align") or {"detector": "none"})
-    if choose(DETECTORS, align["detector"], "data.align.detector") and align["detector"] != "none":
+    choose(DETECTORS, align["detector"], "data.align.detector")
+    if align["detector"] != "none":
         options["align"] = align
     return Preprocess.from_dict({"size": [int(side) for side in size], **options})
 
@@ -263,7 +264,7 @@ def _module(
                 " use the same model options"
             )
         module.model.load_state_dict(theirs)
-    if (_harmonic(config) or {}).get("embedding_share"):
+    if (module.hparams["harmonic"] or {}).get("embedding_share"):
         begin_again(module.model.embedding)
     return module
 

@@ -119,6 +119,15 @@ class EmbeddingSet:
         """Image keys, see :func:`image_key`."""
         return [image_key(path) for path in self.paths]
 
+    def rows_by_key(self, what: str) -> dict[str, int]:
+        """Return the row of each image key; raises DataError, beginning with `what`, where two images share one."""
+        rows: dict[str, int] = {}
+        for row, key in enumerate(self.keys):
+            if key in rows:
+                raise DataError(f"{what}: several images have the key {key!r}; keep one file type for each image")
+            rows[key] = row
+        return rows
+
     def subset(self, rows: Sequence[int] | np.ndarray) -> EmbeddingSet:
         """Return the given rows as a new set, in that order."""
         rows = np.asarray(rows, np.int64)

@@ -32,10 +32,8 @@ def of_encoder(config: dict[str, Any], out: Path) -> dict[str, Any]:
 
     if config["calibrate"]:
         encoders.check_record(config["encoder"])
-    options, encoder = (
-        asked(config),
-        encoders.load(config["encoder"], device=config["device"], detector=config["detector"]),
-    )
+    options = asked(config)
+    encoder = encoders.load(config["encoder"], device=config["device"], detector=config["detector"])
     data = {**split_options(config["data"]), "seed": config["seed"]}
     data["pairs"] = config["pairs"] or data["pairs"]
     faces, pairs = reported_faces(**data)

@@ -22,7 +22,7 @@ MAY = {
     "distance": [],
     "console": [],
     "package_models": [],
-    "onnx_graph": [],
+    "onnx_graph": ["package_models"],
     "onnx_session": ["package_models"],
     "onnx_net": ["onnx_session"],
     "align": ["onnx_graph", "onnx_session", "package_models"],

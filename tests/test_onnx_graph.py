@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from facenet.errors import DataError
 from facenet.onnx_graph import plain_graph
 
 
@@ -54,3 +57,9 @@ def test_weights_are_folded_and_the_batch_is_free(block: int) -> None:
     (y,) = ReferenceEvaluator(plain).run(None, {"x": x})
     np.testing.assert_allclose(y, (x @ weight).reshape(5, 2, 3), rtol=1e-5)
     assert np.abs(weight).max() > 10
+
+
+def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(DataError, match=r"onnx is not installed; run: pip install -e '\.\[align\]'"):
+        plain_graph(b"", {})

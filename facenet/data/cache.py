@@ -117,7 +117,5 @@ def _key(records: Records, preprocess: Preprocess, margin: float) -> str:
     digest = hashlib.sha256(repr((VERSION, records.root, preprocess.size, preprocess.crop, margin)).encode())
     if preprocess.align is not None:
         digest.update(repr(preprocess.align).encode())
-    for path in records.paths:
-        status = (Path(records.root) / path).stat()
-        digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    records.mark(digest)
     return digest.hexdigest()[:32]

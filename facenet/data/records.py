@@ -6,7 +6,7 @@ import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -63,6 +63,15 @@ class Records:
     def source(self, row: int) -> Path | np.ndarray:
         """Return the pixels (H, W, 3) of a row, or the file that holds them."""
         return self.images[row] if self.images is not None else Path(self.root) / self.paths[row]
+
+    def mark(self, digest: Any) -> None:
+        """Feed what tells these images from changed ones into a hash: names, and sizes and times, or pixels."""
+        for row, path in enumerate(self.paths):
+            if self.images is not None:
+                digest.update(f"{path}\0".encode() + self.images[row].tobytes())
+            else:
+                status = (Path(self.root) / path).stat()
+                digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
 
     def subset(self, rows: Sequence[int] | np.ndarray) -> Records:
         """Return the given rows, in that order."""
