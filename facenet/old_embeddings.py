@@ -18,13 +18,15 @@ from facenet.types import EmbeddingSet
 Progress = Callable[[int, int], None]
 
 
-def read_old(old: str | Path) -> EmbeddingSet | Encoder:
+def read_old(old: str | Path, *, device: str = "cpu") -> EmbeddingSet | Encoder:
     """Read what ``harmonic.old`` names: an embeddings folder, or an encoder (folder, ONNX file or pretrained name).
+
+    A folder's network goes to `device`.
 
     Raises:
         DataError: neither, or a damaged one.
     """
-    return EmbeddingSet.load(old) if (Path(old) / "meta.json").is_file() else encoders.load(old)
+    return EmbeddingSet.load(old) if (Path(old) / "meta.json").is_file() else encoders.load(old, device=device)
 
 
 def old_vectors(

@@ -77,14 +77,15 @@ def train(config: dict[str, Any], out: str | Path, say: Callable[[str], None] = 
     _check_names(config)
     preprocess = _preprocess(config)
     data = split_options(config["data"])
-    splits = split_faces(**data, seed=config["seed"], progress=_printer(say, "drawing faces"))
+    splits = split_faces(**data, progress=_printer(say, "drawing faces"))
     if splits.train.alignment is not None and preprocess.align is None:
         preprocess = replace(preprocess, align=splits.train.alignment)  # of a folder that scripts/align.py wrote
     module_data = _data(config, splits, preprocess, say)
-    pairs = held_out_pairs(module_data.held_out, config["seed"])
+    pairs = held_out_pairs(module_data.held_out, data["seed"])
     last = resume.last_checkpoint(config, out)
     trainer, progress = _trainer(config, module_data, pairs, out)
-    old = _old(config, module_data, say)
+    device = str(trainer.strategy.root_device)  # where faces are also embedded, before and after
+    old = _old(config, module_data, device, say)
     module = _module(config, module_data, preprocess, trainer, last, say)
     if last is not None:
         resume.check_checkpoint(module.hparams, last)
@@ -97,6 +98,7 @@ def train(config: dict[str, Any], out: str | Path, say: Callable[[str], None] = 
             return {}
     best = _best(trainer, module, out)
     encoder = _encoder(config, module, preprocess, best, module_data)
+    encoder.model.to(device)
     encoder.thresholds = calibrate(encoder, module_data.held_out)
     bundle.save(encoder, out / "encoder")
     write_skipped(out / "skipped.csv", module_data.skipped)
@@ -119,7 +121,7 @@ def train(config: dict[str, Any], out: str | Path, say: Callable[[str], None] = 
         "thresholds": {f"{far:g}": value for far, value in encoder.thresholds.items()},
     }
     if splits.pairs is not None:
-        kept: dict[str, Any] = {"save": out / "evaluation", "world": world_of(config["data"]["kind"], config["seed"])}
+        kept: dict[str, Any] = {"save": out / "evaluation", "world": world_of(data["kind"], data["seed"])}
         if config["data"].get("fold"):
             reported = evaluate_fold(encoder, splits.evaluation, splits.pairs, module_data.held_out, pairs, **kept)
         else:
@@ -275,7 +277,9 @@ def _harmonic(config: dict[str, Any]) -> dict[str, Any] | None:
     return options if options.pop("old", None) else None
 
 
-def _old(config: dict[str, Any], data: FaceDataModule, say: Callable[[str], None]) -> EmbeddingSet | Encoder | None:
+def _old(
+    config: dict[str, Any], data: FaceDataModule, device: str, say: Callable[[str], None]
+) -> EmbeddingSet | Encoder | None:
     """Give the training batches the old encoder's vectors; return what ``harmonic.old`` names, None without it.
 
     Raises:
@@ -283,7 +287,7 @@ def _old(config: dict[str, Any], data: FaceDataModule, say: Callable[[str], None
     """
     if _harmonic(config) is None:
         return None
-    old = read_old(config["harmonic"]["old"])
+    old = read_old(config["harmonic"]["old"], device=device)
     width = config["model"].get("embedding_dim", 128)
     if old.dim != width:
         raise ConfigError(
@@ -400,7 +404,7 @@ def _encoder(
     summary = {"data": config["data"]["kind"], "loss": config["loss"], "seed": config["seed"], "best": best}
     encoder = Encoder(module.model.cpu(), name, options, preprocess, training=summary)
     people = {"train": data.train.names, "held_out": data.held_out.names}
-    world = world_of(config["data"]["kind"], config["seed"])
+    world = world_of(config["data"]["kind"], config["data"]["seed"])
     earlier = bundle.load(config["init"]).training.get("people", []) if config["init"] else []
     summary["people"] = [*people_record(people, encoder.fingerprint, world=world), *earlier]
     return encoder

@@ -23,7 +23,7 @@ def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
     encoder = encoders.load(config["encoder"], device=config["device"])
     data = split_options(config["data"])
     data["pairs"] = config["pairs"] or data["pairs"]
-    faces, pairs = reported_faces(**data, seed=seed)
+    faces, pairs = reported_faces(**data)
     options |= {"allow_missing": config["allow_missing"], "batch_size": config["batch_size"]}
     with progress(f"{len(changes)} changes of {len(faces)} images") as report:
         metrics = degrade(encoder, faces, pairs, changes, **options, progress=report)

@@ -49,8 +49,7 @@ def write_faces(config: dict[str, Any], out: Path) -> None:
     from facenet.data.records import write_images
     from facenet.data.splits import split_faces, split_options
 
-    data = split_options(config["data"])
-    faces = split_faces(**data, seed=config["seed"]).evaluation
+    faces = split_faces(**split_options(config["data"])).evaluation
     people = set(faces.names[: config["gallery_people"]])
     seen: dict[str, int] = {}
     gallery, queries = [], []

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING
+from omegaconf import II, MISSING
 
 
 @dataclass
@@ -46,6 +46,7 @@ class Data:
     align: Align = field(default_factory=Align)
     synthetic: Synthetic | None = None
     cache_dir: str | None = None
+    seed: int = II("seed")  # whose faces; the run's, unless another net is trained on the same
 
 
 @dataclass

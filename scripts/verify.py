@@ -34,12 +34,12 @@ def of_encoder(config: dict[str, Any], out: Path) -> dict[str, Any]:
         encoders.check_record(config["encoder"])
     options = asked(config)
     encoder = encoders.load(config["encoder"], device=config["device"], detector=config["detector"])
-    data = {**split_options(config["data"]), "seed": config["seed"]}
+    data = split_options(config["data"])
     data["pairs"] = config["pairs"] or data["pairs"]
     faces, pairs = reported_faces(**data)
     if not data["pairs"]:
         write_pairs(out / "pairs.csv", pairs)  # what was drawn, to be used again with pairs=FILE
-    baselines, world = config["baselines"], world_of(config["data"]["kind"], config["seed"])
+    baselines, world = config["baselines"], world_of(data["kind"], data["seed"])
     others = other_faces(**data, needed=baselines) if baselines or config["quantise"] in ("pq", "all") else None
     options |= {"save": out / "evaluation", "train_faces": others, "world": world}
     metrics = evaluate_all(encoder, faces, pairs, **options)

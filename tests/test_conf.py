@@ -156,6 +156,13 @@ def test_axes_reach_what_they_name() -> None:
     assert shares == [(0.01, 0), (0.1, 1), (0.2, 2), (1.0, 0)]
 
 
+@pytest.mark.parametrize(("given", "seeds"), [([], (0, 0)), (["seed=4"], (4, 4)), (["seed=4", "data.seed=1"], (4, 1))])
+def test_the_faces_follow_the_seed_unless_they_have_their_own(given: list[str], seeds: tuple[int, int]) -> None:
+    """Another net on the same faces, as an upgrade needs it, has another seed and the old one's faces."""
+    config: Any = OmegaConf.to_container(compose("train", given), resolve=True)
+    assert (config["seed"], config["data"]["seed"]) == seeds
+
+
 @pytest.mark.parametrize("scale", ["synthetic", "lfw"])
 def test_one_factor_scales_every_net_of_the_paper(scale: str) -> None:
     """Some factor takes each side to the scaled one by rounding alone, and the smallest side left is 64."""

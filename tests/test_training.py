@@ -22,10 +22,10 @@ from facenet.callbacks import TrainingCollapsed
 from facenet.console import plain, write_metrics
 from facenet.data.pairs import pair_rows, read_pairs
 from facenet.data.records import scan_folder
-from facenet.data.splits import held_out_pairs, split_faces
+from facenet.data.splits import held_out_pairs, split_faces, split_options
 from facenet.data.transforms import Preprocess
 from facenet.embed import embed_records
-from facenet.errors import ConfigError
+from facenet.errors import ConfigError, DataError
 from facenet.module import TripletModule
 from facenet.training import device_settings, train
 from facenet.types import EmbeddingSet
@@ -64,6 +64,7 @@ def config(cache: Path, **changes: Any) -> dict[str, Any]:
     }
     for key, value in changes.items():
         base[key] = {**base.get(key, {}), **value} if isinstance(value, dict) else value
+    base["data"].setdefault("seed", base["seed"])
     return base
 
 
@@ -76,6 +77,19 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     out = tmp_path_factory.mktemp("run")
     return out, train(config(cache), out)
+
+
+def test_the_faces_have_a_seed_of_their_own(cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    def divide(**options: Any) -> None:
+        asked.append(options["seed"])
+        raise DataError("enough")
+
+    monkeypatch.setattr("facenet.training.split_faces", divide)
+    with pytest.raises(DataError, match="enough"):
+        train(config(cache, seed=7, data={"seed": 2}), tmp_path)
+    assert asked == [2]
 
 
 def test_a_run_leaves_everything_behind(run: tuple[Path, dict[str, Any]]) -> None:
@@ -121,7 +135,7 @@ def test_the_encoder_is_the_best_checkpoint(run: tuple[Path, dict[str, Any]], ca
     assert len(read_pairs(out / "evaluation" / "pairs.csv")) == metrics["verification"]["pairs"]
     assert len(np.load(out / "evaluation" / "thumbnails.npy")) == len(kept)
     assert {f"{far:g}" for far in encoder.thresholds} == set(metrics["thresholds"])
-    splits = split_faces(**{k: v for k, v in config(cache)["data"].items() if k != "crop"}, seed=0)
+    splits = split_faces(**split_options(config(cache)["data"]))
     vectors = embed_records(encoder, splits.evaluation)[0].vectors
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
 
@@ -476,9 +490,8 @@ def test_baselines_of_harmonic_training(
     splits = split_faces(kind="synthetic", synthetic=SYNTHETIC, cache_dir=str(cache), seed=0)
     embed_records(old, splits.train)[0].save(tmp_path / "v")
     harmonic = {**HARMONIC, "old": str(tmp_path / "v"), "method": method, "weight": 10.0, "embedding_share": 0.0}
-    data = {"trainer": {"max_steps": 30, "val_check_interval": 30}, "seed": 1}
-    options = config(cache, harmonic=harmonic, **data)
-    options["seed"] = 0
+    data = {"trainer": {"max_steps": 30, "val_check_interval": 30}, "data": {"seed": 0}}
+    options = config(cache, harmonic=harmonic, seed=1, **data)
     train(options, tmp_path / "run", say=lambda line: None)
     new = bundle.load(tmp_path / "run" / "encoder")
     away = (embed_records(new, splits.train)[0].vectors - EmbeddingSet.load(tmp_path / "v").vectors) ** 2
