@@ -460,6 +460,7 @@ class LargeBatchBenchmark(Room):
     threads: int | None = None
     fits: list[str] = MISSING
     first: int = 2
+    bf16: bool = False
     device: str = "auto"
 
 

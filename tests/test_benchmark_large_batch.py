@@ -42,10 +42,10 @@ def test_a_plain_step_that_does_not_fit_is_extrapolated() -> None:
     def entry(size: int) -> list[dict[str, Any]]:
         return [{"seconds": 2.0 * size, "extra_bytes": 100 + 10 * size, "peak_bytes": 500 + 10 * size, "loss": 0.1}]
 
-    found = _plain({300: entry(300), 600: entry(600)}, "nns2", 1800)
+    found = _plain({300: entry(300), 600: entry(600)}, "nns2", 1800, False)
     assert found["measured"] == [300, 600]
     assert (found["seconds"], found["extra_bytes"], found["peak_bytes"]) == (3600, 18100, 18500)
-    assert _plain({1800: entry(1800)}, "nns2", 1800)["seconds"] == 3600
+    assert _plain({1800: entry(1800)}, "nns2", 1800, False)["seconds"] == 3600
 
 
 def test_mistakes_are_one_line() -> None:

@@ -77,11 +77,18 @@ class FirstChunks:
 
 
 def step(
-    net: str, batch_size: int, chunk_size: int | None, device: torch.device, first: int | None = None
+    net: str,
+    batch_size: int,
+    chunk_size: int | None,
+    device: torch.device,
+    first: int | None = None,
+    *,
+    bf16: bool = False,
 ) -> tuple[dict[str, Any], nn.Module]:
     """Take one step; return seconds, bytes and loss, and the network with its gradients.
 
-    `first` limits the chunks that are embedded in each pass, to see the peak of a step that would take long.
+    `first` limits the chunks that are embedded in each pass, to see the peak of a step that would take long. On a GPU a
+    whole step goes before the measured one: kernels are loaded at their first use.
     """
     torch.manual_seed(0)
     model = build_model(net, norm="lrn").train().to(device).to(memory_format=torch.channels_last)
@@ -92,14 +99,17 @@ def step(
     def loss(embeddings: Tensor) -> Tensor:
         return triplet_loss(embeddings, mine(embeddings, labels, margin=MARGIN), margin=MARGIN)
 
-    warm = images[:2]
-    model(warm).sum().backward()  # loads what torch loads at the first step
-    model.zero_grad(set_to_none=True)
-    before = _held(device)
-    start = time.perf_counter()
-    value = backward(model, images, loss, chunk_size=chunk_size, embed=embed)
-    peak = _peak(device)
-    seconds = time.perf_counter() - start
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+        if device.type == "cuda":
+            backward(model, images, loss, chunk_size=chunk_size, embed=embed)
+        else:
+            model(images[:2]).sum().backward()  # loads what torch loads at the first step
+        model.zero_grad(set_to_none=True)
+        before = _held(device)
+        start = time.perf_counter()
+        value = backward(model, images, loss, chunk_size=chunk_size, embed=embed)
+        peak = _peak(device)
+        seconds = time.perf_counter() - start
     return {"seconds": seconds, "extra_bytes": peak - before, "peak_bytes": peak, "loss": float(value)}, model
 
 
@@ -126,6 +136,7 @@ def run(
     threads: int | None = None,
     fits: Sequence[str] = ("nn2",),
     first: int = 2,
+    bf16: bool = False,
     device: str = "auto",
 ) -> dict[str, Any]:
     """Measure one net plain and in chunks, and the peak of large nets in chunks; plain numbers, seconds and bytes.
@@ -146,9 +157,9 @@ def run(
         raise ConfigError("benchmark: expected 2 <= chunk_size < batch_size, repeats and first of at least 1")
     place = pick_device(device)
     threads = threads or torch.get_num_threads()
-    plain_sizes = _plain_sizes(net, batch_size, place)
+    plain_sizes = _plain_sizes(net, batch_size, place, bf16)
     with tempfile.TemporaryDirectory() as folder:
-        call = _Call(threads, place, Path(folder))
+        call = _Call(threads, place, Path(folder), bf16)
         runs: dict[str, list[dict[str, Any]]] = {"chunked": [], **{f"plain {size}": [] for size in plain_sizes}}
         for _ in range(repeats):
             runs["chunked"].append(call(net, batch_size, chunk_size, save="chunked"))
@@ -161,10 +172,11 @@ def run(
         result: dict[str, Any] = {
             "device": str(place),
             "threads": threads,
+            "bf16": bf16,
             "net": net,
             "chunk_size": chunk_size,
-            "chunked": _entry(runs["chunked"], net, batch_size, chunk_size),
-            "plain": _plain({size: runs[f"plain {size}"] for size in plain_sizes}, net, batch_size),
+            "chunked": _entry(runs["chunked"], net, batch_size, chunk_size, bf16),
+            "plain": _plain({size: runs[f"plain {size}"] for size in plain_sizes}, net, batch_size, bf16),
             "extrapolated": largest < batch_size,
             "gradient_difference": difference,
             "gradient_batch": largest,
@@ -175,10 +187,10 @@ def run(
     return result
 
 
-def _plain_sizes(net: str, batch_size: int, device: torch.device) -> list[int]:
+def _plain_sizes(net: str, batch_size: int, device: torch.device, bf16: bool) -> list[int]:
     """Return the whole batch, where its plain step fits, else the parts to extrapolate from."""
     model = build_model(net, norm="lrn")
-    need = step_memory(model, model.input_size, batch_size=batch_size).total
+    need = step_memory(model, model.input_size, batch_size=batch_size, half=bf16).total
     if need <= SHARE * available_bytes(device):
         return [batch_size]
     return [max(2, batch_size // part) for part in PARTS]
@@ -187,14 +199,14 @@ def _plain_sizes(net: str, batch_size: int, device: torch.device) -> list[int]:
 class _Call:
     """Runs :func:`step` in a fresh process."""
 
-    def __init__(self, threads: int, device: torch.device, folder: Path) -> None:
-        self.threads, self.device, self.folder = threads, device, folder
+    def __init__(self, threads: int, device: torch.device, folder: Path, bf16: bool) -> None:
+        self.threads, self.device, self.folder, self.bf16 = threads, device, folder, bf16
 
     def __call__(
         self, net: str, batch_size: int, chunk_size: int | None, save: str = "", first: int | None = None
     ) -> dict[str, Any]:
         target = str(self.folder / f"{save}.pt") if save else ""
-        arguments = (net, batch_size, chunk_size, str(self.device), self.threads, target, first)
+        arguments = (net, batch_size, chunk_size, str(self.device), self.threads, target, first, self.bf16)
         code = f"import facenet.benchmark.large_batch as b; b._in_process(*{arguments!r})"
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         done = subprocess.run(
@@ -215,10 +227,17 @@ class _Call:
 
 
 def _in_process(
-    net: str, batch_size: int, chunk_size: int | None, device: str, threads: int, target: str, first: int | None
+    net: str,
+    batch_size: int,
+    chunk_size: int | None,
+    device: str,
+    threads: int,
+    target: str,
+    first: int | None,
+    bf16: bool,
 ) -> None:
     torch.set_num_threads(threads)
-    measured, model = step(net, batch_size, chunk_size, torch.device(device), first)
+    measured, model = step(net, batch_size, chunk_size, torch.device(device), first, bf16=bf16)
     if target:
         torch.save(
             torch.cat([p.grad.double().flatten().cpu() for p in model.parameters() if p.grad is not None]), target
@@ -226,9 +245,9 @@ def _in_process(
     print(json.dumps(measured))
 
 
-def _entry(runs: list[dict[str, Any]], net: str, batch_size: int, chunk_size: int | None) -> dict[str, Any]:
+def _entry(runs: list[dict[str, Any]], net: str, batch_size: int, chunk_size: int | None, bf16: bool) -> dict[str, Any]:
     model = build_model(net, norm="lrn")
-    need = step_memory(model, model.input_size, batch_size=batch_size, chunk_size=chunk_size)
+    need = step_memory(model, model.input_size, batch_size=batch_size, chunk_size=chunk_size, half=bf16)
     return {
         "batch_size": batch_size,
         **summary([entry["seconds"] for entry in runs]),
@@ -238,9 +257,9 @@ def _entry(runs: list[dict[str, Any]], net: str, batch_size: int, chunk_size: in
     }
 
 
-def _plain(runs: dict[int, list[dict[str, Any]]], net: str, batch_size: int) -> dict[str, Any]:
+def _plain(runs: dict[int, list[dict[str, Any]]], net: str, batch_size: int, bf16: bool) -> dict[str, Any]:
     """Return what was measured on the whole batch, or the straight line through its parts."""
-    entries = {size: _entry(found, net, size, None) for size, found in runs.items()}
+    entries = {size: _entry(found, net, size, None, bf16) for size, found in runs.items()}
     if batch_size in entries:
         return entries[batch_size]
     (small, low), (large, high) = sorted(entries.items())
@@ -254,7 +273,7 @@ def _plain(runs: dict[int, list[dict[str, Any]]], net: str, batch_size: int) -> 
 def _fits(call: _Call, net: str, batch_size: int, chunk_size: int, first: int) -> dict[str, Any]:
     number = len(chunks(batch_size, chunk_size))
     measured = call(net, batch_size, chunk_size, first=min(first, number))
-    entry = _entry([measured], net, batch_size, chunk_size)
+    entry = _entry([measured], net, batch_size, chunk_size, call.bf16)
     return {
         **{key: entry[key] for key in ("batch_size", "extra_bytes", "peak_bytes", "estimate", "seconds")},
         "chunk_size": chunk_size,
@@ -289,5 +308,6 @@ def tables(result: dict[str, Any]) -> list[Table]:
         (f"gradient, relative difference at B = {result['gradient_batch']}", f"{result['gradient_difference']:.1e}"),
     ]
     header = ("net", "B", "step", "seconds", "least", "most", "peak above start", "peak of process", "estimated")
-    title = f"one training step on {result['device']}, {result['threads']} threads"
+    precision = "bfloat16" if result["bf16"] else "float32"
+    title = f"one training step on {result['device']} in {precision}, {result['threads']} threads"
     return [(title, header, rows), ("chunks against plain", ("", ""), ratios)]
