@@ -105,16 +105,16 @@ class Augment:
         near = {key: value.to(images.device) for key, value in draws.items() if value.is_floating_point()}
         grid = _grid(near["theta"], size)
         warped = F.grid_sample(images.float(), grid, padding_mode="reflection", align_corners=False)
-        for row in draws["grey"].nonzero().flatten().tolist():
-            red, green, blue = warped[row]
-            warped[row] = GREY[0] * red + GREY[1] * green + GREY[2] * blue
+        rows = draws["grey"].nonzero()[:, 0].to(images.device)
+        red, green, blue = warped[rows].unbind(1)
+        warped[rows] = (GREY[0] * red + GREY[1] * green + GREY[2] * blue)[:, None].expand(-1, 3, -1, -1)
         centre = warped.mean((2, 3))  # (B, 3)
         factor = near["gain"] * near["tint"] / std
         summand = ((1 - near["gain"]) * near["tint"] * centre + near["offset"] - mean) / std
         torch.add(warped.mul_(factor[..., None, None]), summand[..., None, None], out=out)  # addcmul takes 5x as long
-        for row in draws["blur"].nonzero().flatten().tolist():
-            low = F.avg_pool2d(out[row : row + 1], 2)
-            out[row : row + 1] = F.interpolate(low, size, mode="bilinear", align_corners=False)
+        rows = draws["blur"].nonzero()[:, 0].to(images.device)
+        if len(rows):
+            out[rows] = F.interpolate(F.avg_pool2d(out[rows], 2), size, mode="bilinear", align_corners=False)
         for channel in range(3):
             out[:, channel].clamp_(float(-mean[channel] / std[channel]), float((255 - mean[channel]) / std[channel]))
         self._cut_out(out, draws, (near["noise"] - mean) / std)
@@ -122,11 +122,14 @@ class Augment:
     def _cut_out(self, images: Tensor, draws: Draws, noise: Tensor) -> None:
         """Overwrite a random square of the drawn images by one colour (B, 3)."""
         half = self.cutout / 2 * min(images.shape[-2:])
-        first = (draws["centre"] - half).floor().long().add_(1).clamp_(min=0).tolist()
-        last = (draws["centre"] + half).ceil().long().tolist()
-        for row in draws["cutout"].nonzero().flatten().tolist():
-            square = images[row, :, first[row][0] : last[row][0], first[row][1] : last[row][1]]
-            square.copy_(noise[row, :, None, None].expand_as(square))
+        wanted = draws["cutout"].nonzero()[:, 0]
+        centre, rows = draws["centre"][wanted].to(images.device), wanted.to(images.device)
+        down, across = (
+            (torch.arange(side, device=images.device) - centre[:, axis, None]).abs() < half
+            for axis, side in enumerate(images.shape[-2:])
+        )
+        inside = (down[:, :, None] & across[:, None, :])[:, None]  # (b, 1, H, W)
+        images[rows] = torch.where(inside, noise[rows, :, None, None], images[rows])
 
     def _affine(self, uniform: Any, chance: Any, stored: torch.Size, size: tuple[int, int]) -> Tensor:
         """Draw maps from output to input coordinates, (B, 2, 3)."""
