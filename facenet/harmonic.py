@@ -26,6 +26,7 @@ SLOTS = tuple("".join(versions) for versions in product(NEW + OLD, repeat=3) if 
 METHODS = {
     "harmonic": "triplets over old and new embeddings",
     "l2": "triplets over the new ones, and the squared L2 distance of each to its own old one",
+    "harmonic_l2": "triplets over old and new embeddings, and that distance",
     "none": "triplets over the new ones alone: the control",
 }
 

@@ -49,7 +49,7 @@ class TripletModule(pl.LightningModule):
         compile: Train through ``torch.compile``; where it fails, one line says so and training goes on without.
             Names of weights stay as they are, and embedding outside training is never compiled.
         seed: Seed of random mining.
-        harmonic: ``method``, ``slots``, ``own_positive``, ``weight`` (of the L2 baseline) and ``embedding_share`` (of
+        harmonic: ``method``, ``slots``, ``own_positive``, ``weight`` (of the L2 distance) and ``embedding_share`` (of
             the steps, in which the embedding layer alone learns), see :mod:`facenet.harmonic`; batches then bring the
             old embeddings (B, D) as a third part. None trains without an old encoder.
     """
@@ -153,12 +153,12 @@ class TripletModule(pl.LightningModule):
         head_weight, triplet_weight = self.phase()
         options = {key: self.hparams["loss"][key] for key in ("margin", "reduction")}
         harmonic = self.hparams["harmonic"] or {"method": "none"}
-        if harmonic["method"] == "harmonic":
+        if "harmonic" in harmonic["method"]:
             options |= {"old": old, "slots": harmonic["slots"], "own_positive": harmonic["own_positive"]}
         seed = self.hparams["seed"] + self.global_step
         loss, stats = triplet_objective(embeddings, labels, seed=seed, **options, **self.hparams["mining"])
         total = triplet_weight * loss
-        if harmonic["method"] == "l2" and old is not None:
+        if "l2" in harmonic["method"] and old is not None:
             total = total + harmonic["weight"] * own_objective(embeddings, old)
         if self.head is not None and head_weight:
             total = total + head_weight * head_objective(self.head, embeddings, labels)
