@@ -517,6 +517,55 @@ class GalleryBenchmark(Room):
 
 
 @dataclass
+class CheckpointFaults:
+    kills: int = MISSING
+    full_disks: int = MISSING
+    read_only: int = MISSING
+
+
+@dataclass
+class ResumeFaults:
+    cuts: int = MISSING
+    terms: int = MISSING
+
+
+@dataclass
+class FileFaults:
+    encoders: int = MISSING
+    checkpoints: int = MISSING
+    embeddings: int = MISSING
+    others: int = MISSING
+    pickles: int = MISSING
+    traversals: int = MISSING
+
+
+@dataclass
+class DataFaults:
+    images: int = MISSING
+    steps: int = MISSING
+    lost: int = MISSING
+
+
+@dataclass
+class InputFaults:
+    cases: int = MISSING
+    children: int = MISSING
+
+
+@dataclass
+class FaultsBenchmark(Room):
+    parts: list[str] | None = None
+    checkpoints: CheckpointFaults = field(default_factory=CheckpointFaults)
+    resume: ResumeFaults = field(default_factory=ResumeFaults)
+    files: FileFaults = field(default_factory=FileFaults)
+    data: DataFaults = field(default_factory=DataFaults)
+    inputs: InputFaults = field(default_factory=InputFaults)
+    folder: str = ""
+    temporary: str = ""
+    seed: int = 0
+
+
+@dataclass
 class ExportBenchmark(Room):
     models: list[str] | None = None
     batch_size: int = 32
@@ -563,6 +612,7 @@ ROOMS = {
     "cluster": ClusterBenchmark,
     "ddp": DdpBenchmark,
     "export": ExportBenchmark,
+    "faults": FaultsBenchmark,
     "large_batch": LargeBatchBenchmark,
     "loader": LoaderBenchmark,
     "photos": PhotosBenchmark,
