@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+GRACE = 60  # seconds; schedulers give 30 as a rule
 
 
 class Interrupted(SystemExit):
@@ -65,10 +67,14 @@ def reinstall(request: Request) -> None:
             signal.signal(each, request)
 
 
-def ignore(*_: Any) -> None:
-    """Leave the signals to the process that started this one: for loader workers, which end with it."""
-    for each in SIGNALS:
-        signal.signal(each, signal.SIG_IGN)
+def leave_to_parent(*_: Any) -> None:
+    """Let a loader worker outlive the signals that a scheduler or a terminal sends to all processes of a job.
+
+    The process that started it needs it for the step that is being taken, and ends it; or it ends `GRACE` seconds later.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform != "win32":
+        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE))
 
 
 @contextlib.contextmanager

@@ -103,7 +103,10 @@ def _train(config: dict[str, Any], out: Path, say: Callable[[str], None]) -> dic
         resume.start(config, out)
         say("\n".join([_headline(module_data, splits, module), *_beginning(config, out, last)]))
     with _quiet(), leave_at_end(), postponed(request):
-        trainer.fit(module, datamodule=module_data, ckpt_path=last)
+        try:
+            trainer.fit(module, datamodule=module_data, ckpt_path=last)
+        finally:
+            trainer.fit_loop.teardown()  # Lightning leaves loader workers alive where a validation is left
         if not trainer.is_global_zero:
             return {}
     best = _best(trainer, module, out)

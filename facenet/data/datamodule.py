@@ -18,7 +18,7 @@ from facenet.data.records import Records, Skipped
 from facenet.data.sampler import IdentitySampler, Schedule
 from facenet.data.transforms import Preprocess
 from facenet.errors import ConfigError
-from facenet.interrupts import ignore
+from facenet.interrupts import leave_to_parent
 
 CACHES = ("auto", "ram", "disk", "none")
 Batch = tuple[Tensor, ...]
@@ -156,7 +156,7 @@ class FaceDataModule(pl.LightningDataModule):
             sampler=sampler,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
-            worker_init_fn=ignore,
+            worker_init_fn=leave_to_parent,
             generator=generator,
         )
 
