@@ -70,7 +70,7 @@ def reinstall(request: Request) -> None:
 def leave_to_parent(*_: Any) -> None:
     """Let a loader worker outlive the signals that a scheduler or a terminal sends to all processes of a job.
 
-    The process that started it needs it for the step that is being taken, and ends it; or it ends `GRACE` seconds later.
+    The process that started it needs it for the step that is being taken, then ends it; it ends `GRACE` seconds later.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform != "win32":
