@@ -18,7 +18,7 @@ FOLDER = "logs"
 def loggers(out: Path, batches: int = 0) -> list[Logger]:
     """Return the loggers of a run folder, of which `batches` are behind; what was logged after those is dropped."""
     table = CSVLogger(out, FOLDER, "")
-    if batches and getattr(rank_zero_only, "rank", 0) == 0:
+    if getattr(rank_zero_only, "rank", 0) == 0:
         table._experiment = _GoesOn(out / FOLDER, batches)
     return [table, TensorBoardLogger(out, FOLDER, "", purge_step=batches or None)]
 
@@ -34,6 +34,9 @@ class _GoesOn(ExperimentWriter):
         with path.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
             rows = [row for row in reader if (row.get("step") or "").isdigit() and int(row["step"]) < batches]
+        if not rows:
+            path.unlink()
+            return
         self.metrics_keys = list(reader.fieldnames or [])
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, self.metrics_keys, extrasaction="ignore")

@@ -15,6 +15,7 @@ from facenet.errors import ConfigError, choose
 from facenet.harmonic import check, stage
 from facenet.large_batch import Images, add_up, backward, chunks, gather, smallest_chunk, synchronise
 from facenet.losses import HEADS
+from facenet.mining import NotFiniteEmbeddings
 from facenet.models import build_model
 from facenet.not_finite import Spoiled, finite
 from facenet.objective import head_objective, own_objective, triplet_objective
@@ -135,7 +136,10 @@ class TripletModule(pl.LightningModule):
             self.spoiled, self._before = [], [buffer.clone() for buffer in self.buffers()]
 
         def objective(embeddings: Tensor) -> Tensor:
-            return self.objective(embeddings, labels, *old) / accumulate
+            try:
+                return self.objective(embeddings, labels, *old) / accumulate
+            except NotFiniteEmbeddings:
+                return embeddings.sum() * torch.nan
 
         loss = backward(
             self.model,

@@ -82,7 +82,7 @@ class NotFiniteSteps(pl.Callback):
         self.steps += 1
         text = self._report(trainer, spoiled) if trainer.is_global_zero else ""
         if self.in_a_row >= self.limit:
-            row = f", the {self.in_a_row}th such step in a row" if self.in_a_row > 1 else ""
+            row = f", {self.in_a_row} such steps in a row" if self.in_a_row > 1 else ""
             raise NotFinite(f"{text}{row}; lower optim.lr or set optim.clip_norm, look at these images, or set"
                             " optim.not_finite=skip")  # fmt: skip
         if text:

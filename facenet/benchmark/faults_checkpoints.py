@@ -7,16 +7,15 @@ A child saves for ever and says each checkpoint once it is saved; it is killed a
 from __future__ import annotations
 
 import contextlib
-import importlib
-import json
+import multiprocessing
 import os
 import random
 import resource
 import signal
 import subprocess
-import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -49,67 +48,47 @@ def run(
         }
 
 
-class Nursery:
-    """A process that has imported what is slow to import, and forks a child for each call.
+class Child:
+    """A process that calls ``function(*arguments, say)`` and can be killed; what it says is heard here.
 
-    A child is a process of its own: it can be killed. `temporary`, where given, is its temporary folder.
+    It is a copy of this one, which saves the seconds that its imports would take.
     """
 
-    def __init__(self, *modules: str, temporary: str = "") -> None:
-        code = f"from {__name__} import nurse; nurse({modules!r})"
-        paths = os.pathsep.join(path for path in sys.path if path)
-        own = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"} | ({"TMPDIR": temporary} if temporary else {})
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        self._process = subprocess.Popen([sys.executable, "-c", code], env=own, text=True, **pipes)  # type: ignore[call-overload]
+    def __init__(self, function: Callable[..., None], *arguments: Any, temporary: str = "") -> None:
+        context = multiprocessing.get_context("fork")
+        self._heard, said = context.Pipe(duplex=False)
+        self._process = context.Process(target=_in_child, args=(function, arguments, said, temporary))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads; the child has one of its own
+            self._process.start()
+        said.close()
 
-    def __enter__(self) -> Nursery:
-        return self
+    def hear(self) -> Any:
+        """Return the next thing it says; raises EOFError at its end."""
+        return self._heard.recv()
 
-    def __exit__(self, *_: object) -> None:
-        self._process.stdin.close()
-        self._process.wait()
-        self._process.stdout.close()
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        self._process.kill()
 
-    def start(self, call: str, *arguments: Any) -> int:
-        """Start ``module:function`` with plain arguments in a child; return its process id."""
-        self._process.stdin.write(json.dumps([call, *arguments]) + "\n")
-        self._process.stdin.flush()
-        return int(self.line().removeprefix("started "))
-
-    def line(self) -> str:
-        """Return the next line of the child; its last is "ended" and its exit code (negative: a signal's number)."""
-        text = self._process.stdout.readline()
-        if not text:
-            raise RuntimeError("the process that starts children ended")
-        return str(text).rstrip("\n")
-
-    def end(self) -> tuple[int, list[str]]:
-        """Wait for the child; return its exit code and what it said."""
-        lines = [self.line()]
-        while not lines[-1].startswith("ended "):
-            lines.append(self.line())
-        return int(lines.pop().removeprefix("ended ")), lines
+    def end(self) -> tuple[int, list[Any]]:
+        """Wait for its end; return its exit code (negative: a signal's number) and what it said up to then."""
+        heard = []
+        with contextlib.suppress(EOFError):
+            while True:
+                heard.append(self.hear())
+        self._process.join()
+        self._heard.close()
+        return int(self._process.exitcode or 0), heard
 
 
-def nurse(modules: tuple[str, ...]) -> None:
-    """Fork a child for each line of standard input; nothing else happens in this process, so forking it is safe."""
-    for module in modules:
-        importlib.import_module(module)
-    for text in sys.stdin:
-        call, *arguments = json.loads(text)
-        module, function = call.split(":")
-        read, write = os.pipe()
-        child = os.fork()
-        if not child:
-            os.close(write)
-            os.read(read, 1)  # until its start was said
-            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-            getattr(importlib.import_module(module), function)(*arguments)
-            raise SystemExit(0)
-        print(f"started {child}", flush=True)
-        for end in (read, write):
-            os.close(end)
-        print(f"ended {os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}", flush=True)
+def _in_child(function: Callable[..., None], arguments: tuple[Any, ...], said: Any, temporary: str) -> None:
+    torch.set_num_threads(1)
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, signal.SIG_DFL)
+    if temporary:
+        os.environ["TMPDIR"], tempfile.tempdir = temporary, None
+    function(*arguments, said.send)
 
 
 def checkpoint(number: int, size: int) -> dict[str, Any]:
@@ -127,45 +106,37 @@ def number_of(path: Path) -> int:
     return number
 
 
-def save_for_ever(path: str, first: int, size: int) -> None:
-    """The child: checkpoint after checkpoint, each said when it is saved."""
-    torch.set_num_threads(1)
+def save_for_ever(path: Path, first: int, size: int, say: Callable[[int], None]) -> None:
+    """What a child does: checkpoint after checkpoint, each said when it is saved."""
     for number in range(first, first + 10**6):
         AtomicCheckpointIO().save_checkpoint(checkpoint(number, size), path)
-        print(number, flush=True)
+        say(number)
 
 
-def kill_writer(nursery: Nursery, path: Path, first: int, rng: random.Random) -> int:
-    """Run the child, kill it at a random moment, and return the last number it said."""
-    child = nursery.start(f"{__name__}:save_for_ever", str(path), first, rng.randrange(1 << 16, 1 << 22))
-    said = [nursery.line()]
+def kill_writer(path: Path, first: int, rng: random.Random, *, temporary: str = "") -> int:
+    """Run a child, kill it at a random moment, and return the last number it said."""
+    child = Child(save_for_ever, path, first, rng.randrange(1 << 16, 1 << 22), temporary=temporary)
+    said = [child.hear()]
     time.sleep(rng.random() * MOST_ALIVE)
-    os.kill(child, signal.SIGKILL)
-    code, rest = nursery.end()
-    if code != -signal.SIGKILL:
-        raise RuntimeError(f"the child ended by itself, with {code}: {rest}")
-    return int([*said, *rest][-1])
+    child.kill()
+    return int([*said, *child.end()[1]][-1])
 
 
 def _kill(place: Path, kills: int, temporary: str, rng: random.Random) -> dict[str, int]:
     path, last = place / "last.ckpt", -1
     told = {"kills": kills, "saved": 0, "lost": 0, "unreadable": 0, "halves_swept": 0}
     before = set(os.listdir(temporary)) if temporary else set()  # noqa: PTH208
-    with contextlib.ExitStack() as stack:
-        nursery = stack.enter_context(Nursery("facenet.callbacks", temporary=temporary)) if kills else None
-        for number in range(kills):
-            assert nursery is not None
-            first = last + 1000
-            last = kill_writer(nursery, path, first, rng)
-            told["saved"] += last - first + 1
-            try:
-                there = number_of(path)
-                told["lost"] += there not in (last, last + 1)  # one may be saved and not yet said
-            except DataError:
-                told["unreadable"] += 1
-            told["halves_swept"] += len(sweep(place))
-            if number % 25 == 24:
-                print(f"{number + 1} of {kills} writers killed: {told}", flush=True)
+    for number in range(kills):
+        first = last + 1000
+        last = kill_writer(path, first, rng, temporary=temporary)
+        told["saved"] += last - first + 1
+        try:
+            told["lost"] += number_of(path) not in (last, last + 1)  # one may be saved and not yet said
+        except DataError:
+            told["unreadable"] += 1
+        told["halves_swept"] += len(sweep(place))
+        if number % 25 == 24:
+            print(f"{number + 1} of {kills} writers killed: {told}", flush=True)
     left = {path.name for path in place.iterdir()} - {"last.ckpt", "last.ckpt.sha256"}
     left |= (set(os.listdir(temporary)) if temporary else set()) - before  # noqa: PTH208
     other = bool(temporary) and os.stat(temporary).st_dev != os.stat(place).st_dev  # noqa: PTH116

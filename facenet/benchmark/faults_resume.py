@@ -22,13 +22,13 @@ import pytorch_lightning as pl
 import torch
 
 from facenet import training
-from facenet.benchmark.faults_checkpoints import Nursery
+from facenet.benchmark.faults_checkpoints import Child
 from facenet.callbacks import AtomicCheckpointIO
 from facenet.console import write_metrics
 from facenet.errors import DataError
 from facenet.files import read_json, sha256_file
 
-STEPS, EVERY, TERM_STEPS = 6, 2, 30
+STEPS, EVERY, COMMAND_STEPS = 6, 2, 30
 KINDS = [(0, 2), (2, 1), (0, 1), (2, 2)]  # workers, accumulated batches
 SIGNALS = (signal.SIGKILL, signal.SIGTERM)
 TIMES = ("seconds", "images_per_second")
@@ -41,12 +41,9 @@ def run(
 ) -> dict[str, dict[str, int]]:
     """Cut runs at so many batches, stop the command so many times; counts of what went wrong, by fault."""
     rng = random.Random(seed)
-    with (
-        tempfile.TemporaryDirectory(prefix="facenet-resume-", dir=folder or None) as name,
-        Nursery("facenet.training", "hydra", temporary=temporary) as nursery,
-    ):
+    with tempfile.TemporaryDirectory(prefix="facenet-resume-", dir=folder or None) as name:
         place = Path(name)
-        return {"resume_cuts": _cut(place, nursery, cuts, rng), "resume_sigterm": _stop(place, nursery, terms, rng)}
+        return {"resume_cuts": _cut(place, cuts, temporary, rng), "resume_sigterm": _stop(place, terms, temporary, rng)}
 
 
 def configuration(cache: Path, workers: int = 0, accumulate: int = 1) -> dict[str, Any]:
@@ -101,9 +98,8 @@ class Cut(pl.Callback):
             os.kill(os.getpid(), self.signum)
 
 
-def train_until(cache: str, workers: int, accumulate: int, out: str, cut: tuple[int, bool, int] | None) -> None:
-    """The child: train, and be cut off; a run that ends says so in its ``metrics.json``."""
-    torch.set_num_threads(1)
+def train_until(config: dict[str, Any], out: Path, cut: tuple[int, bool, int] | None, say: Any) -> None:
+    """What a child does: train, and be cut off; a run that ends says so in its ``metrics.json``."""
     if cut is not None:
         trainer = pl.Trainer
 
@@ -111,7 +107,6 @@ def train_until(cache: str, workers: int, accumulate: int, out: str, cut: tuple[
             return trainer(callbacks=[Cut(*cut), *callbacks], **options)
 
         pl.Trainer = cutting  # type: ignore[misc, assignment]
-    config = configuration(Path(cache), workers, accumulate)
     write_metrics(out, training.train(config, out, say=lambda line: None))
 
 
@@ -139,24 +134,21 @@ def _unequal(first: Any, second: Any, name: str = "") -> list[str]:
     return [] if (torch.equal(first, second) if isinstance(first, torch.Tensor) else first == second) else [name]
 
 
-def _cut(place: Path, nursery: Nursery, cuts: int, rng: random.Random) -> dict[str, int]:
+def _cut(place: Path, cuts: int, temporary: str, rng: random.Random) -> dict[str, int]:
     names = ["with_workers", "with_accumulation", "by_sigkill", "by_sigterm", "in_a_validation"]
     told = dict.fromkeys(["cuts", *names, "bitwise_equal", "different", "failed"], 0)
-    call = f"{__name__}:train_until"
     wholes: dict[tuple[int, int], Path] = {}
     for number in range(cuts):
         kind, signum = KINDS[number % len(KINDS)], SIGNALS[(number + number // len(KINDS)) % len(SIGNALS)]
         out = place / f"cut{number}"
+        config = configuration(place / "cache", *kind)
         if kind not in wholes:
             wholes[kind] = place / f"whole{len(wholes)}"
-            nursery.start(call, str(place / "cache"), *kind, str(wholes[kind]), None)
-            nursery.end()
+            Child(train_until, config, wholes[kind], None, temporary=temporary).end()
         batches, validation = STEPS * kind[1], rng.random() < 0.25
         batch = kind[1] * EVERY * rng.randrange(1, STEPS // EVERY + 1) - 1 if validation else rng.randrange(batches)
-        nursery.start(call, str(place / "cache"), *kind, str(out), (batch, validation, int(signum)))
-        code = nursery.end()[0]
-        nursery.start(call, str(place / "cache"), *kind, str(out), None)
-        again = nursery.end()[0]
+        code = Child(train_until, config, out, (batch, validation, signum), temporary=temporary).end()[0]
+        again = Child(train_until, config, out, None, temporary=temporary).end()[0]
         expected = 128 + signum if signum == signal.SIGTERM else -signum
         told["cuts"] += 1
         flags = (kind[0] > 0, kind[1] > 1, signum == signal.SIGKILL, signum == signal.SIGTERM, validation)
@@ -184,8 +176,8 @@ def arguments(place: Path, out: Path, workers: int) -> list[str]:
         "model.dropout=0.1",
         "sampler.batch_size=24",
         "sampler.faces_per_identity=4",
-        f"trainer.max_steps={TERM_STEPS}",
-        f"trainer.val_check_interval={TERM_STEPS // 3}",
+        f"trainer.max_steps={COMMAND_STEPS}",
+        f"trainer.val_check_interval={COMMAND_STEPS // 3}",
         "trainer.log_every_n_steps=1",
         "trainer.accelerator=cpu",
         f"loader.workers={workers}",
@@ -193,14 +185,36 @@ def arguments(place: Path, out: Path, workers: int) -> list[str]:
     ]
 
 
-def _command(place: Path, out: Path, workers: int, mark: str = "") -> subprocess.Popen[str]:
+def command(given: list[str], temporary: str = "", mark: str = "") -> subprocess.Popen[str]:
+    """Start the command; `mark` tells what comes of it, see :func:`alive`."""
     paths = os.pathsep.join([str(COMMAND.parents[1]), *filter(None, sys.path)])
     own = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", MARK: mark}
-    line = [sys.executable, str(COMMAND), *arguments(place, out, workers)]
+    line = [sys.executable, str(COMMAND), *given]
+    own |= {"TMPDIR": temporary} if temporary else {}
     return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=own)
 
 
-def _stop(place: Path, nursery: Nursery, terms: int, rng: random.Random) -> dict[str, int]:
+def undisturbed(given: list[str], temporary: str = "") -> None:
+    """Run the command to its end; DataError where it fails."""
+    process = command(given, temporary)
+    errors = process.communicate(timeout=300)[1]
+    if process.returncode:
+        raise DataError(f"{COMMAND} ended with {process.returncode}: {' '.join(errors.split())}")
+
+
+def stopped(given: list[str], after: float, temporary: str = "") -> tuple[int, str, int]:
+    """Send SIGTERM some seconds after the third step; return the exit code, the errors, and how many processes stay."""
+    mark = uuid.uuid4().hex
+    process = command(given, temporary, mark)
+    assert process.stdout is not None
+    any("step 3 of" in line for line in process.stdout)  # there is something to save by then
+    time.sleep(after)
+    process.send_signal(signal.SIGTERM)
+    errors = process.communicate(timeout=120)[1]
+    return process.returncode, errors, len(alive(mark))
+
+
+def _stop(place: Path, terms: int, temporary: str, rng: random.Random) -> dict[str, int]:
     counts = [
         "exit_143",
         "one_line",
@@ -212,48 +226,36 @@ def _stop(place: Path, nursery: Nursery, terms: int, rng: random.Random) -> dict
         "too_late",
     ]
     told = dict.fromkeys(["sigterms", "with_workers", *counts], 0)
-    wholes: dict[int, tuple[Path, float]] = {}
+    wholes: dict[int, Path] = {}
     while told["sigterms"] < terms:
         number, workers = told["sigterms"], 2 * (told["sigterms"] % 2)
         if workers not in wholes:
-            wholes[workers] = _timed(place, place / f"command{workers}", workers)
-        out, mark = place / f"term{number}", uuid.uuid4().hex
-        process = _command(place, out, workers, mark)
-        assert process.stdout is not None
-        for line in process.stdout:  # the first step is taken, so that there is something to save
-            if "step 3 of" in line:
-                break
-        time.sleep(rng.random() * wholes[workers][1])
-        process.send_signal(signal.SIGTERM)
-        errors = process.communicate(timeout=120)[1]
-        if process.returncode == 0:  # it had ended
+            wholes[workers] = place / f"command{workers}"
+            undisturbed(arguments(place, wholes[workers], workers), temporary)
+        trained = read_json(wholes[workers] / "metrics.json")["train"]
+        out = place / f"term{number}_{told['too_late']}"
+        given = arguments(place, out, workers)
+        code, errors, orphans = stopped(
+            given, rng.random() * trained["faces_seen"] / trained["images_per_second"], temporary
+        )
+        if code == 0:  # it had ended
             told["too_late"] += 1
             continue
         told["sigterms"] += 1
         told["with_workers"] += workers > 0
-        told["exit_143"] += process.returncode == 143
+        told["exit_143"] += code == 143
         told["one_line"] += len(errors.splitlines()) == 1 and "resume=auto" in errors
-        told["orphans"] += len(alive(mark))
+        told["orphans"] += orphans
         told["usable_checkpoints"] += _loads(out / "checkpoints" / "last.ckpt")
-        process = _command(place, out, workers)
-        process.communicate(timeout=300)
-        other = differences(wholes[workers][0], out) if process.returncode == 0 else []
-        told["failed"] += process.returncode != 0
-        told["bitwise_equal"] += process.returncode == 0 and not other
-        told["different"] += bool(other)
-        print(f"SIGTERM {number + 1} of {terms}: {' '.join(errors.split())[:100]}: {other or 'equal'}", flush=True)
+        try:
+            undisturbed(given, temporary)
+            other = differences(wholes[workers], out)
+            told["bitwise_equal" if not other else "different"] += 1
+        except DataError as error:
+            other = [str(error)]
+            told["failed"] += 1
+        print(f"SIGTERM {number + 1} of {terms}: {' '.join(errors.split())[:40]}: {other or 'equal'}", flush=True)
     return told
-
-
-def _timed(place: Path, out: Path, workers: int) -> tuple[Path, float]:
-    """Run the command undisturbed; return its folder and the seconds of training behind the first steps."""
-    process = _command(place, out, workers)
-    assert process.stdout is not None
-    times = [time.monotonic() for line in process.stdout if line.startswith("training: step")]
-    errors = process.communicate(timeout=300)[1]
-    if process.returncode:
-        raise DataError(f"{COMMAND}: the undisturbed run failed: {' '.join(errors.split())}")
-    return out, times[-1] - times[0]
 
 
 def _loads(path: Path) -> bool:
