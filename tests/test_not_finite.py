@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from facenet.errors import ConfigError
 from facenet.module import TripletModule
 from facenet.not_finite import FILE, NotFinite, NotFiniteSteps, check, finite
 from facenet.training import train
+from tests.test_launch import TINY, TRAIN, environment
 from tests.test_training import config
 
 Run = dict[str, Any]
@@ -154,3 +157,41 @@ def test_bad_options_and_finite() -> None:
     assert not finite([torch.ones(2), torch.tensor([1.0, torch.nan])])
     assert not finite([torch.tensor([-torch.inf])])
     assert finite([torch.full((4,), 1e30)]), "large is finite"
+
+
+RANKS = """
+import os, sys
+import torch
+from facenet.module import TripletModule
+objective, step = TripletModule.objective, TripletModule.training_step
+def spoiled(self, embeddings, *rest):
+    bad = os.environ.get("LOCAL_RANK", "0") == "1" and self.batch == 2
+    return objective(self, embeddings * (torch.inf if bad else 1), *rest)
+def noted(self, batch, number):
+    self.batch = number
+    step(self, batch, number)
+    total = sum(float(value.double().sum()) for value in self.state_dict().values())
+    with open(f"{SEEN}.{os.environ.get('LOCAL_RANK', '0')}", "a") as file:
+        print(total, len(self.spoiled), file=file)
+TripletModule.objective, TripletModule.training_step = spoiled, noted
+sys.path.insert(0, os.path.dirname(SCRIPT))
+from launch import launch
+from train import run
+launch("train", run)
+"""
+
+
+def test_all_ranks_leave_out_a_step_that_is_not_finite_on_one(cache: Path, tmp_path: Path) -> None:
+    script, out = tmp_path / "ranks.py", tmp_path / "run"
+    script.write_text(f"SCRIPT, SEEN = {TRAIN[1]!r}, {str(tmp_path / 'seen')!r}\n{RANKS}")
+    line = [sys.executable, str(script), f"hydra.run.dir={out}", *TINY, f"data.cache_dir={cache}"]
+    line += ["trainer.max_steps=4", "optim.not_finite=skip"]
+    done = subprocess.run(line, capture_output=True, text=True, check=False, env=environment(), timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert [text.split(":")[0] for text in done.stderr.splitlines()] == ["step 3"], "said once"
+    seen = [[text.split() for text in Path(f"{tmp_path}/seen.{rank}").read_text().splitlines()] for rank in (0, 1)]
+    for rank in seen:
+        assert [spoiled for _, spoiled in rank] == ["0", "0", "1", "0"]
+        assert rank[1][0] == rank[2][0] != rank[3][0]
+    assert seen[0] == seen[1]
+    assert len((out / FILE).read_text().splitlines()) == 1 + 24
