@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 import time
 from pathlib import Path
@@ -32,7 +33,12 @@ class AtomicCheckpointIO(CheckpointIO):
         with contextlib.suppress(OSError):
             known = sums.read_text().split("\n")[0]
         with atomic_write(path) as file:
-            torch.save(checkpoint, file)
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as error:  # torch hides what went wrong with the file behind an error of its own
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from None
+                raise
             file.flush()
             digest = sha256_file(file.name)
             with atomic_write(sums) as beside:  # both sums stand there until the move, so neither file is orphaned
@@ -109,22 +115,25 @@ class CollapseGuard(pl.Callback):
 
     Collapse is f(x) = const (section 3.2 of the paper: hard negatives early in training cause it): the plain loss sits
     at the margin and distances vanish. It is called after `patience` consecutive steps in which faces of different
-    people lie less than `floor` apart (mean squared distance), or in which the loss is not finite.
+    people lie less than `floor` apart (mean squared distance).
     """
 
     def __init__(self, patience: int = 20, floor: float = 0.01) -> None:
         self.patience, self.floor, self._steps = patience, floor, 0
 
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run goes on counting from."""
+        return {"steps": self._steps}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting."""
+        self._steps = state_dict["steps"]
+
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *args: Any, **kwargs: Any
     ) -> None:
         """Look at the statistics the step logged."""
-        metrics = trainer.callback_metrics
-        loss, spread = metrics.get("loss"), metrics.get("dist/negative")
-        if loss is not None and not torch.isfinite(loss):
-            raise TrainingCollapsed(
-                f"step {trainer.global_step}: the loss is not finite; lower optim.lr or set optim.clip_norm"
-            )
+        spread = trainer.callback_metrics.get("dist/negative")
         collapsed = spread is not None and float(spread) < self.floor
         self._steps = self._steps + 1 if collapsed else 0
         if self._steps >= self.patience:
@@ -169,7 +178,8 @@ class TrainingProgress(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the bar."""
         if self.enabled and trainer.is_global_zero and sys.stderr.isatty():
-            self._bar = tqdm(total=trainer.max_steps, initial=trainer.global_step, desc="training", dynamic_ncols=True)
+            step = trainer.global_step
+            self._bar = tqdm(total=max(trainer.max_steps, step), initial=step, desc="training", dynamic_ncols=True)
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any, **kwargs: Any
@@ -185,8 +195,10 @@ class TrainingProgress(pl.Callback):
         self.faces += len(batch[1]) * trainer.world_size
         self.seconds += now - self._since
         self._since = now
-        self.last_loss = float(trainer.callback_metrics["loss"])
-        self.first_loss = self.last_loss if self.first_loss is None else self.first_loss
+        loss = float(trainer.callback_metrics["loss"])
+        if math.isfinite(loss):
+            self.last_loss = loss
+            self.first_loss = loss if self.first_loss is None else self.first_loss
         pl_module.log("faces_per_second", self.faces_per_second)
         self._show(trainer)
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import re
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,13 +16,20 @@ from typing import IO, Any
 
 from facenet.errors import DataError
 
+if sys.platform != "win32":
+    import fcntl
+
+REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp")  # what mkstemp makes of ".{name}." and ".tmp"
+
 
 @contextlib.contextmanager
 def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
     """Open a temporary file beside `path`; on success fsync it and move it over `path`.
 
-    The temporary file lies in the target's own folder, so the move never crosses a file system.
-    On any error the old file is left as it was and the temporary one is removed.
+    The temporary file lies in the target's own folder, so the move never crosses a file system. It is locked while
+    its writer lives, so that :func:`sweep` knows those of killed ones. On any error the old file is left as it was and
+    the temporary one is removed.
 
     Raises:
         DataError: the folder can not be written (missing rights, full disk).
@@ -27,24 +37,76 @@ def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        file = _temporary(path)
     except OSError as error:
         raise DataError(f"{path}: can not be written ({error.strerror}); choose a folder you may write to") from error
     try:
-        os.close(handle)
-        with Path(name).open("wb") as file:
+        with file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o666 & ~_umask())  # noqa: PTH101 - mkstemp makes files private; ours are ordinary
-        Path(name).replace(path)
+            os.chmod(file.name, 0o666 & ~_umask())  # noqa: PTH101 - mkstemp makes files private; ours are ordinary
+            if sys.platform == "win32":
+                file.close()  # it moves no open file
+            Path(file.name).replace(path)
         _sync_folder(path.parent)
     except BaseException as error:
         with contextlib.suppress(OSError):
-            Path(name).unlink()
+            Path(file.name).unlink()
         if isinstance(error, OSError):
             raise DataError(f"{path}: writing failed ({error.strerror}); the old file, if any, is unchanged") from error
         raise
+
+
+def sweep(*folders: str | Path) -> list[Path]:
+    """Remove what killed writers left of :func:`atomic_write` in these folders; return the files that were removed.
+
+    A file whose writer lives, in this or another process, stays: it is locked. Folders that are not there hold nothing,
+    and what can not be removed (missing rights) stays.
+    """
+    return [path for folder in folders for path in sorted(Path(folder).glob(".*.tmp")) if _abandoned(path)]
+
+
+def _temporary(path: Path) -> IO[bytes]:
+    """Open a new file beside `path`, locked."""
+    while True:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        file = open(name, "wb", opener=lambda *_, handle=handle: handle)  # noqa: SIM115
+        if sys.platform == "win32":
+            return file
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.fstat(handle).st_nlink:
+            return file
+        file.close()  # swept between its creation and the lock
+
+
+def _abandoned(path: Path) -> bool:
+    """Remove a temporary file if nobody holds it; whether that was done."""
+    if sys.platform == "win32" or not TEMPORARY.fullmatch(path.name) or path.is_symlink():
+        return False
+    try:
+        with path.open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+    except OSError:  # somebody writes it, or it is not ours to remove
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def clear_errors(folder: str | Path) -> Iterator[None]:
+    """Turn what the disk or its rights refuse, wherever in the block, into one DataError that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in REFUSED:
+            raise
+        name = error.filename or folder
+        raise DataError(
+            f"{name}: {error.strerror}; free some space or choose a folder you may write to, then run the same"
+            " command again"
+        ) from error
 
 
 def write_json(path: str | Path, content: Any) -> None:

@@ -268,6 +268,16 @@ def smallest_chunk(chunk_size: int | None, device: torch.device) -> int | None:
     return None if int(size) == 2**31 else int(size)
 
 
+def largest(number: int, device: torch.device) -> int:
+    """Return the largest of the numbers of all ranks. Raises RankLost."""
+    if world()[1] == 1:
+        return number
+    most = torch.tensor(number, device=device)
+    with _collective():
+        dist.all_reduce(most, dist.ReduceOp.MAX)
+    return int(most)
+
+
 def synchronise(*modules: nn.Module) -> None:
     """Add up the gradients of the weights over all ranks and average running statistics, in one all-reduce.
 

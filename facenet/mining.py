@@ -31,6 +31,10 @@ from facenet.sorting import argsort_stable, exceeds, nonzero, pick, search, sort
 from facenet.types import MiningStats, Triplets
 
 
+class NotFiniteEmbeddings(ConfigError):
+    """Embeddings to be mined hold NaN or infinity; on several ranks all of them see it."""
+
+
 class _Pairs(NamedTuple):
     """The P pairs of a block, and where in the sorted candidates of their anchor the bounds lie."""
 
@@ -188,7 +192,9 @@ def _check(embeddings: Tensor, labels: Tensor, margin: float, max_triplets: int,
         raise ConfigError(f"block_rows: expected at least 1, got {block_rows}")
     total = embeddings.detach().sum(dtype=torch.float64)  # NaN or inf in any place reaches it
     if not torch.isfinite(total):
-        raise ConfigError("embeddings: not finite (NaN or inf); the net diverged: lower the learning rate or clip")
+        raise NotFiniteEmbeddings(
+            "embeddings: not finite (NaN or inf); the net diverged: lower the learning rate or clip"
+        )
 
 
 class _Batch(NamedTuple):

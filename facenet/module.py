@@ -13,9 +13,11 @@ from torch import Tensor
 from facenet.bundle import encode
 from facenet.errors import ConfigError, choose
 from facenet.harmonic import check, stage
-from facenet.large_batch import Images, add_up, backward, smallest_chunk, synchronise
+from facenet.large_batch import Images, add_up, backward, chunks, gather, smallest_chunk, synchronise
 from facenet.losses import HEADS
+from facenet.mining import NotFiniteEmbeddings
 from facenet.models import build_model
+from facenet.not_finite import Spoiled, finite
 from facenet.objective import head_objective, own_objective, triplet_objective
 from facenet.optim import build_optimizer, clip_gradients, lr_factor
 from facenet.types import MiningStats
@@ -40,7 +42,8 @@ class TripletModule(pl.LightningModule):
             (what the head's loss still weighs beside the triplets afterwards; 0 drops it).
         mining: Options of :func:`facenet.mining.mine`, less the margin.
         optim: Options of :func:`facenet.optim.build_optimizer`, plus ``schedule``, ``warmup_steps``, ``clip_norm``
-            (largest norm of the gradient; None is no limit) and ``accumulate`` (batches of a step).
+            (largest norm of the gradient; None is no limit) and ``accumulate`` (batches of a step). What is to happen
+            after a step that is not finite is the business of :mod:`facenet.not_finite`; it changes nothing here.
         chunk_size: Images that pass through the network at a time, see :mod:`facenet.large_batch`; None is all.
         num_classes: Training identities, for the head.
         total_steps: Length of the learning-rate schedule.
@@ -82,6 +85,8 @@ class TripletModule(pl.LightningModule):
             self.model = self.model.to(memory_format=torch.channels_last)
         self._compiled: Callable[[Tensor], Tensor] | None = None
         self._compile = compile
+        self.spoiled: list[Spoiled] = []  # batches of the step that is being taken, or was taken last
+        self._before: list[Tensor] = []
         self.head: torch.nn.Module | None = None
         if loss["name"] != "triplet":
             head = dict(loss["head"])
@@ -119,7 +124,7 @@ class TripletModule(pl.LightningModule):
         return (loss["head_weight"], 1.0) if started else (1.0, 0.0)
 
     def training_step(self, batch: tuple[Images, Tensor] | tuple[Images, Tensor, Tensor], batch_idx: int) -> None:
-        """Mine a batch, and step after every `accumulate` of them."""
+        """Mine a batch, and step after every `accumulate` of them; a step that is not finite changes nothing."""
         images, labels, *old = batch
         harmonic = self.hparams["harmonic"]
         if harmonic:
@@ -127,9 +132,14 @@ class TripletModule(pl.LightningModule):
             stage(self.model, embedding_alone=alone)
         accumulate = self.hparams["optim"].get("accumulate", 1)
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        if batch_idx % accumulate == 0:
+            self.spoiled, self._before = [], [buffer.clone() for buffer in self.buffers()]
 
         def objective(embeddings: Tensor) -> Tensor:
-            return self.objective(embeddings, labels, *old) / accumulate
+            try:
+                return self.objective(embeddings, labels, *old) / accumulate
+            except NotFiniteEmbeddings:
+                return embeddings.sum() * torch.nan
 
         loss = backward(
             self.model,
@@ -139,14 +149,42 @@ class TripletModule(pl.LightningModule):
             embed=self._train_forward,
             scale=scaler.scale if scaler else None,
         )
-        self.log("loss", add_up(loss * accumulate))
+        loss = add_up(loss * accumulate)
+        self.log("loss", loss)
+        if not torch.isfinite(loss):
+            self._restore_buffers()
+            self.spoiled.append(Spoiled("loss", batch_idx, *self._not_finite_alone(images)))
         if (batch_idx + 1) % accumulate:
             return
         optimizer: Any = self.optimizers()
         synchronise(*self._parts())
+        grads = [p.grad for p in self.parameters() if p.grad is not None]
+        if not self.spoiled and scaler is None and not finite(grads):
+            self.spoiled.append(Spoiled("gradient", batch_idx))
+        if self.spoiled:
+            self._restore_buffers()
+            if scaler is None:
+                optimizer.zero_grad()  # a step without gradients moves nothing, and counts
+            else:
+                grads[0].fill_(torch.nan)  # the scaler leaves the step out
         optimizer.step()
         optimizer.zero_grad()
         self.lr_schedulers().step()  # type: ignore[union-attr]
+
+    def _restore_buffers(self) -> None:
+        """Put running statistics back to where the step found them."""
+        for buffer, before in zip(self.buffers(), self._before, strict=True):
+            buffer.copy_(before)
+
+    @torch.no_grad()
+    def _not_finite_alone(self, images: Images) -> tuple[int, list[int]]:
+        """Count the images of all ranks; list the places of those whose embedding is not finite without the others."""
+        self.model.eval()
+        parts = chunks(len(images), self.hparams["chunk_size"])
+        good = torch.cat([torch.isfinite(self.model(images[part])).all(1) for part in parts])
+        self.model.train()
+        good = gather(good.int())
+        return len(good), torch.nonzero(good == 0).flatten().tolist()
 
     def objective(self, embeddings: Tensor, labels: Tensor, old: Tensor | None = None) -> Tensor:
         """Return this rank's part of the loss of a batch: embeddings (b, D), labels (b,), old embeddings (b, D)."""
@@ -187,7 +225,8 @@ class TripletModule(pl.LightningModule):
         """Build optimiser and per-step schedule."""
         options = dict(self.hparams["optim"])
         schedule, warmup = options.pop("schedule"), options.pop("warmup_steps")
-        options.pop("clip_norm", None)
+        for name in ("clip_norm", "not_finite", "not_finite_limit"):
+            options.pop(name, None)
         if options.pop("accumulate", 1) < 1:
             raise ConfigError("optim.accumulate: expected at least 1 batch for each step")
         optimizer = build_optimizer(self._parts(), **options)

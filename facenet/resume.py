@@ -6,20 +6,23 @@ finished, ``checkpoints/last.ckpt`` is where it goes on. With ``resume: auto`` t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from facenet.callbacks import AtomicCheckpointIO
-from facenet.errors import ConfigError, choose
-from facenet.files import read_json, write_json
+from facenet.errors import ConfigError, DataError, choose
+from facenet.files import read_json, sweep, write_json
+from facenet.interrupts import Interrupted
 
-# What may change between the parts of a run: where it computes, what it shows, where its caches lie. The rest is what
-# it learns.
+# What may change between the parts of a run: where it computes, what it shows, where its caches lie, what ends it. The
+# rest is what it learns.
 FREE = {
     "loader": ("cache", "cache_gb", "cache_dir", "workers"),
     "data": ("cache_dir",),
     "large_batch": ("memory_gb",),
+    "optim": ("not_finite", "not_finite_limit"),
     "trainer": ("accelerator", "devices", "num_nodes", "strategy", "log_every_n_steps", "progress", "refresh_rate"),
 }
 CHOICES = {"auto": "keep a finished run, go on from the last checkpoint of another"}
@@ -38,7 +41,7 @@ def finished(config: Mapping[str, Any], out: Path, say: Callable[[str], None] = 
     choose(CHOICES, config["resume"], "resume")
     if not (out / "config.json").is_file():
         return None
-    other = differences(read_json(out / "config.json"), _fixed(config))
+    other = differences(read_json(out / "config.json"), fixed(config))
     if other:
         raise ConfigError(
             f"resume=auto: {out} was made with other options ({'; '.join(other)[:400]});"
@@ -51,30 +54,76 @@ def finished(config: Mapping[str, Any], out: Path, say: Callable[[str], None] = 
 
 
 def start(config: Mapping[str, Any], out: Path) -> None:
-    """Note the options of the run that starts or goes on in this folder, which is not finished now."""
+    """Note the options of the run that starts or goes on in this folder, which is not finished now.
+
+    What killed writers left in it goes.
+    """
+    sweep(out, *(path for path in out.glob("*") if path.is_dir()))
     (out / "metrics.json").unlink(missing_ok=True)
-    write_json(out / "config.json", _fixed(config))
+    write_json(out / "config.json", fixed(config))
 
 
-def last_checkpoint(config: Mapping[str, Any], out: Path) -> Path | None:
-    """Return where to go on: the run folder's last checkpoint, if that is asked for and there is one."""
-    path = out / "checkpoints" / "last.ckpt"
-    return path if config.get("resume") is not None and path.exists() else None
+def last_checkpoint(config: Mapping[str, Any], out: Path, say: Callable[[str], None] = print) -> Path | None:
+    """Return where to go on: the run folder's last checkpoint, if that is asked for and there is one.
+
+    Where it is damaged, or lost, that is the best one; the result is the same, since every step is.
+
+    Raises:
+        DataError: no checkpoint that is there can be used.
+    """
+    if config.get("resume") is None:
+        return None
+    reasons: list[str] = []
+    for path in (out / "checkpoints" / name for name in ("last.ckpt", "best.ckpt")):
+        if not path.exists():
+            continue
+        try:
+            AtomicCheckpointIO().load_checkpoint(path)
+        except DataError as error:
+            reasons.append(str(error))
+            continue
+        if reasons:
+            say(f"{reasons[0]}; {path} is intact and taken instead")
+        return path
+    if reasons:
+        raise DataError(
+            f"resume=auto: {reasons[0]}; there is no other to go on from: remove {out / 'checkpoints'} to start again"
+        )
+    return None
 
 
-def check_checkpoint(parameters: Mapping[str, Any], last: Path) -> None:
-    """Refuse a checkpoint that was made with other hyper-parameters (also where there is no ``config.json``).
+def check_checkpoint(config: Mapping[str, Any], parameters: Mapping[str, Any], last: Path) -> None:
+    """Refuse a checkpoint of another run, also where there is no ``config.json`` or it is a later run's.
+
+    That is one with other options, or with other hyper-parameters (which also tell other data).
 
     Raises:
         ConfigError: they differ.
     """
-    before = AtomicCheckpointIO().load_checkpoint(last)["hyper_parameters"]
-    other = differences({key: before.get(key) for key in parameters}, dict(parameters))
+    content = AtomicCheckpointIO().load_checkpoint(last)
+    before = fixed(content["hyper_parameters"])
+    now = fixed(parameters)
+    other = differences({key: before.get(key) for key in now}, now)
+    other += differences(content["options"], fixed(config)) if content.get("options") else []
     if other:
         raise ConfigError(
-            f"resume=auto: {last} was made with other options ({'; '.join(other)[:400]});"
+            f"resume=auto: {last} was made with other options ({'; '.join(dict.fromkeys(other))[:400]});"
             " use the options of that run, or another run folder"
         )
+
+
+@contextlib.contextmanager
+def told_how(out: Path) -> Iterator[None]:
+    """Let the line of a stopped run say how to go on."""
+    try:
+        yield
+    except Interrupted as stop:
+        last = out / "checkpoints" / "last.ckpt"
+        if last.exists():
+            stop.text += f"; the same command with resume=auto hydra.run.dir={out} goes on from {last}"
+        else:
+            stop.text += "; no step was saved yet, so the same command starts from the beginning"
+        raise
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -93,7 +142,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str =
     return found
 
 
-def _fixed(config: Mapping[str, Any]) -> dict[str, Any]:
+def fixed(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options that may not change between the parts of a run."""
     return {
         key: {name: item for name, item in value.items() if name not in FREE.get(key, ())}

@@ -15,10 +15,9 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
-from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from facenet import bundle, model_card, resume
+from facenet import bundle, model_card, not_finite, resume
 from facenet.align import DETECTORS
 from facenet.bundle import Encoder
 from facenet.callbacks import AtomicCheckpointIO, CollapseGuard, HeldOutVerification, StepSeeds, TrainingProgress
@@ -32,15 +31,19 @@ from facenet.data.transforms import Preprocess
 from facenet.embed import embed_records
 from facenet.errors import ConfigError, choose
 from facenet.evaluate import calibrate, evaluate_all, evaluate_fold
+from facenet.files import clear_errors
 from facenet.harmonic import begin_again
+from facenet.interrupts import Request, postponed
 from facenet.large_batch import leave_at_end
 from facenet.leakage import people_record, world_of
+from facenet.logs import loggers
 from facenet.memory import available_bytes, choose_chunk, step_memory
 from facenet.mining import FALLBACKS, MINERS, SELECTS
 from facenet.models import MODELS, build_model
 from facenet.module import LOSSES, TripletModule
 from facenet.old_embeddings import old_vectors, read_old
 from facenet.optim import OPTIMIZERS, SCHEDULES, clip_gradients
+from facenet.preemption import StopAtSignal
 from facenet.types import EmbeddingSet, Pairs
 
 PRECISIONS = {
@@ -64,11 +67,18 @@ def train(config: dict[str, Any], out: str | Path, say: Callable[[str], None] = 
     On several ranks all of them call it; rank 0 alone writes and reports, the others return an empty dict.
 
     Raises:
-        ConfigError, DataError: options or data that can not work.
+        ConfigError, DataError: options or data that can not work; a folder that can not be written, a full disk.
         TrainingCollapsed: the embedding became one point.
+        NotFinite: the loss is not finite.
         RankLost: another rank ended.
+        Interrupted: SIGTERM or SIGINT came while the network was trained, and a checkpoint was saved.
     """
-    out, started = Path(out), time.perf_counter()
+    with clear_errors(out), resume.told_how(Path(out)):
+        return _train(config, Path(out), say)
+
+
+def _train(config: dict[str, Any], out: Path, say: Callable[[str], None]) -> dict[str, Any]:
+    started = time.perf_counter()
     out.mkdir(parents=True, exist_ok=True)
     before = resume.finished(config, out, say)
     if before is not None:
@@ -82,18 +92,22 @@ def train(config: dict[str, Any], out: str | Path, say: Callable[[str], None] = 
         preprocess = replace(preprocess, align=splits.train.alignment)  # of a folder that scripts/align.py wrote
     module_data = _data(config, splits, preprocess, say)
     pairs = held_out_pairs(module_data.held_out, data["seed"])
-    last = resume.last_checkpoint(config, out)
-    trainer, progress = _trainer(config, module_data, pairs, out)
+    last = resume.last_checkpoint(config, out, say)
+    request = Request()
+    trainer, progress, guard = _trainer(config, module_data, pairs, out, last, request)
     device = str(trainer.strategy.root_device)  # where faces are also embedded, before and after
     old = _old(config, module_data, device, say)
     module = _module(config, module_data, preprocess, trainer, last, say)
     if last is not None:
-        resume.check_checkpoint(module.hparams, last)
+        resume.check_checkpoint(config, module.hparams, last)
     if trainer.is_global_zero:
         resume.start(config, out)
         say("\n".join([_headline(module_data, splits, module), *_beginning(config, out, last)]))
-    with _quiet(), leave_at_end():
-        trainer.fit(module, datamodule=module_data, ckpt_path=last)
+    with _quiet(), leave_at_end(), postponed(request):
+        try:
+            trainer.fit(module, datamodule=module_data, ckpt_path=last)
+        finally:
+            trainer.fit_loop.teardown()  # Lightning leaves loader workers alive where a validation is left
         if not trainer.is_global_zero:
             return {}
     best = _best(trainer, module, out)
@@ -113,6 +127,7 @@ def train(config: dict[str, Any], out: str | Path, say: Callable[[str], None] = 
             "first_loss": progress.first_loss,
             "last_loss": progress.last_loss,
             "skipped": len(module_data.skipped),
+            "not_finite_steps": guard.steps,
             "ranks": trainer.world_size,
             "threads": torch.get_num_threads(),
             "chunk_size": module.hparams["chunk_size"],
@@ -175,6 +190,7 @@ def _check_names(config: dict[str, Any]) -> None:
     choose(OPTIMIZERS, config["optim"]["name"], "optim.name")
     choose(SCHEDULES, config["optim"]["schedule"], "optim.schedule")
     clip_gradients([], config["optim"].get("clip_norm"))
+    not_finite.check(config["optim"])
     device_settings(config["trainer"])
 
 
@@ -348,8 +364,8 @@ def _chunk_size(
 
 
 def _trainer(
-    config: dict[str, Any], data: FaceDataModule, pairs: Pairs, out: Path
-) -> tuple[pl.Trainer, TrainingProgress]:
+    config: dict[str, Any], data: FaceDataModule, pairs: Pairs, out: Path, last: Path | None, request: Request
+) -> tuple[pl.Trainer, TrainingProgress, not_finite.NotFiniteSteps]:
     options = {**config["trainer"], **device_settings(config["trainer"])}
     del options["channels_last"], options["compile"]  # the module's
     max_steps = options.pop("max_steps")
@@ -359,11 +375,23 @@ def _trainer(
     checkpoint = functools.partial(
         ModelCheckpoint, out / "checkpoints", enable_version_counter=False, save_on_train_epoch_end=False
     )
-    best = checkpoint(filename="best", monitor="val_accuracy", mode="max")
-    last = checkpoint(filename="last")  # after each validation, whatever its result
-    held_out = HeldOutVerification(pairs, (first, second))
-    callbacks = [StepSeeds(config["seed"]), held_out, CollapseGuard(), progress, best, last]
-    loggers = [CSVLogger(out, "logs", ""), TensorBoardLogger(out, "logs", "")]
+    optim = config["optim"]
+    guard = not_finite.NotFiniteSteps(
+        out, fatal=optim.get("not_finite", "fatal") == "fatal", limit=optim.get("not_finite_limit", 10)
+    )
+    callbacks = [
+        StopAtSignal(
+            request, out / "checkpoints" / "last.ckpt", accumulate=data.accumulate, options=resume.fixed(config)
+        ),
+        StepSeeds(config["seed"]),
+        HeldOutVerification(pairs, (first, second)),
+        guard,
+        CollapseGuard(),
+        progress,
+        checkpoint(filename="best", monitor="val_accuracy", mode="max"),
+        checkpoint(filename="last"),  # after each validation, whatever its result
+    ]
+    steps = 0 if last is None else AtomicCheckpointIO().load_checkpoint(last)["global_step"]
     with _quiet():
         trainer = pl.Trainer(
             max_steps=max_steps,
@@ -372,14 +400,14 @@ def _trainer(
             check_val_every_n_epoch=None,
             callbacks=callbacks,
             plugins=[AtomicCheckpointIO()],
-            logger=loggers,
+            logger=loggers(out, steps * data.accumulate),
             use_distributed_sampler=False,
             num_sanity_val_steps=0,
             enable_model_summary=False,
             enable_progress_bar=False,
             **options,
         )
-    return trainer, progress
+    return trainer, progress, guard
 
 
 def _best(trainer: pl.Trainer, module: TripletModule, out: Path) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from schema import register
 
 from facenet.console import one_line_errors, write_metrics
 from facenet.errors import ConfigError, FacenetError, GateError, nearest
+from facenet.interrupts import Interrupted, interruptible
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 RUN_FOLDER = "FACENET_RUN_FOLDER"  # tells the ranks that Lightning starts where rank 0 writes
@@ -35,14 +36,15 @@ def launch(name: str, run: Run) -> None:
 
     `config` is a plain dict; what `run` returns becomes ``metrics.json`` in the run folder. Errors a user can mend
     are one line on standard error: exit 2 for the configuration, 3 for data, and 4 where a gate did not pass, whose
-    metrics are written all the same. Of the processes of a distributed job
+    metrics are written all the same. SIGTERM and SIGINT end it with 143 and 130. Of the processes of a distributed job
     only rank 0 writes into the run folder. A point of a sweep that fails says so at once and does not end the others;
     the exit code is that of the first which failed.
     """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # composition errors reach us instead of being printed
     _for_workers(sys.argv)
     register()
-    folder = None if is_first() else _enter_as(sys.argv)
+    first, of_lightning = is_first(), RUN_FOLDER in os.environ
+    folder = None if first else _enter_as(sys.argv)
 
     @hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)
     def main(cfg: Any) -> None:
@@ -67,14 +69,15 @@ def launch(name: str, run: Run) -> None:
                 raise failed
 
     try:
-        with one_line_errors():
+        with interruptible(), one_line_errors():
             try:
                 main()
             except (HydraException, OmegaConfBaseException) as error:
                 raise ConfigError(explain(error)) from error
-    except KeyboardInterrupt:
-        print("error: interrupted", file=sys.stderr)
-        raise SystemExit(130) from None
+    except Interrupted as stop:
+        if first:
+            print(f"error: {stop.text}", file=sys.stderr)
+        raise SystemExit(stop.code if first or not of_lightning else 0) from None  # else Lightning would kill rank 0
 
 
 def is_first() -> bool:

@@ -150,6 +150,8 @@ class Optim:
     warmup_steps: int = 0
     clip_norm: float | None = None
     accumulate: int = 1
+    not_finite: str = "fatal"
+    not_finite_limit: int = 10
 
 
 @dataclass

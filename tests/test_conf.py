@@ -92,7 +92,11 @@ def test_file_names_are_the_names_of_the_rooms(group: str, known: dict[str, obje
         (schema.Augment, Augment, {"enabled"}),
         (schema.Sampler, IdentitySampler, set()),
         (schema.Loader, FaceDataModule, set()),
-        (schema.Optim, build_optimizer, {"schedule", "warmup_steps", "clip_norm", "accumulate"}),
+        (
+            schema.Optim,
+            build_optimizer,
+            {"schedule", "warmup_steps", "clip_norm", "accumulate", "not_finite", "not_finite_limit"},
+        ),
         (schema.Preprocess, Preprocess, set()),
         (schema.Data, split_faces, {"crop", "align"}),
         (schema.Align, Alignment, set()),

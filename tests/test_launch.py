@@ -104,6 +104,26 @@ def test_a_killed_rank_ends_the_job_and_it_resumes_to_the_bit(sweep: Path, cache
     assert same(sweep / "0", out)
 
 
+def test_two_ranks_that_are_told_stop_together_and_go_on_to_the_bit(sweep: Path, cache: str, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    line = [*TRAIN, f"hydra.run.dir={out}", *TINY, cache, "trainer.max_steps=6", "resume=auto"]
+    job = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
+    assert job.stdout is not None
+    for text in job.stdout:
+        if "step 2 of 6" in text:
+            job.send_signal(signal.SIGTERM)
+            break
+    _, errors = job.communicate(timeout=60)
+    assert job.returncode == 143
+    assert len(errors.splitlines()) == 1
+    assert errors.startswith("error: stopped by SIGTERM at step ")
+    assert f"resume=auto hydra.run.dir={out} goes on from" in errors
+    assert (out / "checkpoints" / "last.ckpt").is_file()
+    done = subprocess.run(line, capture_output=True, text=True, check=False, env=environment(), timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert same(sweep / "0", out)
+
+
 ONE = [option for option in TINY if option != "trainer.devices=2"]
 LAUNCHERS = {
     "basic": ["hydra/launcher=basic"],

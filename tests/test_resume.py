@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import torch
 from facenet.callbacks import AtomicCheckpointIO
 from facenet.console import write_metrics
 from facenet.errors import ConfigError, DataError
-from facenet.resume import FREE, check_checkpoint, differences, finished, last_checkpoint, start
+from facenet.interrupts import Interrupted
+from facenet.resume import FREE, check_checkpoint, differences, finished, fixed, last_checkpoint, start, told_how
 
 CONFIG: dict[str, Any] = {
     "resume": "auto",
@@ -75,15 +77,62 @@ def test_an_unknown_choice_and_a_broken_note(tmp_path: Path) -> None:
 def test_the_last_checkpoint_and_its_parameters(tmp_path: Path) -> None:
     assert last_checkpoint(CONFIG, tmp_path) is None
     path = tmp_path / "checkpoints" / "last.ckpt"
-    saved = {"hyper_parameters": {"loss": {"margin": 0.2}, "seed": 0}, "weight": torch.zeros(1)}
+    now = {"loss": {"margin": 0.2}, "optim": {"lr": 0.1}, "seed": 0}
+    saved = {"hyper_parameters": now, "options": fixed(CONFIG), "weight": torch.zeros(1)}
     AtomicCheckpointIO().save_checkpoint(saved, path)
     assert last_checkpoint(CONFIG, tmp_path) == path
     assert last_checkpoint(other(resume=None), tmp_path) is None
-    check_checkpoint({"loss": {"margin": 0.2}, "seed": 0}, path)
+    check_checkpoint(CONFIG, now | {"optim": {"lr": 0.1, "not_finite": "skip"}}, path)
     with pytest.raises(
         ConfigError, match=r"last\.ckpt was made with other options \(loss\.margin: 0\.2 then, 0\.3 now\)"
     ):
-        check_checkpoint({"loss": {"margin": 0.3}, "seed": 0}, path)
+        check_checkpoint(CONFIG, now | {"loss": {"margin": 0.3}}, path)
+    with pytest.raises(ConfigError, match=r"\(init: None then, else now\)"):
+        check_checkpoint(other(init="else"), now, path)
+
+
+def test_a_damaged_last_checkpoint_gives_way_to_the_best(tmp_path: Path) -> None:
+    said: list[str] = []
+    last, best = (tmp_path / "checkpoints" / f"{name}.ckpt" for name in ("last", "best"))
+    for path in (last, best):
+        AtomicCheckpointIO().save_checkpoint({"weight": torch.zeros(100)}, path)
+    assert last_checkpoint(CONFIG, tmp_path, said.append) == last
+    assert not said
+    content = bytearray(last.read_bytes())
+    content[len(content) // 2] ^= 1
+    last.write_bytes(bytes(content))
+    assert last_checkpoint(CONFIG, tmp_path, said.append) == best
+    assert len(said) == 1
+    assert f"{last}: the checkpoint does not match its .sha256 (damaged)" in said[0]
+    assert said[0].endswith(f"{best} is intact and taken instead")
+    last.unlink()
+    assert last_checkpoint(CONFIG, tmp_path, said.append) == best, "lost"
+    best.write_bytes(b"")
+    with pytest.raises(DataError, match=rf"best\.ckpt: .* remove {tmp_path / 'checkpoints'} to start again"):
+        last_checkpoint(CONFIG, tmp_path, said.append)
+
+
+def test_a_start_sweeps_what_killed_writers_left(tmp_path: Path) -> None:
+    left = [tmp_path / ".metrics.json.abcd_123.tmp", tmp_path / "checkpoints" / ".last.ckpt.abcdefgh.tmp"]
+    for path in left:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"half")
+    start(CONFIG, tmp_path)
+    assert not any(path.exists() for path in left)
+
+
+def test_a_stopped_run_says_how_to_go_on(tmp_path: Path) -> None:
+    def stopped() -> str:
+        with pytest.raises(Interrupted) as stop, told_how(tmp_path):
+            raise Interrupted(signal.SIGTERM, at=" at step 3")
+        return stop.value.text
+
+    assert (
+        stopped()
+        == "stopped by SIGTERM at step 3; no step was saved yet, so the same command starts from the beginning"
+    )
+    AtomicCheckpointIO().save_checkpoint({}, tmp_path / "checkpoints" / "last.ckpt")
+    assert f"resume=auto hydra.run.dir={tmp_path} goes on from {tmp_path}/checkpoints/last.ckpt" in stopped()
 
 
 def test_differences_name_leaves() -> None:

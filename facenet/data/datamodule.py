@@ -18,6 +18,7 @@ from facenet.data.records import Records, Skipped
 from facenet.data.sampler import IdentitySampler, Schedule
 from facenet.data.transforms import Preprocess
 from facenet.errors import ConfigError
+from facenet.interrupts import leave_to_parent
 
 CACHES = ("auto", "ram", "disk", "none")
 Batch = tuple[Tensor, ...]
@@ -145,7 +146,7 @@ class FaceDataModule(pl.LightningDataModule):
         if trainer is not None and trainer.world_size > 1:
             self.sampler = self._sampler(trainer.global_rank, trainer.world_size)
         steps = (trainer.global_step, trainer.max_steps) if trainer is not None else (0, len(self.sampler))
-        self._number, stop = (step * self.accumulate for step in steps)
+        self._number, stop = (step * self.accumulate for step in (steps[0], max(steps)))
         batch = (lambda number: self.sampler.batch(0)) if self.repeat_batch else self.sampler.batch
         sampler: Any = Schedule(batch, stop, self._number)
         generator = torch.Generator().manual_seed(self.seed)
@@ -155,8 +156,13 @@ class FaceDataModule(pl.LightningDataModule):
             sampler=sampler,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
+            worker_init_fn=leave_to_parent,
             generator=generator,
         )
+
+    def paths(self, number: int) -> list[str]:
+        """The files of batch `number` of the run, of all ranks."""
+        return [self.train.paths[row] for row in self.sampler.whole(0 if self.repeat_batch else number)]
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """The held-out faces in order, uint8 (B, 3, H, W), with their labels."""

@@ -145,10 +145,14 @@ class IdentitySampler:
 
     def batch(self, number: int) -> list[int]:
         """Return this rank's rows of batch `number`, counted from 0 over all epochs."""
+        return self.whole(number)[self.share]
+
+    def whole(self, number: int) -> list[int]:
+        """Return the rows of all ranks."""
         epoch, place = divmod(number, self.steps)
         if self._planned[0] != epoch:
             self._planned = epoch, self.plan(epoch)
-        rows: list[int] = self._planned[1][place, self.share].tolist()
+        rows: list[int] = self._planned[1][place].tolist()
         return rows
 
     def plan(self, epoch: int) -> np.ndarray:

@@ -1,0 +1,128 @@
+"""A step whose loss or gradient is not finite: it is not taken, its images are named, and the run ends or goes on.
+
+The module leaves weights, optimiser and running statistics as they were before such a step, on all ranks alike, and
+counts it as a step, so that schedule, batches and random numbers of the others stay what they are.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytorch_lightning as pl
+import torch
+
+from facenet.errors import ConfigError, FacenetError, choose
+from facenet.files import atomic_write
+
+CHOICES = {"fatal": "the run ends", "skip": "the step is left out, so many in a row at most"}
+FILE = "not_finite.csv"
+SHOWN = 3
+
+
+class NotFinite(FacenetError):
+    """A loss or gradient was not finite where that is fatal, or too often in a row."""
+
+    exit_code = 1
+
+
+class Spoiled(NamedTuple):
+    """A batch of which a step came to nothing."""
+
+    what: str  # "loss" or "gradient"
+    batch: int
+    images: int = 0  # of all ranks
+    alone: Sequence[int] = ()  # places in them of those whose embedding is not finite by itself
+
+
+def check(optim: dict[str, Any]) -> None:
+    """Raise ConfigError for an unknown choice or a limit below 1."""
+    choose(CHOICES, optim.get("not_finite", "fatal"), "optim.not_finite")
+    if not optim.get("not_finite_limit", 1) >= 1:
+        raise ConfigError(f"optim.not_finite_limit: expected at least 1, got {optim['not_finite_limit']}")
+
+
+class NotFiniteSteps(pl.Callback):
+    """Say which images a spoiled step saw, list all of them in ``not_finite.csv``, and end the run where that is due.
+
+    Args:
+        folder: The run folder.
+        fatal: Whether the first one ends the run.
+        limit: How many in a row end it otherwise.
+    """
+
+    def __init__(self, folder: Path, *, fatal: bool = True, limit: int = 10) -> None:
+        self.folder, self.limit = folder, 1 if fatal else limit
+        self.steps, self.in_a_row, self._step = 0, 0, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run goes on counting from."""
+        return {"steps": self.steps, "in_a_row": self.in_a_row}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting."""
+        self.steps, self.in_a_row = state_dict["steps"], state_dict["in_a_row"]
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        """Look at what the module found in the step that ended."""
+        if trainer.global_step == self._step:  # more batches to come for this step
+            return
+        self._step = trainer.global_step
+        spoiled: list[Spoiled] = pl_module.spoiled  # type: ignore[assignment]
+        self.in_a_row = self.in_a_row + 1 if spoiled else 0
+        if not spoiled:
+            return
+        self.steps += 1
+        text = self._report(trainer, spoiled) if trainer.is_global_zero else ""
+        if self.in_a_row >= self.limit:
+            row = f", {self.in_a_row} such steps in a row" if self.in_a_row > 1 else ""
+            raise NotFinite(f"{text}{row}; lower optim.lr or set optim.clip_norm, look at these images, or set"
+                            " optim.not_finite=skip")  # fmt: skip
+        if text:
+            print(f"{text}; the step is skipped", file=sys.stderr, flush=True)
+
+    def _report(self, trainer: pl.Trainer, spoiled: Sequence[Spoiled]) -> str:
+        """List the images in the file; return the line that names the first."""
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        step, total = trainer.global_step, 0
+        rows: list[tuple[Any, ...]] = []
+        named: list[str] = []
+        for what, batch, images, alone in spoiled:
+            paths = data.paths(batch)
+            total += len(paths)
+            alone = alone if len(paths) == images else ()  # without a cache, broken files leave a batch
+            named += [paths[place] for place in alone] or paths
+            rows += [(step, batch, what, path, int(place in alone)) for place, path in enumerate(paths)]
+        self._write(rows)
+        which = f"{len(named)} of its {total} images" if len(named) < total else f"its {total} images"
+        more = f" and {len(named) - SHOWN} more" if len(named) > SHOWN else ""
+        return (
+            f"step {step}: the {spoiled[0].what} is not finite, with {which}: {', '.join(named[:SHOWN])}{more}"
+            f" (all in {self.folder / FILE})"
+        )
+
+    def _write(self, rows: Sequence[tuple[Any, ...]]) -> None:
+        path = self.folder / FILE
+        text = io.StringIO(newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        if not path.is_file():
+            writer.writerow(["step", "batch", "what", "path", "alone"])
+        writer.writerows(rows)
+        before = path.read_bytes() if path.is_file() else b""
+        with atomic_write(path) as file:
+            file.write(before + text.getvalue().encode())
+
+
+def finite(tensors: Sequence[torch.Tensor]) -> bool:
+    """Whether no number in the tensors is infinite or not a number; True for none."""
+    if not tensors:
+        return True
+    norms = torch.stack(list(torch._foreach_norm(list(tensors), math.inf)))
+    return bool(torch.isfinite(norms).all())

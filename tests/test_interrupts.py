@@ -1,0 +1,106 @@
+"""What signals do; to real processes: tests/test_benchmark_faults_resume.py and tests/test_launch.py."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from facenet.interrupts import Interrupted, Request, interruptible, postponed, reinstall
+from tests.conftest import ROOT
+
+
+def send(signum: int) -> None:
+    os.kill(os.getpid(), signum)
+    time.sleep(0.01)  # handlers run between two instructions
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_a_command_at_once(signum: signal.Signals, code: int) -> None:
+    before = signal.getsignal(signum)
+    with pytest.raises(Interrupted) as stop, interruptible():
+        send(signum)
+    assert stop.value.code == code
+    assert stop.value.text == f"stopped by {signum.name}"
+    assert signal.getsignal(signum) is before
+
+
+def test_a_first_signal_waits_and_a_second_does_not() -> None:
+    request, reached = Request(), []
+    before = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
+
+    def work() -> None:
+        with postponed(request):
+            send(signal.SIGTERM)
+            reached.append(request.signum)
+            send(signal.SIGINT)
+            reached.append(0)
+
+    with pytest.raises(Interrupted) as stop:
+        work()
+    assert reached == [signal.SIGTERM]
+    assert stop.value.code == 130
+    assert "at once" in stop.value.text
+    assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+def test_a_signal_that_nobody_asked_for_is_raised_at_the_end() -> None:
+    reached = []
+
+    def work() -> None:
+        with postponed(Request()):
+            send(signal.SIGTERM)
+            reached.append(True)
+
+    with pytest.raises(Interrupted) as stop:
+        work()
+    assert reached
+    assert stop.value.code == 143
+
+
+def test_signals_that_were_taken_away_are_taken_back() -> None:
+    request = Request()
+
+    def work() -> None:
+        with postponed(request):
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            reinstall(request)
+            send(signal.SIGTERM)
+
+    with pytest.raises(Interrupted):
+        work()
+    assert request.signum == signal.SIGTERM
+
+
+def test_another_thread_leaves_signals_alone() -> None:
+    before, seen = signal.getsignal(signal.SIGTERM), []
+
+    def inside() -> None:
+        with interruptible(), postponed(Request()):
+            reinstall(Request())
+            seen.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=inside)
+    thread.start()
+    thread.join()
+    assert seen == [before]
+
+
+def test_a_worker_outlives_signals_for_a_while() -> None:
+    code = (
+        "import time\nfrom facenet import interrupts\ninterrupts.GRACE = 1\ninterrupts.leave_to_parent(0)\n"
+        "print('here', flush=True)\nfor second in range(50): time.sleep(0.2); print(second, flush=True)"
+    )
+    own = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=own) as worker:
+        assert worker.stdout is not None
+        worker.stdout.readline()
+        worker.send_signal(signal.SIGINT)
+        worker.send_signal(signal.SIGTERM)
+        assert worker.stdout.readline() == b"0\n"
+        assert worker.wait(timeout=20) == -signal.SIGALRM

@@ -1,0 +1,168 @@
+"""Stopping at any place of a run and going on; with processes and real signals: the campaign of faults_resume."""
+
+from __future__ import annotations
+
+import csv
+import multiprocessing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from facenet import training
+from facenet.callbacks import AtomicCheckpointIO
+from facenet.errors import ConfigError
+from facenet.interrupts import Interrupted
+from facenet.preemption import StopAtSignal, move, owes, stand_between
+from facenet.training import train
+from tests.test_training import config
+
+TIMES = ("seconds", "images_per_second", "faces_per_second", "current_score")  # Lightning does not bring the last back
+
+
+class Told(StopAtSignal):
+    """Hears a signal at a place: ("train", batch), ("validation", step) or ("end",)."""
+
+    place: tuple[Any, ...] = ()
+
+    def _hear(self, *place: Any) -> None:
+        if self.place == place:
+            self.request.signum = 15
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        self._hear("train", batch_idx)
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+
+    def on_validation_batch_start(self, trainer: Any, *args: Any, **kwargs: Any) -> None:
+        self._hear("validation", trainer.global_step)
+        super().on_validation_batch_start(trainer, *args, **kwargs)
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        self._hear("end")
+        super().on_train_end(trainer, pl_module)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+def options(cache: Path, **changes: Any) -> dict[str, Any]:
+    trainer = {"max_steps": 4, "val_check_interval": 2, "log_every_n_steps": 1, "progress": False}
+    return config(cache, model={"dropout": 0.3}, trainer=trainer, resume="auto", **changes)
+
+
+def differences(first: Any, second: Any, name: str = "") -> list[str]:
+    if isinstance(first, dict):
+        if first.keys() != second.keys():
+            return [name]
+        return [
+            one for key in first if key not in TIMES for one in differences(first[key], second[key], f"{name}.{key}")
+        ]
+    if isinstance(first, list):
+        return [
+            one for i, pair in enumerate(zip(first, second, strict=True)) for one in differences(*pair, f"{name}.{i}")
+        ]
+    equal = torch.equal(first, second) if isinstance(first, torch.Tensor) else first == second
+    return [] if equal else [name]
+
+
+def content(run: Path) -> dict[str, Any]:
+    found = AtomicCheckpointIO().load_checkpoint(run / "checkpoints" / "last.ckpt")
+    for state in found["callbacks"].values():
+        if "dirpath" in state:
+            move(state, Path("run"))
+    return found
+
+
+def logged(run: Path) -> list[dict[str, str]]:
+    with (run / "logs" / "metrics.csv").open() as file:
+        return [{key: value for key, value in row.items() if key not in TIMES} for row in csv.DictReader(file)]
+
+
+@pytest.fixture(scope="module")
+def whole(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    out = tmp_path_factory.mktemp("whole")
+    return out, train(options(cache), out, say=lambda line: None)
+
+
+def stopped_at(place: tuple[Any, ...], chosen: dict[str, Any], out: Path) -> str:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Told, "place", place)
+        patch.setattr(training, "StopAtSignal", Told)
+        with pytest.raises(Interrupted) as stop:
+            train(chosen, out, say=lambda line: None)
+    assert stop.value.code == 143
+    return stop.value.text
+
+
+@pytest.mark.parametrize(
+    ("place", "step"),
+    [
+        (("train", 1), 1),
+        (("train", 2), 2),
+        (("train", 3), 3),
+        (("validation", 2), 2),
+        (("validation", 4), 4),
+        (("end",), 4),
+    ],
+    ids=str,
+)
+def test_a_run_stopped_anywhere_goes_on_to_the_bit(
+    place: tuple[Any, ...], step: int, whole: tuple[Path, dict[str, Any]], cache: Path, tmp_path: Path
+) -> None:
+    """Weights, optimiser, what callbacks and loops count, all metrics, and the table of the log."""
+    out = tmp_path / "before"
+    text = stopped_at(place, options(cache), out)
+    assert text.startswith(f"stopped by SIGTERM at step {step}; the same command with resume=auto")
+    assert content(out)["global_step"] == step
+    assert owes(content(out)) == (place[0] == "validation")
+    moved = out.rename(tmp_path / "after")
+    again = train(options(cache), moved, say=lambda line: None)
+    assert differences(content(whole[0]), content(moved)) == []
+    assert differences(whole[1], again) == []
+    assert logged(moved) == logged(whole[0])
+
+
+def test_workers_end_with_a_run_that_is_stopped_in_a_validation(cache: Path, tmp_path: Path) -> None:
+    chosen = options(cache, loader={"workers": 2, "cache": "none"}, optim={"accumulate": 2})
+    stopped_at(("validation", 2), chosen, tmp_path)
+    assert multiprocessing.active_children() == []
+
+
+def test_a_step_of_several_batches_is_not_cut(cache: Path, tmp_path: Path) -> None:
+    text = stopped_at(("train", 3), options(cache, optim={"accumulate": 2}), tmp_path)
+    assert " at step 2;" in text
+
+
+def test_before_the_first_step_there_is_nothing_to_save(cache: Path, tmp_path: Path) -> None:
+    text = stopped_at(("train", 0), options(cache), tmp_path)
+    assert text == "stopped by SIGTERM at step 0; no step was saved yet, so the same command starts from the beginning"
+
+
+def test_a_checkpoint_of_other_data_options_is_refused(cache: Path, tmp_path: Path) -> None:
+    """A run without resume left its options in the folder, and the checkpoint is that of the run before it."""
+    stopped_at(("train", 1), options(cache), tmp_path)
+    other = options(cache, augment={"enabled": False})
+    stopped_at(("train", 0), other | {"resume": None}, tmp_path)
+    with pytest.raises(ConfigError, match=r"last\.ckpt was made with other options \(augment\.enabled: True then"):
+        train(other, tmp_path, say=lambda line: None)
+
+
+def test_counts_stand_between_two_batches() -> None:
+    def counts(ready: int, done: int) -> dict[str, int]:
+        return {"ready": ready, "started": done, "processed": done, "completed": done}
+
+    for owed in (False, True):
+        loops = {
+            "epoch_loop.batch_progress": {"total": counts(4, 3), "current": counts(4, 3), "is_last_batch": True},
+            "epoch_loop.val_loop.batch_progress": {"total": counts(2, 1), "current": counts(2, 1)},
+        }
+        stand_between(loops, owed=owed)
+        assert loops["epoch_loop.batch_progress"] == {
+            "total": counts(3, 3),
+            "current": counts(3, 3),
+            "is_last_batch": False,
+        }
+        assert owes({"loops": {"fit_loop": loops}}) is owed
