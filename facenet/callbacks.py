@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from facenet.distance import sq_dist
-from facenet.errors import DataError, FacenetError
+from facenet.errors import DataError, FacenetError, one_line
 from facenet.files import atomic_write, sha256_file
 from facenet.types import Pairs
 from facenet.verify import verify
@@ -48,7 +49,18 @@ class AtomicCheckpointIO(CheckpointIO):
             raise DataError(f"{path}: checkpoint or its .sha256 can not be read ({error.strerror})") from error
         if actual not in expected:
             raise DataError(f"{path}: the checkpoint does not match its .sha256 (damaged); use an older one")
-        return torch.load(path, map_location=map_location or "cpu", weights_only=True)
+        try:
+            with zipfile.ZipFile(path) as parts:  # torch packs nothing: what is packed could be any size
+                if any(part.compress_type != zipfile.ZIP_STORED for part in parts.infolist()):
+                    raise DataError(f"{path}: not a checkpoint of ours (it is compressed); use an older one")
+            content = torch.load(path, map_location=map_location or "cpu", weights_only=True)
+        except DataError:
+            raise
+        except Exception as error:  # torch raises many kinds
+            raise DataError(f"{path}: not a readable checkpoint ({one_line(error)}); use an older one") from error
+        if not isinstance(content, dict):
+            raise DataError(f"{path}: not a checkpoint (it holds {type(content).__name__}); use an older one")
+        return content
 
     def remove_checkpoint(self, path: Any) -> None:
         """Delete a checkpoint and its checksum."""

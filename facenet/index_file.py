@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +18,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from facenet.errors import DataError
-from facenet.files import atomic_write, read_json, write_json
+from facenet.files import atomic_write, read_sealed, write_sealed
 from facenet.index_kinds import Built, use_parameter
 
 SCHEMA = 2
@@ -40,7 +39,6 @@ FIELDS: dict[str, type] = {
     "fetch": int,
     "error": float,
     "recall": dict,
-    "digest": str,
 }
 
 
@@ -77,11 +75,7 @@ def save(folder: Path, stored: Stored) -> None:
         "recipe": stored.recipe,
         **stored.built.facts(),
     }
-    write_json(folder / HEADER, header | {"digest": _digest(header)})
-
-
-def _digest(header: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()
+    write_sealed(folder / HEADER, header)
 
 
 def _write(index: Any, file: IO[bytes]) -> tuple[int, list[str]]:
@@ -116,12 +110,11 @@ def _write(index: Any, file: IO[bytes]) -> tuple[int, list[str]]:
 def read_header(folder: Path) -> dict[str, Any]:
     """The content of ``index.json``, or an empty dict where it is missing, broken or of another schema."""
     try:
-        header = read_json(folder / HEADER)
+        header = read_sealed(folder / HEADER)
     except DataError:
         return {}
     fits = all(type(header.get(name)) is kind for name, kind in FIELDS.items())
-    sound = fits and header["digest"] == _digest({key: value for key, value in header.items() if key != "digest"})
-    return header if sound and header.get("schema") == SCHEMA else {}
+    return header if fits and header.get("schema") == SCHEMA else {}
 
 
 def load(folder: Path) -> tuple[Stored | None, str]:
