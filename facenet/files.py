@@ -143,7 +143,7 @@ def read_array(path: str | Path, *, mode: Literal["r", "c"] | None = None) -> np
     except DataError:
         raise
     except Exception as error:  # numpy raises many kinds on headers that are none
-        raise DataError(f"{path}: not readable as an array ({one_line(error)}); write it again") from error
+        raise DataError(f"{path}: not readable as a NumPy array ({one_line(error)}); write it again") from error
 
 
 def keep_array(path: Path, array: np.ndarray) -> None:

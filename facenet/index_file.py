@@ -133,7 +133,7 @@ def load(folder: Path) -> tuple[Stored | None, str]:
     try:
         index = _opened(content)
         use_parameter(index, header["parameter"])
-    except RuntimeError:
+    except (RuntimeError, MemoryError):
         return None, f"{INDEX} can not be read by this FAISS"
     if index.ntotal != header["count"]:
         return None, f"{INDEX} holds {index.ntotal} vectors, {HEADER} says {header['count']}"

@@ -17,7 +17,7 @@ from facenet.index_cache import Cache
 from facenet.index_checks import unit_rows
 from facenet.index_rows import condition, first_of_each
 from facenet.index_store import Store
-from facenet.index_truth import BLOCK, damaged, vectors_of
+from facenet.index_truth import BLOCK, WHOLE, damaged, vectors_of, whole
 from facenet.knn import nearest
 from facenet.types import Neighbours
 
@@ -271,14 +271,15 @@ class Reader(Store):
         ]
 
     def _items(self, numbers: np.ndarray) -> dict[int, Item]:
-        fingerprints = {number: fingerprint for fingerprint, number in self._encoders().items()}
-        query = "SELECT number, id, identity, path, root, metadata, encoder FROM items WHERE number IN"
         found = {}
-        for *names, metadata, encoder in self._among(query, np.unique(numbers).tolist()):
+        for row in self._among(f"{WHOLE} WHERE items.number IN", np.unique(numbers).tolist()):
+            number, *texts, metadata, fingerprint = whole(self.folder, row)[:-2]
             try:
-                found[names[0]] = Item._make((*names, json.loads(metadata), fingerprints[encoder]))
-            except (TypeError, ValueError, KeyError) as error:
-                raise damaged(self.folder, f"metadata or encoder of item {names[0]}") from error
+                if not all(isinstance(text, str) for text in (*texts, fingerprint)):
+                    raise TypeError("expected text")
+                found[number] = Item._make((number, *texts, json.loads(metadata), fingerprint))
+            except (TypeError, ValueError, RecursionError) as error:
+                raise damaged(self.folder, f"texts, metadata or encoder of item {number}") from error
         return found
 
 

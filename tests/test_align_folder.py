@@ -14,6 +14,7 @@ from facenet.align import Alignment
 from facenet.align_folder import ALL, COLUMNS, TABLE, USED, Line, align_folder, read_table, skipped
 from facenet.data.records import read_alignment, scan_folder
 from facenet.errors import ConfigError, DataError
+from facenet.files import write_sealed
 
 OPTIONS = Alignment(size=64, margin=1.2)
 
@@ -89,8 +90,12 @@ def test_records_know_how_an_aligned_folder_was_cut(photos: Path, tmp_path: Path
     assert set(records.identities) == {"grace", "others"}
     with pytest.raises(DataError, match="aligned already"):
         align_folder(records, tmp_path / "again", OPTIONS)
-    (tmp_path / "align.json").write_text('{"margin": 1}')
+    text = (tmp_path / "align.json").read_text()
+    write_sealed(tmp_path / "align.json", {"margin": 1})
     with pytest.raises(DataError, match=r"align\.json: alignment: expected the keys"):
+        scan_folder(tmp_path)
+    (tmp_path / "align.json").write_text(text.replace('"size": 64', '"size": 65'))
+    with pytest.raises(DataError, match="SHA-256"):
         scan_folder(tmp_path)
 
 

@@ -476,7 +476,7 @@ def test_changed_items_are_found_by_check(folder: Path) -> None:
 def test_damaged_metadata_is_told(folder: Path) -> None:
     with contextlib.closing(sqlite3.connect(folder / "items.sqlite", isolation_level=None)) as db:
         db.execute("UPDATE items SET metadata = '{' WHERE id = 'p1/1'")
-    with Gallery.open(folder) as gallery, pytest.raises(DataError, match="metadata or encoder of item 6"):
+    with Gallery.open(folder) as gallery, pytest.raises(DataError, match="the content of item 6"):
         gallery.hits(vector_of("p1/1")[None], 1, fingerprint=OURS)
 
 
@@ -733,7 +733,7 @@ def test_any_history_equals_a_dict(steps: list[tuple[str, object]]) -> None:
 
 def test_header_is_plain_json(folder: Path) -> None:
     header = json.loads((folder / "index.json").read_text())
-    assert set(header) == {"schema", *FIELDS}
+    assert set(header) == {"schema", "digest", *FIELDS}
     assert header["recipe"] == ["auto", "", 0.99]
 
 

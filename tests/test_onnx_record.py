@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from facenet.errors import DataError
-from facenet.files import write_json
+from facenet.files import write_sealed
 from facenet.onnx_graph import plain_graph
 from facenet.onnx_record import KEY, read_record, seal, unseal
 from tests.test_onnx_graph import quantised
@@ -70,7 +70,7 @@ def test_files_of_others_are_refused() -> None:
 
 def test_a_record_is_read_from_a_file_or_a_folder(tmp_path: Path) -> None:
     (tmp_path / "f.onnx").write_bytes(seal(model(), RECORD))
-    write_json(tmp_path / "e" / "encoder.json", RECORD)
+    write_sealed(tmp_path / "e" / "encoder.json", RECORD)
     assert read_record(tmp_path / "f.onnx") == read_record(tmp_path / "e") == RECORD
     with pytest.raises(DataError, match=r"encoder\.json: no such file"):
         read_record(tmp_path / "none")

@@ -13,6 +13,7 @@ import pytest
 from facenet.data.pairs import make_pairs_in_folds
 from facenet.distance import normalise, sq_dist
 from facenet.errors import DataError
+from facenet.files import write_sealed
 from facenet.report_runs import find_runs, kind_of, read_curves, read_encoder, read_evaluation
 from facenet.types import EmbeddingSet, image_key
 from facenet.verify import verify
@@ -74,7 +75,7 @@ def write_run(folder: Path, embeddings: EmbeddingSet | None = None, *, thumbnail
         "training": {"data": "synthetic", "seed": 3, "loss": {"name": "triplet", "margin": 0.2}},
     }
     (folder / "encoder").mkdir(exist_ok=True)
-    (folder / "encoder" / "encoder.json").write_text(json.dumps(record))
+    write_sealed(folder / "encoder" / "encoder.json", record)
     train = {
         "images": 400,
         "identities": 50,
