@@ -24,7 +24,8 @@ from facenet.align import PICKS, Alignment, find_faces
 from facenet.data.records import Records, Skipped, read_alignment, write_alignment
 from facenet.data.transforms import read_picture
 from facenet.errors import ConfigError, DataError, one_line
-from facenet.files import atomic_write, is_inside, read_bytes
+from facenet.files import atomic_write, read_bytes
+from facenet.reading import is_inside
 
 POINTS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")  # as the picture shows them
 LANDMARKS = tuple(f"{point}_{axis}" for point in POINTS for axis in "xy")

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from facenet.distance import sq_dist
 from facenet.errors import DataError, FacenetError, one_line
-from facenet.files import atomic_write, sha256_file
+from facenet.files import atomic_write, read_bytes, sha256_file
 from facenet.types import Pairs
 from facenet.verify import verify
 
@@ -26,9 +26,14 @@ from facenet.verify import verify
 class AtomicCheckpointIO(CheckpointIO):
     """Checkpoints written to a temporary file in their own folder, synced, then moved; the SHA-256 lies beside them."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._saved_in: set[Path] = set()
+
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write `checkpoint`; a full disk or missing rights raise DataError and leave the old file alone."""
         sums = Path(f"{path}.sha256")
+        self._saved_in.add(Path(path).resolve().parent)
         known = ""
         with contextlib.suppress(OSError):
             known = sums.read_text().split("\n")[0]
@@ -43,10 +48,12 @@ class AtomicCheckpointIO(CheckpointIO):
         """Read a checkpoint after comparing its SHA-256; nothing is unpickled beyond plain data and tensors."""
         path = Path(path)
         try:
-            expected = Path(f"{path}.sha256").read_text().split()
-            actual = sha256_file(path)
+            expected = read_bytes(f"{path}.sha256", most=1 << 10).split()
+            actual = sha256_file(path).encode()
+        except DataError as error:
+            raise DataError(f"{path}: the checkpoint's .sha256 can not be read ({error})") from error
         except OSError as error:
-            raise DataError(f"{path}: checkpoint or its .sha256 can not be read ({error.strerror})") from error
+            raise DataError(f"{path}: the checkpoint can not be read ({error.strerror})") from error
         if actual not in expected:
             raise DataError(f"{path}: the checkpoint does not match its .sha256 (damaged); use an older one")
         try:
@@ -63,7 +70,9 @@ class AtomicCheckpointIO(CheckpointIO):
         return content
 
     def remove_checkpoint(self, path: Any) -> None:
-        """Delete a checkpoint and its checksum."""
+        """Delete a checkpoint and its checksum, in a folder it saved to: a checkpoint that was read names others."""
+        if Path(path).resolve().parent not in self._saved_in:
+            return
         for name in (Path(path), Path(f"{path}.sha256")):
             name.unlink(missing_ok=True)
 

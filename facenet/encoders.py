@@ -9,8 +9,8 @@ from facenet import bundle, export, model_card, onnx_record, pretrained
 from facenet.align import DETECTORS
 from facenet.bundle import Encoder
 from facenet.errors import ConfigError, DataError, choose, nearest
-from facenet.files import read_sealed
 from facenet.pretrained import PRETRAINED
+from facenet.reading import read_sealed
 
 
 def load(encoder: str | Path, *, device: str = "cpu", detector: str | None = None) -> Encoder:

@@ -22,8 +22,9 @@ from facenet.bundle import Encoder
 from facenet.data.records import scan
 from facenet.embed import embed_records
 from facenet.errors import ConfigError, DataError, FacenetError
-from facenet.files import atomic_write, read_array
+from facenet.files import atomic_write
 from facenet.index import Gallery, Hit
+from facenet.reading import read_array
 from facenet.types import EmbeddingSet
 
 COLUMNS = ("query", "rank", "id", "identity", "sq_dist", "threshold", "verdict", "path")

@@ -14,7 +14,7 @@ from facenet.align import Alignment
 from facenet.align_folder import ALL, COLUMNS, TABLE, USED, Line, align_folder, read_table, skipped
 from facenet.data.records import read_alignment, scan_folder
 from facenet.errors import ConfigError, DataError
-from facenet.files import write_sealed
+from facenet.reading import write_sealed
 
 OPTIONS = Alignment(size=64, margin=1.2)
 

@@ -8,7 +8,7 @@ import pytest
 
 from facenet import bundle, encoders
 from facenet.errors import ConfigError, DataError
-from facenet.files import read_sealed, write_sealed
+from facenet.reading import read_sealed, write_sealed
 from tests.test_bundle import make
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from facenet.errors import DataError
-from facenet.files import write_sealed
 from facenet.onnx_graph import plain_graph
 from facenet.onnx_record import KEY, read_record, seal, unseal
+from facenet.reading import write_sealed
 from tests.test_onnx_graph import quantised
 
 RECORD = {"schema": 1, "text": 'a "quoted" ä', "sizes": [1, 2], "none": None, "deep": {"sha256": "0" * 64}}

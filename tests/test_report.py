@@ -14,7 +14,7 @@ import pytest
 
 from facenet import report
 from facenet.errors import DataError
-from facenet.files import read_sealed, write_sealed
+from facenet.reading import read_sealed, write_sealed
 from facenet.report import LIMIT, write_report
 from tests.conftest import ROOT, write_tree
 from tests.test_report_page import HOSTILE, read

@@ -13,7 +13,7 @@ import pytest
 from facenet.data.pairs import make_pairs_in_folds
 from facenet.distance import normalise, sq_dist
 from facenet.errors import DataError
-from facenet.files import write_sealed
+from facenet.reading import write_sealed
 from facenet.report_runs import find_runs, kind_of, read_curves, read_encoder, read_evaluation
 from facenet.types import EmbeddingSet, image_key
 from facenet.verify import verify

@@ -18,7 +18,7 @@ from torch import Tensor
 from facenet.data.records import Records
 from facenet.data.transforms import Preprocess, stack
 from facenet.errors import DataError
-from facenet.files import keep_array, kept_array, read_array
+from facenet.reading import keep_array, kept_array, read_array
 
 Progress = Callable[[int, int], None]
 VERSION = 1

@@ -14,7 +14,7 @@ from PIL import Image
 
 from facenet.align import Alignment
 from facenet.errors import ConfigError, DataError, one_line
-from facenet.files import is_inside, read_sealed, write_sealed
+from facenet.reading import is_inside, read_sealed, write_sealed
 from facenet.types import image_key
 
 ALIGNED = "align.json"  # lies in a folder of aligned faces and says how they were cut

@@ -21,7 +21,7 @@ from PIL import Image
 from facenet.data.synthetic_people import NAMES, image_count, sample_picture
 from facenet.data.synthetic_render import Noise, render
 from facenet.errors import ConfigError
-from facenet.files import keep_array, kept_array
+from facenet.reading import keep_array, kept_array
 
 Progress = Callable[[int, int], None]
 

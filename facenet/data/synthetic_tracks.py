@@ -22,7 +22,7 @@ from facenet.data.synthetic_people import COVERS, NAMES, sample_picture
 from facenet.data.synthetic_render import Noise, render
 from facenet.data.tracks import Tracks, TrackSplits, group_tracks
 from facenet.errors import ConfigError
-from facenet.files import keep_array, kept_array
+from facenet.reading import keep_array, kept_array
 
 Progress = Callable[[int, int], None]
 
