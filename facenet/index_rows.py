@@ -13,6 +13,7 @@ import numpy as np
 
 from facenet.errors import ConfigError, DataError
 from facenet.index_truth import TRUTH, digest
+from facenet.reading import is_inside
 from facenet.types import EmbeddingSet
 
 COLUMNS = ("id", "identity", "path")  # what a filter finds in columns; everything else is metadata
@@ -35,6 +36,8 @@ def text_rows(
             "".join(row).encode()
         except (TypeError, ValueError) as error:
             raise DataError(f"embeddings: {name!r} has no storable id, identity, path or metadata ({error})") from error
+        if path and not is_inside(path):
+            raise DataError(f"embeddings: the path {path[:80]!r} leads outside its root; use paths below it")
         if not name:
             raise DataError(f"embeddings: an empty id (path {path!r}); every item needs one")
         rows.append(row)

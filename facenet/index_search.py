@@ -19,6 +19,7 @@ from facenet.index_rows import condition, first_of_each
 from facenet.index_store import Store
 from facenet.index_truth import BLOCK, WHOLE, damaged, vectors_of, whole
 from facenet.knn import nearest
+from facenet.reading import is_inside
 from facenet.types import Neighbours
 
 FEW = 20_000  # items left by a filter up to which the stored vectors are compared, whatever the index
@@ -275,8 +276,9 @@ class Reader(Store):
         for row in self._among(f"{WHOLE} WHERE items.number IN", np.unique(numbers).tolist()):
             number, *texts, metadata, fingerprint = whole(self.folder, row)[:-2]
             try:
-                if not all(isinstance(text, str) for text in (*texts, fingerprint)):
-                    raise TypeError("expected text")
+                known = all(isinstance(text, str) for text in (*texts, fingerprint))
+                if not known or not (texts[2] == "" or is_inside(texts[2])):
+                    raise TypeError("expected texts, and a path below its root")
                 found[number] = Item._make((number, *texts, json.loads(metadata), fingerprint))
             except (TypeError, ValueError, RecursionError) as error:
                 raise damaged(self.folder, f"texts, metadata or encoder of item {number}") from error

@@ -143,6 +143,10 @@ def read_evaluation(run: Run) -> Evaluation | None:
     if folder is None:
         return None
     embeddings = EmbeddingSet.load(folder)
+    sums = read_sealed(folder / "meta.json").get("sha256", {})
+    for name in ("pairs.csv", "thumbnails.npy"):
+        if (folder / name).is_file() and name not in sums:
+            raise DataError(f"{folder / name}: meta.json does not know its SHA-256; run the verification again")
     ends, same, fold, distances = _read_pairs(folder / "pairs.csv", embeddings.keys)
     thumbnails = _read_thumbnails(folder / "thumbnails.npy", len(embeddings))
     return Evaluation(embeddings, ends[:, 0], ends[:, 1], same, fold, distances, thumbnails)

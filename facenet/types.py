@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import torch
 
 SCHEMA = 1
+FILES = ("vectors.npy", "items.csv")
 
 
 def image_key(path: str | Path) -> str:
@@ -136,8 +137,11 @@ class EmbeddingSet:
         identities = [self.identities[i] for i in rows]
         return EmbeddingSet(self.vectors[rows], paths, identities, self.fingerprint, self.root, dict(self.extra))
 
-    def save(self, folder: str | Path) -> None:
-        """Write the folder; ``meta.json`` comes last, so a half-written folder does not load."""
+    def save(self, folder: str | Path, *, beside: Sequence[str] = ()) -> None:
+        """Write the folder; ``meta.json`` comes last, so a half-written folder does not load.
+
+        `beside` names further files in the folder whose SHA-256 it keeps.
+        """
         folder = Path(folder)
         _check_paths(self.paths, folder)
         try:
@@ -158,7 +162,7 @@ class EmbeddingSet:
             "count": len(self),
             "dim": self.dim,
             "root": self.root,
-            "sha256": {name: sha256_file(folder / name) for name in ("vectors.npy", "items.csv")},
+            "sha256": {name: sha256_file(folder / name) for name in (*FILES, *beside)},
         }
         write_sealed(folder / "meta.json", {**self.extra, **meta})
 
@@ -175,7 +179,7 @@ class EmbeddingSet:
             )
         sums = meta.get("sha256")
         sums = sums if isinstance(sums, dict) else {}
-        for name in ("vectors.npy", "items.csv"):
+        for name in (*FILES, *(name for name in sums if "/" not in name and (folder / name).is_file())):
             if not (folder / name).is_file():
                 raise DataError(f"{folder}/{name}: no such file; embed again")
             if sums.get(name) != sha256_file(folder / name):
