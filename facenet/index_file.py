@@ -24,6 +24,7 @@ from facenet.reading import read_sealed, write_sealed
 
 SCHEMA = 2
 INDEX, HEADER = "index.faiss", "index.json"
+MOST_FETCHED = 1024  # candidates for an answer; tuning tries fewer
 HASHED = 1 << 24  # bytes of a block
 STALE_TEMPORARY = 3600.0  # seconds after which a temporary file can only be a dead writer's
 FIELDS: dict[str, type] = {
@@ -115,6 +116,9 @@ def read_header(folder: Path) -> dict[str, Any]:
     except DataError:
         return {}
     fits = all(type(header.get(name)) is kind for name, kind in FIELDS.items())
+    numbers = [value for value in header.values() if type(value) is int] + (header["holes"] if fits else [])
+    fits = fits and all(type(number) is int and 0 <= number < 1 << 62 for number in numbers)
+    fits = fits and 1 <= header["fetch"] <= MOST_FETCHED and header["error"] >= 0
     return header if fits and header.get("schema") == SCHEMA else {}
 
 
@@ -134,7 +138,7 @@ def load(folder: Path) -> tuple[Stored | None, str]:
     try:
         index = _opened(content)
         use_parameter(index, header["parameter"])
-    except (RuntimeError, MemoryError):
+    except Exception:  # FAISS runs out of memory too, and knows neither every parameter nor every text
         return None, f"{INDEX} can not be read by this FAISS"
     if index.ntotal != header["count"]:
         return None, f"{INDEX} holds {index.ntotal} vectors, {HEADER} says {header['count']}"

@@ -209,7 +209,7 @@ class Reader(Store):
         todo, fetch = np.arange(len(queries)), 4 * k
         while todo.size:
             found = self._nearest(queries[todo], min(fetch, max(total, 1)), among, rescore, threads)
-            identities = {number: item.identity for number, item in self._items(found.rows[found.rows >= 0]).items()}
+            identities = {number: item.identity for number, item in self._found(found.rows).items()}
             unfinished = []
             for query, rows, sq_dist in zip(todo, found.rows, found.sq_dist, strict=True):
                 places = first_of_each([identities[row] or row for row in rows.tolist() if row >= 0])[:k]
@@ -261,7 +261,7 @@ class Reader(Store):
         return np.array(self._column(f"SELECT number FROM items WHERE {sql} ORDER BY number", *values), np.int64)
 
     def _named(self, found: Neighbours) -> list[list[Hit]]:
-        items = self._items(found.rows[found.rows >= 0])
+        items = self._found(found.rows)
         return [
             [
                 Hit(rank, item.id, item.identity, item.path, sq_dist, item.root, item.metadata)
@@ -270,6 +270,14 @@ class Reader(Store):
             ]
             for rows, sq_dists in zip(found.rows.tolist(), found.sq_dist.tolist(), strict=True)
         ]
+
+    def _found(self, rows: np.ndarray) -> dict[int, Item]:
+        """The items that a search found; an index may be sealed and yet name others."""
+        numbers = np.unique(rows[rows >= 0])
+        items = self._items(numbers)
+        if len(items) < len(numbers):
+            raise damaged(self.folder, f"{len(numbers) - len(items)} items that the index knows are not there")
+        return items
 
     def _items(self, numbers: np.ndarray) -> dict[int, Item]:
         found = {}

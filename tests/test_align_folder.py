@@ -157,3 +157,31 @@ def test_names_that_would_meet_keep_their_suffix(tmp_path: Path, portrait: Image
         small.save(tmp_path / name)
     align_folder(scan_folder(tmp_path), tmp_path / "out", OPTIONS)
     assert files(tmp_path / "out") == ["a.jpg", "a.png.jpg"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "a.jpg,100,80,used,../a.jpg,1,2,3,4,0.9" + ",1" * 10,
+        "a.jpg,100,80,used,/a.jpg,1,2,3,4,0.9" + ",1" * 10,
+        "a.jpg,100,80,used,a.jpg,nan,2,3,4,0.9" + ",1" * 10,
+        "a.jpg,100,80,used,a.jpg,1,2,3,4,inf" + ",1" * 10,
+        "a.jpg,100,80,used,a.jpg,,,,," + "," * 10,
+        f"a.jpg,{'9' * 5000},80,no face found,,,,,," + "," * 10,
+        f"a.jpg,{10**9},80,no face found,,,,,," + "," * 10,
+        "a.jpg,0,0,used,a.jpg,1,2,3,4,0.9" + ",1" * 10,
+        '"a.jpg,100',
+        "x" * 200_000,
+    ],
+)
+def test_a_table_of_faces_that_can_not_be_is_one_line(tmp_path: Path, line: str) -> None:
+    good = "b.jpg,100,80,used,b.jpg,1,2,3,4,0.9" + ",1" * 10
+    (tmp_path / TABLE).write_text(f"{','.join(COLUMNS)}\n{good}\n")
+    assert len(read_table(tmp_path / TABLE)) == 1
+    (tmp_path / TABLE).write_text(f"{','.join(COLUMNS)}\n{good}\n{line}\n")
+    with pytest.raises(DataError, match="damaged") as raised:
+        read_table(tmp_path / TABLE)
+    assert "\n" not in str(raised.value)
+    (tmp_path / TABLE).write_bytes(b"\xff\xfe\n")
+    with pytest.raises(DataError, match="damaged"):
+        read_table(tmp_path / TABLE)

@@ -28,6 +28,10 @@ from facenet.benchmark.faults_restored import CHECKPOINTS
 
 MEMORY = 1 << 34  # bytes that a child may reserve
 SILENCE = 60.0  # seconds after which a process that says nothing counts as hanging
+CHILD = (
+    "import faulthandler, sys; faulthandler.enable();"
+    "from facenet.benchmark.faults_files import speak; speak(*sys.argv[1:])"
+)
 ALL: dict[str, Kind] = {"encoders": KINDS["encoders"], "checkpoints": CHECKPOINTS, **KINDS}
 OUTCOMES = ("refused", "same", "resealed", "as_written", "silently_accepted", "crashes", "hangs", "executions")
 
@@ -109,12 +113,8 @@ def _apart(place: Path, kind: str, count: int, seed: int, temporary: str) -> dic
     found: Counter[str] = Counter()
     paths = os.pathsep.join(path for path in sys.path if path)
     environment = {**os.environ, "PYTHONPATH": paths} | ({"TMPDIR": temporary} if temporary else {})
-    code = (
-        "import faulthandler, sys; faulthandler.enable();"
-        "from facenet.benchmark.faults_files import speak; speak(*sys.argv[1:])"
-    )
     while found.total() < count:
-        command = [sys.executable, "-c", code, str(place), kind, str(found.total()), str(count), str(seed)]
+        command = [sys.executable, "-c", CHILD, str(place), kind, str(found.total()), str(count), str(seed)]
         with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as child:
             assert child.stdout is not None
             for line in _lines(child):

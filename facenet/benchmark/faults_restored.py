@@ -20,7 +20,8 @@ from facenet.module import TripletModule
 STEPS = 2
 
 
-def _run(folder: Path, steps: int) -> tuple[pl.Trainer, TripletModule, Any]:
+def run_of(folder: Path, steps: int) -> tuple[pl.Trainer, TripletModule, Any]:
+    """A run of so many steps that saves into a folder: trainer, module and batches."""
     torch.manual_seed(0)
     module = TripletModule(
         model={"name": NAME, **OPTIONS},
@@ -32,7 +33,7 @@ def _run(folder: Path, steps: int) -> tuple[pl.Trainer, TripletModule, Any]:
     )
     images = torch.from_numpy(np.concatenate([PICTURES] * 6)).permute(0, 3, 1, 2) / 127.5 - 1
     faces = TensorDataset(images + torch.randn(len(images), 1, 1, 1), torch.arange(len(images)) % 2)
-    kept = ModelCheckpoint(folder, filename="last", enable_version_counter=False, save_on_train_epoch_end=True)
+    kept = ModelCheckpoint(folder, filename="last", enable_version_counter=False, every_n_train_steps=STEPS)
     trainer = pl.Trainer(
         max_steps=steps,
         max_epochs=1,
@@ -50,7 +51,7 @@ def _run(folder: Path, steps: int) -> tuple[pl.Trainer, TripletModule, Any]:
 
 
 def _make(folder: Path) -> None:
-    trainer, module, data = _run(folder, STEPS)
+    trainer, module, data = run_of(folder, STEPS)
     trainer.fit(module, data)
 
 
@@ -58,7 +59,7 @@ def _use(folder: Path) -> Any:
     """Go on for a step; the effect is the weights then, and what the checkpoint held."""
     last = folder / "last.ckpt"
     content = AtomicCheckpointIO().load_checkpoint(last)
-    trainer, module, data = _run(folder / "on", STEPS + 1)
+    trainer, module, data = run_of(folder / "on", STEPS + 1)
     check_states(module, trainer, last)
     with restoring(trainer, last):
         trainer.fit(module, data, ckpt_path=last, weights_only=True)
