@@ -169,7 +169,7 @@ class Reader(Store):
             numbers, dim = self._column("SELECT number FROM items ORDER BY number"), self._dim() or 0
             for start in range(0, len(numbers), BLOCK):
                 block = np.array(numbers[start : start + BLOCK], np.int64)
-                items = self._items(block)
+                items = self._found(block)
                 yield [items[number] for number in block.tolist()], vectors_of(self.folder, self._db, block, dim)
 
     def _queries(self, vectors: np.ndarray, fingerprint: str, compatible_with: Sequence[str]) -> np.ndarray:

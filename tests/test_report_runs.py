@@ -205,7 +205,8 @@ def test_a_broken_part_is_one_clear_line(tmp_path: Path, name: str, content: str
     (tmp_path / "run" / "evaluation" / name).write_text(content)
     with pytest.raises(DataError, match="SHA-256"):
         read_evaluation(find_runs([tmp_path / "run"]).runs[0])
-    sign(tmp_path / "run" / "evaluation")
+    if says != "SHA-256":
+        sign(tmp_path / "run" / "evaluation")
     with pytest.raises(DataError) as raised:
         read_evaluation(find_runs([tmp_path / "run"]).runs[0])
     assert says in str(raised.value)
