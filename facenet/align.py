@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from facenet.errors import ConfigError, DataError, choose
+from facenet.errors import ConfigError, DataError, choose, one_line
 from facenet.onnx_graph import plain_graph
 from facenet.onnx_session import session
 from facenet.package_models import package_model
@@ -94,7 +94,7 @@ class Alignment:
         choose(PICKS, self.pick, "pick")
         if not 0.5 <= self.margin <= 4:
             raise ConfigError(f"margin: expected 0.5 to 4 times the template, got {self.margin}")
-        if not 16 <= self.size <= 2048:
+        if type(self.size) is not int or not 16 <= self.size <= 2048:
             raise ConfigError(f"size: expected 16 to 2048 pixels, got {self.size}")
         if not DOUBT <= self.score <= 1:
             raise ConfigError(f"score: expected {DOUBT} to 1, got {self.score}")
@@ -106,7 +106,10 @@ class Alignment:
         """Rebuild from :meth:`to_dict`; unknown or missing keys raise ConfigError."""
         if set(values) != set(asdict(cls())):
             raise ConfigError(f"alignment: expected the keys {sorted(asdict(cls()))}, got {sorted(values)}")
-        return cls(**values)
+        try:
+            return cls(**values)
+        except TypeError as error:  # text where a number should be, or the other way round
+            raise ConfigError(f"alignment: a value of the wrong type ({one_line(error)})") from error
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""

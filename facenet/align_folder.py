@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -22,14 +23,16 @@ from PIL import Image
 from facenet.align import PICKS, Alignment, find_faces
 from facenet.data.records import Records, Skipped, read_alignment, write_alignment
 from facenet.data.transforms import read_picture
-from facenet.errors import ConfigError, DataError
-from facenet.files import atomic_write
+from facenet.errors import ConfigError, DataError, one_line
+from facenet.files import atomic_write, read_bytes
+from facenet.reading import is_inside
 
 POINTS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")  # as the picture shows them
 LANDMARKS = tuple(f"{point}_{axis}" for point in POINTS for axis in "xy")
 COLUMNS = ("photo", "width", "height", "status", "file", "left", "top", "box_width", "box_height", "score", *LANDMARKS)
 TABLE = "faces.csv"
 FORMATS = {"jpg": ("JPEG", {"quality": 95}), "png": ("PNG", {"compress_level": 1})}
+MOST_SIDE = 1 << 20  # pixels; larger pictures are not decoded
 USED, OTHER, NONE = "used", "another face is meant", "no face found"
 ALL = "all"
 Progress = Callable[[int, int], None]
@@ -62,7 +65,12 @@ class Line(NamedTuple):
         likely = rest.pop(4)
         numbers = tuple(float(cell) for cell in rest) if rest[0] else ()
         score = float(likely) if likely else None
-        return cls(photo, int(width), int(height), status, file, numbers[:4], score, numbers[4:])
+        size = int(width), int(height)
+        if not all(map(math.isfinite, (*numbers, score or 0))) or (numbers and min(size) < 1) or max(size) > MOST_SIDE:
+            raise ValueError(f"numbers out of range for {photo[:80]!r}")
+        if status == USED and not (numbers and is_inside(file)):
+            raise ValueError(f"no face, or a file outside the folder, for {photo[:80]!r}")
+        return cls(photo, *size, status, file, numbers[:4], score, numbers[4:])
 
 
 def align_folder(
@@ -184,15 +192,17 @@ def read_table(file: str | Path) -> list[Line]:
     file = Path(file)
     if not file.exists():
         return []
-    text = file.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
-    rows = list(csv.reader(io.StringIO(whole)))
-    if rows and tuple(rows[0]) != COLUMNS:
-        raise DataError(f"{file}: expected the columns {', '.join(COLUMNS)}; choose another folder")
     try:
+        text = read_bytes(file).decode()
+        whole = text[: text.rfind("\n") + 1]
+        rows = list(csv.reader(io.StringIO(whole, newline=""), strict=True))
+        if rows and tuple(rows[0]) != COLUMNS:
+            raise DataError(f"{file}: expected the columns {', '.join(COLUMNS)}; choose another folder")
         return [Line.of(row) for row in rows[1:]]
-    except ValueError as error:
-        raise DataError(f"{file}: damaged ({error}); delete it and align the photos again") from error
+    except DataError:
+        raise
+    except (ValueError, OverflowError, csv.Error) as error:
+        raise DataError(f"{file}: damaged ({one_line(error)}); delete it and align the photos again") from error
 
 
 def _csv(rows: Sequence[Sequence[Any]]) -> bytes:

@@ -1,8 +1,9 @@
 """The encoder on disk: ``encoder.safetensors`` (weights) and ``encoder.json`` (everything else).
 
 The fingerprint is the SHA-256 over weights, model name and options, and preprocessing, and nothing else:
-calibrating thresholds or training it further on paper never changes it. It is recomputed at every load, so a file
-that was changed or damaged does not load. Nothing is unpickled.
+calibrating thresholds or training it further on paper never changes it. It is recomputed at every load, and
+``encoder.json`` is sealed, so a file that was changed or damaged does not load. Nothing is unpickled, and a network is
+built without memory first: a record can not ask for more than the weights beside it take.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -22,13 +23,15 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from facenet.data.transforms import Preprocess
-from facenet.errors import DataError, FacenetError
-from facenet.files import atomic_write, read_json, sha256_file, write_json
+from facenet.errors import DataError, FacenetError, one_line
+from facenet.files import atomic_write, read_bytes, sha256_file
 from facenet.models import build_model
 from facenet.models.linear_attention import TrackPool
+from facenet.reading import read_sealed, write_sealed
 
 SCHEMA = 1
 DEVICES = ("auto", "cpu", "cuda", "mps")
+Net = TypeVar("Net", bound=torch.nn.Module)
 
 
 @dataclass
@@ -139,7 +142,7 @@ def _write_weights(module: torch.nn.Module, path: Path) -> None:
 
 def save_record(encoder: Encoder, folder: str | Path) -> None:
     """Write ``encoder.json`` alone (after calibration, for instance); the weights stay as they are."""
-    write_json(Path(folder) / "encoder.json", record_of(encoder))
+    write_sealed(Path(folder) / "encoder.json", record_of(encoder))
 
 
 def record_of(encoder: Encoder) -> dict[str, Any]:
@@ -156,20 +159,44 @@ def record_of(encoder: Encoder) -> dict[str, Any]:
     }
 
 
+class Told(NamedTuple):
+    """What a record says of an encoder beside its network, checked."""
+
+    thresholds: dict[float, float]
+    compatible_with: list[str]
+    training: dict[str, Any]
+
+
+def told(record: Mapping[str, Any]) -> Told:
+    """Read thresholds, compatible encoders and summary of a record.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError, OverflowError: they are none.
+    """
+    thresholds = {float(far): float(sq_dist) for far, sq_dist in record["thresholds"].items()}
+    if not all(0 < far <= 1 and 0 <= sq_dist <= 4 for far, sq_dist in thresholds.items()):
+        raise ValueError("expected thresholds {far in (0, 1]: sq_dist in [0, 4]}")
+    known, training = record["compatible_with"], record["training"]
+    if not isinstance(known, list) or not all(isinstance(item, str) for item in known):
+        raise ValueError("expected a list of fingerprints as compatible_with")
+    if not isinstance(training, dict):
+        raise ValueError("expected a summary of the training")
+    return Told(thresholds, list(known), dict(training))
+
+
 def with_record(encoder: Encoder, folder: str | Path) -> Encoder:
     """Give an encoder whose weights are not in the folder the thresholds and compatible encoders that it records.
 
     Raises:
         DataError: a damaged record, or one of another encoder.
     """
-    record = read_json(Path(folder) / "encoder.json")
+    record = read_sealed(Path(folder) / "encoder.json")
     if record.get("schema") != SCHEMA or record.get("fingerprint") != encoder.fingerprint:
         raise DataError(f"{folder}: not a record of {encoder.name} as it is here; calibrate it again")
     try:
-        encoder.thresholds = {float(far): float(sq_dist) for far, sq_dist in record["thresholds"].items()}
-        encoder.compatible_with = [str(item) for item in record["compatible_with"]]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"{folder}/encoder.json: damaged ({error}); calibrate it again") from error
+        encoder.thresholds, encoder.compatible_with, _ = told(record)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise DataError(f"{folder}/encoder.json: damaged ({one_line(error)}); calibrate it again") from error
     return encoder
 
 
@@ -182,39 +209,62 @@ def load(folder: str | Path, *, device: str = "cpu") -> Encoder:
     folder = Path(folder)
     if not folder.is_dir():
         raise DataError(f"{folder}: no such encoder folder; scripts/train.py writes one into its run folder")
-    record = read_json(folder / "encoder.json")
+    record = read_sealed(folder / "encoder.json")
     if record.get("schema") != SCHEMA:
         raise DataError(f"{folder}/encoder.json: schema {record.get('schema')!r}, this version reads {SCHEMA}")
+    weights = folder / "encoder.safetensors"
+    if not weights.is_file():
+        raise DataError(f"{weights}: no such file; the bundle is incomplete")
     try:
         name, options = record["model"]["name"], dict(record["model"]["options"])
         options["input_size"] = tuple(options["input_size"])
         preprocess = Preprocess.from_dict(record["preprocessing"])
-        model = build_model(name, **options)
-        model.load_state_dict(load_tensors((folder / "encoder.safetensors").read_bytes()))
+        model = _filled(lambda: build_model(name, **options), weights)
         encoder = Encoder(
             model.to(memory_format=torch.channels_last),
             name,
             {**options, "input_size": list(options["input_size"])},
             preprocess,
-            {float(far): float(sq_dist) for far, sq_dist in record["thresholds"].items()},
-            [str(item) for item in record["compatible_with"]],
-            dict(record["training"]),
+            *told(record),
         )
-    except FileNotFoundError:
-        raise DataError(f"{folder}/encoder.safetensors: no such file; the bundle is incomplete") from None
     except DataError:
         raise
     except FacenetError as error:
-        raise DataError(f"{folder}: not a usable encoder ({error})") from error
-    except Exception as error:  # safetensors, torch and wrong JSON types raise many kinds
-        reason = " ".join(str(error).split())[:160]
-        raise DataError(
-            f"{folder}: damaged encoder ({type(error).__name__}: {reason}); train or copy it again"
-        ) from error
+        raise DataError(f"{folder}: not a usable encoder ({one_line(error)})") from error
+    except Exception as error:  # torch and wrong JSON types raise many kinds
+        raise DataError(f"{folder}: damaged encoder ({one_line(error)}); train or copy it again") from error
     if encoder.fingerprint != record.get("fingerprint"):
         raise DataError(f"{folder}: weights or settings do not match the recorded fingerprint; copy the bundle again")
     encoder.model.to(pick_device(device))
     return encoder
+
+
+def _filled(build: Callable[[], Net], path: Path) -> Net:
+    """Build a network, without memory of its own, and give it the tensors of a file that fits it.
+
+    Raises:
+        DataError: a damaged file, or other tensors than the network's.
+    """
+    try:
+        tensors = load_tensors(read_bytes(path))
+    except DataError:
+        raise
+    except Exception as error:  # safetensors has an error of its own, and lets others through
+        raise DataError(f"{path}: damaged ({one_line(error)}); copy it again") from error
+    with torch.device("meta"):
+        model = build()
+    wanted, found = (
+        {key: (str(value.dtype).removeprefix("torch."), list(value.shape)) for key, value in state.items()}
+        for state in (model.state_dict(), tensors)
+    )
+    for key in sorted({*wanted, *found}):
+        if wanted.get(key) != found.get(key):
+            here, there = (" ".join(map(str, side[key])) if key in side else "none" for side in (found, wanted))
+            raise DataError(
+                f"{path}: damaged, or of another network: {key[:80]} is {here}, its record asks for {there}"
+            )
+    model.load_state_dict(tensors, assign=True)
+    return model
 
 
 def pick_device(device: str) -> torch.device:
@@ -251,7 +301,7 @@ def save_track_pool(
         "sha256": sha256_file(folder / "track_pool.safetensors"),
         "training": dict(training),
     }
-    write_json(folder / "track_pool.json", record)
+    write_sealed(folder / "track_pool.json", record)
 
 
 def load_track_pool(folder: str | Path, encoder: Encoder) -> TrackPool:
@@ -261,7 +311,7 @@ def load_track_pool(folder: str | Path, encoder: Encoder) -> TrackPool:
         DataError: a file is missing, damaged or foreign, or it was trained over another encoder.
     """
     folder = Path(folder)
-    record = read_json(folder / "track_pool.json")
+    record = read_sealed(folder / "track_pool.json")
     weights = folder / "track_pool.safetensors"
     if record.get("schema") != SCHEMA:
         raise DataError(f"{folder}/track_pool.json: schema {record.get('schema')!r}, this version reads {SCHEMA}")
@@ -273,9 +323,11 @@ def load_track_pool(folder: str | Path, encoder: Encoder) -> TrackPool:
     if not weights.is_file() or record.get("sha256") != sha256_file(weights):
         raise DataError(f"{weights}: missing, or not the file its record names; run scripts/tracks.py again")
     try:
-        pool = TrackPool(int(record["dim"]), **record["options"])
-        pool.load_state_dict(load_tensors(weights.read_bytes()))
-    except Exception as error:  # safetensors, torch and wrong JSON types raise many kinds
-        reason = " ".join(str(error).split())[:160]
-        raise DataError(f"{folder}: damaged ({type(error).__name__}: {reason}); run scripts/tracks.py again") from error
+        pool = _filled(lambda: TrackPool(record["dim"], **record["options"]), weights)
+    except DataError:
+        raise
+    except Exception as error:  # wrong JSON types raise many kinds
+        raise DataError(f"{folder}: damaged ({one_line(error)}); run scripts/tracks.py again") from error
+    if pool.dim != encoder.dim:
+        raise DataError(f"{folder}: of width {pool.dim}, the encoder's is {encoder.dim}; run scripts/tracks.py again")
     return pool.eval().requires_grad_(False)  # so that a long stream keeps no graph

@@ -6,6 +6,7 @@ import contextlib
 import math
 import sys
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from facenet.distance import sq_dist
-from facenet.errors import DataError, FacenetError
-from facenet.files import atomic_write, sha256_file
+from facenet.errors import DataError, FacenetError, one_line
+from facenet.files import atomic_write, read_bytes, sha256_file
 from facenet.types import Pairs
 from facenet.verify import verify
 
@@ -26,9 +27,14 @@ from facenet.verify import verify
 class AtomicCheckpointIO(CheckpointIO):
     """Checkpoints written to a temporary file in their own folder, synced, then moved; the SHA-256 lies beside them."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._saved_in: set[Path] = set()
+
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write `checkpoint`; a full disk or missing rights raise DataError and leave the old file alone."""
         sums = Path(f"{path}.sha256")
+        self._saved_in.add(Path(path).resolve().parent)
         known = ""
         with contextlib.suppress(OSError):
             known = sums.read_text().split("\n")[0]
@@ -48,16 +54,31 @@ class AtomicCheckpointIO(CheckpointIO):
         """Read a checkpoint after comparing its SHA-256; nothing is unpickled beyond plain data and tensors."""
         path = Path(path)
         try:
-            expected = Path(f"{path}.sha256").read_text().split()
-            actual = sha256_file(path)
+            expected = read_bytes(f"{path}.sha256", most=1 << 10).split()
+            actual = sha256_file(path).encode()
+        except DataError as error:
+            raise DataError(f"{path}: the checkpoint's .sha256 can not be read ({error})") from error
         except OSError as error:
-            raise DataError(f"{path}: checkpoint or its .sha256 can not be read ({error.strerror})") from error
+            raise DataError(f"{path}: the checkpoint can not be read ({error.strerror})") from error
         if actual not in expected:
             raise DataError(f"{path}: the checkpoint does not match its .sha256 (damaged); use an older one")
-        return torch.load(path, map_location=map_location or "cpu", weights_only=True)
+        try:
+            with zipfile.ZipFile(path) as parts:  # torch packs nothing: what is packed could be any size
+                if any(part.compress_type != zipfile.ZIP_STORED for part in parts.infolist()):
+                    raise DataError(f"{path}: not a checkpoint of ours (it is compressed); use an older one")
+            content = torch.load(path, map_location=map_location or "cpu", weights_only=True)
+        except DataError:
+            raise
+        except Exception as error:  # torch raises many kinds
+            raise DataError(f"{path}: not a readable checkpoint ({one_line(error)}); use an older one") from error
+        if not isinstance(content, dict):
+            raise DataError(f"{path}: not a checkpoint (it holds {type(content).__name__}); use an older one")
+        return content
 
     def remove_checkpoint(self, path: Any) -> None:
-        """Delete a checkpoint and its checksum."""
+        """Delete a checkpoint and its checksum, in a folder it saved to: a checkpoint that was read names others."""
+        if Path(path).resolve().parent not in self._saved_in:
+            return
         for name in (Path(path), Path(f"{path}.sha256")):
             name.unlink(missing_ok=True)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -46,8 +47,8 @@ def read_labels(file: str | Path, paths: Sequence[str]) -> np.ndarray:
         raise DataError(f"{file}: not a table of clusters ({error})") from None
     found: dict[str, int] = {}
     for path, text in lines:
-        if not (text or "").isdecimal():
-            raise DataError(f"{file}: cluster of {path}: expected a number of at least 0, got {text!r}")
+        if not re.fullmatch("[0-9]{1,18}", text or ""):
+            raise DataError(f"{file}: cluster of {path}: expected a number of at least 0, got {(text or '')[:40]!r}")
         if found.setdefault(path, int(text)) != int(text):
             raise DataError(f"{file}: {path} is in clusters {found[path]} and {text}; cluster the known faces again")
     missing = [path for path in paths if path not in found]

@@ -9,8 +9,8 @@ from facenet import bundle, export, model_card, onnx_record, pretrained
 from facenet.align import DETECTORS
 from facenet.bundle import Encoder
 from facenet.errors import ConfigError, DataError, choose, nearest
-from facenet.files import read_json
 from facenet.pretrained import PRETRAINED
+from facenet.reading import read_sealed
 
 
 def load(encoder: str | Path, *, device: str = "cpu", detector: str | None = None) -> Encoder:
@@ -47,7 +47,7 @@ def _load(encoder: str | Path, device: str) -> Encoder:
     if Path(encoder).is_file():
         return export.load(encoder)
     record = Path(encoder) / "encoder.json"
-    model = read_json(record).get("model") if record.is_file() else None
+    model = read_sealed(record).get("model") if record.is_file() else None
     name = model.get("name") if isinstance(model, dict) else None
     if isinstance(name, str) and name in PRETRAINED:
         return bundle.with_record(pretrained.load(str(name)), encoder)

@@ -37,6 +37,17 @@ class GateError(FacenetError):
         self.metrics = metrics
 
 
+def one_line(error: BaseException, most: int = 160) -> str:
+    """Say in one line, cut at `most` characters, what an error of a library below says.
+
+    >>> one_line(KeyError("name")), one_line(ValueError("two\\nlines"))
+    ("KeyError: 'name'", 'two lines')
+    """
+    said = getattr(error, "strerror", None) or " ".join(str(error).split())
+    plain = isinstance(error, OSError | ValueError) and said
+    return (said if plain else f"{type(error).__name__}: {said}")[:most]
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return `` (did you mean 'x'?)`` for the known name closest to `name`, or an empty string.
 

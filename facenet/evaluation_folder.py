@@ -41,7 +41,8 @@ def save_evaluation(folder: str | Path, embeddings: EmbeddingSet, faces: Records
         with atomic_write(folder / "thumbnails.npy") as file:
             np.save(file, thumbnails(faces.images))
     root = "" if faces.images is not None or not faces.root else str(Path(faces.root).resolve())
-    replace(embeddings, root=root).save(folder)
+    beside = [name for name in ("pairs.csv", "thumbnails.npy") if (folder / name).is_file()]
+    replace(embeddings, root=root).save(folder, beside=beside)
 
 
 def thumbnails(images: np.ndarray, side: int = THUMBNAIL) -> np.ndarray:

@@ -21,10 +21,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from facenet.bundle import SCHEMA, Encoder, record_of
+from facenet.bundle import SCHEMA, Encoder, record_of, told
 from facenet.data.transforms import Preprocess
-from facenet.errors import ConfigError, DataError
-from facenet.files import atomic_write
+from facenet.errors import ConfigError, DataError, one_line
+from facenet.files import atomic_write, read_bytes
 from facenet.models.layers import ConvBlock
 from facenet.onnx_net import OnnxNet
 from facenet.onnx_record import seal, unseal
@@ -89,28 +89,20 @@ def load(path: str | Path, *, threads: int | None = None) -> Encoder:
         DataError: missing, damaged or foreign, or onnxruntime is not installed.
     """
     try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise DataError(
-            f"{path}: can not be read ({error.strerror}); give a file that scripts/export.py wrote"
-        ) from None
+        data = read_bytes(path)
+    except DataError as error:
+        raise DataError(f"{error}; give a file that scripts/export.py wrote") from None
     found = unseal(data, path)
     need("onnxruntime")
     if found.get("schema") != SCHEMA:
         raise DataError(f"{path}: schema {found.get('schema')!r}, this version reads {SCHEMA}; export it again")
     try:
-        return Encoder(
-            OnnxNet(data, threads=threads, mirrors=bool(found["graph"]["mirrors"])),
-            str(found["model"]["name"]),
-            dict(found["model"]["options"]),
-            Preprocess.from_dict(found["preprocessing"]),
-            {float(far): float(sq_dist) for far, sq_dist in found["thresholds"].items()},
-            [str(item) for item in found["compatible_with"]],
-            dict(found["training"]),
-            str(found["fingerprint"]),
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"{path}: its record is not one of an encoder ({error}); export it again") from error
+        options, preprocess = dict(found["model"]["options"]), Preprocess.from_dict(found["preprocessing"])
+        shape, mirrors = (*preprocess.size, int(options["embedding_dim"])), bool(found["graph"]["mirrors"])
+        net = OnnxNet(data, threads=threads, mirrors=mirrors, shape=shape)
+        return Encoder(net, str(found["model"]["name"]), options, preprocess, *told(found), str(found["fingerprint"]))
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise DataError(f"{path}: its record is not one of an encoder ({one_line(error)}); export it again") from error
 
 
 def graph(encoder: Encoder) -> bytes:

@@ -19,7 +19,7 @@ from torch import Tensor
 from facenet.bundle import Encoder
 from facenet.errors import DataError
 from facenet.export import BATCHES, TOLERANCE, load, need, opened, quiet
-from facenet.files import atomic_write
+from facenet.files import atomic_write, read_bytes
 from facenet.onnx_record import seal, unseal
 
 INT8_NODES = ("Conv", "Relu", "Gemm")
@@ -42,7 +42,7 @@ def export_int8(source: str | Path, images: Tensor, path: str | Path) -> dict[st
         raise DataError(f"{path}: not written; no image to calibrate 8 bits with, give images=DIR")
     need("onnx", "onnxruntime")
     source = Path(source)
-    record = unseal(source.read_bytes(), source)
+    record = unseal(read_bytes(source), source)
     quantised = _quantise(source, images)
     digest = hashlib.sha256(f"{record['fingerprint']}\nint8\n".encode() + quantised).hexdigest()
     record["training"] = {**record["training"], "int8_of": record["fingerprint"]}

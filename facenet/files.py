@@ -14,7 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from facenet.errors import DataError
+from facenet.errors import DataError, one_line
+
+MOST_JSON = 1 << 28  # bytes of a JSON file; the hashes of a million people are a tenth of it
 
 if sys.platform != "win32":
     import fcntl
@@ -119,19 +121,41 @@ def write_json(path: str | Path, content: Any) -> None:
 def read_json(path: str | Path) -> dict[str, Any]:
     """Read a JSON object; a missing, broken or foreign file raises :class:`DataError`."""
     path = Path(path)
+    data = read_bytes(path, most=MOST_JSON)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not readable as JSON ({error}); write it again") from error
+        content = json.loads(data.decode())
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not readable as JSON ({one_line(error)}); write it again") from error
     if not isinstance(content, dict):
         raise DataError(f"{path}: expected a JSON object, got {type(content).__name__}; write it again")
     return content
 
 
+def read_bytes(path: str | Path, *, most: int | None = None) -> bytes:
+    """Read an ordinary file of at most `most` bytes; a pipe or device, which may never end, is none.
+
+    Raises:
+        DataError: missing, too large, not a file, or not readable.
+    """
+    path = Path(path)
+    try:
+        if path.exists() and not path.is_file():
+            raise DataError(f"{path}: not a file; give the file itself")
+        if most is not None and path.stat().st_size > most:
+            raise DataError(f"{path}: {path.stat().st_size:,} bytes, more than the {most:,} that such a file may have")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except (OSError, ValueError) as error:  # ValueError: a name with a NUL
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path}: can not be read ({one_line(error)})") from error
+
+
 def sha256_file(path: str | Path) -> str:
-    """Return the SHA-256 of a file's bytes as 64 hex digits."""
+    """Return the SHA-256 of an ordinary file's bytes as 64 hex digits; raises OSError."""
+    if Path(path).exists() and not Path(path).is_file():
+        raise OSError(errno.EINVAL, "not a file", str(path))
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
 

@@ -21,7 +21,6 @@ from facenet.index_checks import unit_rows
 from facenet.index_file import INDEX, read_header
 from facenet.index_kinds import Recipe
 from facenet.index_rows import (
-    digest,
     distinct,
     named,
     text_rows,
@@ -30,7 +29,7 @@ from facenet.index_rows import (
 )
 from facenet.index_search import Hit, Item
 from facenet.index_store import SCHEMA
-from facenet.index_truth import TRUTH, wanted
+from facenet.index_truth import TRUTH, WHOLE, digest, wanted
 from facenet.types import EmbeddingSet
 
 __all__ = ["AddResult", "BackfillResult", "Gallery", "Hit", "Item"]
@@ -260,9 +259,7 @@ class Gallery(Writer):
 
     def _check_items(self, dim: int | None) -> list[str]:
         problems, count = [], 0
-        query = """SELECT id, identity, path, root, metadata, fingerprint, coalesce(CAST(vector AS BLOB), x''), digest
-          FROM items LEFT JOIN encoders ON encoders.number = items.encoder"""
-        for *row, vector, stored in self._db.execute(query):
+        for _, *row, vector, stored in self._db.execute(WHOLE):
             count += 1
             if stored != digest(row, vector):
                 problems.append(f"{row[0]}: its digest does not fit its content; add it again (on_duplicate=replace)")

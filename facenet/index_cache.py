@@ -85,12 +85,12 @@ class Cache:
         return None, State(-1, "", 0, 0)
 
     def _built(self, dim: int, now: State, recipe: Recipe) -> Built:
-        if not now.items:
-            return Built(new_index(dim), "Flat", 0)
-
         def blocks() -> Iterable[tuple[np.ndarray, np.ndarray]]:
             return vector_blocks(self.folder, self.db, 0, now.items, dim)
 
+        if not now.items:
+            list(blocks())  # which raises where there are items all the same
+            return Built(new_index(dim), "Flat", 0)
         return build(blocks, now.items, dim, recipe)
 
     def _merged(self, layers: Layers, dim: int, now: State, recipe: Recipe) -> Layers:

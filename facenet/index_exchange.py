@@ -121,15 +121,22 @@ def _npy(blocks: Iterator[tuple[list[Item], np.ndarray]], out: str | Path, **_: 
     for fingerprint, rows in parts.items():
         folder = Path(out) / fingerprint[:12] if len(parts) > 1 else Path(out)
         items = [item for item, _ in rows]
-        roots = {item.root for item in items}
-        root = roots.pop() if len(roots) == 1 else ""
-        paths = [item.path if root or not item.root else f"{item.root}/{item.path}" for item in items]
+        root, paths = _below_one_root(items)
         vectors = np.stack([vector for _, vector in rows])
         EmbeddingSet(vectors, paths, [item.identity for item in items], fingerprint, root).save(folder)
         with atomic_write(folder / "metadata.jsonl") as file:
             for item, path in zip(items, paths, strict=True):
                 line = {**item.metadata, "id": item.id, "path": path}
                 file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+
+
+def _below_one_root(items: Sequence[Item]) -> tuple[str, list[str]]:
+    """Return the root of all items, their common folder where they have several, and their paths below it."""
+    roots = {item.root: Path(item.root).resolve() for item in items}
+    if len(roots) == 1:
+        return items[0].root, [item.path for item in items]
+    root = os.path.commonpath(list(roots.values()))
+    return root, [(roots[item.root].relative_to(root) / item.path).as_posix() for item in items]
 
 
 def _parquet(blocks: Iterator[tuple[list[Item], np.ndarray]], out: str | Path, **_: Any) -> None:

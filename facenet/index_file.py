@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,11 +18,13 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from facenet.errors import DataError
-from facenet.files import atomic_write, read_json, write_json
+from facenet.files import atomic_write
 from facenet.index_kinds import Built, use_parameter
+from facenet.reading import read_sealed, write_sealed
 
 SCHEMA = 2
 INDEX, HEADER = "index.faiss", "index.json"
+MOST_FETCHED = 1024  # candidates for an answer; tuning tries fewer
 HASHED = 1 << 24  # bytes of a block
 STALE_TEMPORARY = 3600.0  # seconds after which a temporary file can only be a dead writer's
 FIELDS: dict[str, type] = {
@@ -40,7 +41,6 @@ FIELDS: dict[str, type] = {
     "fetch": int,
     "error": float,
     "recall": dict,
-    "digest": str,
 }
 
 
@@ -77,11 +77,7 @@ def save(folder: Path, stored: Stored) -> None:
         "recipe": stored.recipe,
         **stored.built.facts(),
     }
-    write_json(folder / HEADER, header | {"digest": _digest(header)})
-
-
-def _digest(header: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()
+    write_sealed(folder / HEADER, header)
 
 
 def _write(index: Any, file: IO[bytes]) -> tuple[int, list[str]]:
@@ -116,12 +112,14 @@ def _write(index: Any, file: IO[bytes]) -> tuple[int, list[str]]:
 def read_header(folder: Path) -> dict[str, Any]:
     """The content of ``index.json``, or an empty dict where it is missing, broken or of another schema."""
     try:
-        header = read_json(folder / HEADER)
+        header = read_sealed(folder / HEADER)
     except DataError:
         return {}
     fits = all(type(header.get(name)) is kind for name, kind in FIELDS.items())
-    sound = fits and header["digest"] == _digest({key: value for key, value in header.items() if key != "digest"})
-    return header if sound and header.get("schema") == SCHEMA else {}
+    numbers = [value for value in header.values() if type(value) is int] + (header["holes"] if fits else [])
+    fits = fits and all(type(number) is int and 0 <= number < 1 << 62 for number in numbers)
+    fits = fits and 1 <= header["fetch"] <= MOST_FETCHED and header["error"] >= 0
+    return header if fits and header.get("schema") == SCHEMA else {}
 
 
 def load(folder: Path) -> tuple[Stored | None, str]:
@@ -140,7 +138,7 @@ def load(folder: Path) -> tuple[Stored | None, str]:
     try:
         index = _opened(content)
         use_parameter(index, header["parameter"])
-    except RuntimeError:
+    except Exception:  # FAISS runs out of memory too, and knows neither every parameter nor every text
         return None, f"{INDEX} can not be read by this FAISS"
     if index.ntotal != header["count"]:
         return None, f"{INDEX} holds {index.ntotal} vectors, {HEADER} says {header['count']}"

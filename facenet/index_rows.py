@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from facenet.errors import ConfigError, DataError
-from facenet.index_truth import TRUTH
+from facenet.index_truth import TRUTH, digest
+from facenet.reading import is_inside
 from facenet.types import EmbeddingSet
 
 COLUMNS = ("id", "identity", "path")  # what a filter finds in columns; everything else is metadata
@@ -36,6 +36,8 @@ def text_rows(
             "".join(row).encode()
         except (TypeError, ValueError) as error:
             raise DataError(f"embeddings: {name!r} has no storable id, identity, path or metadata ({error})") from error
+        if path and not is_inside(path):
+            raise DataError(f"embeddings: the path {path[:80]!r} leads outside its root; use paths below it")
         if not name:
             raise DataError(f"embeddings: an empty id (path {path!r}); every item needs one")
         rows.append(row)
@@ -49,11 +51,6 @@ def with_vectors(
     for i in keep:
         vector = vectors[i].astype("<f4", copy=False).tobytes()
         yield (*rows[i], encoder, vector, digest((*rows[i], fingerprint), vector))
-
-
-def digest(row: Sequence[Any], vector: bytes) -> bytes:
-    """BLAKE2b of an item's text columns, its encoder's fingerprint and its vector: 16 bytes."""
-    return hashlib.blake2b(json.dumps(list(row), default=repr).encode() + vector, digest_size=16).digest()
 
 
 def distinct(ids: Sequence[str], on_duplicate: str) -> list[int]:

@@ -17,8 +17,9 @@ from facenet.index_cache import Cache
 from facenet.index_checks import unit_rows
 from facenet.index_rows import condition, first_of_each
 from facenet.index_store import Store
-from facenet.index_truth import BLOCK, damaged, vectors_of
+from facenet.index_truth import BLOCK, WHOLE, damaged, vectors_of, whole
 from facenet.knn import nearest
+from facenet.reading import is_inside
 from facenet.types import Neighbours
 
 FEW = 20_000  # items left by a filter up to which the stored vectors are compared, whatever the index
@@ -168,7 +169,7 @@ class Reader(Store):
             numbers, dim = self._column("SELECT number FROM items ORDER BY number"), self._dim() or 0
             for start in range(0, len(numbers), BLOCK):
                 block = np.array(numbers[start : start + BLOCK], np.int64)
-                items = self._items(block)
+                items = self._found(block)
                 yield [items[number] for number in block.tolist()], vectors_of(self.folder, self._db, block, dim)
 
     def _queries(self, vectors: np.ndarray, fingerprint: str, compatible_with: Sequence[str]) -> np.ndarray:
@@ -208,7 +209,7 @@ class Reader(Store):
         todo, fetch = np.arange(len(queries)), 4 * k
         while todo.size:
             found = self._nearest(queries[todo], min(fetch, max(total, 1)), among, rescore, threads)
-            identities = {number: item.identity for number, item in self._items(found.rows[found.rows >= 0]).items()}
+            identities = {number: item.identity for number, item in self._found(found.rows).items()}
             unfinished = []
             for query, rows, sq_dist in zip(todo, found.rows, found.sq_dist, strict=True):
                 places = first_of_each([identities[row] or row for row in rows.tolist() if row >= 0])[:k]
@@ -260,7 +261,7 @@ class Reader(Store):
         return np.array(self._column(f"SELECT number FROM items WHERE {sql} ORDER BY number", *values), np.int64)
 
     def _named(self, found: Neighbours) -> list[list[Hit]]:
-        items = self._items(found.rows[found.rows >= 0])
+        items = self._found(found.rows)
         return [
             [
                 Hit(rank, item.id, item.identity, item.path, sq_dist, item.root, item.metadata)
@@ -270,15 +271,25 @@ class Reader(Store):
             for rows, sq_dists in zip(found.rows.tolist(), found.sq_dist.tolist(), strict=True)
         ]
 
+    def _found(self, rows: np.ndarray) -> dict[int, Item]:
+        """The items that a search found; an index may be sealed and yet name others."""
+        numbers = np.unique(rows[rows >= 0])
+        items = self._items(numbers)
+        if len(items) < len(numbers):
+            raise damaged(self.folder, f"{len(numbers) - len(items)} items that the index knows are not there")
+        return items
+
     def _items(self, numbers: np.ndarray) -> dict[int, Item]:
-        fingerprints = {number: fingerprint for fingerprint, number in self._encoders().items()}
-        query = "SELECT number, id, identity, path, root, metadata, encoder FROM items WHERE number IN"
         found = {}
-        for *names, metadata, encoder in self._among(query, np.unique(numbers).tolist()):
+        for row in self._among(f"{WHOLE} WHERE items.number IN", np.unique(numbers).tolist()):
+            number, *texts, metadata, fingerprint = whole(self.folder, row)[:-2]
             try:
-                found[names[0]] = Item._make((*names, json.loads(metadata), fingerprints[encoder]))
-            except (TypeError, ValueError, KeyError) as error:
-                raise damaged(self.folder, f"metadata or encoder of item {names[0]}") from error
+                known = all(isinstance(text, str) for text in (*texts, fingerprint))
+                if not known or not (texts[2] == "" or is_inside(texts[2])):
+                    raise TypeError("expected texts, and a path below its root")
+                found[number] = Item._make((number, *texts, json.loads(metadata), fingerprint))
+            except (TypeError, ValueError, RecursionError) as error:
+                raise damaged(self.folder, f"texts, metadata or encoder of item {number}") from error
         return found
 
 

@@ -8,7 +8,9 @@ readers wait while a commit is written; ``cache_spill=OFF`` keeps that to the co
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
+import re
 import secrets
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +19,7 @@ from typing import Any
 
 from facenet.errors import DataError
 from facenet.index_rows import check_width, told
-from facenet.index_truth import CHUNK, TRUTH, State, last_write
+from facenet.index_truth import CHUNK, TRUTH, State, damaged, last_write
 
 SCHEMA = 1
 APPLICATION = 0x46414345  # "FACE" in the SQLite header: tells a gallery from any other SQLite file
@@ -33,6 +35,17 @@ CREATE INDEX removed_generation ON removed (generation);
 CREATE TABLE writes (generation INTEGER PRIMARY KEY, token TEXT NOT NULL, last INTEGER NOT NULL,
   items INTEGER NOT NULL);
 """
+
+
+LAYOUT = "SELECT type, name, tbl_name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite\\_stat%' ESCAPE '\\'"
+
+
+@functools.lru_cache(maxsize=1)
+def _layout() -> set[tuple[Any, ...]]:
+    """What SQLite says of `TABLES`."""
+    with contextlib.closing(sqlite3.connect(":memory:")) as fresh:
+        fresh.executescript(TABLES)
+        return set(fresh.execute(LAYOUT))
 
 
 class Store:
@@ -85,6 +98,9 @@ class Store:
             raise DataError(
                 f"{self.folder / TRUTH}: schema {schema}, this version reads {SCHEMA}; index the embeddings again"
             )
+        with told(self.folder, self._timeout):
+            if set(self._db.execute(LAYOUT)) != _layout():  # a view or trigger of others would run inside our queries
+                raise damaged(self.folder, "other tables than a gallery has")
 
     def _is_blank(self) -> bool:
         return bool(self._one("SELECT NOT EXISTS (SELECT 1 FROM sqlite_master)"))
@@ -190,6 +206,8 @@ class Store:
 
     def _dim(self) -> int | None:
         found = self._db.execute("SELECT value FROM meta WHERE key = 'dim'").fetchone()
+        if found and not re.fullmatch("[1-9][0-9]{0,5}", str(found[0])):
+            raise damaged(self.folder, "its width")
         return int(found[0]) if found else None
 
     # SQL

@@ -5,8 +5,9 @@ Letters: N items, D embedding width.
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -20,6 +21,8 @@ TRUTH = "items.sqlite"
 BLOCK = 8192  # rows read at once
 CHUNK = 500  # values in one SQL IN (...)
 ASKED = "SELECT number, coalesce(CAST(vector AS BLOB), x'') FROM items WHERE number"
+WHOLE = """SELECT items.number, id, identity, path, root, metadata, fingerprint, coalesce(CAST(vector AS BLOB), x''),
+  digest FROM items LEFT JOIN encoders ON encoders.number = items.encoder"""
 
 
 class Database(Protocol):
@@ -41,7 +44,7 @@ class State(NamedTuple):
 def last_write(folder: Path, db: Database) -> State:
     """The newest write of the truth."""
     row = db.execute("SELECT generation, token, last, items FROM writes ORDER BY generation DESC LIMIT 1").fetchone()
-    if row is None:
+    if row is None or list(map(type, row)) != [int, str, int, int]:
         raise damaged(folder, "no write on record")
     return State(*row)
 
@@ -58,7 +61,7 @@ def wanted(folder: Path, db: Database) -> Recipe:
     row = db.execute("SELECT value FROM meta WHERE key = 'index'").fetchone()
     try:
         return Recipe(*json.loads(row[0])).checked() if row else Recipe()
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise damaged(folder, "the kind of its index") from error
 
 
@@ -73,14 +76,26 @@ def vector_blocks(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Numbers (n,) and vectors (n, D) of the `count` items above `last`; DataError where they are not that."""
     done = 0
-    cursor = db.execute(f"{ASKED} > ? ORDER BY number", (last,))
+    cursor = db.execute(f"{WHOLE} WHERE items.number > ? ORDER BY items.number", (last,))
     while rows := cursor.fetchmany(BLOCK):
         done += len(rows)
         if done > count:
             break
-        yield _block(folder, rows, dim)
+        yield _block(folder, [(whole(folder, row)[0], row[-2]) for row in rows], dim)
     if done != count:
         raise damaged(folder, f"{done} items where {count} should be")
+
+
+def whole(folder: Path, row: Sequence[Any]) -> Sequence[Any]:
+    """Return a row of `WHOLE`; DataError where its digest does not fit its content."""
+    if row[-1] != digest(row[1:-2], row[-2]):
+        raise damaged(folder, f"the content of item {row[0]}")
+    return row
+
+
+def digest(row: Sequence[Any], vector: bytes) -> bytes:
+    """BLAKE2b of an item's text columns, its encoder's fingerprint and its vector: 16 bytes."""
+    return hashlib.blake2b(json.dumps(list(row), default=repr).encode() + vector, digest_size=16).digest()
 
 
 def vectors_of(folder: Path, db: Database, numbers: np.ndarray, dim: int) -> np.ndarray:

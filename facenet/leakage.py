@@ -52,6 +52,10 @@ def shared_people(
     found: dict[str, set[str]] = {"train": set(), "held_out": set()}
     names = sorted(set(names) - {""})
     for record in records:
+        if not isinstance(record, Mapping) or not {"hashes", "salt", "role"} <= set(record):
+            raise DataError(
+                "leakage: the encoder's record of whom it was trained on is damaged; copy the encoder again"
+            )
         known = set(str(record["hashes"]).split())
         hits = {name for name in names if _hash(name, str(record["salt"]), world) in known}
         found.setdefault(str(record["role"]), set()).update(hits)

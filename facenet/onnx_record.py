@@ -2,7 +2,8 @@
 
 An ONNX file is a protobuf message, whose field 14 (``metadata_props``) holds pairs of texts, and protobuf lets a field
 be appended. The pair :data:`KEY` is JSON that begins with ``{"sha256": "<64 hex digits>"``: the SHA-256 of the file
-with these digits replaced by zeros. So a byte changed anywhere is noticed before a runtime sees the file.
+with these digits replaced by zeros. So a byte changed anywhere is noticed before a runtime sees the file. Since anybody
+can seal a file, one whose weights lie in other files, or which has loops, is refused too: ours never have.
 """
 
 from __future__ import annotations
@@ -13,13 +14,19 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from facenet.errors import DataError
-from facenet.files import read_json
+from facenet.errors import DataError, one_line
+from facenet.files import read_bytes
+from facenet.reading import read_sealed
 
 KEY = "facenet"
 METADATA = 14  # field of onnx.ModelProto
 ZEROS = b"0" * 64
 START = b'{"sha256": "'
+# fields of onnx.proto that lead to tensors, each with the fields inside it: ModelProto, GraphProto, NodeProto, ...
+TENSOR = "tensor"
+SPARSE: dict[int, Any] = {1: TENSOR, 2: TENSOR}
+NODE: dict[int, Any] = {5: {5: TENSOR, 10: TENSOR, 22: SPARSE, 23: SPARSE, 6: "graph", 11: "graph"}}
+MODEL: dict[int, Any] = {7: {1: NODE, 5: TENSOR, 15: SPARSE}, 25: {7: NODE}}
 
 
 def seal(model: bytes, record: Mapping[str, Any]) -> bytes:
@@ -36,10 +43,11 @@ def unseal(data: bytes, name: str | Path) -> dict[str, Any]:
     """Return the record of a file that is as it was written; `name` is what to call it.
 
     Raises:
-        DataError: damaged, or an ONNX file of others, which has no record.
+        DataError: damaged, or an ONNX file of others, which has no record, or weights in other files, or loops.
     """
     try:
         found = [entry for entry in _metadata(memoryview(data)) if entry[0] == KEY.encode()]
+        foreign = _foreign(memoryview(data), 0, len(data), MODEL)
     except ValueError:
         raise DataError(f"{name}: damaged, or not an ONNX file; export or copy it again") from None
     if not found:
@@ -54,8 +62,14 @@ def unseal(data: bytes, name: str | Path) -> dict[str, Any]:
     whole = data[start:first] == START and data[first:last] == digest.hexdigest().encode()
     if not whole or len(found) > 1:
         raise DataError(f"{name}: damaged (its SHA-256 is not the one it was written with); export or copy it again")
-    record: dict[str, Any] = json.loads(data[start:end])
-    del record["sha256"]
+    if foreign:
+        raise DataError(f"{name}: {foreign}, which no file of ours has; use one that scripts/export.py wrote")
+    try:
+        record: dict[str, Any] = json.loads(data[start:end])  # an object, by its start
+        json.dumps(record, allow_nan=False)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{name}: its record is not JSON ({one_line(error)}); export it again") from error
+    record.pop("sha256")
     return record
 
 
@@ -66,7 +80,7 @@ def read_record(encoder: str | Path) -> dict[str, Any]:
         DataError: missing, damaged or foreign.
     """
     path = Path(encoder)
-    return unseal(path.read_bytes(), path) if path.is_file() else read_json(path / "encoder.json")
+    return unseal(read_bytes(path), path) if path.is_file() else read_sealed(path / "encoder.json")
 
 
 def _text(field: int, content: bytes) -> bytes:
@@ -89,6 +103,20 @@ def _metadata(data: memoryview) -> Iterator[tuple[bytes, int, int]]:
             parts = {number: (first, last) for number, first, last in _fields(data, start, end)}
             if 1 in parts and 2 in parts:
                 yield bytes(data[slice(*parts[1])]), *parts[2]
+
+
+def _foreign(data: memoryview, at: int, end: int, inside: Any) -> str:
+    """Say what is not in the file itself or not a plain graph, "" where all is; not protobuf raises ValueError."""
+    for field, start, last in _fields(data, at, end):
+        if inside == TENSOR:
+            if field == 13 or (field == 14 and _read_varint(data, start, last)[0]):  # external_data, data_location
+                return "its weights lie in another file"
+        elif field in inside:
+            if inside[field] == "graph":
+                return "it has loops or branches"
+            if found := _foreign(data, start, last, inside[field]):
+                return found
+    return ""
 
 
 def _fields(data: memoryview, at: int, end: int) -> Iterator[tuple[int, int, int]]:

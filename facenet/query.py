@@ -24,6 +24,7 @@ from facenet.embed import embed_records
 from facenet.errors import ConfigError, DataError, FacenetError
 from facenet.files import atomic_write
 from facenet.index import Gallery, Hit
+from facenet.reading import read_array
 from facenet.types import EmbeddingSet
 
 COLUMNS = ("query", "rank", "id", "identity", "sq_dist", "threshold", "verdict", "path")
@@ -129,17 +130,13 @@ def read(query: str, gallery: Gallery, encoder: Encoder | None) -> Queries:
 
 
 def _vectors(path: Path) -> np.ndarray:
-    try:
-        vectors = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(
-            f"{path}: not readable as a NumPy array ({str(error)[:100]}); save it with numpy.save"
-        ) from error
+    vectors = read_array(path)
     if vectors.ndim == 1:
         vectors = vectors[None]
     if vectors.ndim != 2 or vectors.dtype.kind not in "fiu":
         raise DataError(f"{path}: expected numbers of shape (Q, D) or (D,), got {vectors.dtype} {vectors.shape}")
-    return vectors.astype(np.float32)
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, which a search refuses
+        return vectors.astype(np.float32)
 
 
 def ask(

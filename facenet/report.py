@@ -18,8 +18,9 @@ from facenet import report_plots as plots
 from facenet import report_sheets as sheets
 from facenet import report_sweep_chapters as chapters
 from facenet.errors import DataError
-from facenet.files import atomic_write, read_json
+from facenet.files import atomic_write
 from facenet.onnx_record import read_record
+from facenet.reading import read_sealed
 from facenet.report_compat import compatibility
 from facenet.report_page import Block, Chapter, Figures, Section, Text, render
 from facenet.report_runs import (
@@ -98,7 +99,7 @@ def _records(runs: Sequence[Run], encoder: str | Path | None) -> dict[str, dict[
     found = {}
     for run in runs:
         meta = run.part("evaluation/meta.json")
-        name = read_json(meta).get("fingerprint") if meta else None
+        name = read_sealed(meta).get("fingerprint") if meta else None
         record = own[run.name] or (by_print.get(name) if isinstance(name, str) else None) or given
         if record:
             found[run.name] = record

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy as np
 
 from facenet.errors import DataError
 from facenet.files import read_json
+from facenet.reading import read_array, read_sealed
 from facenet.types import EmbeddingSet, image_key
 
 SWEEPS = ("table3", "table5", "table6", "lfw_view2")
@@ -141,6 +143,10 @@ def read_evaluation(run: Run) -> Evaluation | None:
     if folder is None:
         return None
     embeddings = EmbeddingSet.load(folder)
+    sums = read_sealed(folder / "meta.json").get("sha256", {})
+    for name in ("pairs.csv", "thumbnails.npy"):
+        if (folder / name).is_file() and name not in sums:
+            raise DataError(f"{folder / name}: meta.json does not know its SHA-256; run the verification again")
     ends, same, fold, distances = _read_pairs(folder / "pairs.csv", embeddings.keys)
     thumbnails = _read_thumbnails(folder / "thumbnails.npy", len(embeddings))
     return Evaluation(embeddings, ends[:, 0], ends[:, 1], same, fold, distances, thumbnails)
@@ -165,7 +171,7 @@ def read_curves(run: Run) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 def read_encoder(run: Run) -> dict[str, Any] | None:
     """Read ``encoder/encoder.json`` (the record, not the weights); None where the run has no encoder."""
     folder = run.part("encoder")
-    return read_json(folder / "encoder.json") if folder is not None else None
+    return read_sealed(folder / "encoder.json") if folder is not None else None
 
 
 def read_clusters(run: Run) -> list[tuple[str, str]] | None:
@@ -216,7 +222,12 @@ def _read_pairs(path: Path, keys: Sequence[str]) -> tuple[np.ndarray, np.ndarray
     for line, row in enumerate(_rows(path, ("first", "second", "same", "fold", "sq_dist")), 2):
         ends = tuple(row_of.get(row[side], row_of.get(_key(row[side]), -1)) for side in ("first", "second"))
         word, distance = row["same"].strip().lower(), _cell(row["sq_dist"])
-        if min(ends) < 0 or word not in TRUE | FALSE or distance is None or not row["fold"].isdigit():
+        if (
+            min(ends) < 0
+            or word not in TRUE | FALSE
+            or distance is None
+            or not re.fullmatch("[0-9]{1,18}", row["fold"])
+        ):
             shown = ",".join(row.values())[:120]
             raise DataError(
                 f"{path}, line {line}: expected two embedded images, same as 1 or 0, a fold and a distance,"
@@ -240,10 +251,7 @@ def _key(text: str) -> str:
 def _read_thumbnails(path: Path, count: int) -> np.ndarray | None:
     if not path.is_file():
         return None
-    try:
-        images = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: not readable ({error}); run the verification again") from error
+    images = read_array(path)
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[0] != count or images.shape[3] != 3:
         raise DataError(f"{path}: expected uint8 ({count}, S, S, 3), got {images.dtype} {images.shape}; run it again")
     return np.asarray(images)

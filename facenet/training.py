@@ -21,6 +21,7 @@ from facenet import bundle, model_card, not_finite, resume
 from facenet.align import DETECTORS
 from facenet.bundle import Encoder
 from facenet.callbacks import AtomicCheckpointIO, CollapseGuard, HeldOutVerification, StepSeeds, TrainingProgress
+from facenet.checkpoint_states import check_states, read_checkpoint, restoring
 from facenet.data.augment import Augment
 from facenet.data.datamodule import FaceDataModule
 from facenet.data.pairs import pair_rows
@@ -93,6 +94,8 @@ def _train(config: dict[str, Any], out: Path, say: Callable[[str], None]) -> dic
     module_data = _data(config, splits, preprocess, say)
     pairs = held_out_pairs(module_data.held_out, data["seed"])
     last = resume.last_checkpoint(config, out, say)
+    if last is not None:
+        read_checkpoint(last)  # before anything is made of it
     request = Request()
     trainer, progress, guard = _trainer(config, module_data, pairs, out, last, request)
     device = str(trainer.strategy.root_device)  # where faces are also embedded, before and after
@@ -100,10 +103,11 @@ def _train(config: dict[str, Any], out: Path, say: Callable[[str], None]) -> dic
     module = _module(config, module_data, preprocess, trainer, last, say)
     if last is not None:
         resume.check_checkpoint(config, module.hparams, last)
+        check_states(module, trainer, last)
     if trainer.is_global_zero:
         resume.start(config, out)
         say("\n".join([_headline(module_data, splits, module), *_beginning(config, out, last)]))
-    with _quiet(), leave_at_end(), postponed(request):
+    with _quiet(), leave_at_end(), postponed(request), restoring(trainer, last):
         try:
             trainer.fit(module, datamodule=module_data, ckpt_path=last)
         finally:
@@ -417,7 +421,7 @@ def _best(trainer: pl.Trainer, module: TripletModule, out: Path) -> dict[str, An
     path = checkpoint.best_model_path
     if not path:
         raise ConfigError("trainer: no validation ran, so no checkpoint was chosen; lower trainer.val_check_interval")
-    content = AtomicCheckpointIO().load_checkpoint(out / "checkpoints" / Path(path).name)  # the folder may have moved
+    content = read_checkpoint(out / "checkpoints" / Path(path).name)  # the folder may have moved
     module.load_state_dict(content["state_dict"])
     score = checkpoint.best_model_score
     return {"accuracy": float(score) if score is not None else None, "step": int(content["global_step"])}

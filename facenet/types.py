@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from facenet.errors import DataError
-from facenet.files import atomic_write, read_json, sha256_file, write_json
+from facenet.errors import DataError, one_line
+from facenet.files import atomic_write, sha256_file
+from facenet.reading import is_inside, read_array, read_sealed, write_sealed
 
 if TYPE_CHECKING:
     import torch
 
 SCHEMA = 1
+FILES = ("vectors.npy", "items.csv")
 
 
 def image_key(path: str | Path) -> str:
@@ -85,7 +87,7 @@ class EmbeddingSet:
     """N unit vectors with the image and identity each one came from, and the encoder that made them.
 
     On disk it is a folder: ``vectors.npy`` (N, D) float32, memory-mappable; ``items.csv`` (row, path,
-    identity); ``meta.json`` with the encoder's fingerprint, the shape and the SHA-256 of the other two.
+    identity); ``meta.json`` with the encoder's fingerprint, the shape and the SHA-256 of all three.
     """
 
     vectors: np.ndarray  # (N, D) float32, unit rows
@@ -135,9 +137,13 @@ class EmbeddingSet:
         identities = [self.identities[i] for i in rows]
         return EmbeddingSet(self.vectors[rows], paths, identities, self.fingerprint, self.root, dict(self.extra))
 
-    def save(self, folder: str | Path) -> None:
-        """Write the folder; ``meta.json`` comes last, so a half-written folder does not load."""
+    def save(self, folder: str | Path, *, beside: Sequence[str] = ()) -> None:
+        """Write the folder; ``meta.json`` comes last, so a half-written folder does not load.
+
+        `beside` names further files in the folder whose SHA-256 it keeps.
+        """
         folder = Path(folder)
+        _check_paths(self.paths, folder)
         try:
             (folder / "meta.json").unlink(missing_ok=True)
         except OSError as error:
@@ -156,9 +162,9 @@ class EmbeddingSet:
             "count": len(self),
             "dim": self.dim,
             "root": self.root,
-            "sha256": {name: sha256_file(folder / name) for name in ("vectors.npy", "items.csv")},
+            "sha256": {name: sha256_file(folder / name) for name in (*FILES, *beside)},
         }
-        write_json(folder / "meta.json", {**self.extra, **meta})
+        write_sealed(folder / "meta.json", {**self.extra, **meta})
 
     @classmethod
     def load(cls, folder: str | Path, *, mmap: bool = False) -> EmbeddingSet:
@@ -166,22 +172,46 @@ class EmbeddingSet:
         folder = Path(folder)
         if not folder.is_dir():
             raise DataError(f"{folder}: no such embeddings folder; make one with scripts/embed.py")
-        meta = read_json(folder / "meta.json")
+        meta = read_sealed(folder / "meta.json")
         if meta.get("schema") != SCHEMA:
             raise DataError(
                 f"{folder}/meta.json: schema {meta.get('schema')!r}, this version reads {SCHEMA}; embed again"
             )
         sums = meta.get("sha256")
         sums = sums if isinstance(sums, dict) else {}
-        for name in ("vectors.npy", "items.csv"):
+        for name in (*FILES, *(name for name in sums if "/" not in name and (folder / name).is_file())):
             if not (folder / name).is_file():
                 raise DataError(f"{folder}/{name}: no such file; embed again")
             if sums.get(name) != sha256_file(folder / name):
                 raise DataError(f"{folder}/{name}: its SHA-256 is not the one in meta.json (damaged?); embed again")
-        vectors = np.load(folder / "vectors.npy", mmap_mode="r" if mmap else None, allow_pickle=False)
-        with (folder / "items.csv").open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+        vectors = read_array(folder / "vectors.npy", mode="r" if mmap else None)
+        paths, identities = _read_items(folder / "items.csv")
         known = {"schema", "fingerprint", "count", "dim", "root", "sha256"}
         extra = {key: value for key, value in meta.items() if key not in known}
-        paths, identities = [row["path"] for row in rows], [row["identity"] for row in rows]
-        return cls(vectors, paths, identities, str(meta.get("fingerprint", "")), str(meta.get("root", "")), extra)
+        fingerprint, root, shape = meta.get("fingerprint"), meta.get("root"), [meta.get("count"), meta.get("dim")]
+        if not isinstance(fingerprint, str) or not isinstance(root, str) or shape != [*vectors.shape]:
+            raise DataError(f"{folder}/meta.json: not of the vectors {vectors.shape} beside it; embed again")
+        if not np.isfinite(vectors.sum(dtype=np.float64)):
+            raise DataError(f"{folder}/vectors.npy: a vector that is not finite; embed again")
+        return cls(vectors, paths, identities, fingerprint, root, extra)
+
+
+def _check_paths(paths: Sequence[str], where: Path) -> None:
+    """Raise DataError for a path that does not stay below its root."""
+    for path in paths:
+        if not is_inside(path):
+            raise DataError(f"{where}: the path {path[:80]!r} is empty or leads outside its root; use paths below it")
+
+
+def _read_items(file: Path) -> tuple[list[str], list[str]]:
+    """Return the paths and identities of ``items.csv``; raises DataError."""
+    try:
+        with file.open(newline="", encoding="utf-8") as stream:
+            header, *rows = csv.reader(stream, strict=True)
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(f"{file}: not readable as CSV ({one_line(error)}); embed again") from error
+    if header != ["row", "path", "identity"] or any(len(row) != 3 or row[0] != str(i) for i, row in enumerate(rows)):
+        raise DataError(f"{file}: expected the columns row, path, identity, rows numbered from 0; embed again")
+    paths = [row[1] for row in rows]
+    _check_paths(paths, file)
+    return paths, [row[2] for row in rows]

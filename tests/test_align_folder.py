@@ -14,6 +14,7 @@ from facenet.align import Alignment
 from facenet.align_folder import ALL, COLUMNS, TABLE, USED, Line, align_folder, read_table, skipped
 from facenet.data.records import read_alignment, scan_folder
 from facenet.errors import ConfigError, DataError
+from facenet.reading import write_sealed
 
 OPTIONS = Alignment(size=64, margin=1.2)
 
@@ -89,8 +90,12 @@ def test_records_know_how_an_aligned_folder_was_cut(photos: Path, tmp_path: Path
     assert set(records.identities) == {"grace", "others"}
     with pytest.raises(DataError, match="aligned already"):
         align_folder(records, tmp_path / "again", OPTIONS)
-    (tmp_path / "align.json").write_text('{"margin": 1}')
+    text = (tmp_path / "align.json").read_text()
+    write_sealed(tmp_path / "align.json", {"margin": 1})
     with pytest.raises(DataError, match=r"align\.json: alignment: expected the keys"):
+        scan_folder(tmp_path)
+    (tmp_path / "align.json").write_text(text.replace('"size": 64', '"size": 65'))
+    with pytest.raises(DataError, match="SHA-256"):
         scan_folder(tmp_path)
 
 
@@ -152,3 +157,31 @@ def test_names_that_would_meet_keep_their_suffix(tmp_path: Path, portrait: Image
         small.save(tmp_path / name)
     align_folder(scan_folder(tmp_path), tmp_path / "out", OPTIONS)
     assert files(tmp_path / "out") == ["a.jpg", "a.png.jpg"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "a.jpg,100,80,used,../a.jpg,1,2,3,4,0.9" + ",1" * 10,
+        "a.jpg,100,80,used,/a.jpg,1,2,3,4,0.9" + ",1" * 10,
+        "a.jpg,100,80,used,a.jpg,nan,2,3,4,0.9" + ",1" * 10,
+        "a.jpg,100,80,used,a.jpg,1,2,3,4,inf" + ",1" * 10,
+        "a.jpg,100,80,used,a.jpg,,,,," + "," * 10,
+        f"a.jpg,{'9' * 5000},80,no face found,,,,,," + "," * 10,
+        f"a.jpg,{10**9},80,no face found,,,,,," + "," * 10,
+        "a.jpg,0,0,used,a.jpg,1,2,3,4,0.9" + ",1" * 10,
+        '"a.jpg,100',
+        "x" * 200_000,
+    ],
+)
+def test_a_table_of_faces_that_can_not_be_is_one_line(tmp_path: Path, line: str) -> None:
+    good = "b.jpg,100,80,used,b.jpg,1,2,3,4,0.9" + ",1" * 10
+    (tmp_path / TABLE).write_text(f"{','.join(COLUMNS)}\n{good}\n")
+    assert len(read_table(tmp_path / TABLE)) == 1
+    (tmp_path / TABLE).write_text(f"{','.join(COLUMNS)}\n{good}\n{line}\n")
+    with pytest.raises(DataError, match="damaged") as raised:
+        read_table(tmp_path / TABLE)
+    assert "\n" not in str(raised.value)
+    (tmp_path / TABLE).write_bytes(b"\xff\xfe\n")
+    with pytest.raises(DataError, match="damaged"):
+        read_table(tmp_path / TABLE)

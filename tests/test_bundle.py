@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from facenet.data.transforms import Preprocess
 from facenet.errors import DataError
 from facenet.models import build_model
 from facenet.models.linear_attention import TrackPool
+from facenet.reading import read_sealed, write_sealed
 from tests.conftest import blob
 
 OPTIONS = {"embedding_dim": 16, "norm": "batch", "input_size": [32, 32], "dropout": 0.1}
@@ -95,8 +97,7 @@ def test_damage_is_noticed(tmp_path: Path) -> None:
 )
 def test_a_foreign_record_is_one_clear_error(tmp_path: Path, change: dict[str, object]) -> None:
     bundle.save(make(), tmp_path)
-    record = json.loads((tmp_path / "encoder.json").read_text())
-    (tmp_path / "encoder.json").write_text(json.dumps({**record, **change}))
+    sealed(tmp_path, **change)
     with pytest.raises(DataError, match=str(tmp_path)):
         bundle.load(tmp_path)
 
@@ -154,7 +155,7 @@ def test_a_track_pool_of_another_encoder_is_refused(tmp_path: Path) -> None:
 def test_a_damaged_track_pool_is_one_clear_line(spoil: str, tmp_path: Path) -> None:
     encoder, folder = make(), tmp_path / "t"
     pooled(folder, encoder)
-    record = json.loads((folder / "track_pool.json").read_text())
+    record = read_sealed(folder / "track_pool.json")
     weights = folder / "track_pool.safetensors"
     if spoil == "weights":
         weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
@@ -169,7 +170,87 @@ def test_a_damaged_track_pool_is_one_clear_line(spoil: str, tmp_path: Path) -> N
             "features": {"options": {**record["options"], "features": "elou"}},
             "dim": {"dim": "wide"},
         }
-        (folder / "track_pool.json").write_text(json.dumps({**record, **changed[spoil]}))
+        write_sealed(folder / "track_pool.json", {**record, **changed[spoil]})
     with pytest.raises(DataError) as raised:
         bundle.load_track_pool(folder, encoder)
     assert "\n" not in str(raised.value)
+
+
+def sealed(folder: Path, **changes: object) -> None:
+    record = read_sealed(folder / "encoder.json")
+    write_sealed(folder / "encoder.json", {**record, **changes})
+
+
+@pytest.mark.parametrize("change", ['"0.01": 1.3', '"seed": 1', "aaaaaa"])
+def test_a_changed_record_is_noticed_where_no_fingerprint_covers_it(tmp_path: Path, change: str) -> None:
+    encoder = make()
+    encoder.thresholds, encoder.compatible_with, encoder.training = {0.01: 1.3}, ["a" * 64], {"seed": 1}
+    bundle.save(encoder, tmp_path)
+    text = (tmp_path / "encoder.json").read_text()
+    (tmp_path / "encoder.json").write_text(text.replace(change, change[:-1] + "7", 1))
+    assert (tmp_path / "encoder.json").read_text() != text
+    with pytest.raises(DataError, match=r"encoder\.json: its SHA-256"):
+        bundle.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"embedding_dim": 10**9},
+        {"embedding_dim": 10**19},
+        {"embedding_dim": "16"},
+        {"attention": {"after": "conv1", "num_features": 10**12}},
+        {"attention": {"after": "conv1", "num_features": 10**12, "orthogonal": False}},
+        {"pool": "attention", "attention": {"queries": 10**9}},
+        {"pool": "flatten", "input_size": [10**6, 10**6]},
+    ],
+)
+def test_a_record_can_not_ask_for_more_memory_than_the_weights_take(tmp_path: Path, options: dict[str, object]) -> None:
+    bundle.save(make(), tmp_path)
+    sealed(tmp_path, model={"name": "small", "options": {**OPTIONS, **options}})
+    started = time.perf_counter()
+    with pytest.raises(DataError) as raised:
+        bundle.load(tmp_path)
+    assert "\n" not in str(raised.value)
+    assert time.perf_counter() - started < 30, "it was drawn"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"thresholds": {"0.01": 5.0}},
+        {"thresholds": {"0.01": -1}},
+        {"thresholds": {"2": 1.0}},
+        {"thresholds": {"0.01": 10**400}},
+        {"compatible_with": "ab"},
+        {"compatible_with": [1]},
+        {"training": []},
+        {"preprocessing": {**Preprocess(size=(32, 32)).to_dict(), "size": [10**9, 10**9]}},
+        {"preprocessing": {**Preprocess(size=(32, 32)).to_dict(), "std": [1, 1]}},
+        {"preprocessing": {**Preprocess(size=(32, 32)).to_dict(), "mirror": "no"}},
+    ],
+)
+def test_numbers_out_of_range_are_refused_whatever_the_sum(tmp_path: Path, change: dict[str, object]) -> None:
+    bundle.save(make(), tmp_path)
+    sealed(tmp_path, **change)
+    with pytest.raises(DataError, match=r"damaged|not a usable encoder") as raised:
+        bundle.load(tmp_path)
+    assert "\n" not in str(raised.value)
+
+
+def test_tensors_of_another_type_are_refused(tmp_path: Path) -> None:
+    encoder = make()
+    encoder.model.double()
+    bundle.save(encoder, tmp_path)
+    with pytest.raises(DataError, match=r"is float64 .* its record asks for float32"):
+        bundle.load(tmp_path)
+
+
+def test_a_track_pool_can_not_ask_for_more_memory_than_it_has(tmp_path: Path) -> None:
+    encoder = make()
+    pooled(tmp_path, encoder)
+    record = read_sealed(tmp_path / "track_pool.json")
+    for options in ({"num_features": 10**12}, {"key_dim": 10**9}):
+        write_sealed(tmp_path / "track_pool.json", {**record, "options": {**record["options"], **options}})
+        with pytest.raises(DataError, match=r"of another network|damaged"):
+            bundle.load_track_pool(tmp_path, encoder)

@@ -74,3 +74,13 @@ def test_read_batch_equals_the_cache(tmp_path: Path) -> None:
     images, places = read_batch(records, [4, 0], PREPROCESS, 1.2)
     assert places.tolist() == [1]
     np.testing.assert_array_equal(images.numpy(), packed[[0]])
+
+
+def test_a_flipped_pixel_in_the_cache_is_noticed(tmp_path: Path) -> None:
+    records, preprocess = scan_folder(write_tree(tmp_path / "faces", 2, 2)), Preprocess(size=(32, 32))
+    first = np.array(pack(records, preprocess, folder=tmp_path / "cache")[0])
+    kept = next((tmp_path / "cache").glob("*.npy"))
+    data = bytearray(kept.read_bytes())
+    data[-1] ^= 1
+    kept.write_bytes(data)
+    np.testing.assert_array_equal(pack(records, preprocess, folder=tmp_path / "cache")[0], first)

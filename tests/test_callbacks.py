@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import hashlib
+import pickle
 import resource
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -139,3 +142,46 @@ def test_progress_counts_faces_and_prints_lines_off_a_terminal(capsys: pytest.Ca
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 10
     assert lines[-1].startswith("training: step 20 of 20: loss 2.000")
+
+
+def resealed(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    path.with_name(f"{path.name}.sha256").write_text(hashlib.sha256(content).hexdigest())
+
+
+def test_a_checkpoint_that_is_none_is_one_line_whatever_its_sum(tmp_path: Path) -> None:
+    io, path = AtomicCheckpointIO(), tmp_path / "a.ckpt"
+    io.save_checkpoint({"x": torch.arange(1000)}, path)
+    good, packed, listed = path.read_bytes(), tmp_path / "packed", tmp_path / "listed"
+    with zipfile.ZipFile(path) as parts, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as other:
+        for name in parts.namelist():
+            other.writestr(name, parts.read(name))
+    torch.save([1, 2], listed)
+    assert torch.load(packed, weights_only=True)["x"].sum() > 0, "torch would unpack it, to whatever size"
+    contents = (
+        b"",
+        b"no zip",
+        good[: len(good) // 2],
+        pickle.dumps({"x": 1}),
+        packed.read_bytes(),
+        listed.read_bytes(),
+    )
+    for content in contents:
+        resealed(path, content)
+        with pytest.raises(DataError, match=r"a\.ckpt: not a") as raised:
+            io.load_checkpoint(path)
+        assert "\n" not in str(raised.value)
+    resealed(path, good)
+    assert len(io.load_checkpoint(path)["x"]) == 1000
+
+
+def test_only_checkpoints_where_it_saved_are_removed(tmp_path: Path) -> None:
+    io, other = AtomicCheckpointIO(), tmp_path / "other.ckpt"
+    other.write_bytes(b"somebody else's")
+    io.remove_checkpoint(other)
+    io.save_checkpoint({"x": 1}, tmp_path / "run" / "last.ckpt")
+    for path in (other, tmp_path / "run" / ".." / "other.ckpt"):
+        io.remove_checkpoint(path)
+    assert other.exists()
+    io.remove_checkpoint(tmp_path / "run" / "last.ckpt")
+    assert not list((tmp_path / "run").iterdir())

@@ -27,6 +27,8 @@ def test_what_is_written_is_read_for_any_of_the_paths(tmp_path: Path) -> None:
         ("", "columns cluster and path"),
         ("cluster,path\nx,a\n", "cluster of a: expected a number of at least 0, got 'x'"),
         ("cluster,path\n-1,a\n", "got '-1'"),
+        ("cluster,path\n" + "9" * 5000 + ",a\n", "got '9999"),
+        ("cluster,path\n" + "9" * 19 + ",a\n", "got '9999"),
         ("cluster,path\n0,a\n1,a\n", "a is in clusters 0 and 1"),
         ("cluster,path\n0,b\n", "1 of 1 known faces are not in it, the first a"),
         ("\udcff\udcfe", "not a table of clusters"),

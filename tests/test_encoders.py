@@ -8,6 +8,7 @@ import pytest
 
 from facenet import bundle, encoders
 from facenet.errors import ConfigError, DataError
+from facenet.reading import read_sealed, write_sealed
 from tests.test_bundle import make
 
 
@@ -47,12 +48,13 @@ def test_thresholds_of_a_pretrained_net_are_kept_in_a_folder_that_names_it(tmp_p
     assert encoders.save_record(again, folder, tmp_path / "other") == folder
     assert encoders.load(folder).threshold(0.01) == 1.5
     assert not (tmp_path / "other").exists()
-    text = (folder / "encoder.json").read_text()
-    for old, new, said in (
-        (encoder.fingerprint, "cd" * 32, "not a record of sface"),
-        ('"0.01": 1.5', '"0.01": "near"', "damaged"),
+    record = read_sealed(folder / "encoder.json")
+    for change, said in (
+        ({"fingerprint": "cd" * 32}, "not a record of sface"),
+        ({"thresholds": {"0.01": "near"}}, "damaged"),
+        ({"compatible_with": "ab"}, "list of fingerprints"),
     ):
-        (folder / "encoder.json").write_text(text.replace(old, new))
+        write_sealed(folder / "encoder.json", record | change)
         with pytest.raises(DataError, match=said):
             encoders.load(folder)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import random
@@ -23,12 +24,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from facenet.benchmark.faults_kinds import reseal_rows
 from facenet.benchmark.gallery import corrupted, kill_writer
 from facenet.distance import normalise
 from facenet.errors import ConfigError, DataError
 from facenet.index import Gallery, Hit
 from facenet.index_file import FIELDS
 from facenet.index_layers import Layers
+from facenet.reading import read_sealed, write_sealed
 from facenet.types import EmbeddingSet, Neighbours
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -476,7 +479,7 @@ def test_changed_items_are_found_by_check(folder: Path) -> None:
 def test_damaged_metadata_is_told(folder: Path) -> None:
     with contextlib.closing(sqlite3.connect(folder / "items.sqlite", isolation_level=None)) as db:
         db.execute("UPDATE items SET metadata = '{' WHERE id = 'p1/1'")
-    with Gallery.open(folder) as gallery, pytest.raises(DataError, match="metadata or encoder of item 6"):
+    with Gallery.open(folder) as gallery, pytest.raises(DataError, match="the content of item 6"):
         gallery.hits(vector_of("p1/1")[None], 1, fingerprint=OURS)
 
 
@@ -733,7 +736,7 @@ def test_any_history_equals_a_dict(steps: list[tuple[str, object]]) -> None:
 
 def test_header_is_plain_json(folder: Path) -> None:
     header = json.loads((folder / "index.json").read_text())
-    assert set(header) == {"schema", *FIELDS}
+    assert set(header) == {"schema", "digest", *FIELDS}
     assert header["recipe"] == ["auto", "", 0.99]
 
 
@@ -744,3 +747,105 @@ def test_a_changed_header_is_not_believed(folder: Path) -> None:
         with Gallery.open(folder) as gallery:
             assert "index.json" in gallery.check()[0]
             assert_answers(gallery, people(10))
+
+
+# hostile files
+
+
+@pytest.mark.parametrize("column", ["identity", "path", "root", "metadata", "vector", "id"])
+def test_an_item_that_was_changed_is_not_served(folder: Path, column: str) -> None:
+    with contextlib.closing(sqlite3.connect(folder / "items.sqlite", isolation_level=None)) as db:
+        other = faces(people(1)).vectors[1].tobytes() if column == "vector" else "{}" if column == "metadata" else "q"
+        (before,) = db.execute(f"SELECT {column} FROM items WHERE number = 6").fetchone()
+        db.execute(f"UPDATE items SET {column} = ? WHERE number = 6", (other if before != other else '{"a": 1}',))
+    with Gallery.open(folder) as gallery, pytest.raises(DataError, match="the content of item 6"):
+        gallery.items([6])
+    (folder / "index.faiss").unlink()
+    with Gallery.open(folder) as gallery, pytest.raises(DataError, match="the content of item 6"):
+        gallery.hits(faces(people(1)).vectors[:1], 1, fingerprint=gallery.fingerprint or "")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE TRIGGER t AFTER INSERT ON items BEGIN DELETE FROM items; END",
+        "CREATE VIEW v AS SELECT * FROM items",
+        "CREATE TABLE other (x)",
+        "DROP TABLE removed",
+        "DROP INDEX items_identity",
+        "ALTER TABLE writes RENAME TO w; CREATE VIEW writes AS WITH RECURSIVE c(x, t, y, z) AS"
+        " (SELECT 1, '', 1, 1 UNION ALL SELECT x + 1, '', 1, 1 FROM c) SELECT x AS generation, t AS token,"
+        " y AS last, z AS items FROM c",
+    ],
+)
+def test_other_tables_than_a_gallerys_are_refused(folder: Path, statement: str) -> None:
+    with contextlib.closing(sqlite3.connect(folder / "items.sqlite", isolation_level=None)) as db:
+        db.executescript(statement)
+    with pytest.raises(DataError, match="other tables than a gallery has"):
+        Gallery.open(folder)
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("UPDATE meta SET value = 'wide'", "its width"),
+        ("UPDATE meta SET value = '1000000000'", "its width"),
+        ("UPDATE writes SET token = x'00'", "no write on record"),
+        ("UPDATE writes SET items = 'many'", "no write on record"),
+        ("UPDATE writes SET items = 0", "40 items where 0 should be"),
+        ("DELETE FROM items WHERE number = 1", "items where|items that the index knows"),
+        ("INSERT INTO meta VALUES ('index', '" + "[" * 5000 + "')", "kind of its index"),
+    ],
+)
+def test_values_that_no_gallery_has_are_one_line(folder: Path, statement: str, said: str) -> None:
+    with contextlib.closing(sqlite3.connect(folder / "items.sqlite", isolation_level=None)) as db:
+        db.execute(statement)
+    with Gallery.open(folder) as gallery, pytest.raises(DataError, match=said) as raised:
+        gallery.hits(faces(people(1)).vectors[:1], 1, fingerprint=gallery.fingerprint or "")
+    assert "\n" not in str(raised.value)
+
+
+def test_paths_out_of_their_root_are_neither_taken_nor_served(folder: Path) -> None:
+    one = faces(people(1)).subset([0])
+    with Gallery.open(folder) as gallery, pytest.raises(DataError, match="leads outside its root"):
+        gallery.add(EmbeddingSet(one.vectors, ["../x"], ["x"], one.fingerprint), ids=["x"])
+    with contextlib.closing(sqlite3.connect(folder / "items.sqlite", isolation_level=None)) as db:
+        db.execute("UPDATE items SET path = '../x' WHERE number = 6")
+        reseal_rows(db)
+    with Gallery.open(folder) as gallery, pytest.raises(DataError, match="texts, metadata or encoder of item 6"):
+        gallery.items([6])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"parameter": "speed=1"},
+        {"parameter": "nprobe=many"},
+        {"fetch": 10**9},
+        {"error": -1.0},
+        {"generation": 10**30},
+        {"holes": [10**30]},
+        {"holes": ["x"]},
+    ],
+)
+def test_a_sealed_header_is_checked_too(folder: Path, change: dict[str, Any]) -> None:
+    write_sealed(folder / "index.json", read_sealed(folder / "index.json") | change)
+    with Gallery.open(folder) as gallery:
+        assert "index." in gallery.check()[0]
+        assert_answers(gallery, people(10))
+
+
+def test_a_sealed_index_of_other_items_is_one_line(folder: Path) -> None:
+    import faiss
+
+    header, other = read_sealed(folder / "index.json"), faiss.IndexIDMap(faiss.IndexFlatL2(faces(people(1)).dim))
+    other.add_with_ids(faces(people(10)).vectors, np.arange(1000, 1040))
+    faiss.write_index(other, str(folder / "index.faiss"))
+    content = (folder / "index.faiss").read_bytes()
+    sums = {"bytes": len(content), "sha256": [hashlib.sha256(content).hexdigest()]}
+    write_sealed(folder / "index.json", header | sums)
+    for by_identity in (False, True):
+        with Gallery.open(folder) as gallery, pytest.raises(DataError, match=r"[14] items that the index knows"):
+            gallery.hits(
+                faces(people(1)).vectors[:1], 1, fingerprint=gallery.fingerprint or "", by_identity=by_identity
+            )

@@ -158,3 +158,14 @@ def test_a_table_that_is_none(tmp_path: Path, name: str, text: str, said: str) -
         read_metadata(tmp_path / name, ["x.jpg"])
     with pytest.raises(DataError, match="No such file"):
         read_metadata(tmp_path / "none.csv", ["x.jpg"])
+
+
+def test_items_of_several_roots_come_back_below_their_common_one(tmp_path: Path) -> None:
+    with Gallery.open(tmp_path / "g", create=True) as gallery:
+        for name in ("a", "b/c"):
+            gallery.add(
+                EmbeddingSet(normalise(np.ones((1, D))), [f"{name[-1]}/x.jpg"], ["x"], OURS, root=f"/all/{name}")
+            )
+        export(gallery, "npy", tmp_path / "out")
+    found = EmbeddingSet.load(tmp_path / "out")
+    assert (found.root, found.paths) == ("/all", ["a/a/x.jpg", "b/c/c/x.jpg"])

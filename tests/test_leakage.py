@@ -90,3 +90,9 @@ def test_a_collapsed_encoder_lists_only_some() -> None:
     found = leakage(embeddings, None)
     assert found["near_duplicates"] == 294 * 293 // 2 - 98 * 3
     assert len(found["examples"]) == SHOWN
+
+
+@pytest.mark.parametrize("records", [[3], [{"role": "train"}], ["x"]])
+def test_a_damaged_record_of_people_is_one_line(records: list[object]) -> None:
+    with pytest.raises(DataError, match="copy the encoder again"):
+        shared_people(["Ada"], records)  # type: ignore[arg-type]

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from pathlib import Path
 
+import pytest
 import torch
 
+from facenet.benchmark.faults_kinds import KINDS, tiny_net
+from facenet.errors import DataError
 from facenet.onnx_graph import plain_graph
 from facenet.onnx_net import OnnxNet
 from tests.test_onnx_graph import quantised
@@ -27,3 +31,22 @@ def test_vectors_have_length_one_and_a_copy_gives_the_same() -> None:
     found = first(x)
     torch.testing.assert_close(found.norm(dim=-1), torch.ones(3, 2))
     torch.testing.assert_close(copy.deepcopy(first)(x), found)
+
+
+@pytest.mark.parametrize(("shape", "fits"), [((16, 16, 16), True), ((16, 16, 17), False), ((32, 16, 16), False)])
+def test_a_graph_of_another_shape_is_refused(shape: tuple[int, int, int], fits: bool, tmp_path: Path) -> None:
+    with tiny_net():
+        KINDS["onnx"].make(tmp_path)
+    made = OnnxNet((tmp_path / "model.part").read_bytes(), threads=1, shape=shape)
+    images = torch.zeros(1, 3, 16, 16)
+    if fits:
+        assert made(images).shape == (1, 16)
+    else:
+        with pytest.raises(DataError, match="its record says images"):
+            made(images)
+
+
+def test_what_onnxruntime_raises_is_one_line() -> None:
+    with pytest.raises(DataError, match="onnxruntime can not run the model") as raised:
+        net()(torch.zeros(1, 9))
+    assert "\n" not in str(raised.value)

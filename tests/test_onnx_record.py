@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from facenet import onnx_record as room
 from facenet.errors import DataError
-from facenet.files import write_json
 from facenet.onnx_graph import plain_graph
-from facenet.onnx_record import KEY, read_record, seal, unseal
+from facenet.onnx_record import KEY, START, read_record, seal, unseal
+from facenet.reading import write_sealed
 from tests.test_onnx_graph import quantised
 
 RECORD = {"schema": 1, "text": 'a "quoted" ä', "sizes": [1, 2], "none": None, "deep": {"sha256": "0" * 64}}
@@ -70,7 +72,61 @@ def test_files_of_others_are_refused() -> None:
 
 def test_a_record_is_read_from_a_file_or_a_folder(tmp_path: Path) -> None:
     (tmp_path / "f.onnx").write_bytes(seal(model(), RECORD))
-    write_json(tmp_path / "e" / "encoder.json", RECORD)
+    write_sealed(tmp_path / "e" / "encoder.json", RECORD)
     assert read_record(tmp_path / "f.onnx") == read_record(tmp_path / "e") == RECORD
     with pytest.raises(DataError, match=r"encoder\.json: no such file"):
         read_record(tmp_path / "none")
+
+
+def moved(where: str) -> bytes:
+    """A model with a tensor whose values lie in another file: an initialiser, a constant, or one in a function."""
+    onnx = pytest.importorskip("onnx")
+    read = onnx.load_from_string(model())
+    tensor = onnx.helper.make_tensor("moved", onnx.TensorProto.FLOAT, [1], [1.0])
+    tensor.ClearField("float_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../secret")
+    constant = onnx.helper.make_node("Constant", [], ["c"], value=tensor)
+    if where == "initialiser":
+        read.graph.initializer.append(tensor)
+    elif where == "constant":
+        read.graph.node.append(constant)
+    elif where == "sparse":
+        read.graph.sparse_initializer.add().values.CopyFrom(tensor)
+    else:
+        read.functions.add(name="f", domain="d").node.append(constant)
+    return bytes(read.SerializeToString())
+
+
+@pytest.mark.parametrize("where", ["initialiser", "constant", "sparse", "function"])
+def test_weights_in_other_files_are_refused_whatever_the_seal(where: str) -> None:
+    with pytest.raises(DataError, match="its weights lie in another file"):
+        unseal(seal(moved(where), RECORD), "f.onnx")
+
+
+def test_loops_are_refused_whatever_the_seal() -> None:
+    onnx = pytest.importorskip("onnx")
+    read = onnx.load_from_string(model())
+    body = onnx.helper.make_graph([], "body", [], [])
+    read.graph.node.append(onnx.helper.make_node("Loop", ["n", "c"], ["out"], body=body))
+    with pytest.raises(DataError, match="it has loops or branches"):
+        unseal(seal(read.SerializeToString(), RECORD), "f.onnx")
+
+
+@pytest.mark.parametrize("inner", ["[" * 100_000, '"open', '"n": NaN}', "1e999}", "9" * 5000 + "}"])
+def test_a_sealed_record_that_is_no_json_is_one_line(inner: str) -> None:
+    good = seal(model(), {"x": "@"})
+    text = good[good.index(START) :]
+    bad = text.replace(b'"x": "@"}', f'"x": {inner}'.encode())
+    with pytest.raises(DataError, match=r"^f\.onnx: its record is not JSON") as raised:
+        unseal(resealed(bad), "f.onnx")
+    assert "\n" not in str(raised.value)
+
+
+def resealed(text: bytes) -> bytes:
+    """Put a record that is no JSON behind the model, with a seal that fits."""
+    zeros = START + b"0" * 64 + text[len(START) + 64 :]
+    entry = room._text(1, KEY.encode()) + room._text(2, zeros)
+    whole = model() + room._text(room.METADATA, entry)
+    digest = hashlib.sha256(whole).hexdigest().encode()
+    return whole.replace(zeros, START + digest + zeros[len(START) + 64 :])

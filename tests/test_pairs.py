@@ -239,3 +239,20 @@ def test_lfw_itself(lfw_root: Path, tmp_path: Path) -> None:
     for row in range(0, 6000, 50):
         assert (lfw_root / "images" / f"{pairs.first[row]}.jpg").is_file()
         assert pairs.first[row].split("/")[0] in people[pairs.fold[row]]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "first,second,same,fold\na/1,b/1,0," + "9" * 30 + "\n",
+        "first,second,same,fold\na/1,b/1,0," + "9" * 5000 + "\n",
+        "9" * 5000 + "\n",
+        "2\t" + "9" * 30 + "\nA\t1\t2\n",
+        "1\nA\t" + "9" * 5000 + "\t2\nA\t1\tB\t2\n",
+    ],
+)
+def test_numbers_that_nothing_holds_are_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "pairs.txt").write_text(text)
+    with pytest.raises(DataError, match="line ") as raised:
+        read_pairs(tmp_path / "pairs.txt")
+    assert "\n" not in str(raised.value)

@@ -82,7 +82,7 @@ def test_the_nearest_face_is_nobody_beyond_the_threshold(folder: Path) -> None:
     [
         (b"no array", "not readable as a NumPy array"),
         (np.zeros((2, 3, 4)), "expected numbers of shape"),
-        (np.array(["a"]), "expected numbers of shape"),
+        (np.array(["a"]), "not readable as a NumPy array"),
         (np.array([{}], object), "not readable as a NumPy array"),
         (np.zeros((2, 3)), "expected width"),
         (np.full((1, 16), np.nan), "NaN"),

@@ -7,6 +7,7 @@ import pytest
 
 from facenet.data.records import Records, scan, scan_csv, scan_folder, scan_lfw, write_skipped
 from facenet.errors import DataError
+from tests.conftest import write_tree
 
 
 def test_folder_lists_sorted_paths_and_skips_empty_files(face_tree: Path, tmp_path: Path) -> None:
@@ -77,3 +78,25 @@ def test_lfw_tree(lfw_root: Path) -> None:
     assert len(records) == 13233
     assert len(records.names) == 5749
     assert records.paths[0] == "AJ_Cook/AJ_Cook_0001.jpg"
+
+
+@pytest.mark.parametrize("path", ["", ".", "..", "/etc/passwd", "../a.png", "a/../../b.png", "a\0b.png"])
+def test_a_table_can_not_lead_outside(face_tree: Path, tmp_path: Path, path: str) -> None:
+    (tmp_path / "t.csv").write_text(f"path,identity\n{path},Ada\n")
+    with pytest.raises(DataError, match="leads outside"):
+        scan_csv(tmp_path / "t.csv", face_tree)
+
+
+def test_a_link_out_of_the_folder_is_not_followed_and_odd_names_are_skipped(tmp_path: Path) -> None:
+    write_tree(tmp_path / "in", 1, 1)
+    (tmp_path / "out.png").write_bytes(b"x")
+    (tmp_path / "in" / "link.png").symlink_to(tmp_path / "out.png")
+    (tmp_path / "t.csv").write_text("path,identity\nlink.png,Ada\n")
+    with pytest.raises(DataError, match="link that leads outside"):
+        scan_csv(tmp_path / "t.csv", tmp_path / "in")
+    (tmp_path / "in" / "loop.png").symlink_to(tmp_path / "in" / "loop.png")
+    whole = tmp_path / "in" / "p000" / "p000_0001.png"
+    (tmp_path / "t.csv").write_text(f"path,identity\n{'long' * 2000},Ada\nloop.png,Bo\n{whole},Cy\n")
+    found = scan_csv(tmp_path / "t.csv", tmp_path / "in")
+    assert found.paths == ("p000/p000_0001.png",), "an absolute path below the root is one below the root"
+    assert [skip.path[:4] for skip in found.skipped] == ["long", "loop"]

@@ -14,6 +14,7 @@ import pytest
 
 from facenet import report
 from facenet.errors import DataError
+from facenet.reading import read_sealed, write_sealed
 from facenet.report import LIMIT, write_report
 from tests.conftest import ROOT, write_tree
 from tests.test_report_page import HOSTILE, read
@@ -87,10 +88,10 @@ def test_metrics_alone_make_a_page(tmp_path: Path) -> None:
 def test_a_hostile_name_is_text_everywhere(tmp_path: Path) -> None:
     names = [HOSTILE, f"$\\frac{{1}}{{0$ {'long ' * 200}", *(f"p{i}" for i in range(12))]
     folder = write_run(tmp_path / "<script>alert(2)<" / HOSTILE.replace("/", "-"), faces(names=names))
-    record = json.loads((folder / "encoder" / "encoder.json").read_text())
+    record = read_sealed(folder / "encoder" / "encoder.json")
     record["model"]["name"] = record["training"]["data"] = HOSTILE
     record["thresholds"] = {HOSTILE: 1, "0.001": 10**400}
-    (folder / "encoder" / "encoder.json").write_text(json.dumps(record))
+    write_sealed(folder / "encoder" / "encoder.json", record)
     metrics = json.loads((folder / "metrics.json").read_text())
     metrics["leakage"] = {HOSTILE: 3}
     metrics["identification"] = {HOSTILE: {HOSTILE: 0.5}}

@@ -13,6 +13,8 @@ import pytest
 from facenet.data.pairs import make_pairs_in_folds
 from facenet.distance import normalise, sq_dist
 from facenet.errors import DataError
+from facenet.files import sha256_file
+from facenet.reading import read_sealed, write_sealed
 from facenet.report_runs import find_runs, kind_of, read_curves, read_encoder, read_evaluation
 from facenet.types import EmbeddingSet, image_key
 from facenet.verify import verify
@@ -48,7 +50,16 @@ def write_evaluation(folder: Path, embeddings: EmbeddingSet, *, thumbnails: bool
     if thumbnails:
         people = np.unique(embeddings.identities, return_inverse=True)[1].tolist()
         np.save(folder / "thumbnails.npy", np.stack([blob(who, place, 48) for place, who in enumerate(people)]))
+    sign(folder)
     return verify(distances, pairs.same, pairs.fold).metrics() | {"duplicated": 0}
+
+
+def sign(folder: Path) -> None:
+    """Bring the sums of an evaluation up to date."""
+    beside = [name for name in ("pairs.csv", "thumbnails.npy") if (folder / name).is_file()]
+    meta = read_sealed(folder / "meta.json")
+    sums = {name: sha256_file(folder / name) for name in ("vectors.npy", "items.csv", *beside)}
+    write_sealed(folder / "meta.json", {**meta, "sha256": sums})
 
 
 def write_metrics(folder: Path, metrics: Any) -> Path:
@@ -74,7 +85,7 @@ def write_run(folder: Path, embeddings: EmbeddingSet | None = None, *, thumbnail
         "training": {"data": "synthetic", "seed": 3, "loss": {"name": "triplet", "margin": 0.2}},
     }
     (folder / "encoder").mkdir(exist_ok=True)
-    (folder / "encoder" / "encoder.json").write_text(json.dumps(record))
+    write_sealed(folder / "encoder" / "encoder.json", record)
     train = {
         "images": 400,
         "identities": 50,
@@ -168,6 +179,9 @@ def test_pairs_of_keys_with_dots_find_their_faces(tmp_path: Path) -> None:
         "first,second,same,fold,sq_dist\na/x.1,a/x.2,1,0,0.5\na/x.1.jpg,a/x.2.jpg,True,0,0.5\n"
     )
     write_metrics(tmp_path / "run", {"verification": {}})
+    with pytest.raises(DataError, match=r"meta\.json does not know its SHA-256"):
+        read_evaluation(find_runs([tmp_path / "run"]).runs[0])
+    sign(tmp_path / "run" / "evaluation")
     found = read_evaluation(find_runs([tmp_path / "run"]).runs[0])
     assert found is not None
     assert found.first.tolist() == [0, 0]
@@ -189,6 +203,10 @@ def test_pairs_of_keys_with_dots_find_their_faces(tmp_path: Path) -> None:
 def test_a_broken_part_is_one_clear_line(tmp_path: Path, name: str, content: str, says: str) -> None:
     write_run(tmp_path / "run")
     (tmp_path / "run" / "evaluation" / name).write_text(content)
+    with pytest.raises(DataError, match="SHA-256"):
+        read_evaluation(find_runs([tmp_path / "run"]).runs[0])
+    if says != "SHA-256":
+        sign(tmp_path / "run" / "evaluation")
     with pytest.raises(DataError) as raised:
         read_evaluation(find_runs([tmp_path / "run"]).runs[0])
     assert says in str(raised.value)
@@ -198,6 +216,7 @@ def test_a_broken_part_is_one_clear_line(tmp_path: Path, name: str, content: str
 def test_thumbnails_must_be_one_for_each_face(tmp_path: Path) -> None:
     write_run(tmp_path / "run")
     np.save(tmp_path / "run" / "evaluation" / "thumbnails.npy", np.zeros((3, 8, 8, 3), np.uint8))
+    sign(tmp_path / "run" / "evaluation")
     with pytest.raises(DataError, match=r"expected uint8 \(84, S, S, 3\), got uint8 \(3, 8, 8, 3\)"):
         read_evaluation(find_runs([tmp_path / "run"]).runs[0])
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,8 @@ import pytest
 
 from facenet.distance import normalise
 from facenet.errors import DataError
+from facenet.files import sha256_file
+from facenet.reading import read_sealed, write_sealed
 from facenet.types import EmbeddingSet, Pairs, image_key
 
 
@@ -58,3 +61,78 @@ def test_subset_keeps_order() -> None:
 def test_image_key_and_pairs_length() -> None:
     assert image_key("J.R._X/J.R._X_0001.jpeg") == "J.R._X/J.R._X_0001"
     assert len(Pairs(("a",), ("b",), np.array([True]), np.array([0]))) == 1
+
+
+def resaved(folder: Path, **changes: object) -> None:
+    meta = read_sealed(folder / "meta.json")
+    sums = {name: sha256_file(folder / name) for name in ("vectors.npy", "items.csv")}
+    write_sealed(folder / "meta.json", {**meta, "sha256": sums, **changes})
+
+
+@pytest.mark.parametrize("key", ["fingerprint", "root", "count", "schema", "model"])
+def test_a_changed_record_is_noticed(tmp_path: Path, key: str) -> None:
+    EmbeddingSet(np.eye(3, dtype=np.float32), ["a", "b", "c"], ["", "", ""], "f", "/x", {"model": "m"}).save(tmp_path)
+    content = json.loads((tmp_path / "meta.json").read_text())
+    (tmp_path / "meta.json").write_text(json.dumps({**content, key: 7 if key in ("count", "schema") else "g"}))
+    with pytest.raises(DataError, match="SHA-256"):
+        EmbeddingSet.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        "",
+        "row,path\n0,a\n",
+        "row,path,identity\n0,a,x\n1,b\n2,c,z\n",
+        "row,path,identity\n1,a,x\n0,b,y\n2,c,z\n",
+        "row,path,identity\n0,a,x\n1,b,y\n",
+        'row,path,identity\n0,"a,x\n',
+        "row,path,identity\n0,a," + "x" * 200_000,
+        *(
+            f"row,path,identity\n0,a,x\n1,{bad},y\n2,c,z\n"
+            for bad in ("", ".", "../b", "/etc/passwd", "a/../../b", "a\0b")
+        ),
+    ],
+)
+def test_items_are_checked_whatever_the_sum(tmp_path: Path, items: str) -> None:
+    EmbeddingSet(np.eye(3, dtype=np.float32), ["a", "b", "c"], ["", "", ""], "f").save(tmp_path)
+    (tmp_path / "items.csv").write_text(items)
+    resaved(tmp_path)
+    with pytest.raises(DataError) as raised:
+        EmbeddingSet.load(tmp_path)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("vectors", "changes", "said"),
+    [
+        (np.full((3, 3), np.nan, np.float32), {}, "not finite"),
+        (np.eye(3, dtype=np.float32), {"count": 4}, "not of the vectors"),
+        (np.eye(3, dtype=np.float32), {"dim": 2}, "not of the vectors"),
+        (np.eye(3, dtype=np.float32), {"fingerprint": None}, "not of the vectors"),
+        (np.zeros((3, 3), np.float64), {}, "expected float32"),
+        (np.zeros((9,), np.float32), {}, "not of the vectors"),
+    ],
+)
+def test_vectors_are_checked_whatever_the_sum(
+    tmp_path: Path, vectors: np.ndarray, changes: dict[str, object], said: str
+) -> None:
+    EmbeddingSet(np.eye(3, dtype=np.float32), ["a", "b", "c"], ["", "", ""], "f").save(tmp_path)
+    np.save(tmp_path / "vectors.npy", vectors)
+    resaved(tmp_path, **changes)
+    with pytest.raises(DataError, match=said):
+        EmbeddingSet.load(tmp_path)
+
+
+def test_a_path_that_would_not_load_is_not_saved(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="leads outside its root"):
+        EmbeddingSet(np.eye(1, dtype=np.float32), ["/a"], [""], "f").save(tmp_path)
+
+
+def test_files_beside_are_checked_too(tmp_path: Path) -> None:
+    (tmp_path / "more.csv").write_text("a\n")
+    example().save(tmp_path, beside=["more.csv"])
+    EmbeddingSet.load(tmp_path)
+    (tmp_path / "more.csv").write_text("b\n")
+    with pytest.raises(DataError, match=r"more\.csv: its SHA-256"):
+        EmbeddingSet.load(tmp_path)

@@ -18,7 +18,7 @@ from torch import Tensor
 from facenet.data.records import Records
 from facenet.data.transforms import Preprocess, stack
 from facenet.errors import DataError
-from facenet.files import atomic_write
+from facenet.reading import keep_array, kept_array, read_array
 
 Progress = Callable[[int, int], None]
 VERSION = 1
@@ -45,16 +45,15 @@ def pack(
         images, bad = _decode(records, preprocess, margin, progress)
         return images, records.without(bad)
     target = Path(folder) / f"{_key(records, preprocess, margin)}.npy"
-    found = _load(target, records, preprocess, margin)
+    shape = (len(records), 3, *preprocess.stored_size(margin))
+    found = kept_array(target, shape, np.uint8)
     if found is None:
         images, bad = _decode(records, preprocess, margin, progress)
-        with atomic_write(target) as file:
-            np.save(file, images)
         if bad:  # the next run must list them again, so an incomplete array is not kept
-            target.unlink()
             return images, records.without(bad)
-        found = _load(target, records, preprocess, margin)
-    return (images if found is None else found), records
+        keep_array(target, images)
+        found = read_array(target, mode="r")
+    return found, records
 
 
 def packed_bytes(records: Records, preprocess: Preprocess, margin: float = 1.0) -> int:
@@ -102,15 +101,6 @@ def _decode(
         raise DataError(f"{records.root or 'images'}: no image could be read ({reason}); give a folder of face images")
     bad.sort()
     return (np.delete(images, [row for row, _ in bad], 0) if bad else images), bad
-
-
-def _load(target: Path, records: Records, preprocess: Preprocess, margin: float) -> np.ndarray | None:
-    shape = (len(records), 3, *preprocess.stored_size(margin))
-    try:
-        images: np.ndarray = np.load(target, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None  # not there, or damaged: decode again
-    return images if images.shape == shape and images.dtype == np.uint8 else None
 
 
 def _key(records: Records, preprocess: Preprocess, margin: float) -> str:

@@ -190,7 +190,7 @@ def _broken(path: Path, number: int, expected: str, got: str) -> DataError:
 
 def _number(path: Path, number: int, cells: list[str], place: int, what: str) -> int:
     cell = cells[place] if place < len(cells) else ""
-    if not (cell.isascii() and cell.isdigit()) or int(cell) < 1:
+    if not _numbered(cell) or int(cell) < 1:
         raise _broken(path, number, f"{what} (a whole number >= 1)", "<TAB>".join(cells))
     return int(cell)
 
@@ -261,7 +261,7 @@ def _parse_csv(path: Path, text: str) -> Pairs:
 
 
 def _numbered(cell: str) -> bool:
-    return cell.isascii() and cell.isdigit()
+    return cell.isascii() and cell.isdigit() and len(cell) <= 18  # that is how many fit into int64
 
 
 def _key(path: Path, number: int, cell: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,8 +13,8 @@ import numpy as np
 from PIL import Image
 
 from facenet.align import Alignment
-from facenet.errors import ConfigError, DataError
-from facenet.files import read_json, write_json
+from facenet.errors import ConfigError, DataError, one_line
+from facenet.reading import is_inside, read_sealed, write_sealed
 from facenet.types import image_key
 
 ALIGNED = "align.json"  # lies in a folder of aligned faces and says how they were cut
@@ -130,14 +131,14 @@ def read_alignment(root: str | Path) -> Alignment | None:
     if not file.is_file():
         return None
     try:
-        return Alignment.from_dict(read_json(file))
-    except (ConfigError, TypeError) as error:
+        return Alignment.from_dict(read_sealed(file))
+    except ConfigError as error:
         raise DataError(f"{file}: {error}; align the photos again") from error
 
 
 def write_alignment(root: str | Path, alignment: Alignment) -> None:
     """Write ``align.json``, which marks the images below a folder as aligned faces."""
-    write_json(Path(root) / ALIGNED, alignment.to_dict())
+    write_sealed(Path(root) / ALIGNED, alignment.to_dict())
 
 
 def scan_lfw(root: str | Path) -> Records:
@@ -165,13 +166,19 @@ def scan_csv(file: str | Path, root: str | Path | None = None) -> Records:
         raise DataError(f"{file}: not readable as CSV ({error})") from error
     found, skipped = [], []
     for path, identity in rows:
-        inside = (root / path).resolve().is_relative_to(root.resolve())
-        if not path or not inside:
-            raise DataError(f"{file}: the path {path!r} is empty or leads outside {root}; use paths below it")
-        if not (root / path).is_file():
-            skipped.append(Skipped(path, "no such file"))
-        elif (root / path).stat().st_size == 0:
-            skipped.append(Skipped(path, "the file is empty"))
+        path = os.path.relpath(path, root) if os.path.isabs(path) else path  # noqa: PTH117 - texts, not files
+        if not is_inside(path):
+            raise DataError(f"{file}: the path {path[:80]!r} is empty or leads outside {root}; use paths below it")
+        try:
+            size = (root / path).stat().st_size if (root / path).is_file() else None
+            leaves = not (root / path).resolve().is_relative_to(root.resolve())
+        except (OSError, RuntimeError) as error:  # a name too long, a loop of links
+            skipped.append(Skipped(path, one_line(error)))
+            continue
+        if leaves:
+            raise DataError(f"{file}: the path {path[:80]!r} is a link that leads outside {root}; use paths below it")
+        if not size:
+            skipped.append(Skipped(path, "no such file" if size is None else "the file is empty"))
         else:
             found.append((Path(path).as_posix(), identity))
     if not found:

@@ -21,7 +21,7 @@ from PIL import Image
 from facenet.data.synthetic_people import NAMES, image_count, sample_picture
 from facenet.data.synthetic_render import Noise, render
 from facenet.errors import ConfigError
-from facenet.files import atomic_write, read_json, sha256_file, write_json
+from facenet.reading import keep_array, kept_array
 
 Progress = Callable[[int, int], None]
 
@@ -130,7 +130,7 @@ def load_or_draw(
     plan = _plan(identities, images_per_identity, size, difficulty, seed, first_identity, workers)
     target = Path(cache_dir) / f"synthetic_{_key(plan, size, difficulty, seed)}.npy"
     shape = (len(plan), size, size, 3)
-    images = load_packed(target, shape)
+    images = kept_array(target, shape, np.uint8, mode="c")
     if images is None:
         faces = draw(
             identities=identities,
@@ -142,8 +142,8 @@ def load_or_draw(
             workers=workers,
             progress=progress,
         )
-        save_packed(target, faces.images)
-        images = load_packed(target, shape)
+        keep_array(target, faces.images)
+        images = kept_array(target, shape, np.uint8, mode="c")
     return SyntheticFaces(faces.images if images is None else images, *_columns(plan, prefix))
 
 
@@ -196,24 +196,6 @@ def _draw_batch(part: list[tuple[int, int]], seed: int, difficulty: float, size:
     values = np.stack([picture.values for picture in pictures], 1).astype(np.float32)[..., None, None]
     grain = np.stack([picture.rng.standard_normal((size, size), np.float32) for picture in pictures])
     return render(dict(zip(NAMES, values, strict=True)), Noise(grain))
-
-
-def save_packed(target: Path, images: np.ndarray) -> None:
-    """Write uint8 pictures as one array with its SHA-256 beside it."""
-    with atomic_write(target) as file:
-        np.save(file, images, allow_pickle=False)
-    write_json(target.with_suffix(".json"), {"sha256": sha256_file(target)})
-
-
-def load_packed(target: Path, shape: tuple[int, ...]) -> np.ndarray | None:
-    """Map the packed array (writable in memory, not on disk), or None if it has to be drawn again."""
-    try:
-        if read_json(target.with_suffix(".json")).get("sha256") != sha256_file(target):
-            return None
-        images: np.ndarray = np.load(target, mmap_mode="c", allow_pickle=False)
-    except (OSError, ValueError, EOFError):  # not there, or damaged
-        return None
-    return images if images.shape == shape and images.dtype == np.uint8 else None
 
 
 def _key(plan: list[tuple[int, int]], size: int, difficulty: float, seed: int) -> str:

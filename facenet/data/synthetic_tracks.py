@@ -16,12 +16,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from facenet.data.records import Records
-from facenet.data.synthetic import default_cache, draw_in_batches, load_packed, save_packed
+from facenet.data.synthetic import default_cache, draw_in_batches
 from facenet.data.synthetic_damage import spoil
 from facenet.data.synthetic_people import COVERS, NAMES, sample_picture
 from facenet.data.synthetic_render import Noise, render
 from facenet.data.tracks import Tracks, TrackSplits, group_tracks
 from facenet.errors import ConfigError
+from facenet.reading import keep_array, kept_array
 
 Progress = Callable[[int, int], None]
 
@@ -79,13 +80,13 @@ def draw_tracks(
     if cache_dir is not None:
         name = json.dumps([VERSION, size, float(difficulty), seed, plan])
         keep = Path(cache_dir) / f"tracks_{hashlib.sha256(name.encode()).hexdigest()[:24]}.npy"
-    images = load_packed(keep, (len(plan), size, size, 3)) if keep else None
+    images = kept_array(keep, (len(plan), size, size, 3), np.uint8, mode="c") if keep else None
     if images is None:
         images = draw_in_batches(
             len(plan), size, lambda part: _draw_batch(plan[part], seed, difficulty, size), None, progress
         )
         if keep:
-            save_packed(keep, images)
+            keep_array(keep, images)
     keys = [f"person_{frame.person:04d}/track_{frame.clip:02d}" for frame in plan]
     paths = tuple(f"{key}/{frame.number + 1:04d}.png" for key, frame in zip(keys, plan, strict=True))
     people = tuple(key.split("/")[0] for key in keys)

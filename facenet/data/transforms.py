@@ -23,6 +23,7 @@ from facenet.errors import ConfigError, DataError
 # DecompressionBombWarning is PIL's word for a picture of more than 89 megapixels: refuse instead of warn.
 warnings.simplefilter("error", Image.DecompressionBombWarning)
 ORIENTATION = 0x0112  # EXIF
+LARGEST = 2048  # pixels a side that a network may read
 T = TypeVar("T")
 
 
@@ -50,12 +51,16 @@ class Preprocess:
 
     def __post_init__(self) -> None:
         """Check ranges; raises ConfigError."""
-        if len(self.size) != 2 or min(self.size) < 16:
-            raise ConfigError(f"size: expected (height, width) of at least 16 pixels, got {self.size}")
+        if len(self.size) != 2 or not all(type(side) is int and 16 <= side <= LARGEST for side in self.size):
+            raise ConfigError(f"size: expected (height, width) of 16 to {LARGEST} pixels, got {self.size}")
         if not 0 < self.crop <= 1:
             raise ConfigError(f"crop: expected a share in (0, 1], got {self.crop}")
-        if min(self.std) <= 0:
-            raise ConfigError(f"std: expected positive numbers, got {self.std}")
+        if not _three(self.mean):
+            raise ConfigError(f"mean: expected three numbers, got {self.mean}")
+        if not _three(self.std) or min(self.std) <= 0:
+            raise ConfigError(f"std: expected three positive numbers, got {self.std}")
+        if type(self.mirror) is not bool:
+            raise ConfigError(f"mirror: expected true or false, got {self.mirror!r}")
         if self.channels != "RGB":
             raise ConfigError(f"channels: only 'RGB' is known, got {self.channels!r}")
 
@@ -157,6 +162,12 @@ class Preprocess:
         if len(images) == 0:
             return torch.zeros(0, 3, *self.size)
         return self.normalise(stack([self.read(image) for image in images]))
+
+
+def _three(values: Any) -> bool:
+    """Whether this is a finite number for each channel."""
+    numbers = isinstance(values, tuple) and all(type(value) in (int, float) for value in values)
+    return numbers and len(values) == 3 and all(abs(value) < 1e6 for value in values)
 
 
 def pixel_rows(image: Tensor) -> Tensor:

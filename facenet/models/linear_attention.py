@@ -276,9 +276,7 @@ class AttentionPool(_OverPositions):
         self.out_features = queries * channels
         dim = min(key_dim, channels // heads)
         self.key = nn.Linear(channels, heads * dim, bias=False)
-        self.query = nn.Parameter(
-            torch.randn(heads, queries, dim, generator=torch.Generator("cpu").manual_seed(seed), device="cpu")
-        )
+        self.query = nn.Parameter(_drawn(heads, queries, dim, seed=seed))
         self.attention = LinearAttention(
             dim,
             heads=heads,
@@ -381,6 +379,13 @@ class TrackPool(nn.Module):
 
     def _parts(self, mean: Tensor, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return self.query(mean)[:, None], self.key(frames)[:, None], frames[:, None]
+
+
+def _drawn(*shape: int, seed: int) -> Tensor:
+    """N(0, 1), the same on every device; nothing is drawn on the meta device."""
+    if torch.get_default_device().type == "meta":
+        return torch.empty(shape)
+    return torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed), device="cpu")
 
 
 def _split(x: Tensor, heads: int) -> Tensor:

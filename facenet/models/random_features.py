@@ -30,8 +30,10 @@ def draw_projection(heads: int, dim: int, num_features: int, *, orthogonal: bool
     """Draw rows w ~ N(0, I), (h, D, R) float32, each head its own.
 
     With `orthogonal`, rows are orthogonal in blocks of D and keep the length of a Gaussian vector: each row alone
-    is still N(0, I), so estimates stay unbiased, with less variance.
+    is still N(0, I), so estimates stay unbiased, with less variance. On the meta device there is nothing to draw.
     """
+    if torch.get_default_device().type == "meta":
+        return torch.empty(heads, dim, num_features)
     generator = torch.Generator("cpu").manual_seed(seed)
     if not orthogonal:
         return torch.randn(heads, dim, num_features, generator=generator, device="cpu")
