@@ -12,7 +12,7 @@ from torch import Tensor
 
 from facenet.bundle import Encoder
 from facenet.data.records import Records
-from facenet.data.transforms import Preprocess, stack, to_tensor
+from facenet.data.transforms import Preprocess, stack, to_tensor, why
 from facenet.errors import DataError
 from facenet.types import EmbeddingSet, image_key
 
@@ -63,7 +63,7 @@ def embed_changed(
         try:
             return _changed(preprocess, records.source(row), image_key(records.paths[row]), changes)
         except DataError as error:
-            return str(error)
+            return why(error, records.source(row))
 
     with ThreadPoolExecutor(max_workers=min(32, os.cpu_count() or 1)) as pool:
 

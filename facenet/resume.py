@@ -18,7 +18,7 @@ from facenet.files import read_json, write_json
 # it learns.
 FREE = {
     "loader": ("cache", "cache_gb", "cache_dir", "workers"),
-    "data": ("cache_dir",),
+    "data": ("cache_dir", "max_bad_share"),
     "large_batch": ("memory_gb",),
     "trainer": ("accelerator", "devices", "num_nodes", "strategy", "log_every_n_steps", "progress", "refresh_rate"),
 }

@@ -7,7 +7,7 @@ import logging
 import math
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,19 @@ from facenet.align import DETECTORS
 from facenet.bundle import Encoder
 from facenet.callbacks import AtomicCheckpointIO, CollapseGuard, HeldOutVerification, StepSeeds, TrainingProgress
 from facenet.data.augment import Augment
+from facenet.data.cache import readable
 from facenet.data.datamodule import FaceDataModule
 from facenet.data.pairs import pair_rows
-from facenet.data.records import Records, write_skipped
-from facenet.data.splits import Splits, held_out_pairs, split_faces, split_options
+from facenet.data.records import NothingUsable, Records, Skipped, write_skipped
+from facenet.data.splits import (
+    MAX_BAD_SHARE,
+    Splits,
+    check_pairs,
+    check_share,
+    held_out_pairs,
+    split_faces,
+    split_options,
+)
 from facenet.data.synthetic import default_cache
 from facenet.data.transforms import Preprocess
 from facenet.embed import embed_records
@@ -76,11 +85,8 @@ def train(config: dict[str, Any], out: str | Path, say: Callable[[str], None] = 
     pl.seed_everything(config["seed"], verbose=False)
     _check_names(config)
     preprocess = _preprocess(config)
-    data = split_options(config["data"])
-    splits = split_faces(**data, seed=config["seed"], progress=_printer(say, "drawing faces"))
-    if splits.train.alignment is not None and preprocess.align is None:
-        preprocess = replace(preprocess, align=splits.train.alignment)  # of a folder that scripts/align.py wrote
-    module_data = _data(config, splits, preprocess, say)
+    splits, module_data, listed = _faces(config, out, preprocess, say)
+    preprocess = module_data.preprocess
     pairs = held_out_pairs(module_data.held_out, config["seed"])
     last = resume.last_checkpoint(config, out)
     trainer, progress = _trainer(config, module_data, pairs, out)
@@ -92,14 +98,16 @@ def train(config: dict[str, Any], out: str | Path, say: Callable[[str], None] = 
         resume.start(config, out)
         say("\n".join([_headline(module_data, splits, module), *_beginning(config, out, last)]))
     with _quiet(), leave_at_end():
-        trainer.fit(module, datamodule=module_data, ckpt_path=last)
+        try:
+            trainer.fit(module, datamodule=module_data, ckpt_path=last)
+        finally:
+            listed(module_data.skipped)
         if not trainer.is_global_zero:
             return {}
     best = _best(trainer, module, out)
     encoder = _encoder(config, module, preprocess, best, module_data)
     encoder.thresholds = calibrate(encoder, module_data.held_out)
     bundle.save(encoder, out / "encoder")
-    write_skipped(out / "skipped.csv", module_data.skipped)
     metrics: dict[str, Any] = {
         "run": _run(config, preprocess),
         "train": {
@@ -123,7 +131,8 @@ def train(config: dict[str, Any], out: str | Path, say: Callable[[str], None] = 
         if config["data"].get("fold"):
             reported = evaluate_fold(encoder, splits.evaluation, splits.pairs, module_data.held_out, pairs, **kept)
         else:
-            reported = evaluate_all(encoder, splits.evaluation, splits.pairs, **kept)
+            drawn = not config["data"].get("pairs")  # a pair that was drawn may be left out if its image is lost
+            reported = evaluate_all(encoder, splits.evaluation, splits.pairs, allow_missing=drawn, **kept)
         metrics |= reported
         if old is not None:
             _keep_old(old, splits.evaluation, out / "old")
@@ -215,7 +224,56 @@ def _preprocess(config: dict[str, Any]) -> Preprocess:
     return Preprocess.from_dict({"size": [int(side) for side in size], **options})
 
 
-def _data(config: dict[str, Any], splits: Splits, preprocess: Preprocess, say: Callable[[str], None]) -> FaceDataModule:
+def _faces(
+    config: dict[str, Any], out: Path, preprocess: Preprocess, say: Callable[[str], None]
+) -> tuple[Splits, FaceDataModule, Callable[[Sequence[Skipped]], None]]:
+    """Return the splits, the data of the Trainer, and what adds files to ``skipped.csv``: it is there before training.
+
+    Raises:
+        DataError: faces that can not be trained on, too many bad files, or a reported pair without its image.
+    """
+    found: dict[Skipped, None] = {}
+
+    def listed(skipped: Sequence[Skipped]) -> None:
+        found.update(dict.fromkeys(skipped))
+        if getattr(rank_zero_only, "rank", 0) == 0:
+            write_skipped(out / "skipped.csv", list(found))
+
+    def decoded(train: Records, held_out: Records) -> None:
+        listed((*train.skipped, *held_out.skipped))
+        used = len(train) + len(held_out) + len(splits.evaluation)
+        check_share(list(found), used, data.get("max_bad_share", MAX_BAD_SHARE), train.root)
+
+    data = split_options(config["data"])
+    try:
+        splits = split_faces(
+            **data,
+            seed=config["seed"],
+            progress=_printer(say, "drawing faces"),
+            readable=lambda faces: readable(faces, _as_aligned(preprocess, faces)) if len(faces) else faces,
+            listed=listed,
+        )
+        check_pairs(splits, data.get("pairs"))
+        return splits, _data(config, splits, _as_aligned(preprocess, splits.train), say, decoded), listed
+    except NothingUsable as error:
+        listed(error.skipped)
+        raise
+
+
+def _as_aligned(preprocess: Preprocess, faces: Records) -> Preprocess:
+    """Return the preprocessing with the alignment of a folder that scripts/align.py wrote, unless it has one."""
+    if faces.alignment is None or preprocess.align is not None:
+        return preprocess
+    return replace(preprocess, align=faces.alignment)
+
+
+def _data(
+    config: dict[str, Any],
+    splits: Splits,
+    preprocess: Preprocess,
+    say: Callable[[str], None],
+    decoded: Callable[[Records, Records], None],
+) -> FaceDataModule:
     options = dict(config["augment"])
     augment = Augment(**options) if options.pop("enabled") else None
     return FaceDataModule(
@@ -227,6 +285,7 @@ def _data(config: dict[str, Any], splits: Splits, preprocess: Preprocess, say: C
         seed=config["seed"],
         accumulate=config["optim"].get("accumulate", 1),
         progress=_printer(say, "decoding faces"),
+        decoded=decoded,
         **config["loader"],
     )
 

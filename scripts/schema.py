@@ -44,6 +44,7 @@ class Data:
     train_share: float = 1.0
     crop: float = 1.0
     align: Align = field(default_factory=Align)
+    max_bad_share: float = 0.2
     synthetic: Synthetic | None = None
     cache_dir: str | None = None
 
