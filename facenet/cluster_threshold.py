@@ -144,9 +144,11 @@ def find_threshold(
     those `calibrated` for the encoder. `options` are those of :func:`calibrate`.
 
     Raises:
-        ConfigError: neither threshold nor rates.
+        ConfigError: neither threshold nor rates, or several of threshold, far and links.
         DataError: `far` is smaller or larger than the calibrated rates.
     """
+    if sum(value is not None for value in (threshold, far, links)) > 1:
+        raise ConfigError("cluster: threshold, far and links each choose the threshold; pass one of them")
     if threshold is not None:
         return threshold, {"rule": "given"}
     if sample is None and calibrated is None:

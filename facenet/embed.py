@@ -85,7 +85,7 @@ def embed_changed(
             if progress:
                 progress(min(start + step, len(records)), len(records))
     if not vectors:
-        reason = bad[0][1] if bad else "there is none"
+        reason = f"{records.paths[bad[0][0]]}: {bad[0][1]}" if bad else "there is none"
         raise DataError(f"{records.root or 'images'}: no image could be read ({reason})")
     kept = records.without(bad)
     stacked = np.concatenate(vectors).reshape(len(kept), len(changes), -1)  # (N, V, D)

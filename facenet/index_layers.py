@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from facenet.errors import ConfigError, DataError
+from facenet.errors import ConfigError
 from facenet.index_kinds import Built, drop, new_index, selecting
 from facenet.types import Neighbours
 
@@ -63,7 +63,7 @@ class Layers:
         `among` (n,), where given, are the only numbers that may be answered.
         """
         if k < 1:
-            raise DataError(f"k: expected at least 1, got {k}")
+            raise ConfigError(f"k: expected at least 1, got {k}")
         with using_threads(threads):
             found = self._base(queries, k, among)
             if not self._later:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import math
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
@@ -39,7 +41,7 @@ from facenet.data.splits import (
 from facenet.data.synthetic import default_cache
 from facenet.data.transforms import Preprocess
 from facenet.embed import embed_records
-from facenet.errors import ConfigError, choose
+from facenet.errors import ConfigError, FacenetError, choose
 from facenet.evaluate import calibrate, evaluate_all, evaluate_fold
 from facenet.harmonic import begin_again
 from facenet.large_batch import leave_at_end
@@ -250,7 +252,7 @@ def _faces(
             **data,
             seed=config["seed"],
             progress=_printer(say, "drawing faces"),
-            readable=lambda faces: readable(faces, _as_aligned(preprocess, faces)) if len(faces) else faces,
+            readable=lambda faces: readable(faces, _as_aligned(preprocess, faces)),
             listed=listed,
         )
         check_pairs(splits, data.get("pairs"))
@@ -419,7 +421,7 @@ def _trainer(
     held_out = HeldOutVerification(pairs, (first, second))
     callbacks = [StepSeeds(config["seed"]), held_out, CollapseGuard(), progress, best, last]
     loggers = [CSVLogger(out, "logs", ""), TensorBoardLogger(out, "logs", "")]
-    with _quiet():
+    with _quiet(), _named_options():
         trainer = pl.Trainer(
             max_steps=max_steps,
             max_epochs=1,  # the loader's one pass is the whole run, so a resumed one finds its place by its step
@@ -435,6 +437,17 @@ def _trainer(
             **options,
         )
     return trainer, progress
+
+
+@contextlib.contextmanager
+def _named_options() -> Iterator[None]:
+    """Turn what Lightning says of its options (accelerator, devices, strategy, num_nodes) into our error."""
+    try:
+        yield
+    except (MisconfigurationException, TypeError, ValueError) as error:
+        if isinstance(error, FacenetError):
+            raise
+        raise ConfigError(f"trainer: {str(error)[:300]}") from error
 
 
 def _best(trainer: pl.Trainer, module: TripletModule, out: Path) -> dict[str, Any]:

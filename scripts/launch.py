@@ -19,10 +19,10 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from schema import register
+from schema import check_ranges, register, required
 
 from facenet.console import one_line_errors, write_metrics
-from facenet.errors import ConfigError, FacenetError, GateError, nearest
+from facenet.errors import ConfigError, DataError, FacenetError, GateError, nearest
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 RUN_FOLDER = "FACENET_RUN_FOLDER"  # tells the ranks that Lightning starts where rank 0 writes
@@ -50,11 +50,12 @@ def launch(name: str, run: Run) -> None:
         if HydraConfig.get().mode == RunMode.MULTIRUN and "TORCHELASTIC_RUN_ID" in os.environ:
             raise ConfigError("a sweep starts the ranks of its jobs: run it without torchrun, with trainer.devices=N")
         with _point() if HydraConfig.get().mode == RunMode.MULTIRUN else one_line_errors():
-            missing = sorted(OmegaConf.missing_keys(cfg))
+            missing = sorted({*OmegaConf.missing_keys(cfg), *(key for key in required(name) if cfg.get(key) == "")})
             if missing:
                 needed = " ".join(f"{key}=..." for key in missing)
                 raise ConfigError(f"scripts/{name}.py: not given: {needed} (see the README for an example)")
             config = OmegaConf.to_container(cfg, resolve=True)
+            check_ranges(config)  # type: ignore[arg-type]
             failed = None
             try:
                 with _one_job(out):
@@ -72,6 +73,10 @@ def launch(name: str, run: Run) -> None:
                 main()
             except (HydraException, OmegaConfBaseException) as error:
                 raise ConfigError(explain(error)) from error
+            except OSError as error:  # of the run folder, which Hydra makes; or of a file that a room did not expect
+                if error.filename is None:
+                    raise
+                raise DataError(f"{error.filename}: {error.strerror}; give a place you may read and write") from error
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)
         raise SystemExit(130) from None

@@ -261,7 +261,7 @@ MAY = {
     "benchmark.cluster": ["benchmark", "cluster", "cluster_threshold", "knn"],
     "benchmark.search": ["benchmark", "index", "index_layers", "types"],
     "benchmark.faults_data": ["data", "training"],
-    "benchmark.faults_inputs": ["bundle", "data", "evaluate", "index", "models", "types"],
+    "benchmark.faults_inputs": ["benchmark", "bundle", "data", "embed", "evaluate", "index", "models", "types"],
     "benchmark.gallery": ["distance", "index", "types"],
     "benchmark.photos": ["align", "bundle", "data", "embed", "encoders", "types", "verify"],
     "benchmark.verify": ["all_pairs", "benchmark", "roc", "verify"],

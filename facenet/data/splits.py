@@ -316,11 +316,13 @@ def _synthetic(options: dict[str, Any], cache_dir: str | None, seed: int, progre
     cache_dir = cache_dir or str(default_cache())
     first, parts = 0, []
     for part in ("train", "held_out", "evaluation"):
-        count, (least, most) = options[f"{part}_identities"], options[f"{part}_images"]
+        count, images = options[f"{part}_identities"], options[f"{part}_images"]
+        if len(images) != 2:
+            raise ConfigError(f"data.synthetic.{part}_images: expected the least and most of a person, got {images}")
         faces = load_or_draw(
             cache_dir,
             identities=count,
-            images_per_identity=(least, most),
+            images_per_identity=tuple(images),
             size=options["size"],
             difficulty=options["difficulty"],
             seed=seed,

@@ -41,7 +41,7 @@ T = TypeVar("T")
 def filter_warnings() -> None:
     """Refuse pictures of more than 89 megapixels, of which PIL only warns; and pass over its other warnings.
 
-    What it finds odd about a file (a damaged EXIF block, a tag too many) is no news: it reads the picture, or it raises.
+    What it finds odd about a file (a damaged EXIF block, a tag too many) is no news: it reads the picture, or raises.
     """
     warnings.filterwarnings("ignore", module=r"PIL\.")
     warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -78,8 +78,8 @@ class Preprocess:
             raise ConfigError(f"size: expected (height, width) of at least 16 pixels, got {self.size}")
         if not 0 < self.crop <= 1:
             raise ConfigError(f"crop: expected a share in (0, 1], got {self.crop}")
-        if min(self.std) <= 0:
-            raise ConfigError(f"std: expected positive numbers, got {self.std}")
+        if len(self.mean) != 3 or len(self.std) != 3 or not min(self.std) > 0:
+            raise ConfigError(f"mean, std: expected 3 numbers each, positive ones for std; got {self.mean}, {self.std}")
         if self.channels != "RGB":
             raise ConfigError(f"channels: only 'RGB' is known, got {self.channels!r}")
 
