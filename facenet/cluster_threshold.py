@@ -139,8 +139,8 @@ def find_threshold(
 ) -> tuple[float, dict[str, Any]]:
     """Return the threshold (sq_dist) to cluster `count` faces with, and what to report: its rule, and the sample's.
 
-    What was given is taken: a `threshold`, or that of a rate `far`, else by :func:`threshold_for` with `links`, else
-    the sample's links, else `LINKS`. Rates are those of the labelled `sample` where there is one, else
+    The one that was given is taken: a `threshold`, that of a rate `far`, or by :func:`threshold_for` with `links`; else
+    by the sample's links, else by `LINKS`. Rates are those of the labelled `sample` where there is one, else
     those `calibrated` for the encoder. `options` are those of :func:`calibrate`.
 
     Raises:

@@ -63,7 +63,7 @@ class Layers:
         `among` (n,), where given, are the only numbers that may be answered.
         """
         if k < 1:
-            raise ConfigError(f"k: expected at least 1, got {k}")
+            raise DataError(f"k: expected at least 1, got {k}")
         with using_threads(threads):
             found = self._base(queries, k, among)
             if not self._later:

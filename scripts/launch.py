@@ -15,7 +15,8 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -42,6 +43,8 @@ def launch(name: str, run: Run) -> None:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # composition errors reach us instead of being printed
     _for_workers(sys.argv)
     register()
+    with one_line_errors():
+        sys.argv[1:] = [quoted(argument) for argument in sys.argv[1:]]
     folder = None if is_first() else _enter_as(sys.argv)
 
     @hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)
@@ -80,6 +83,29 @@ def launch(name: str, run: Run) -> None:
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def quoted(argument: str) -> str:
+    r"""Return an argument as Hydra reads it: a value that its grammar does not take (accents, parentheses) in quotes.
+
+    >>> quoted("a=photo (1).jpg"), quoted("images=José"), quoted("seed=0,1"), quoted("query='José'")
+    ("a='photo (1).jpg'", "images='José'", 'seed=0,1', "query='José'")
+
+    Raises:
+        ConfigError: bytes that are no UTF-8, which no configuration can hold.
+    """
+    if not argument.isprintable() and argument != argument.encode("utf-8", "replace").decode():
+        shown = argument.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        raise ConfigError(f"{shown}: the argument is not UTF-8; rename what it names, or pass a link to it")
+    key, _, value = argument.partition("=")
+    if argument.startswith("-") or not value or value[0] in "'\"[{":
+        return argument
+    try:
+        OverridesParser.create().parse_override(argument)
+    except HydraException:
+        escaped = value.replace("'", "\\'")
+        return f"{key}='{escaped}'"
+    return argument
 
 
 def is_first() -> bool:
@@ -155,6 +181,8 @@ def explain(error: Exception) -> str:
     while chain[-1].__cause__ is not None:
         chain.append(chain[-1].__cause__)  # type: ignore[arg-type]
     text = " ".join(" ".join(str(item) for item in chain).split())
+    if isinstance(error, OverrideParseException):
+        return f"argument {error.override!r}: not understood as KEY=VALUE; put the value in quotes: KEY=\"'VALUE'\""
     choice = re.search(
         r"Could not find '([^']+)/([^']+)' Available options in '[^']+': (.*?)(?: Config search|$)", text
     )

@@ -249,16 +249,18 @@ GOOD: dict[str, Callable[[Spot], Path]] = {
 
 
 def dirty_tree(folder: str | Path, images: int, seed: int) -> Tree:
-    """Make a folder of about so many image files of drawn people below `folder`, every kind among them.
+    """Make a folder of so many image files (or one more) of drawn people below `folder`, every kind among them.
 
     Every seventh file is bad, a third is good and odd, every tenth person has one picture.
     """
     rng, root = random.Random(seed), Path(folder)
-    people = -(-images // PEOPLE_IMAGES)
+    people = 2 + images * 8 // (7 * PEOPLE_IMAGES)
     faces = draw(identities=people, images_per_identity=PEOPLE_IMAGES, size=SIDE, difficulty=0.2, seed=seed)
     bad, odd = list(BAD), list(GOOD)
     tree = Tree(set(), {})
-    for row in range(images):
+    for row in range(people * PEOPLE_IMAGES):
+        if len(tree.good) + len(tree.bad) >= images:
+            break
         person, number = divmod(row, PEOPLE_IMAGES)
         place = root / f"p{person:03d}"
         place.mkdir(parents=True, exist_ok=True)
