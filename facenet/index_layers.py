@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from facenet.errors import ConfigError
+from facenet.errors import ConfigError, DataError
 from facenet.index_kinds import Built, drop, new_index, selecting
 from facenet.types import Neighbours
 
