@@ -22,7 +22,7 @@ from PIL import Image
 
 from facenet.align import PICKS, Alignment, find_faces
 from facenet.data.records import Records, Skipped, read_alignment, write_alignment
-from facenet.data.transforms import read_picture
+from facenet.data.transforms import read_picture, why
 from facenet.errors import ConfigError, DataError, one_line
 from facenet.files import atomic_write, read_bytes
 from facenet.reading import is_inside
@@ -125,7 +125,7 @@ def align_folder(
                     progress(len(known) + number, len(records))
     except OSError as error:
         raise DataError(f"{out}: writing failed ({error.strerror}); what is listed in {TABLE} is complete") from error
-    return summarise(lines, [skip.path for skip in records.skipped])
+    return summarise(lines, records.skipped)
 
 
 def _earlier(records: Records, out: Path, alignment: Alignment) -> list[Line]:
@@ -143,7 +143,7 @@ def _earlier(records: Records, out: Path, alignment: Alignment) -> list[Line]:
     return done
 
 
-def summarise(lines: Sequence[Line], broken: Sequence[str] = ()) -> dict[str, Any]:
+def summarise(lines: Sequence[Line], left_out: Sequence[Skipped] = ()) -> dict[str, Any]:
     """Photos, those with a face, crops written, and why others were not; distances as a share of the picture.
 
     `distance` is the median distance of a used face's centre from the picture's centre, as a share of its longer side.
@@ -156,13 +156,14 @@ def summarise(lines: Sequence[Line], broken: Sequence[str] = ()) -> dict[str, An
         for line in used
     ]
     reasons = Counter(line.status.partition(" (")[0] for line in lines if line.status != USED)
+    reasons.update(one.kind for one in left_out)
     return {
-        "photos": len(photos) + len(broken),
+        "photos": len(photos) + len(left_out),
         "photos_with_face": len({line.photo for line in used}),
         "faces": len(used),
-        "found": len({line.photo for line in used}) / max(1, len(photos) + len(broken)),
+        "found": len({line.photo for line in used}) / max(1, len(photos) + len(left_out)),
         "distance_from_centre": median(off) if off else None,
-        "not_used": dict(sorted(reasons.items())) | ({"the file is empty": len(broken)} if broken else {}),
+        "not_used": dict(sorted(reasons.items())),
     }
 
 
@@ -226,7 +227,7 @@ def _cut(
     try:
         picture = read_picture(source) if isinstance(source, Path) else Image.fromarray(source)
     except DataError as error:
-        return [Line(photo, 0, 0, str(error).removeprefix(f"{source}: ").replace(str(source), photo))]
+        return [Line(photo, 0, 0, why(error, source))]
     faces = find_faces(np.asarray(picture))
     if not faces:
         return [Line(photo, *picture.size, NONE)]

@@ -23,7 +23,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from facenet.data.transforms import Preprocess
-from facenet.errors import DataError, FacenetError, one_line
+from facenet.errors import ConfigError, DataError, FacenetError, one_line
 from facenet.files import atomic_write, read_bytes, sha256_file
 from facenet.models import build_model
 from facenet.models.linear_attention import TrackPool
@@ -281,7 +281,7 @@ def pick_device(device: str) -> torch.device:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise DataError(f"device {device!r} can not be used here ({reason}); use auto or cpu") from error
+        raise ConfigError(f"device {device!r} can not be used here ({reason}); use auto or cpu") from error
 
 
 def save_track_pool(

@@ -139,14 +139,16 @@ def find_threshold(
 ) -> tuple[float, dict[str, Any]]:
     """Return the threshold (sq_dist) to cluster `count` faces with, and what to report: its rule, and the sample's.
 
-    What was given is taken: a `threshold`, or that of a rate `far`, else by :func:`threshold_for` with `links`, else
-    the sample's links, else `LINKS`. Rates are those of the labelled `sample` where there is one, else
+    The one that was given is taken: a `threshold`, that of a rate `far`, or by :func:`threshold_for` with `links`; else
+    by the sample's links, else by `LINKS`. Rates are those of the labelled `sample` where there is one, else
     those `calibrated` for the encoder. `options` are those of :func:`calibrate`.
 
     Raises:
-        ConfigError: neither threshold nor rates.
+        ConfigError: neither threshold nor rates, or several of threshold, far and links.
         DataError: `far` is smaller or larger than the calibrated rates.
     """
+    if sum(value is not None for value in (threshold, far, links)) > 1:
+        raise ConfigError("cluster: threshold, far and links each choose the threshold; pass one of them")
     if threshold is not None:
         return threshold, {"rule": "given"}
     if sample is None and calibrated is None:

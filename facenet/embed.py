@@ -12,7 +12,7 @@ from torch import Tensor
 
 from facenet.bundle import Encoder
 from facenet.data.records import Records
-from facenet.data.transforms import Preprocess, stack, to_tensor
+from facenet.data.transforms import Preprocess, stack, to_tensor, why
 from facenet.errors import DataError
 from facenet.types import EmbeddingSet, image_key
 
@@ -63,7 +63,7 @@ def embed_changed(
         try:
             return _changed(preprocess, records.source(row), image_key(records.paths[row]), changes)
         except DataError as error:
-            return str(error)
+            return why(error, records.source(row))
 
     with ThreadPoolExecutor(max_workers=min(32, os.cpu_count() or 1)) as pool:
 
@@ -85,7 +85,7 @@ def embed_changed(
             if progress:
                 progress(min(start + step, len(records)), len(records))
     if not vectors:
-        reason = bad[0][1] if bad else "there is none"
+        reason = f"{records.paths[bad[0][0]]}: {bad[0][1]}" if bad else "there is none"
         raise DataError(f"{records.root or 'images'}: no image could be read ({reason})")
     kept = records.without(bad)
     stacked = np.concatenate(vectors).reshape(len(kept), len(changes), -1)  # (N, V, D)

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from facenet.errors import ConfigError, DataError
+from facenet.errors import ConfigError, DataError, choose
 from facenet.index_backfill import INSERT, BackfillResult, Writer
 from facenet.index_checks import unit_rows
 from facenet.index_file import INDEX, read_header
@@ -120,8 +120,7 @@ class Gallery(Writer):
             DataError: nothing to add, NaN, zero or not-unit vectors, another width, duplicate ids, a foreign encoder.
             ConfigError: unknown `on_duplicate`.
         """
-        if on_duplicate not in ("error", "skip", "replace"):
-            raise ConfigError(f"on_duplicate: expected error, skip or replace, got {on_duplicate!r}")
+        choose(dict.fromkeys(("error", "skip", "replace")), on_duplicate, "on_duplicate")
         ids = list(embeddings.paths if ids is None else ids)
         vectors = unit_rows(embeddings.vectors, "embeddings", names=embeddings.paths)
         rows = text_rows(embeddings, ids, metadata, vectors)

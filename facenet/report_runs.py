@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from facenet.errors import DataError
+from facenet.errors import ConfigError, DataError
 from facenet.files import read_json
 from facenet.reading import read_array, read_sealed
 from facenet.types import EmbeddingSet, image_key
@@ -103,7 +103,7 @@ def find_runs(folders: Sequence[str | Path]) -> Found:
     unfinished: list[str] = []
     foreign: list[str] = []
     if not folders:
-        raise DataError("report: expected at least one run folder, got none; pass runs=DIR")
+        raise ConfigError("report: expected at least one run folder, got none; pass runs=DIR")
     for folder in map(Path, folders):
         if not folder.is_dir():
             raise DataError(f"{folder}: no such run folder; pass the folder of a run of {COMMANDS}")

@@ -20,7 +20,7 @@ from facenet.interrupts import Interrupted
 # rest is what it learns.
 FREE = {
     "loader": ("cache", "cache_gb", "cache_dir", "workers"),
-    "data": ("cache_dir",),
+    "data": ("cache_dir", "max_bad_share"),
     "large_batch": ("memory_gb",),
     "optim": ("not_finite", "not_finite_limit"),
     "trainer": ("accelerator", "devices", "num_nodes", "strategy", "log_every_n_steps", "progress", "refresh_rate"),

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import math
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities import rank_zero_only
 
@@ -23,14 +25,23 @@ from facenet.bundle import Encoder
 from facenet.callbacks import AtomicCheckpointIO, CollapseGuard, HeldOutVerification, StepSeeds, TrainingProgress
 from facenet.checkpoint_states import check_states, read_checkpoint, restoring
 from facenet.data.augment import Augment
+from facenet.data.cache import readable
 from facenet.data.datamodule import FaceDataModule
 from facenet.data.pairs import pair_rows
-from facenet.data.records import Records, write_skipped
-from facenet.data.splits import Splits, held_out_pairs, split_faces, split_options
+from facenet.data.records import NothingUsable, Records, Skipped, write_skipped
+from facenet.data.splits import (
+    MAX_BAD_SHARE,
+    Splits,
+    check_pairs,
+    check_share,
+    held_out_pairs,
+    split_faces,
+    split_options,
+)
 from facenet.data.synthetic import default_cache
 from facenet.data.transforms import Preprocess
 from facenet.embed import embed_records
-from facenet.errors import ConfigError, choose
+from facenet.errors import ConfigError, FacenetError, choose
 from facenet.evaluate import calibrate, evaluate_all, evaluate_fold
 from facenet.files import clear_errors
 from facenet.harmonic import begin_again
@@ -87,12 +98,9 @@ def _train(config: dict[str, Any], out: Path, say: Callable[[str], None]) -> dic
     pl.seed_everything(config["seed"], verbose=False)
     _check_names(config)
     preprocess = _preprocess(config)
-    data = split_options(config["data"])
-    splits = split_faces(**data, progress=_printer(say, "drawing faces"))
-    if splits.train.alignment is not None and preprocess.align is None:
-        preprocess = replace(preprocess, align=splits.train.alignment)  # of a folder that scripts/align.py wrote
-    module_data = _data(config, splits, preprocess, say)
-    pairs = held_out_pairs(module_data.held_out, data["seed"])
+    splits, module_data, listed = _faces(config, out, preprocess, say)
+    preprocess = module_data.preprocess
+    pairs = held_out_pairs(module_data.held_out, config["data"]["seed"])
     last = resume.last_checkpoint(config, out, say)
     if last is not None:
         read_checkpoint(last)  # before anything is made of it
@@ -112,6 +120,7 @@ def _train(config: dict[str, Any], out: Path, say: Callable[[str], None]) -> dic
             trainer.fit(module, datamodule=module_data, ckpt_path=last)
         finally:
             trainer.fit_loop.teardown()  # Lightning leaves loader workers alive where a validation is left
+            listed(module_data.skipped)
         if not trainer.is_global_zero:
             return {}
     best = _best(trainer, module, out)
@@ -119,7 +128,6 @@ def _train(config: dict[str, Any], out: Path, say: Callable[[str], None]) -> dic
     encoder.model.to(device)
     encoder.thresholds = calibrate(encoder, module_data.held_out)
     bundle.save(encoder, out / "encoder")
-    write_skipped(out / "skipped.csv", module_data.skipped)
     metrics: dict[str, Any] = {
         "run": _run(config, preprocess),
         "train": {
@@ -140,11 +148,13 @@ def _train(config: dict[str, Any], out: Path, say: Callable[[str], None]) -> dic
         "thresholds": {f"{far:g}": value for far, value in encoder.thresholds.items()},
     }
     if splits.pairs is not None:
-        kept: dict[str, Any] = {"save": out / "evaluation", "world": world_of(data["kind"], data["seed"])}
+        world = world_of(config["data"]["kind"], config["data"]["seed"])
+        kept: dict[str, Any] = {"save": out / "evaluation", "world": world}
         if config["data"].get("fold"):
             reported = evaluate_fold(encoder, splits.evaluation, splits.pairs, module_data.held_out, pairs, **kept)
         else:
-            reported = evaluate_all(encoder, splits.evaluation, splits.pairs, **kept)
+            drawn = not config["data"].get("pairs")  # a pair that was drawn may be left out if its image is lost
+            reported = evaluate_all(encoder, splits.evaluation, splits.pairs, allow_missing=drawn, **kept)
         metrics |= reported
         if old is not None:
             _keep_old(old, splits.evaluation, out / "old")
@@ -237,7 +247,55 @@ def _preprocess(config: dict[str, Any]) -> Preprocess:
     return Preprocess.from_dict({"size": [int(side) for side in size], **options})
 
 
-def _data(config: dict[str, Any], splits: Splits, preprocess: Preprocess, say: Callable[[str], None]) -> FaceDataModule:
+def _faces(
+    config: dict[str, Any], out: Path, preprocess: Preprocess, say: Callable[[str], None]
+) -> tuple[Splits, FaceDataModule, Callable[[Sequence[Skipped]], None]]:
+    """Return the splits, the data of the Trainer, and what adds files to ``skipped.csv``: it is there before training.
+
+    Raises:
+        DataError: faces that can not be trained on, too many bad files, or a reported pair without its image.
+    """
+    found: dict[Skipped, None] = {}
+
+    def listed(skipped: Sequence[Skipped]) -> None:
+        found.update(dict.fromkeys(skipped))
+        if getattr(rank_zero_only, "rank", 0) == 0:
+            write_skipped(out / "skipped.csv", list(found))
+
+    def decoded(train: Records, held_out: Records) -> None:
+        listed((*train.skipped, *held_out.skipped))
+        used = len(train) + len(held_out) + len(splits.evaluation)
+        check_share(list(found), used, data.get("max_bad_share", MAX_BAD_SHARE), train.root)
+
+    data = split_options(config["data"])
+    try:
+        splits = split_faces(
+            **data,
+            progress=_printer(say, "drawing faces"),
+            readable=lambda faces: readable(faces, _as_aligned(preprocess, faces)),
+            listed=listed,
+        )
+        check_pairs(splits, data.get("pairs"))
+        return splits, _data(config, splits, _as_aligned(preprocess, splits.train), say, decoded), listed
+    except NothingUsable as error:
+        listed(error.skipped)
+        raise
+
+
+def _as_aligned(preprocess: Preprocess, faces: Records) -> Preprocess:
+    """Return the preprocessing with the alignment of a folder that scripts/align.py wrote, unless it has one."""
+    if faces.alignment is None or preprocess.align is not None:
+        return preprocess
+    return replace(preprocess, align=faces.alignment)
+
+
+def _data(
+    config: dict[str, Any],
+    splits: Splits,
+    preprocess: Preprocess,
+    say: Callable[[str], None],
+    decoded: Callable[[Records, Records], None],
+) -> FaceDataModule:
     options = dict(config["augment"])
     augment = Augment(**options) if options.pop("enabled") else None
     return FaceDataModule(
@@ -249,6 +307,7 @@ def _data(config: dict[str, Any], splits: Splits, preprocess: Preprocess, say: C
         seed=config["seed"],
         accumulate=config["optim"].get("accumulate", 1),
         progress=_printer(say, "decoding faces"),
+        decoded=decoded,
         **config["loader"],
     )
 
@@ -396,7 +455,7 @@ def _trainer(
         checkpoint(filename="last"),  # after each validation, whatever its result
     ]
     steps = 0 if last is None else AtomicCheckpointIO().load_checkpoint(last)["global_step"]
-    with _quiet():
+    with _quiet(), _named_options():
         trainer = pl.Trainer(
             max_steps=max_steps,
             max_epochs=1,  # the loader's one pass is the whole run, so a resumed one finds its place by its step
@@ -412,6 +471,17 @@ def _trainer(
             **options,
         )
     return trainer, progress, guard
+
+
+@contextlib.contextmanager
+def _named_options() -> Iterator[None]:
+    """Turn what Lightning says of its options (accelerator, devices, strategy, num_nodes) into our error."""
+    try:
+        yield
+    except (MisconfigurationException, TypeError, ValueError) as error:
+        if isinstance(error, FacenetError):
+            raise
+        raise ConfigError(f"trainer: {str(error)[:300]}") from error
 
 
 def _best(trainer: pl.Trainer, module: TripletModule, out: Path) -> dict[str, Any]:

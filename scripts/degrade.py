@@ -12,6 +12,7 @@ from facenet.console import progress, table
 
 def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
     from facenet import encoders
+    from facenet.data.cache import readable
     from facenet.data.splits import reported_faces, split_options
     from facenet.degrade import check, degrade, plan
     from facenet.degrade_plot import write_plot
@@ -23,7 +24,7 @@ def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
     encoder = encoders.load(config["encoder"], device=config["device"])
     data = split_options(config["data"])
     data["pairs"] = config["pairs"] or data["pairs"]
-    faces, pairs = reported_faces(**data)
+    faces, pairs = reported_faces(**data, readable=lambda faces: readable(faces, encoder.preprocess))
     options |= {"allow_missing": config["allow_missing"], "batch_size": config["batch_size"]}
     with progress(f"{len(changes)} changes of {len(faces)} images") as report:
         metrics = degrade(encoder, faces, pairs, changes, **options, progress=report)

@@ -19,14 +19,16 @@ def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
 
     checked(config)
     encoder, files, images, pairs = encoders.load(config["encoder"]), [config["out"]], config["images"], config["pairs"]
-    started = time.perf_counter()
-    metrics: dict[str, Any] = {"model": encoder.name, "dim": encoder.dim, "fingerprint": encoder.fingerprint}
-    metrics |= {"file": config["out"], **export(encoder, config["out"]), "mirror_in_graph": encoder.preprocess.mirror}
-    metrics["seconds"] = time.perf_counter() - started
+    faces = None
     if config["int8"]:
         faces = calibration_faces(
             encoder.preprocess, images, config["calibration_images"], pairs=pairs, seed=config["seed"]
         )
+    started = time.perf_counter()
+    metrics: dict[str, Any] = {"model": encoder.name, "dim": encoder.dim, "fingerprint": encoder.fingerprint}
+    metrics |= {"file": config["out"], **export(encoder, config["out"]), "mirror_in_graph": encoder.preprocess.mirror}
+    metrics["seconds"] = time.perf_counter() - started
+    if faces is not None:
         metrics["int8"] = {"file": config["int8"], **export_int8(config["out"], faces, config["int8"])}
         files.append(config["int8"])
     named = dict(zip(("float32", "int8"), files, strict=False))

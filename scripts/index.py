@@ -28,9 +28,10 @@ def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
         raise ConfigError("index: backfill=EMBEDDINGS needs encoder=DIR, whose record says what it may replace")
     metrics: dict[str, Any] = {}
     started = time.perf_counter()
+    given = read(config) if config["add"] else None  # before a gallery is made for it
     with Gallery.open(config["gallery"], create=bool(config["add"])) as gallery:
-        if config["add"]:
-            metrics |= add(gallery, config)
+        if given is not None:
+            metrics |= gallery.add(given[0], on_duplicate=config["on_duplicate"], **given[1])._asdict()
         if config["remove"]:
             metrics["removed"] = gallery.remove(config["remove"], by=config["by"])
         if config["backfill"]:
@@ -56,14 +57,14 @@ def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
     return metrics
 
 
-def add(gallery: Any, config: dict[str, Any]) -> dict[str, int]:
+def read(config: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Return the embeddings to add, and their ids, metadata and the encoders they may stand beside."""
     from facenet.encoders import read_record
     from facenet.index_exchange import read_embeddings, read_metadata
 
     embeddings, compatible = read_embeddings(config["add"], read_record(config["encoder"]))
     ids, metadata = read_metadata(config["metadata"], embeddings.paths) if config["metadata"] else (None, None)
-    options = {"on_duplicate": config["on_duplicate"], "compatible_with": compatible}
-    return dict(gallery.add(embeddings, ids=ids, metadata=metadata, **options)._asdict())
+    return embeddings, {"ids": ids, "metadata": metadata, "compatible_with": compatible}
 
 
 def backfill(gallery: Any, config: dict[str, Any]) -> dict[str, int]:

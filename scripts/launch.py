@@ -15,14 +15,15 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from schema import register
+from schema import check_ranges, register, required
 
 from facenet.console import one_line_errors, write_metrics
-from facenet.errors import ConfigError, FacenetError, GateError, nearest
+from facenet.errors import ConfigError, DataError, FacenetError, GateError, nearest
 from facenet.interrupts import Interrupted, interruptible
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -44,6 +45,8 @@ def launch(name: str, run: Run) -> None:
     _for_workers(sys.argv)
     register()
     first, of_lightning = is_first(), RUN_FOLDER in os.environ
+    with one_line_errors():
+        sys.argv[1:] = [quoted(argument) for argument in sys.argv[1:]]
     folder = None if first else _enter_as(sys.argv)
 
     @hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)
@@ -52,11 +55,12 @@ def launch(name: str, run: Run) -> None:
         if HydraConfig.get().mode == RunMode.MULTIRUN and "TORCHELASTIC_RUN_ID" in os.environ:
             raise ConfigError("a sweep starts the ranks of its jobs: run it without torchrun, with trainer.devices=N")
         with _point() if HydraConfig.get().mode == RunMode.MULTIRUN else one_line_errors():
-            missing = sorted(OmegaConf.missing_keys(cfg))
+            missing = sorted({*OmegaConf.missing_keys(cfg), *(key for key in required(name) if cfg.get(key) == "")})
             if missing:
                 needed = " ".join(f"{key}=..." for key in missing)
                 raise ConfigError(f"scripts/{name}.py: not given: {needed} (see the README for an example)")
             config = OmegaConf.to_container(cfg, resolve=True)
+            check_ranges(config)  # type: ignore[arg-type]
             failed = None
             try:
                 with _one_job(out):
@@ -74,10 +78,37 @@ def launch(name: str, run: Run) -> None:
                 main()
             except (HydraException, OmegaConfBaseException) as error:
                 raise ConfigError(explain(error)) from error
+            except OSError as error:  # of the run folder, which Hydra makes; or of a file that a room did not expect
+                if error.filename is None:
+                    raise
+                raise DataError(f"{error.filename}: {error.strerror}; give a place you may read and write") from error
     except Interrupted as stop:
         if first:
             print(f"error: {stop.text}", file=sys.stderr)
         raise SystemExit(stop.code if first or not of_lightning else 0) from None  # else Lightning would kill rank 0
+
+
+def quoted(argument: str) -> str:
+    r"""Return an argument as Hydra reads it: a value that its grammar does not take (accents, parentheses) in quotes.
+
+    >>> quoted("a=photo (1).jpg"), quoted("images=José"), quoted("seed=0,1"), quoted("query='José'")
+    ("a='photo (1).jpg'", "images='José'", 'seed=0,1', "query='José'")
+
+    Raises:
+        ConfigError: bytes that are no UTF-8, which no configuration can hold.
+    """
+    if not argument.isprintable() and argument != argument.encode("utf-8", "replace").decode():
+        shown = argument.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        raise ConfigError(f"{shown}: the argument is not UTF-8; rename what it names, or pass a link to it")
+    key, _, value = argument.partition("=")
+    if argument.startswith("-") or not value or value[0] in "'\"[{":
+        return argument
+    try:
+        OverridesParser.create().parse_override(argument)
+    except HydraException:
+        escaped = value.replace("'", "\\'")
+        return f"{key}='{escaped}'"
+    return argument
 
 
 def is_first() -> bool:
@@ -153,6 +184,8 @@ def explain(error: Exception) -> str:
     while chain[-1].__cause__ is not None:
         chain.append(chain[-1].__cause__)  # type: ignore[arg-type]
     text = " ".join(" ".join(str(item) for item in chain).split())
+    if isinstance(error, OverrideParseException):
+        return f"argument {error.override!r}: not understood as KEY=VALUE; put the value in quotes: KEY=\"'VALUE'\""
     choice = re.search(
         r"Could not find '([^']+)/([^']+)' Available options in '[^']+': (.*?)(?: Config search|$)", text
     )

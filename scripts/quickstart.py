@@ -12,6 +12,7 @@ from typing import Any
 from launch import launch
 
 from facenet.console import flatten, table
+from facenet.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
 SHOWN = (  # what the last table shows; everything is in metrics.json
@@ -61,6 +62,8 @@ def write_faces(config: dict[str, Any], out: Path) -> None:
 
 
 def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
+    if config["data"]["kind"] != "synthetic":
+        raise ConfigError("quickstart: it is about drawn faces (data=synthetic); scripts/train.py takes your own")
     started = float(os.environ.get("FACENET_QUICKSTART_STARTED") or time.time())
     encoder, far, seed = f"encoder={out / 'train' / 'encoder'}", f"far={config['far']}", f"seed={config['seed']}"
     data = [f"data.synthetic.{key}={value}".replace(" ", "") for key, value in config["data"]["synthetic"].items()]

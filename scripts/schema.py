@@ -1,12 +1,18 @@
-"""The shape of every configuration, as dataclasses: a wrong key or type fails at composition, with its full name."""
+"""The shape of every configuration, as dataclasses: a wrong key or type fails at composition, with its full name.
+
+`RANGES` says what the numbers among them may be.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, fields
+from math import inf, isfinite
+from typing import Any, NamedTuple
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import II, MISSING
+
+from facenet.errors import ConfigError
 
 
 @dataclass
@@ -44,6 +50,7 @@ class Data:
     train_share: float = 1.0
     crop: float = 1.0
     align: Align = field(default_factory=Align)
+    max_bad_share: float = 0.2
     synthetic: Synthetic | None = None
     cache_dir: str | None = None
     seed: int = II("seed")  # whose faces; the run's, unless another net is trained on the same
@@ -718,6 +725,96 @@ SCHEMAS = {
     "tracks": Tracks,
     "report": Report,
 }
+
+
+class Range(NamedTuple):
+    """What a number may be: from `low`, or above it, to `high`, or below that."""
+
+    low: float
+    high: float = inf
+    above: bool = False
+    below: bool = False
+
+    def holds(self, value: float) -> bool:
+        """Whether a number lies in the range."""
+        over = value > self.low if self.above else value >= self.low
+        return over and (value < self.high if self.below else value <= self.high)
+
+    def __str__(self) -> str:
+        start = f"above {self.low:g}" if self.above else f"of at least {self.low:g}"
+        end = "" if self.high == inf else f" and {'below' if self.below else 'at most'} {self.high:.10g}"
+        return f"a number {start}{end}"
+
+
+ONE, NONE_OR_MORE, POSITIVE, SHARE, RATE = (
+    Range(1),
+    Range(0),
+    Range(0, above=True),
+    Range(0, 1),
+    Range(0, 1, above=True),
+)
+INSIDE = Range(0, 1, above=True, below=True)
+# The end of an option's full name -> what it, or each number of it, may be. Rooms check what depends on more than one.
+RANGES = {
+    "seed": Range(0, 2**32 - 1),
+    "seeds": Range(0, 2**32 - 1),
+    "far": RATE,
+    "fars": RATE,
+    **dict.fromkeys(("batch_size", "threads", "k", "neighbours", "draws", "gallery_faces", "gallery_people"), ONE),
+    **dict.fromkeys(("calibration_images", "max_frames", "accumulate", "sizes", "tokens", "repeats", "ranks"), ONE),
+    **dict.fromkeys(("workers", "cache_gb", "weight_decay", "warmup_steps", "links"), NONE_OR_MORE),
+    **dict.fromkeys(("lr", "memory_gb", "clip_norm", "seconds"), POSITIVE),
+    **dict.fromkeys(("strangers", "max_negative_flips", "max_bad_share"), SHARE),
+    "recall_target": RATE,
+    "dropout": Range(0, 1, below=True),
+    "threshold": Range(0, 4),
+    "momentum": Range(0, 1, below=True),
+    "data.held_out": INSIDE,
+    "data.evaluation": Range(0, 1, below=True),
+    "mining.max_triplets": ONE,
+    "model.embedding_dim": ONE,
+    "preprocess.mean": SHARE,
+    "preprocess.std": POSITIVE,
+    **{f"trainer.{name}": ONE for name in ("max_steps", "val_check_interval", "log_every_n_steps", "refresh_rate")},
+    "trainer.num_nodes": ONE,
+    "harmonic.weight": NONE_OR_MORE,
+    "harmonic.embedding_share": SHARE,
+    "augment.rotate": Range(0, 180),
+    **{f"augment.{name}": Range(0, 1, below=True) for name in ("scale", "stretch", "shift", "gain", "colour")},
+    **{f"augment.{name}": SHARE for name in ("mirror", "offset", "grey", "cutout", "cutout_chance")},
+    "augment.blur": NONE_OR_MORE,
+    **{f"pool.{name}": ONE for name in ("key_dim", "num_features")},
+    "training.margin": Range(0, 4, above=True),
+    **{f"training.{name}": ONE for name in ("steps", "check_every")},
+    **{f"benchmark.{name}": NONE_OR_MORE for name in ("kills", "full_disks", "read_only", "corruptions")},
+}
+
+
+def required(command: str) -> list[str]:
+    """Return the options that a command has no default for."""
+    return [item.name for item in fields(SCHEMAS[command]) if item.default is MISSING]
+
+
+def check_ranges(config: dict[str, Any], prefix: str = "") -> None:
+    """Check each number of a configuration against `RANGES`; what is not finite is in no range.
+
+    Raises:
+        ConfigError: with the option's full name.
+    """
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict):
+            check_ranges(value, f"{name}.")
+            continue
+        parts = name.split(".")
+        ends = (".".join(parts[start:]) for start in range(len(parts)))
+        allowed = next((RANGES[end] for end in ends if end in RANGES), Range(-inf))
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, bool) or not isinstance(number, int | float):
+                continue
+            if not isfinite(number) or not allowed.holds(number):
+                expected = "a finite number" if allowed.low == -inf else str(allowed)
+                raise ConfigError(f"{name}: expected {expected}, got {number}")
 
 
 def register() -> None:

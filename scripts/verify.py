@@ -25,6 +25,7 @@ def asked(config: dict[str, Any]) -> dict[str, Any]:
 
 def of_encoder(config: dict[str, Any], out: Path) -> dict[str, Any]:
     from facenet import encoders
+    from facenet.data.cache import readable
     from facenet.data.pairs import write_pairs
     from facenet.data.splits import other_faces, reported_faces, split_options
     from facenet.evaluate import calibrate, compare_baselines, evaluate_all
@@ -35,6 +36,7 @@ def of_encoder(config: dict[str, Any], out: Path) -> dict[str, Any]:
     options = asked(config)
     encoder = encoders.load(config["encoder"], device=config["device"], detector=config["detector"])
     data = split_options(config["data"])
+    data["readable"] = lambda faces: readable(faces, encoder.preprocess)  # pairs are drawn among these, as in training
     data["pairs"] = config["pairs"] or data["pairs"]
     faces, pairs = reported_faces(**data)
     if not data["pairs"]:

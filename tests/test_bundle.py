@@ -11,7 +11,7 @@ import torch
 from facenet import bundle
 from facenet.bundle import Encoder
 from facenet.data.transforms import Preprocess
-from facenet.errors import DataError
+from facenet.errors import ConfigError, DataError
 from facenet.models import build_model
 from facenet.models.linear_attention import TrackPool
 from facenet.reading import read_sealed, write_sealed
@@ -105,7 +105,7 @@ def test_a_foreign_record_is_one_clear_error(tmp_path: Path, change: dict[str, o
 def test_missing_folder_device_and_threshold(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such encoder folder"):
         bundle.load(tmp_path / "none")
-    with pytest.raises(DataError, match="can not be used here"):
+    with pytest.raises(ConfigError, match="can not be used here"):
         bundle.pick_device("gpu7")
     encoder = make()
     encoder.thresholds = {0.01: 1.2}

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from facenet.data.cache import pack, packed_bytes, read_batch
-from facenet.data.records import scan_folder
+from facenet.data.cache import pack, packed_bytes, read_batch, readable
+from facenet.data.records import NothingUsable, scan_folder
 from facenet.data.transforms import Preprocess
 from facenet.errors import DataError
 from tests.conftest import write_tree
@@ -84,3 +84,26 @@ def test_a_flipped_pixel_in_the_cache_is_noticed(tmp_path: Path) -> None:
     data[-1] ^= 1
     kept.write_bytes(data)
     np.testing.assert_array_equal(pack(records, preprocess, folder=tmp_path / "cache")[0], first)
+
+
+def test_readable_drops_what_packing_drops_and_keeps_no_pixels(tmp_path: Path) -> None:
+    write_tree(tmp_path, 3, 2)
+    (tmp_path / "p001" / "p001_0001.png").write_bytes(b"not an image")
+    records = scan_folder(tmp_path)
+    kept = readable(records, PREPROCESS)
+    assert (kept.paths, kept.skipped) == (pack(records, PREPROCESS)[1].paths, pack(records, PREPROCESS)[1].skipped)
+    assert kept.images is None
+    assert kept.skipped[0].reason.startswith("not a readable image (")
+    for path in tmp_path.rglob("*.png"):
+        path.write_bytes(b"x")
+    with pytest.raises(NothingUsable) as caught:
+        readable(scan_folder(tmp_path), PREPROCESS)
+    assert len(caught.value.skipped) == 6
+
+
+def test_a_file_that_goes_before_it_is_packed_is_listed(tmp_path: Path) -> None:
+    write_tree(tmp_path / "faces", 3, 2)
+    records = scan_folder(tmp_path / "faces")
+    (tmp_path / "faces" / records.paths[0]).unlink()
+    _, kept = pack(records, PREPROCESS, folder=tmp_path / "cache")
+    assert kept.skipped == ((records.paths[0], "no such file"),)

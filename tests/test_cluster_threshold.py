@@ -142,7 +142,9 @@ def test_what_is_given_is_taken() -> None:
     vectors, names = sample()
     labelled = EmbeddingSet(vectors, [str(i) for i in range(len(names))], names.tolist(), "")
     whispers: dict[str, Any] = {"count": 5000, "method": "chinese_whispers"}
-    assert find_threshold(**whispers, calibrated=RATES, threshold=0.3, far=0.01) == (0.3, {"rule": "given"})
+    assert find_threshold(**whispers, calibrated=RATES, threshold=0.3) == (0.3, {"rule": "given"})
+    with pytest.raises(ConfigError, match="pass one of them"):
+        find_threshold(**whispers, calibrated=RATES, threshold=0.3, far=0.01)
     assert find_threshold(**whispers, calibrated=RATES, far=1e-3) == (1.0, {"rule": "far 0.001"})
     assert find_threshold(**whispers, calibrated=RATES)[0] == pytest.approx(1.0)
     assert find_threshold(**whispers, calibrated=RATES, links=50)[0] == pytest.approx(1.2)

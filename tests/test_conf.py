@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import importlib
 import inspect
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,11 +17,13 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from facenet.align import Alignment
+from facenet.console import flatten
 from facenet.data.augment import Augment
 from facenet.data.datamodule import FaceDataModule
 from facenet.data.sampler import IdentitySampler
 from facenet.data.splits import KINDS, split_faces
 from facenet.data.transforms import Preprocess
+from facenet.errors import ConfigError
 from facenet.losses import HEADS
 from facenet.mining import FALLBACKS, MINERS, SELECTS, mine
 from facenet.models import MODELS, NORMS, build_model
@@ -217,3 +220,34 @@ def test_the_slurm_launcher_composes() -> None:
     assert launcher._target_.endswith("SlurmLauncher")
     assert (launcher.tasks_per_node, launcher.gpus_per_node, launcher.nodes) == (4, 4, 1)
     assert launcher.submitit_folder == "runs/table3_synthetic/.submitit/%j"
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"optim": {"lr": 0.0}}, "optim.lr: expected a number above 0, got 0.0"),
+        ({"optim": {"lr": float("nan")}}, "optim.lr: expected a number above 0, got nan"),
+        ({"any": {"thing": [1, float("inf")]}}, "any.thing: expected a finite number, got inf"),
+        ({"seed": -1}, "seed: expected a number of at least 0 and at most 4294967295, got -1"),
+        ({"fars": [0.1, 1.5]}, "fars: expected a number above 0 and at most 1, got 1.5"),
+        ({"model": {"dropout": 1}}, "model.dropout: expected a number of at least 0 and below 1, got 1"),
+    ],
+)
+def test_numbers_out_of_range_are_named(config: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{re.escape(said)}$"):
+        schema.check_ranges(config)
+
+
+def test_ranges_hold_the_defaults_and_know_their_options() -> None:
+    known = set()
+    for command in COMMANDS:
+        config = composed(command)
+        schema.check_ranges({key: value for key, value in config.items() if value != "???"})
+        known |= {name for name, _ in flatten(config)}
+    known |= {f"benchmark.{name}" for room in schema.ROOMS.values() for name in inspect.signature(room).parameters}
+    ends = {".".join(name.split(".")[start:]) for name in known for start in range(name.count(".") + 1)}
+    assert set(schema.RANGES) <= ends | LISTS, set(schema.RANGES) - ends
+    assert schema.required("embed") == ["encoder", "images", "out"]
+
+
+LISTS = {"fars", "seeds", "sizes", "tokens", "preprocess.mean", "preprocess.std"}  # which flatten leaves out

@@ -11,7 +11,7 @@ from facenet.data.datamodule import FaceDataModule
 from facenet.data.records import scan_folder
 from facenet.data.splits import split_faces
 from facenet.data.transforms import Preprocess
-from facenet.errors import ConfigError
+from facenet.errors import ConfigError, DataError
 from tests.conftest import write_tree
 
 PREPROCESS = Preprocess(size=(32, 32))
@@ -76,3 +76,53 @@ def test_broken_images_reach_the_list(tmp_path: Path) -> None:
     data = build(tmp_path)
     gone = {f"p{i:03d}" for i in range(0, 30, 3)} & {*data.train.names, *data.held_out.names}
     assert len(data.skipped) == len(gone) > 3
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_batch_keeps_its_size_when_files_go(tmp_path: Path, workers: int) -> None:
+    write_tree(tmp_path, 30, 4)
+    data = build(tmp_path, cache="none", workers=workers)
+    reference = list(data.train_dataloader())
+    gone = {row for row in range(len(data.train)) if row % 4 == 1}
+    for row in gone:
+        (tmp_path / data.train.paths[row]).unlink()
+    for (images, labels), (before, wanted) in zip(data.train_dataloader(), reference, strict=True):
+        assert images.shape == before.shape
+        there = [
+            any(torch.equal(image, other) for other in before[wanted == label])
+            for image, label in zip(images, labels, strict=True)
+        ]
+        assert all(there), "what stands in is of the batch, with its own label"
+        assert (labels == wanted).float().mean() > 0.8, "and of the same person where there is one"
+    assert {one.path for one in data.skipped} == {data.train.paths[row] for row in gone}
+    assert {one.reason for one in data.skipped} == {"lost during training: no such file"}
+
+
+def test_a_batch_of_which_nothing_is_left_ends_with_an_error(tmp_path: Path) -> None:
+    write_tree(tmp_path, 30, 4)
+    data = build(tmp_path, cache="none")
+    for path in data.train.paths:
+        (tmp_path / path).unlink()
+    batch = next(iter(data.train_dataloader()))
+    assert len(batch[0]) == len(batch[1]) == 0
+    with pytest.raises(
+        DataError, match=r"no image of a batch can be read any more \(lost during training: no such file"
+    ):
+        data.on_after_batch_transfer(batch, 0)
+
+
+def test_broken_files_are_found_before_training_without_a_cache(tmp_path: Path) -> None:
+    write_tree(tmp_path, 30, 4)
+    for number in range(30):
+        (tmp_path / f"p{number:03d}" / f"p{number:03d}_0001.png").write_bytes(b"broken")
+    seen: list[int] = []
+    data = build(tmp_path, cache="none", decoded=lambda train, held_out: seen.extend((len(train), len(held_out))))
+    assert len(data.skipped) == len(data.train.names) + len(data.held_out.names)
+    assert seen == [len(data.train), len(data.held_out)]
+    assert not {path for path in data.train.paths if path.endswith("_0001.png")}
+
+
+@pytest.mark.parametrize("wrong", [{"workers": -1}, {"cache_gb": -1.0}, {"cache_gb": float("nan")}, {"accumulate": 0}])
+def test_numbers_out_of_range(face_tree: Path, wrong: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match="loader: expected"):
+        build(face_tree, **wrong)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from facenet.errors import ConfigError
 from tests.conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -200,6 +201,32 @@ def test_one_process_of_a_job_writes(given: dict[str, str], first: bool, monkeyp
     for key, value in given.items():
         monkeypatch.setenv(key, value)
     assert launch.is_first() is first
+
+
+@pytest.mark.parametrize(
+    ("argument", "read"),
+    [
+        ("a=photo (1).jpg", "a='photo (1).jpg'"),
+        ("images=José", "images='José'"),
+        ("images=it's é", r"images='it\'s é'"),
+        ("seed=0,1", "seed=0,1"),
+        ("where={camera: 2}", "where={camera: 2}"),
+        ("query='José'", "query='José'"),
+        ("--help", "--help"),
+        ("data=[folder", "data=[folder"),
+    ],
+)
+def test_a_value_that_hydra_can_not_read_is_quoted(argument: str, read: str) -> None:
+    import launch
+
+    assert launch.quoted(argument) == read
+
+
+def test_an_argument_that_is_no_text_is_refused() -> None:
+    import launch
+
+    with pytest.raises(ConfigError, match=r"images=Ren\\xe9: the argument is not UTF-8"):
+        launch.quoted("images=Ren\udce9")
 
 
 def test_a_sweep_is_not_for_torchrun(cache: str, tmp_path: Path) -> None:

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import csv
+import dataclasses
+import hashlib
+import os
+import unicodedata
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from facenet.data.records import Records, scan, scan_csv, scan_folder, scan_lfw, write_skipped
+from facenet.data.records import NothingUsable, Records, Skipped, scan, scan_csv, scan_folder, scan_lfw, write_skipped
 from facenet.errors import DataError
 from tests.conftest import write_tree
 
@@ -100,3 +105,66 @@ def test_a_link_out_of_the_folder_is_not_followed_and_odd_names_are_skipped(tmp_
     found = scan_csv(tmp_path / "t.csv", tmp_path / "in")
     assert found.paths == ("p000/p000_0001.png",), "an absolute path below the root is one below the root"
     assert [skip.path[:4] for skip in found.skipped] == ["long", "loop"]
+
+
+def test_people_are_told_apart_as_they_look(tmp_path: Path) -> None:
+    for form in ("NFC", "NFD"):
+        folder = tmp_path / unicodedata.normalize(form, "José")
+        folder.mkdir()
+        (folder / f"{form}.jpg").write_bytes(b"x")
+    found = scan_folder(tmp_path)
+    assert len(found) == 2
+    assert found.names == [unicodedata.normalize("NFC", "José")]
+    table = tmp_path / "t.csv"
+    table.write_text("path,identity\n" + "".join(f"{path},{Path(path).parent}\n" for path in found.paths))
+    assert scan_csv(table).names == found.names
+
+
+def test_a_folder_of_nothing_usable_says_what_is_there(tmp_path: Path) -> None:
+    for number in range(3):
+        (tmp_path / f"{number}.jpg").touch()
+    (tmp_path / "4.heic").touch()
+    with pytest.raises(NothingUsable, match=r"no usable image .*; 3 the file is empty, 1 \.heic is not read") as caught:
+        scan_folder(tmp_path)
+    assert len(caught.value.skipped) == 4
+
+
+def test_a_table_may_name_anything(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "folder").mkdir()
+    table = tmp_path / "t.csv"
+    long = "x" * 300
+    table.write_text(f"path,identity\na.jpg,A\npipe.jpg,A\nfolder,A\n{long},A\n")
+    reasons = [one.reason for one in scan_csv(table).skipped]
+    assert reasons == [
+        "a pipe, socket or device, not a file",
+        "a folder, not a file",
+        "not accessible (File name too long)",
+    ]
+    table.write_text("path,identity\na\0.jpg,A\n")
+    with pytest.raises(DataError, match=r"leads outside|not readable"):
+        scan_csv(table)
+    with pytest.raises(DataError, match=r"none\.csv: no such table"):
+        scan_csv(tmp_path / "none.csv")
+
+
+def test_the_list_takes_every_name_and_is_whole_or_not_there(tmp_path: Path) -> None:
+    names = ['a,"b\nc\r.jpg', "Ren\udce9.jpg", "顔.jpg"]
+    write_skipped(tmp_path / "s.csv", [Skipped(name, f"of {name}") for name in names])
+    with (tmp_path / "s.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    told = [name.replace("\udce9", "\\xe9") for name in names]
+    assert rows[1:] == [[name, f"of {name}"] for name in told]
+    assert [path.name for path in tmp_path.iterdir()] == ["s.csv"]
+    with pytest.raises(DataError, match="can not be written"):
+        write_skipped(tmp_path / "s.csv" / "s.csv", [])
+
+
+def test_a_file_that_has_gone_changes_the_mark(face_tree: Path) -> None:
+    records = scan_folder(face_tree)
+    gone = dataclasses.replace(records, paths=("none.png", *records.paths[1:]))
+    one, two = hashlib.sha256(), hashlib.sha256()
+    records.mark(one)
+    gone.mark(two)
+    assert one.digest() != two.digest()

@@ -12,7 +12,7 @@ import pytest
 
 from facenet.data.pairs import make_pairs_in_folds
 from facenet.distance import normalise, sq_dist
-from facenet.errors import DataError
+from facenet.errors import ConfigError, DataError
 from facenet.files import sha256_file
 from facenet.reading import read_sealed, write_sealed
 from facenet.report_runs import find_runs, kind_of, read_curves, read_encoder, read_evaluation
@@ -151,7 +151,7 @@ def test_what_is_no_run_is_one_clear_line(tmp_path: Path, make: Any, says: str) 
 
 
 def test_no_folder_at_all() -> None:
-    with pytest.raises(DataError, match="pass runs=DIR"):
+    with pytest.raises(ConfigError, match="pass runs=DIR"):
         find_runs([])
 
 

@@ -1,15 +1,21 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from facenet.data.cache import readable
 from facenet.data.pairs import read_pairs, read_people
-from facenet.data.records import Records, scan_lfw
-from facenet.data.splits import KINDS, Splits, held_out_pairs, reported_faces, share_of_people, split_faces
+from facenet.data.records import Records, Skipped, scan_lfw
+from facenet.data.splits import KINDS, Splits, check_pairs, held_out_pairs, reported_faces, share_of_people, split_faces
+from facenet.data.transforms import Preprocess
 from facenet.errors import ConfigError, DataError
-from tests.conftest import write_tree
+from facenet.types import image_key
+from tests.conftest import blob, write_tree
 
 SYNTHETIC = {
     "train_identities": 12,
@@ -231,3 +237,63 @@ def test_the_faces_of_a_fold_can_be_reported_alone(view2_root: Path) -> None:
     assert faces.paths == view2(view2_root, 4).evaluation.paths
     assert len(pairs) == 12
     assert set(pairs.fold.tolist()) == {3}
+
+
+def dirty(root: Path) -> Path:
+    """30 people, 126 files, of which 7 can not be used."""
+    write_tree(root, 30, 4)
+    for person in ("p000", "p001"):
+        (root / person / "empty.jpg").touch()
+    (root / "p003" / "again.png").write_bytes((root / "p003" / "p003_0001.png").read_bytes())
+    (root / "p004" / "other.png").write_bytes((root / "p005" / "p005_0001.png").read_bytes())
+    (root / "alone.png").write_bytes((root / "p006" / "p006_0001.png").read_bytes())
+    (root / "gone").symlink_to("/nowhere")
+    return root
+
+
+def test_what_can_not_be_used_is_listed_and_counted(tmp_path: Path) -> None:
+    lists: list[Sequence[Skipped]] = []
+    options: dict[str, Any] = {"kind": "folder", "root": str(dirty(tmp_path)), "held_out": 0.2, "listed": lists.append}
+    splits = split_faces(**options)
+    assert dict(lists[0]) == {
+        "p000/empty.jpg": "the file is empty",
+        "p001/empty.jpg": "the file is empty",
+        "gone": "a link to nothing",
+        "p003/p003_0001.png": "the same file twice: p003/again.png is used",
+        "p004/other.png": "the same file under another identity: p005/p005_0001.png",
+        "p005/p005_0001.png": "the same file under another identity: p004/other.png",
+        "alone.png": "no identity: it lies in no person's folder",
+    }
+    assert sum(map(len, splits[:3])) == 119
+    split_faces(**options, max_bad_share=7 / 126)
+    with pytest.raises(DataError, match=r"7 of 126 files \(6%\) can not be used.*2 the file is empty"):
+        split_faces(**options, max_bad_share=0.05)
+    for wrong in (-0.1, 1.1, float("nan")):
+        with pytest.raises(ConfigError, match=r"data\.max_bad_share"):
+            split_faces(**options, max_bad_share=wrong)
+
+
+def test_pairs_are_drawn_among_readable_images(tmp_path: Path) -> None:
+    write_tree(tmp_path, 30, 4)
+    for number in range(0, 30, 2):
+        (tmp_path / f"p{number:03d}" / f"p{number:03d}_0001.png").write_bytes(b"broken %d" % number)
+    options: dict[str, Any] = {"kind": "folder", "root": str(tmp_path), "held_out": 0.2, "evaluation": 0.4}
+    splits = split_faces(**options, readable=lambda faces: readable(faces, Preprocess()))
+    assert splits.pairs is not None
+    broken = {image_key(one.path) for one in splits.evaluation.skipped}
+    assert len(broken) > 3
+    assert not broken & {*splits.pairs.first, *splits.pairs.second}
+    check_pairs(splits, None)
+    row = splits.evaluation.keys.index(splits.pairs.first[0])
+    lost = splits._replace(evaluation=splits.evaluation.without([(row, "it broke")]))
+    with pytest.raises(DataError, match=r"pairs.csv: 1 images that the pairs name .* it broke"):
+        check_pairs(lost, "pairs.csv")
+
+
+def test_images_of_one_name_are_in_no_drawn_pair(tmp_path: Path) -> None:
+    write_tree(tmp_path, 20, 4)
+    for number in range(20):
+        Image.fromarray(blob(number, 9)).save(tmp_path / f"p{number:03d}" / f"p{number:03d}_0001.jpg")
+    splits = split_faces(kind="folder", root=str(tmp_path), held_out=0.3, evaluation=0.3)
+    assert splits.pairs is not None
+    assert not {key for key in (*splits.pairs.first, *splits.pairs.second) if key.endswith("_0001")}

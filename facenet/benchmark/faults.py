@@ -1,4 +1,4 @@
-"""The whole campaign of faults: what is killed, cut, stopped, damaged, hostile, dirty or wrongly asked; nothing may be lost.
+"""The campaign of faults: what is killed, cut, stopped, damaged, hostile, dirty or wrongly asked loses nothing.
 
 Each part is a room of its own and counts what went wrong.
 """

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from facenet.data.records import Records
-from facenet.data.transforms import Preprocess, stack
+from facenet.data.records import NothingUsable, Records, Skipped
+from facenet.data.transforms import Preprocess, stack, why
 from facenet.errors import DataError
 from facenet.reading import keep_array, kept_array, read_array
 
@@ -62,6 +62,20 @@ def packed_bytes(records: Records, preprocess: Preprocess, margin: float = 1.0) 
     return len(records) * 3 * height * width
 
 
+def readable(
+    records: Records, preprocess: Preprocess, *, margin: float = 1.0, progress: Progress | None = None
+) -> Records:
+    """Return the records of the images that can be decoded; the others join ``records.skipped``. No pixels are kept.
+
+    Raises:
+        DataError: as :func:`pack`.
+    """
+    if records.images is not None or not len(records):
+        return records
+    preprocess = preprocess.of(records.alignment, records.root)
+    return records.without(_read(records, preprocess, margin, lambda row, image: None, progress))
+
+
 def read_batch(records: Records, rows: Sequence[int], preprocess: Preprocess, margin: float) -> tuple[Tensor, Tensor]:
     """Decode a few rows on the fly: uint8 (B', 3, S, S') and their places (B',) in `rows`; broken ones are left out.
 
@@ -84,23 +98,37 @@ def _decode(
 ) -> tuple[np.ndarray, list[tuple[int, str]]]:
     """Return the images that could be read, in order, and (row, reason) of those that could not."""
     images = np.empty((len(records), 3, *preprocess.stored_size(margin)), np.uint8)
+    bad = _read(records, preprocess, margin, images.__setitem__, progress)
+    return (np.delete(images, [row for row, _ in bad], 0) if bad else images), bad
+
+
+def _read(
+    records: Records,
+    preprocess: Preprocess,
+    margin: float,
+    keep: Callable[[int, np.ndarray], None],
+    progress: Progress | None,
+) -> list[tuple[int, str]]:
+    """Decode every image and `keep` its pixels (3, S, S'); return (row, reason) of those that can not be read."""
     bad: list[tuple[int, str]] = []
 
     def one(row: int) -> None:
+        source = records.source(row)
         try:
-            images[row] = preprocess.read(records.source(row), margin).numpy()
+            keep(row, preprocess.read(source, margin).numpy())
         except DataError as error:
-            bad.append((row, str(error)))
+            bad.append((row, why(error, source)))
 
     with ThreadPoolExecutor(max_workers=min(32, os.cpu_count() or 1)) as pool:
         for done, _ in enumerate(pool.map(one, range(len(records))), 1):
             if progress and (done % 256 == 0 or done == len(records)):
                 progress(done, len(records))
-    if len(bad) == len(records):
-        reason = bad[0][1] if bad else "there is none"
-        raise DataError(f"{records.root or 'images'}: no image could be read ({reason}); give a folder of face images")
     bad.sort()
-    return (np.delete(images, [row for row, _ in bad], 0) if bad else images), bad
+    if len(bad) == len(records):
+        skipped = [*records.skipped, *(Skipped(records.paths[row], reason) for row, reason in bad)]
+        where = records.root or "images"
+        raise NothingUsable(f"{where}: no image could be read; give a folder of face images", skipped)
+    return bad
 
 
 def _key(records: Records, preprocess: Preprocess, margin: float) -> str:

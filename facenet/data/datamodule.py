@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +13,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from facenet.data.augment import Augment, Draws, take
-from facenet.data.cache import pack, packed_bytes, read_batch
+from facenet.data.cache import pack, packed_bytes, read_batch, readable
 from facenet.data.records import Records, Skipped
 from facenet.data.sampler import IdentitySampler, Schedule
-from facenet.data.transforms import Preprocess
-from facenet.errors import ConfigError
+from facenet.data.transforms import Preprocess, why
+from facenet.errors import ConfigError, DataError
 from facenet.interrupts import leave_to_parent
 
 CACHES = ("auto", "ram", "disk", "none")
@@ -33,6 +33,8 @@ class BatchDataset(Dataset[Batch]):
         self.records, self.preprocess, self.margin, self.packed = records, preprocess, margin, packed
         self.labels = torch.as_tensor(labels, dtype=torch.int64)
         self.old: Tensor | None = None  # (N, D) embeddings of another encoder, which then go with the labels
+        # (N,) bool, shared with the loader's processes: images that could be read before training and can not now
+        self.lost = torch.zeros(0 if packed is not None else len(records), dtype=torch.bool).share_memory_()
 
     def __len__(self) -> int:
         """Return the number of images N."""
@@ -41,16 +43,31 @@ class BatchDataset(Dataset[Batch]):
     def __getitem__(self, rows: Sequence[int]) -> Batch:
         """Return the batch of the given rows: images, labels, and old embeddings where there are any.
 
-        Images that can not be decoded are left out of it.
+        For an image that can not be read any more another of the batch stands, of the same person where there is one,
+        so that batches keep their size; a batch without any that can be read is empty.
         """
         index = torch.as_tensor(rows, dtype=torch.int64)
         if self.packed is not None:
             images = torch.from_numpy(self.packed[index.numpy()])
         else:
             images, places = read_batch(self.records, rows, self.preprocess, self.margin)
-            index = index[places]
+            if len(places) < len(index):
+                images, index = self._filled(images, index, places)
         beside = () if self.old is None else (self.old[index],)
         return (images, self.labels[index], *beside)
+
+    def _filled(self, images: Tensor, index: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+        """Note the rows that were lost and let others of the batch stand for them; nothing where all are lost."""
+        there = torch.zeros(len(index), dtype=torch.bool)
+        there[places] = True
+        self.lost[index[~there]] = True
+        if not len(places):
+            return images, index[:0]
+        labels = self.labels[index]
+        alike = labels[:, None] == labels[places]  # (B, B')
+        stand_in = torch.where(alike.any(1), alike.int().argmax(1), 0)  # (B,)
+        stand_in[places] = torch.arange(len(places))
+        return images.permute(0, 2, 3, 1)[stand_in].permute(0, 3, 1, 2), index[places][stand_in]
 
 
 @dataclass(frozen=True)
@@ -93,6 +110,13 @@ class FaceDataModule(pl.LightningDataModule):
         seed: Seed of sampler and augmentation.
         accumulate: Batches of an optimiser step.
         repeat_batch: Train on the first batch only, unchanged (to see a loss fall).
+        progress: Called with (done, total) while images are decoded.
+        decoded: Called once with the training and the held-out faces that could be read; what it raises ends this.
+
+    Every image is decoded before training, also without a cache: what can not be read is left out and listed.
+
+    Raises:
+        ConfigError, DataError: an option out of range; faces that can not be trained on.
     """
 
     def __init__(
@@ -111,10 +135,16 @@ class FaceDataModule(pl.LightningDataModule):
         accumulate: int = 1,
         repeat_batch: bool = False,
         progress: Callable[[int, int], None] | None = None,
+        decoded: Callable[[Records, Records], None] | None = None,
     ) -> None:
         super().__init__()
         if cache not in CACHES:
             raise ConfigError(f"data.cache: unknown choice {cache!r}; known: {', '.join(CACHES)}")
+        if workers < 0 or not cache_gb >= 0 or accumulate < 1:
+            raise ConfigError(
+                "loader: expected workers and cache_gb of at least 0 and optim.accumulate of at least 1, got"
+                f" {workers}, {cache_gb} and {accumulate}"
+            )
         self.preprocess, self.augment, self.seed, self.repeat_batch = preprocess, augment, seed, repeat_batch
         self.accumulate, self._number = accumulate, 0
         self.margin = 1.25 if augment else 1.0
@@ -122,11 +152,15 @@ class FaceDataModule(pl.LightningDataModule):
         self.cache = ("ram" if fits else "none") if cache == "auto" else cache
         self.workers = workers if self.cache == "none" else 0
         packed = None
-        if self.cache != "none":
+        if self.cache == "none":
+            train = readable(train, preprocess, margin=self.margin, progress=progress)
+        else:
             folder = cache_dir if self.cache == "disk" else None
             packed, train = pack(train, preprocess, margin=self.margin, folder=folder, progress=progress)
         self.val_images, self.held_out = pack(held_out, preprocess)
         self.train = train
+        if decoded is not None:
+            decoded(self.train, self.held_out)
         self.dataset = BatchDataset(train, train.labels, preprocess, self.margin, packed)
         self._options = sampler
         self.sampler = self._sampler(0, 1)
@@ -137,8 +171,18 @@ class FaceDataModule(pl.LightningDataModule):
 
     @property
     def skipped(self) -> tuple[Skipped, ...]:
-        """Training and held-out files that are not used."""
-        return tuple(dict.fromkeys((*self.train.skipped, *self.held_out.skipped)))
+        """Training and held-out files that are not used, or were not any more since training began."""
+        return tuple(dict.fromkeys((*self.train.skipped, *self.held_out.skipped, *self._lost())))
+
+    def _lost(self) -> Iterator[Skipped]:
+        """What this rank's loader could not read any more; read again for the reason."""
+        for row in self.dataset.lost.nonzero().flatten().tolist():
+            reason, source = "not readable for a while", self.train.source(row)
+            try:
+                self.preprocess.of(self.train.alignment, self.train.root).read(source, self.margin)
+            except DataError as error:
+                reason = why(error, source)
+            yield Skipped(self.train.paths[row], f"lost during training: {reason}")
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """One item is one batch; the items are all batches of the run, from where the trainer stands."""
@@ -177,6 +221,11 @@ class FaceDataModule(pl.LightningDataModule):
         resumed run, or one on another number of ranks, draws the same.
         """
         images, *others = batch
+        if not len(images):
+            raise DataError(
+                f"{self.train.root}: no image of a batch can be read any more ({next(self._lost()).reason}); is the"
+                " folder still there?"
+            )
         if self.trainer is None or not self.trainer.training:
             return self.preprocess.normalise(images), *others
         if self.augment is None:

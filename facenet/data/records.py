@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
+import re
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,12 +17,13 @@ import numpy as np
 from PIL import Image
 
 from facenet.align import Alignment
-from facenet.errors import ConfigError, DataError, one_line
+from facenet.data.walk import SUFFIXES, shown, walk, why_not
+from facenet.errors import ConfigError, DataError
+from facenet.files import atomic_write
 from facenet.reading import is_inside, read_sealed, write_sealed
 from facenet.types import image_key
 
 ALIGNED = "align.json"  # lies in a folder of aligned faces and says how they were cut
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"}
 
 
 class Skipped(NamedTuple):
@@ -26,6 +31,19 @@ class Skipped(NamedTuple):
 
     path: str
     reason: str
+
+    @property
+    def kind(self) -> str:
+        """The reason without what belongs to this file alone: what stands before a colon or a parenthesis."""
+        return re.split(r": | \(", self.reason, maxsplit=1)[0]
+
+
+class NothingUsable(DataError):
+    """There are files, and not one of them is an image that can be used; `skipped` says why."""
+
+    def __init__(self, message: str, skipped: Sequence[Skipped]) -> None:
+        super().__init__(f"{message}{f'; {summary(skipped)}' if skipped else ''}")
+        self.skipped = tuple(skipped)
 
 
 @dataclass(frozen=True)
@@ -71,8 +89,7 @@ class Records:
             if self.images is not None:
                 digest.update(f"{path}\0".encode() + self.images[row].tobytes())
             else:
-                status = (Path(self.root) / path).stat()
-                digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+                digest.update(f"{path}\0{_state(Path(self.root) / path)}\n".encode())
 
     def subset(self, rows: Sequence[int] | np.ndarray) -> Records:
         """Return the given rows, in that order."""
@@ -93,32 +110,43 @@ class Records:
         return replace(self.subset([i for i in range(len(self)) if i not in reasons]), skipped=skipped)
 
 
+def summary(skipped: Sequence[Skipped]) -> str:
+    """Count what is not used by its reason, the most frequent first.
+
+    >>> summary([Skipped("a", "the file is empty"), Skipped("b", "no file: x"), Skipped("c", "no file: y")])
+    '2 no file, 1 the file is empty'
+    """
+    counts = Counter(one.kind for one in skipped).most_common()
+    shown_first = [f"{count} {kind}" for kind, count in counts[:5]]
+    return ", ".join([*shown_first, *([f"{sum(n for _, n in counts[5:])} others"] if counts[5:] else [])])
+
+
 def scan_folder(root: str | Path) -> Records:
     """List ``root/<identity>/.../<image>``; images right under `root` get the identity "".
 
-    Hidden files and other file types are passed over; empty image files are listed as skipped. A folder that
+    Hidden files and files that are no images by their names are passed over; what can not be used is listed as
+    skipped, see :mod:`facenet.data.walk`. Names of people are compared as they look (Unicode NFC). A folder that
     scripts/align.py wrote says how its faces were cut.
 
     Raises:
-        DataError: no such folder, no image in it, or an unusable ``align.json``.
+        DataError: no such folder, not readable, no image in it, or an unusable ``align.json``.
     """
     root = _folder(root)
-    found, skipped = [], []
-    for path in sorted(root.rglob("*")):
-        relative = path.relative_to(root)
-        if path.suffix.lower() not in SUFFIXES or any(part.startswith(".") for part in relative.parts):
-            continue
-        if not path.is_file():
-            continue
-        if path.stat().st_size == 0:
-            skipped.append(Skipped(relative.as_posix(), "the file is empty"))
-        else:
-            found.append((relative.as_posix(), relative.parts[0] if len(relative.parts) > 1 else ""))
-    if not found:
+    try:
+        paths, left_out = walk(root)
+    except OSError as error:
+        raise DataError(f"{root}: not readable ({error.strerror}); give a folder you may read") from error
+    skipped = tuple(Skipped(*pair) for pair in left_out)
+    if not paths:
         kinds = " ".join(sorted(SUFFIXES))
-        raise DataError(f"{root}: no usable image in this folder ({kinds}); expected <identity>/<image>")
-    paths, identities = tuple(p for p, _ in found), tuple(i for _, i in found)
-    return Records(paths, identities, str(root), None, tuple(skipped), read_alignment(root))
+        raise NothingUsable(f"{root}: no usable image in this folder ({kinds}); expected <identity>/<image>", skipped)
+    names = tuple(same_name(path.split("/", 1)[0]) if "/" in path else "" for path in paths)
+    return Records(tuple(paths), names, str(root), None, skipped, read_alignment(root))
+
+
+def same_name(identity: str) -> str:
+    """Return a person's name in the one of its spellings in Unicode that all compare by (NFC)."""
+    return unicodedata.normalize("NFC", identity)
 
 
 def read_alignment(root: str | Path) -> Alignment | None:
@@ -154,37 +182,44 @@ def scan_csv(file: str | Path, root: str | Path | None = None) -> Records:
         DataError: no such table, a missing column, no usable row, or a path that leaves the root folder.
     """
     file = Path(file)
+    rows = _table(file)
     root = _folder(root if root is not None else file.parent)
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as handle:
-            reader = csv.DictReader(handle)
-            missing = {"path", "identity"} - set(reader.fieldnames or ())
-            if missing:
-                raise DataError(f"{file}: expected the columns path, identity; missing {sorted(missing)}")
-            rows = [(str(row["path"] or "").strip(), str(row["identity"] or "").strip()) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{file}: not readable as CSV ({error})") from error
+    inside = root.resolve()
     found, skipped = [], []
     for path, identity in rows:
         path = os.path.relpath(path, root) if os.path.isabs(path) else path  # noqa: PTH117 - texts, not files
         if not is_inside(path):
             raise DataError(f"{file}: the path {path[:80]!r} is empty or leads outside {root}; use paths below it")
         try:
-            size = (root / path).stat().st_size if (root / path).is_file() else None
-            leaves = not (root / path).resolve().is_relative_to(root.resolve())
-        except (OSError, RuntimeError) as error:  # a name too long, a loop of links
-            skipped.append(Skipped(path, one_line(error)))
-            continue
+            leaves = not (root / path).resolve().is_relative_to(inside)
+        except (OSError, RuntimeError):  # a name too long, or a circle of links
+            leaves = False
         if leaves:
             raise DataError(f"{file}: the path {path[:80]!r} is a link that leads outside {root}; use paths below it")
-        if not size:
-            skipped.append(Skipped(path, "no such file" if size is None else "the file is empty"))
+        reason = why_not(root / path)
+        if reason:
+            skipped.append(Skipped(path, reason))
         else:
-            found.append((Path(path).as_posix(), identity))
+            found.append((Path(path).as_posix(), same_name(identity)))
     if not found:
-        raise DataError(f"{file}: none of its {len(rows)} rows names a usable image under {root}")
+        raise NothingUsable(f"{file}: none of its {len(rows)} rows names a usable image under {root}", skipped)
     paths, identities = tuple(p for p, _ in found), tuple(i for _, i in found)
     return Records(paths, identities, str(root), None, tuple(skipped), read_alignment(root))
+
+
+def _table(file: Path) -> list[tuple[str, str]]:
+    """Read path and identity of every row of a table."""
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as handle:
+            reader = csv.DictReader(handle)
+            missing = {"path", "identity"} - set(reader.fieldnames or ())
+            if missing:
+                raise DataError(f"{file}: expected the columns path, identity; missing {sorted(missing)}")
+            return [(str(row["path"] or "").strip(), str(row["identity"] or "").strip()) for row in reader]
+    except FileNotFoundError:
+        raise DataError(f"{file}: no such table; give a CSV file with the columns path, identity") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{file}: not readable as CSV ({error})") from error
 
 
 def scan(path: str | Path) -> Records:
@@ -198,11 +233,17 @@ def scan(path: str | Path) -> Records:
 
 
 def write_skipped(file: str | Path, skipped: Sequence[Skipped]) -> None:
-    """Write ``skipped.csv`` (path, reason)."""
-    with Path(file).open("w", newline="", encoding="utf-8") as handle:
-        writer = csv.writer(handle, lineterminator="\n")
-        writer.writerow(["path", "reason"])
-        writer.writerows(skipped)
+    """Write ``skipped.csv`` (path, reason), atomically.
+
+    Raises:
+        DataError: the folder can not be written.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["path", "reason"])
+    writer.writerows((shown(path), shown(reason)) for path, reason in skipped)
+    with atomic_write(file) as target:
+        target.write(text.getvalue().encode())
 
 
 def write_images(records: Records, root: str | Path) -> None:
@@ -213,6 +254,15 @@ def write_images(records: Records, root: str | Path) -> None:
         target = (Path(root) / path).with_suffix(".png")
         target.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.ascontiguousarray(image)).save(target, compress_level=1)
+
+
+def _state(file: Path) -> str:
+    """Size and time of a file; of one that has gone, that it has."""
+    try:
+        status = file.stat()
+    except OSError:
+        return "gone"
+    return f"{status.st_size}\0{status.st_mtime_ns}"
 
 
 def _folder(root: str | Path) -> Path:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from facenet.data.pairs import make_pairs_in_folds, read_pairs, read_people
-from facenet.data.records import Records, scan_csv, scan_lfw
+from facenet.data.duplicates import without_duplicates
+from facenet.data.pairs import make_pairs_in_folds, pair_rows, read_pairs, read_people
+from facenet.data.records import NothingUsable, Records, Skipped, same_name, scan_csv, scan_lfw, summary
 from facenet.data.synthetic import default_cache, load_or_draw
 from facenet.errors import ConfigError, DataError, choose
-from facenet.types import Pairs
+from facenet.types import Pairs, image_key
 
 Progress = Callable[[int, int], None]
+MAX_BAD_SHARE = 0.2  # of the files; conf/data/*.yaml say the same
 
 
 class Splits(NamedTuple):
@@ -38,10 +41,16 @@ def split_faces(
     train_share: float = 1.0,
     synthetic: dict[str, Any] | None = None,
     cache_dir: str | None = None,
+    max_bad_share: float = MAX_BAD_SHARE,
     seed: int = 0,
     progress: Progress | None = None,
+    readable: Callable[[Records], Records] | None = None,
+    listed: Callable[[Sequence[Skipped]], None] | None = None,
 ) -> Splits:
     """Read a data set and divide its identities.
+
+    Files that can not be used are left out: what the scan lists, images without identity, and files that are there
+    twice, see :mod:`facenet.data.duplicates`. Images that `pairs` names are reported as they are.
 
     Args:
         kind: A key of `KINDS`: "synthetic" (drawn, no files), "folder" (``<identity>/<image>``), "csv" (a table of
@@ -57,12 +66,16 @@ def split_faces(
             reported does not depend on it.
         synthetic: Options of the drawn faces.
         cache_dir: Where drawn faces are kept.
+        max_bad_share: Largest share of the files that may be left out, in [0, 1].
         seed: Seed of the division.
         progress: Called with (done, total) while faces are drawn.
+        readable: Returns the faces that can be decoded, of those to report on; before pairs are drawn among them. It is
+            not asked about a `fold`, whose faces nobody opens before the end.
+        listed: Called with what is left out, before anything is raised for it.
 
     Raises:
         ConfigError: an unknown kind, no root, a share or a fold out of range.
-        DataError: missing or unusable files, or people shared between training and reported pairs.
+        DataError: missing or unusable files, too many of them, or people shared between training and reported pairs.
     """
     choose(KINDS, kind, "data.kind")
     if not 0 < held_out < 1 or not 0 <= evaluation < 1:
@@ -75,13 +88,16 @@ def split_faces(
     if kind == "synthetic":
         splits = _synthetic(dict(synthetic or {}), cache_dir, seed, progress)
         return splits._replace(train=share_of_people(splits.train, train_share, seed))
-    records = KINDS[kind](_root(root, kind))
-    labelled = records.subset([i for i, name in enumerate(records.identities) if name])
+    records, labelled = _usable(kind, root, max_bad_share, listed)
+    readable = readable or (lambda faces: faces)
     reported_pairs: Pairs | None
     if people and pairs and fold is not None:
         training, reported, reported_pairs = _leave_out(records, labelled, people, pairs, fold)
     else:
-        training, reported, reported_pairs = _train_and_reported(records, labelled, people, pairs, evaluation, seed)
+        options = (people, pairs, evaluation, seed, readable)
+        training, reported, reported_pairs = _train_and_reported(records, labelled, *options)
+    if listed is not None:
+        listed(reported.skipped)
     shared = set(training.names) & set(reported.names)
     if shared:
         some = ", ".join(sorted(shared)[:3])
@@ -93,6 +109,59 @@ def split_faces(
             " report on; give a folder for each of at least 12 people, with several images each"
         )
     return Splits(share_of_people(kept, train_share, seed), training.of_people(held), reported, reported_pairs)
+
+
+def _usable(
+    kind: str, root: str | None, max_bad_share: float, listed: Callable[[Sequence[Skipped]], None] | None
+) -> tuple[Records, Records]:
+    """Return all images of the data set, and those to divide: with an identity, and none of them twice."""
+    if not 0 <= max_bad_share <= 1:
+        raise ConfigError(f"data.max_bad_share: expected a share of the files in [0, 1], got {max_bad_share}")
+    tell = listed or (lambda skipped: None)
+    try:
+        records = KINDS[kind](_root(root, kind))
+    except NothingUsable as error:
+        tell(error.skipped)
+        raise
+    nameless = [
+        (row, "no identity: it lies in no person's folder") for row, name in enumerate(records.identities) if not name
+    ]
+    labelled = without_duplicates(records.without(nameless))
+    tell(labelled.skipped)
+    check_share(labelled.skipped, len(labelled), max_bad_share, records.root)
+    return records, labelled
+
+
+def check_share(skipped: Sequence[Skipped], used: int, most: float, where: str) -> None:
+    """Refuse a data set of which too much can not be used.
+
+    Raises:
+        DataError: `skipped` is more than the share `most` of `skipped` and `used` together.
+    """
+    share = len(skipped) / max(1, len(skipped) + used)
+    if share > most:
+        raise DataError(
+            f"{where}: {len(skipped)} of {len(skipped) + used} files ({share:.0%}) can not be used, more than"
+            f" data.max_bad_share={most:g} ({summary(skipped)}); see skipped.csv in the run folder, mend or remove"
+            " them, or allow a larger share"
+        )
+
+
+def check_pairs(splits: Splits, file: str | None) -> None:
+    """Refuse, before training, reported pairs that could not be scored after it.
+
+    Raises:
+        DataError: a pair names an image that is not there or can not be used.
+    """
+    if splits.pairs is None:
+        return
+    missing = pair_rows(splits.pairs, splits.evaluation.keys)[2]
+    if missing:
+        reasons = {image_key(path): reason for path, reason in splits.evaluation.skipped}
+        raise DataError(
+            f"{file}: {len(missing)} images that the pairs name are not there or can not be used (first: {missing[0]},"
+            f" {reasons.get(missing[0], 'no such file')}); add or mend them, or leave their pairs out"
+        )
 
 
 def share_of_people(records: Records, share: float, seed: int = 0) -> Records:
@@ -157,9 +226,14 @@ def other_faces(*, needed: bool, **options: Any) -> Records | None:
 
 
 def held_out_pairs(held_out: Records, seed: int = 0) -> Pairs:
-    """Draw balanced pairs in ten folds (fewer when people are few) among the held-out faces."""
+    """Draw balanced pairs in ten folds (fewer when people are few) among the held-out faces.
+
+    Images that only their file type tells from others (``1.jpg`` and ``1.png``) are in no pair: pairs name keys.
+    """
     remedy = "more people with several images, or a larger share"
-    return make_pairs_in_folds(held_out.keys, held_out.identities, of="pairs", remedy=remedy, seed=seed)
+    counts = Counter(held_out.keys)
+    own = held_out.subset([row for row, key in enumerate(held_out.keys) if counts[key] == 1])
+    return make_pairs_in_folds(own.keys, own.identities, of="pairs", remedy=remedy, seed=seed)
 
 
 def _divide(records: Records, share: float, seed: int) -> tuple[Records, set[str]]:
@@ -177,14 +251,21 @@ def _divide(records: Records, share: float, seed: int) -> tuple[Records, set[str
 
 
 def _train_and_reported(
-    records: Records, labelled: Records, people: str | None, pairs: str | None, evaluation: float, seed: int
+    records: Records,
+    labelled: Records,
+    people: str | None,
+    pairs: str | None,
+    evaluation: float,
+    seed: int,
+    readable: Callable[[Records], Records],
 ) -> tuple[Records, Records, Pairs | None]:
     """Return the training faces, the faces the reported numbers are about, and their pairs."""
     reported, reported_pairs = None, None
     if pairs:
-        reported, reported_pairs = _named_by(records, read_pairs(_file(pairs, records, "data.pairs")))
+        named, reported_pairs = _named_by(records, read_pairs(_file(pairs, records, "data.pairs")))
+        reported = readable(named)
     if people:
-        names = {name for fold in read_people(_file(people, records, "data.people")) for name in fold}
+        names = {same_name(name) for fold in read_people(_file(people, records, "data.people")) for name in fold}
         training = labelled.of_people(names)
         if not len(training):
             raise DataError(f"{people}: none of its {len(names)} people has an image under {records.root}")
@@ -194,7 +275,7 @@ def _train_and_reported(
     else:
         training, rest = _divide(labelled, evaluation, seed)
     if reported is None:
-        reported = labelled.of_people(rest)
+        reported = readable(labelled.of_people(rest))
         reported_pairs = held_out_pairs(reported, seed + 2) if rest else None
     return training, reported, reported_pairs
 
@@ -212,6 +293,7 @@ def _leave_out(
         )
     if not 1 <= fold <= len(lists):
         raise ConfigError(f"fold: expected a number from 1 to {len(lists)} (the folds of {people}), got {fold}")
+    lists = [[same_name(name) for name in names] for names in lists]
     held = set(lists[fold - 1])
     others = {name for number, names in enumerate(lists, 1) if number != fold for name in names}
     reported, reported_pairs = _named_by(records, every.subset(np.flatnonzero(every.fold == fold - 1)))
@@ -234,11 +316,13 @@ def _synthetic(options: dict[str, Any], cache_dir: str | None, seed: int, progre
     cache_dir = cache_dir or str(default_cache())
     first, parts = 0, []
     for part in ("train", "held_out", "evaluation"):
-        count, (least, most) = options[f"{part}_identities"], options[f"{part}_images"]
+        count, images = options[f"{part}_identities"], options[f"{part}_images"]
+        if len(images) != 2:
+            raise ConfigError(f"data.synthetic.{part}_images: expected the least and most of a person, got {images}")
         faces = load_or_draw(
             cache_dir,
             identities=count,
-            images_per_identity=(least, most),
+            images_per_identity=tuple(images),
             size=options["size"],
             difficulty=options["difficulty"],
             seed=seed,

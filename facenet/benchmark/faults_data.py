@@ -1,0 +1,438 @@
+"""A folder of faces that nobody cleaned: training ends, every bad file is listed with its reason, no good one is lost.
+
+A script draws people and puts one file of every kind into their folders in turn: good ones that look odd, and bad ones.
+Training runs on them from a cache and straight from the files, where some more break while it runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import ctypes
+import io
+import os
+import random
+import shutil
+import socket
+import struct
+import tempfile
+import unicodedata
+import warnings
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from facenet.data.records import Skipped
+from facenet.data.splits import split_faces
+from facenet.data.synthetic import draw
+from facenet.data.transforms import filter_warnings
+from facenet.errors import FacenetError
+from facenet.training import train
+
+SIDE, PEOPLE_IMAGES = 48, 8
+UNREADABLE, EMPTY, NO_FILE = "not a readable image", "the file is empty", "a pipe, socket or device, not a file"
+BOMB = "more than 89 million pixels"
+LOOP = "a link to what is read already"
+TWICE, TWO_NAMES = "the same file twice", "the same file under another identity"
+LOST = "lost during training"
+
+
+class Tree(NamedTuple):
+    """What a dirty folder holds, by path below it; names that are no UTF-8 with their bytes escaped."""
+
+    good: set[str]
+    bad: dict[str, str]  # path -> the kind of reason it is to be listed with
+
+
+class Spot(NamedTuple):
+    """Where a file of some kind is to be made, and of what."""
+
+    folder: Path  # of a person
+    stem: str
+    face: Image.Image
+    rng: random.Random
+
+    def save(self, suffix: str, picture: Image.Image | None = None, **options: Any) -> Path:
+        """Write the face, or another picture, in the format of a suffix."""
+        path = self.folder / f"{self.stem}{suffix}"
+        (picture or self.face).save(path, **options)
+        return path
+
+    def write(self, suffix: str, content: bytes) -> Path:
+        """Write bytes."""
+        path = self.folder / f"{self.stem}{suffix}"
+        path.write_bytes(content)
+        return path
+
+    def cut(self, suffix: str, **options: Any) -> Path:
+        """Write an image file that breaks off somewhere."""
+        content = self.save(suffix, **options).read_bytes()
+        return self.write(suffix, content[: self.rng.randrange(len(content) // 4, len(content) * 9 // 10)])
+
+
+def grey_png(width: int, height: int) -> bytes:
+    """A grey PNG of any size by its header; what is decoded of it would be black."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    rows = zlib.compress(bytes(1 << 20))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def _pipe(spot: Spot) -> Path:
+    path = spot.folder / f"{spot.stem}.jpg"
+    os.mkfifo(path)
+    return path
+
+
+def _socket(spot: Spot) -> Path:
+    path = spot.folder / f"{spot.stem}.jpg"
+    short = Path(tempfile.mkdtemp(prefix="facenet-")) / "s"  # a socket's path may not be long
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(short))
+    shutil.move(short, path)
+    short.parent.rmdir()
+    return path
+
+
+def _folder(spot: Spot) -> Path:
+    path = spot.folder / f"{spot.stem}.jpg"
+    path.mkdir()
+    return path
+
+
+def _closed(spot: Spot) -> Path:
+    path = spot.save(".jpg")
+    path.chmod(0)
+    return path
+
+
+def _linked(name: str, to: str) -> Callable[[Spot], Path]:
+    def make(spot: Spot) -> Path:
+        path = spot.folder / name.format(stem=spot.stem)
+        path.symlink_to(to.format(path=path, stem=spot.stem))
+        return path
+
+    return make
+
+
+def _foreign_name(spot: Spot) -> Path:
+    path = os.fsencode(spot.folder / spot.stem) + b"-Ren\xe9.jpg"
+    with open(path, "wb") as file:  # noqa: PTH123 - a name of bytes
+        spot.face.save(file, "JPEG")
+    return Path(os.fsdecode(path))
+
+
+def _twice(spot: Spot) -> Path:
+    return Path(shutil.copy(spot.save(".png"), spot.folder / f"{spot.stem} (copy).png"))
+
+
+def _two_names(spot: Spot) -> Path:
+    other = spot.folder.parent / "p000" / f"of {spot.folder.name} {spot.stem}.png"
+    return Path(shutil.copy(spot.save(".png"), other))
+
+
+def _nameless(spot: Spot) -> Path:
+    return Path(shutil.move(spot.save(".png"), spot.folder.parent / f"{spot.folder.name} {spot.stem}.png"))
+
+
+# what is to be listed -> the reason's kind
+BAD: dict[str, tuple[str, Callable[[Spot], Path]]] = {
+    "empty": (EMPTY, lambda spot: spot.write(".jpg", b"")),
+    "text": (UNREADABLE, lambda spot: spot.write(".jpg", f"<html>{spot.stem} not found</html>".encode())),
+    "half a JPEG": (UNREADABLE, lambda spot: spot.cut(".jpg")),
+    "half a progressive JPEG": (UNREADABLE, lambda spot: spot.cut(".jpg", progressive=True)),
+    "half a PNG": (UNREADABLE, lambda spot: spot.cut(".png")),
+    "half a WebP": (UNREADABLE, lambda spot: spot.cut(".webp")),
+    "half a TIFF": (UNREADABLE, lambda spot: spot.cut(".tif")),
+    "half a GIF": (UNREADABLE, lambda spot: spot.cut(".gif")),
+    "a JPEG's first bytes": (UNREADABLE, lambda spot: spot.write(".jpg", b"\xff\xd8\xff" + spot.stem.encode())),
+    "a program in PostScript": (UNREADABLE, lambda spot: spot.save(".eps").rename(spot.folder / f"{spot.stem}.jpg")),
+    "decompression bomb": (BOMB, lambda spot: spot.write(".png", grey_png(60_000, 60_000 - spot.rng.randrange(99)))),
+    "smaller bomb": (BOMB, lambda spot: spot.write(".png", grey_png(10_000, 10_000 - spot.rng.randrange(99)))),
+    "one pixel": ("too small", lambda spot: spot.save(".png", spot.face.resize((1, 1)))),
+    "a strip": ("too small", lambda spot: spot.save(".png", spot.face.resize((3, 5000)))),
+    "HEIC": (".heic is not read; convert it to JPEG or PNG", lambda spot: spot.write(".heic", b"ftypheic")),
+    "pipe": (NO_FILE, _pipe),
+    "socket": (NO_FILE, _socket),
+    "folder": ("a folder, not a file", _folder),
+    "no permission": ("no permission to read it", _closed),
+    "link to nothing": ("a link to nothing", _linked("{stem}.jpg", "/nowhere/{stem}.jpg")),
+    "link to itself": ("not accessible", _linked("{stem}.jpg", "{path}")),
+    "link to the folder above": (LOOP, _linked("{stem}", "..")),
+    "name of other bytes": ("its name is not UTF-8; rename it", _foreign_name),
+    "comma, quote and line break": (EMPTY, lambda spot: spot.write(',"a\nb\r.jpg', b"")),
+    "the same file twice": (TWICE, _twice),
+    "the same file under two names": (TWO_NAMES, _two_names),
+    "no identity": ("no identity", _nameless),
+}
+
+
+def _sixteen(spot: Spot) -> Image.Image:
+    return Image.fromarray(np.asarray(spot.face.convert("L"), np.uint16) * 257)
+
+
+def _floats(spot: Spot) -> Image.Image:
+    return Image.fromarray(np.asarray(spot.face.convert("L"), np.float32) / 255)
+
+
+def _clear(spot: Spot, mode: str) -> Image.Image:
+    picture = spot.face.convert(mode)
+    picture.putalpha(200)
+    return picture
+
+
+def _frames(spot: Spot) -> dict[str, Any]:
+    return {"save_all": True, "append_images": [spot.face.rotate(9)], "duration": 100}
+
+
+def _turned(content: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = content
+    return exif
+
+
+def _outside(spot: Spot) -> Path:
+    path, store = spot.folder / f"{spot.stem}.jpg", spot.folder.parent.with_name("elsewhere")
+    store.mkdir(exist_ok=True)
+    file = store / f"{spot.folder.name}{spot.stem}.jpg"
+    spot.face.save(file)
+    path.symlink_to(file)
+    return path
+
+
+def _below(spot: Spot) -> Path:
+    (spot.folder / f"{spot.stem}.jpg").mkdir()
+    return spot.save(".jpg/1.jpg")
+
+
+def _decomposed(spot: Spot) -> Path:
+    """A picture in a folder whose name looks like another one's and has other bytes."""
+    for form in ("NFC", "NFD"):
+        folder = spot.folder.parent / unicodedata.normalize(form, f"José {spot.folder.name}")
+        folder.mkdir(exist_ok=True)
+    return Path(shutil.move(spot.save(".png"), folder / f"{spot.stem}.png"))
+
+
+GOOD: dict[str, Callable[[Spot], Path]] = {
+    "16-bit PNG": lambda spot: spot.save(".png", _sixteen(spot)),
+    "16-bit TIFF": lambda spot: spot.save(".tif", _sixteen(spot)),
+    "float TIFF": lambda spot: spot.save(".tiff", _floats(spot)),
+    "palette": lambda spot: spot.save(".png", spot.face.convert("P")),
+    "1 bit": lambda spot: spot.save(".png", spot.face.convert("1")),
+    "RGBA": lambda spot: spot.save(".png", _clear(spot, "RGB")),
+    "grey and alpha": lambda spot: spot.save(".png", _clear(spot, "L")),
+    "CMYK": lambda spot: spot.save(".jpg", spot.face.convert("CMYK")),
+    "animated GIF": lambda spot: spot.save(".gif", **_frames(spot)),
+    "animated WebP": lambda spot: spot.save(".webp", **_frames(spot)),
+    "animated PNG": lambda spot: spot.save(".png", **_frames(spot)),
+    "turned by EXIF": lambda spot: spot.save(".jpg", exif=_turned(6)),
+    "damaged EXIF": lambda spot: spot.save(".jpg", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x09damaged"),
+    "damaged profile": lambda spot: spot.save(".jpg", icc_profile=b"no profile"),
+    "JPEG named PNG": lambda spot: spot.save(".png", format="JPEG"),
+    "upper-case suffix": lambda spot: spot.save(".JPG"),
+    "suffix of browsers": lambda spot: spot.save(".jfif", format="JPEG"),
+    "long name": lambda spot: spot.save(f"{'x' * 240}.jpg"),
+    "comma, quote, line break": lambda spot: spot.save(',"a\nb\r.png'),
+    "accents": lambda spot: spot.save("é - 顔.png"),
+    "link out of the folder": _outside,
+    "folder named as an image": _below,
+    "two spellings of a folder": _decomposed,
+    "one key twice": lambda spot: spot.save(".png"),  # beside another picture <stem>.jpg
+}
+
+
+def dirty_tree(folder: str | Path, images: int, seed: int) -> Tree:
+    """Make a folder of so many image files (or one more) of drawn people below `folder`, every kind among them.
+
+    Every seventh file is bad, a third is good and odd, every tenth person has one picture.
+    """
+    rng, root = random.Random(seed), Path(folder)
+    people = 2 + images * 8 // (7 * PEOPLE_IMAGES)
+    faces = draw(identities=people, images_per_identity=PEOPLE_IMAGES, size=SIDE, difficulty=0.2, seed=seed)
+    bad, odd = list(BAD), list(GOOD)
+    tree = Tree(set(), {})
+    for row in range(people * PEOPLE_IMAGES):
+        if len(tree.good) + len(tree.bad) >= images:
+            break
+        person, number = divmod(row, PEOPLE_IMAGES)
+        place = root / f"p{person:03d}"
+        place.mkdir(parents=True, exist_ok=True)
+        spot = Spot(place, f"{number:03d}", Image.fromarray(faces.images[row]), rng)
+        if row % 7 == 3:
+            kind, make = BAD[bad[row // 7 % len(bad)]]
+            made = make(spot)
+            tree.bad[_name(root, made)] = kind
+            if kind == TWO_NAMES:
+                tree.bad[_name(root, place / f"{spot.stem}.png")] = kind
+            elif kind == TWICE:  # the first in order is kept
+                tree.bad.pop(_name(root, made))
+                tree.bad[_name(root, place / f"{spot.stem}.png")] = kind
+                tree.good.add(_name(root, made))
+        elif row % 3 == 1:
+            tree.good.add(_name(root, GOOD[odd[row // 3 % len(odd)]](spot)))
+        elif not (person % 10 == 9 and number):
+            tree.good.add(_name(root, spot.save(".jpg")))
+        if row % 29 == 0:
+            (place / f".{number}.jpg").write_bytes(b"hidden")
+            (place / "Thumbs.db").write_bytes(b"no image by its name")
+    return tree
+
+
+def _name(root: Path, path: Path) -> str:
+    return os.fsencode(path.relative_to(root)).decode("utf-8", "backslashreplace")
+
+
+def run(
+    *, images: int = 1000, steps: int = 24, lost: int = 10, folder: str = "", temporary: str = "", seed: int = 0
+) -> dict[str, dict[str, int]]:
+    """Train on a dirty folder, from a cache and from its files by 0 and 2 workers; counts of what went wrong.
+
+    Straight from the files, `lost` more are deleted or cut when training has begun. Then the folder is refused, as more
+    of it is bad than is allowed. Root does it without root's power to read everything.
+    """
+    with tempfile.TemporaryDirectory(prefix="facenet-dirty-", dir=folder or None) as name, as_a_user():
+        told: dict[str, dict[str, int]] = {}
+        for cache, workers in (("ram", 0), ("none", 0), ("none", 2)):
+            print(f"dirty folder of {images} images: {cache} cache, {workers} workers", flush=True)
+            place = Path(name) / f"{cache}{workers}"
+            tree = dirty_tree(place / "faces", images, seed)
+            options = {"cache": cache, "workers": workers}
+            told[f"dirty folder, {cache} cache, {workers} workers"] = _trained(
+                tree, place, _config(place / "faces", steps, seed, options), 0 if cache == "ram" else lost
+            )
+        config = _config(place / "faces", steps, seed, {"cache": "ram"}, max_bad_share=0.1)
+        told["dirty folder, refused"] = _refused(tree, place, config)
+    return told
+
+
+@contextlib.contextmanager
+def as_a_user() -> Iterator[None]:
+    """Root may read and write everything: lay that power down (Linux), so that rights mean what they mean to others.
+
+    It goes for the calling thread, and for threads and processes that it starts meanwhile.
+    """
+    if os.geteuid() != 0:
+        yield
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+    before = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable; twice
+    libc.capget(header, before)
+    less = (ctypes.c_uint32 * 6)(*before)
+    less[0] &= ~0b110  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+    libc.capset(header, less)
+    try:
+        yield
+    finally:
+        libc.capset(header, before)
+
+
+def _config(root: Path, steps: int, seed: int, loader: dict[str, Any], **data: Any) -> dict[str, Any]:
+    """A short training of the small net, as conf/train.yaml would compose it."""
+    return {
+        "seed": seed,
+        "init": None,
+        "data": {"kind": "folder", "root": str(root), "crop": 1.0, "held_out": 0.15, "evaluation": 0.15, **data},
+        "preprocess": {"mean": [0.5] * 3, "std": [0.5] * 3, "mirror": False},
+        "augment": {"enabled": True, "rotate": 5.0},
+        "sampler": {"batch_size": 36, "faces_per_identity": 8, "negative_share": 0.1, "coverage": 1},
+        "loader": {"repeat_batch": False, **loader},
+        "model": {"name": "small", "input_size": [32, 32], "embedding_dim": 16, "dropout": 0.0},
+        "loss": {"name": "triplet", "margin": 0.2, "reduction": "mean"},
+        "mining": {"miner": "semi_hard", "select": "nearest", "fallback": "none", "max_triplets": 10_000},
+        "optim": {"name": "adamw", "lr": 1e-3, "schedule": "constant", "warmup_steps": 0},
+        "trainer": {
+            "max_steps": steps,
+            "val_check_interval": steps,
+            "accelerator": "cpu",
+            "log_every_n_steps": steps,
+            "progress": False,
+            "refresh_rate": steps,
+        },
+    }
+
+
+def _trained(tree: Tree, place: Path, config: dict[str, Any], lost: int) -> dict[str, int]:
+    told = {"files": len(tree.good) + len(tree.bad), "bad": len(tree.bad), "ended": 0, "unhandled": 0, "warnings": 0}
+    broken: set[str] = set()
+
+    def say(line: str) -> None:
+        if line.startswith("training on") and not broken:
+            broken.update(_break(config, tree.good, lost))
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        filter_warnings()
+        try:
+            train(config, place / "run", say=say)
+            told["ended"] = 1
+        except FacenetError as error:
+            print(f"refused: {error}", flush=True)
+        except Exception as error:
+            print(f"unhandled: {type(error).__name__}: {error}", flush=True)
+            told["unhandled"] = 1
+    told["warnings"] = len(caught)
+    return told | _compared(tree, place / "run" / "skipped.csv", broken)
+
+
+def _compared(tree: Tree, table: Path, broken: set[str]) -> dict[str, int]:
+    """Compare a list of skipped files with what is bad, and with those that broke while training ran."""
+    listed = {one.path: one for one in read_skipped(table)}
+    right = {path for path, kind in tree.bad.items() if path in listed and listed[path].kind == kind}
+    amiss = sorted({*tree.bad} - right) + sorted(set(listed) - set(tree.bad) - broken)
+    for path in amiss[:10]:
+        print(f"{path!r}: {tree.bad.get(path, 'good')}, listed: {listed.get(path)}", flush=True)
+    return {
+        "listed_with_its_reason": len(right),
+        "not_listed": len(set(tree.bad) - set(listed)),
+        "good_skipped": len(set(listed) & tree.good - broken),
+        "unknown_listed": len(set(listed) - set(tree.bad) - tree.good),
+        "lost_while_training": len(broken),
+        "lost_listed": sum(path in listed and listed[path].kind == LOST for path in broken),
+    }
+
+
+def read_skipped(table: Path) -> list[Skipped]:
+    """Read ``skipped.csv``; no file is no lines."""
+    if not table.is_file():
+        return []
+    rows = list(csv.reader(io.StringIO(table.read_bytes().decode(), newline="")))
+    return [Skipped(*row) for row in rows[1:]]
+
+
+def _break(config: dict[str, Any], good: set[str], count: int) -> set[str]:
+    """Delete or cut some of the files that are trained on, of people with several, whom every pass shows whole."""
+    data = {key: value for key, value in config["data"].items() if key != "crop"}
+    faces = split_faces(**data, seed=config["seed"]).train
+    several = [
+        path
+        for path, name in zip(faces.paths, faces.identities, strict=True)
+        if path in good and path.endswith("0.jpg") and faces.identities.count(name) > 4
+    ]
+    chosen = random.Random(config["seed"]).sample(several, min(count, len(several)))
+    for number, path in enumerate(chosen):
+        file = Path(faces.root) / path
+        content = file.read_bytes()
+        file.unlink()
+        if number % 2:
+            file.write_bytes(content[: len(content) // 2])
+    return set(chosen)
+
+
+def _refused(tree: Tree, place: Path, config: dict[str, Any]) -> dict[str, int]:
+    """Train with less allowed than is bad: an error before the first step, and the list all the same."""
+    told = {"refused": 0, "unclear": 0}
+    try:
+        train(config, place / "refused", say=lambda line: None)
+    except FacenetError as error:
+        told["refused"] = int(error.exit_code == 3)
+        told["unclear"] = int("data.max_bad_share" not in str(error) or "\n" in str(error))
+    listed = {one.path for one in read_skipped(place / "refused" / "skipped.csv")}
+    return told | {"listed": len(listed & set(tree.bad)), "trained": int((place / "refused" / "checkpoints").exists())}
