@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,8 @@ from torch import Tensor
 from facenet.data.records import Records
 from facenet.data.transforms import Preprocess, stack
 from facenet.errors import DataError
-from facenet.files import atomic_write
+from facenet.files import atomic_write, sweep
+from facenet.interrupts import thread_pool
 
 Progress = Callable[[int, int], None]
 VERSION = 1
@@ -47,6 +47,7 @@ def pack(
     target = Path(folder) / f"{_key(records, preprocess, margin)}.npy"
     found = _load(target, records, preprocess, margin)
     if found is None:
+        sweep(folder)
         images, bad = _decode(records, preprocess, margin, progress)
         with atomic_write(target) as file:
             np.save(file, images)
@@ -93,7 +94,7 @@ def _decode(
         except DataError as error:
             bad.append((row, str(error)))
 
-    with ThreadPoolExecutor(max_workers=min(32, os.cpu_count() or 1)) as pool:
+    with thread_pool(min(32, os.cpu_count() or 1)) as pool:
         for done, _ in enumerate(pool.map(one, range(len(records))), 1):
             if progress and (done % 256 == 0 or done == len(records)):
                 progress(done, len(records))
