@@ -68,6 +68,10 @@ class NotFiniteSteps(pl.Callback):
         """Go on counting."""
         self.steps, self.in_a_row = state_dict["steps"], state_dict["in_a_row"]
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note where it goes on."""
+        self._step = trainer.global_step
+
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *args: Any, **kwargs: Any
     ) -> None:

@@ -73,7 +73,7 @@ class StopAtSignal(pl.Callback):
         """Find the best checkpoint where the run folder is now; make the last validation, if it is owed."""
         for state in checkpoint["callbacks"].values():
             if "dirpath" in state:
-                move(state, self.last.parent)
+                move(state, self.last.parent.resolve())
         if owes(checkpoint) and checkpoint["global_step"] >= trainer.max_steps:
             trainer.fit_loop.epoch_loop.max_steps = -1  # or Lightning sees that all steps were taken, and does nothing
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from facenet.errors import DataError, one_line
-from facenet.files import atomic_write, read_json, sha256_file, write_json
+from facenet.files import atomic_write, read_json, sha256_file, sweep, write_json
 
 DIGEST = "digest"  # of a sealed JSON file: the SHA-256 over all its other fields
 
@@ -68,7 +68,8 @@ def read_array(path: str | Path, *, mode: Literal["r", "c"] | None = None) -> np
 
 
 def keep_array(path: Path, array: np.ndarray) -> None:
-    """Write an array with its SHA-256 beside it, for :func:`kept_array`."""
+    """Write an array with its SHA-256 beside it, for :func:`kept_array`; what killed writers left there goes."""
+    sweep(path.parent)
     with atomic_write(path) as file:
         np.save(file, array, allow_pickle=False)
     write_json(path.with_suffix(".json"), {"sha256": sha256_file(path)})

@@ -47,7 +47,10 @@ def test_broken_images_are_dropped_and_listed(tmp_path: Path) -> None:
 def test_disk_cache_is_found_again_and_follows_its_sources(tmp_path: Path) -> None:
     write_tree(tmp_path / "faces", 3, 2)
     cache = tmp_path / "cache"
+    cache.mkdir()
+    (cache / ".0123.npy.abcdefgh.tmp").write_bytes(b"of a killed run")
     first, _ = pack(scan_folder(tmp_path / "faces"), PREPROCESS, folder=cache)
+    assert len(list(cache.glob("*.npy"))) == 1
     first = np.array(first)
     (file,) = cache.glob("*.npy")
     stamp = file.stat().st_mtime_ns

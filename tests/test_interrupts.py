@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from facenet.interrupts import Interrupted, Request, interruptible, postponed, reinstall
+from facenet.interrupts import Interrupted, Request, interruptible, postponed, reinstall, thread_pool
 from tests.conftest import ROOT
 
 
@@ -104,3 +104,19 @@ def test_a_worker_outlives_signals_for_a_while() -> None:
         worker.send_signal(signal.SIGTERM)
         assert worker.stdout.readline() == b"0\n"
         assert worker.wait(timeout=20) == -signal.SIGALRM
+
+
+def test_threads_leave_what_they_have_not_begun() -> None:
+    done: list[int] = []
+
+    def work() -> None:
+        with interruptible(), thread_pool(1) as pool:
+            for number in pool.map(lambda number: (time.sleep(0.02), done.append(number), number)[2], range(1000)):
+                if number == 2:
+                    send(signal.SIGTERM)
+
+    with pytest.raises(Interrupted):
+        work()
+    assert len(done) < 100
+    with thread_pool(2) as pool:
+        assert list(pool.map(abs, [-1, -2])) == [1, 2]

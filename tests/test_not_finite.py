@@ -6,6 +6,7 @@ import csv
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -140,9 +141,16 @@ def test_too_many_in_a_row_are_fatal(watched: type[Watched], cache: Path, tmp_pa
 
 
 def test_a_resumed_run_goes_on_counting() -> None:
-    guard = NotFiniteSteps(Path(), fatal=False, limit=3)
+    """Also where its first batch is not the last of a step."""
+    guard, module = NotFiniteSteps(Path(), fatal=False, limit=3), SimpleNamespace(spoiled=[])
     guard.load_state_dict({"steps": 5, "in_a_row": 2})
+    trainer: Any = SimpleNamespace(global_step=7)
+    guard.on_train_start(trainer, module)  # type: ignore[arg-type]
+    guard.on_train_batch_end(trainer, module, None)  # type: ignore[arg-type]
     assert guard.state_dict() == {"steps": 5, "in_a_row": 2}
+    trainer.global_step = 8
+    guard.on_train_batch_end(trainer, module, None)  # type: ignore[arg-type]
+    assert guard.state_dict() == {"steps": 5, "in_a_row": 0}
 
 
 def test_bad_options_and_finite() -> None:

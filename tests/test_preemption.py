@@ -110,15 +110,21 @@ def stopped_at(place: tuple[Any, ...], chosen: dict[str, Any], out: Path) -> str
     ids=str,
 )
 def test_a_run_stopped_anywhere_goes_on_to_the_bit(
-    place: tuple[Any, ...], step: int, whole: tuple[Path, dict[str, Any]], cache: Path, tmp_path: Path
+    place: tuple[Any, ...],
+    step: int,
+    whole: tuple[Path, dict[str, Any]],
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Weights, optimiser, what callbacks and loops count, all metrics, and the table of the log."""
-    out = tmp_path / "before"
+    monkeypatch.chdir(tmp_path)
+    out = Path("before")
     text = stopped_at(place, options(cache), out)
     assert text.startswith(f"stopped by SIGTERM at step {step}; the same command with resume=auto")
     assert content(out)["global_step"] == step
     assert owes(content(out)) == (place[0] == "validation")
-    moved = out.rename(tmp_path / "after")
+    moved = out.rename("after")
     again = train(options(cache), moved, say=lambda line: None)
     assert differences(content(whole[0]), content(moved)) == []
     assert differences(whole[1], again) == []

@@ -121,6 +121,7 @@ def test_pixels_and_colours_do_not_tell_people_apart(faces: SyntheticFaces) -> N
 
 
 def test_cache_is_read_again_or_redrawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".0123.npy.abcdefgh.tmp").write_bytes(b"of a killed run")
     first = load_or_draw(tmp_path, **SMALL)
     (file,) = tmp_path.glob("*.npy")
     assert isinstance(first.images, np.memmap)

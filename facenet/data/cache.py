@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from torch import Tensor
 from facenet.data.records import NothingUsable, Records, Skipped
 from facenet.data.transforms import Preprocess, stack, why
 from facenet.errors import DataError
+from facenet.interrupts import thread_pool
 from facenet.reading import keep_array, kept_array, read_array
 
 Progress = Callable[[int, int], None]
@@ -119,7 +119,7 @@ def _read(
         except DataError as error:
             bad.append((row, why(error, source)))
 
-    with ThreadPoolExecutor(max_workers=min(32, os.cpu_count() or 1)) as pool:
+    with thread_pool(min(32, os.cpu_count() or 1)) as pool:
         for done, _ in enumerate(pool.map(one, range(len(records))), 1):
             if progress and (done % 256 == 0 or done == len(records)):
                 progress(done, len(records))

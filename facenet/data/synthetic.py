@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ from PIL import Image
 from facenet.data.synthetic_people import NAMES, image_count, sample_picture
 from facenet.data.synthetic_render import Noise, render
 from facenet.errors import ConfigError
+from facenet.interrupts import thread_pool
 from facenet.reading import keep_array, kept_array
 
 Progress = Callable[[int, int], None]
@@ -92,7 +93,7 @@ def draw_in_batches(
         return part.stop - part.start
 
     done = 0
-    with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
+    with thread_pool(workers or min(8, os.cpu_count() or 1)) as pool:
         for job in as_completed([pool.submit(one, start) for start in range(0, count, BATCH)]):
             done += job.result()
             if progress:
