@@ -66,20 +66,23 @@ def gate(
     metric: str = "accuracy",
     min_gain: float = 0.0,
     max_negative_flips: float = 0.05,
+    max_fall: float = 0.0,
 ) -> dict[str, Any]:
     """Decide whether the new encoder may join the old one's gallery; `failed` says in words what is not good enough.
 
     It passes when the update gain of `metric` is at least `min_gain` and the negative flips of (new, old) and of
     (new, new), before and after the backfill, are at most `max_negative_flips`. Where the gain is not defined, because
-    there is nothing to gain, M(new,old) >= M(old,old) and `min_gain` <= 0 take its place.
+    there is nothing to gain, M(new,old) >= M(old,old) - `max_fall` and `min_gain` <= 0 take its place: a small net that
+    joins the gallery of a large one can not be better than that.
 
     Raises:
-        ConfigError: an unknown metric, a share outside [0, 1] or a gain that is no number.
+        ConfigError: an unknown metric, a share or fall outside [0, 1] or a gain that is no number.
     """
     row = choose(dict(found), metric, "gate.metric")
-    if not 0 <= max_negative_flips <= 1 or not np.isfinite(min_gain):
+    if not 0 <= max_negative_flips <= 1 or not 0 <= max_fall <= 1 or not np.isfinite(min_gain):
         raise ConfigError(
-            f"gate: expected max_negative_flips in [0, 1] and a number min_gain, got {max_negative_flips}, {min_gain}"
+            "gate: expected max_negative_flips and max_fall in [0, 1] and a number min_gain,"
+            f" got {max_negative_flips}, {max_fall}, {min_gain}"
         )
     failed = []
     if row["gain"] is not None:
@@ -87,13 +90,14 @@ def gate(
             failed.append(f"update gain {row['gain']:.4f} is below {min_gain:g}")
     elif row["old_old"] is None or row["new_old"] is None:
         failed.append(f"{metric} can not be measured")
-    elif row["new_old"] < row["old_old"]:
-        failed.append(f"{metric} falls from {row['old_old']:.4f} to {row['new_old']:.4f}")
+    elif row["new_old"] < row["old_old"] - max_fall:
+        allowed = f", by more than {max_fall:g}" if max_fall else ""
+        failed.append(f"{metric} falls from {row['old_old']:.4f} to {row['new_old']:.4f}{allowed}")
     elif min_gain > 0:
         failed.append(f"the update gain is not defined: {row['reason']}")
     for name in ("new_old", "new_new"):
         share = flipped[name]["negative"]
         if share > max_negative_flips:
             failed.append(f"negative flips of {name.replace('_', '-')}, {share:.4f}, are above {max_negative_flips:g}")
-    options = {"metric": metric, "min_gain": min_gain, "max_negative_flips": max_negative_flips}
+    options = {"metric": metric, "min_gain": min_gain, "max_negative_flips": max_negative_flips, "max_fall": max_fall}
     return {"passed": not failed, **options, "failed": failed}

@@ -263,6 +263,7 @@ class Gate:
     metric: str = "accuracy"
     min_gain: float = 0.0
     max_negative_flips: float = 0.05
+    max_fall: float = 0.0
 
 
 @dataclass
@@ -764,7 +765,7 @@ RANGES = {
     **dict.fromkeys(("calibration_images", "max_frames", "accumulate", "sizes", "tokens", "repeats", "ranks"), ONE),
     **dict.fromkeys(("workers", "cache_gb", "weight_decay", "warmup_steps", "links"), NONE_OR_MORE),
     **dict.fromkeys(("lr", "memory_gb", "clip_norm", "seconds"), POSITIVE),
-    **dict.fromkeys(("strangers", "max_negative_flips", "max_bad_share"), SHARE),
+    **dict.fromkeys(("strangers", "max_negative_flips", "max_fall", "max_bad_share"), SHARE),
     "recall_target": RATE,
     "dropout": Range(0, 1, below=True),
     "threshold": Range(0, 4),

@@ -91,6 +91,9 @@ def flipped(new_old: float = 0.01, new_new: float = 0.01) -> dict[str, dict[str,
         ((0.70, 0.76, 0.85), (0.3, 0.3), {"max_negative_flips": 0.3}, []),
         ((0.70, 0.70, 0.70), (), {}, []),
         ((0.70, 0.69, 0.70), (), {}, ["accuracy falls from 0.7000 to 0.6900"]),
+        ((0.70, 0.69, 0.70), (), {"max_fall": 0.011}, []),
+        ((0.70, 0.69, 0.70), (), {"max_fall": 0.005}, ["accuracy falls from 0.7000 to 0.6900, by more than 0.005"]),
+        ((0.70, 0.69, 0.85), (), {"max_fall": 0.5}, ["update gain"]),
         ((0.70, 0.70, 0.70), (), {"min_gain": 0.1}, ["the update gain is not defined: new"]),
         ((None, 0.70, 0.70), (), {"metric": "rank1"}, ["rank1 can not be measured"]),
     ],
@@ -109,6 +112,7 @@ def test_the_gate(values: Any, shares: Any, options: Any, failed: list[str]) -> 
         ({"max_negative_flips": 1.5}, "max_negative_flips in .0, 1."),
         ({"max_negative_flips": float("nan")}, "max_negative_flips in .0, 1."),
         ({"min_gain": float("nan")}, "min_gain"),
+        ({"max_fall": -0.1}, "max_fall in .0, 1."),
     ],
 )
 def test_the_gate_refuses(options: Any, said: str) -> None:
