@@ -138,13 +138,13 @@ def baseline_table(metrics: Mapping[str, Any]) -> Table | None:
 def facts(metrics: Mapping[str, Any], run: Run) -> Table:
     """Return what was compared, and the gate."""
     gate = {key: dig(metrics, "gate", key) for key in ("metric", "min_gain", "max_negative_flips", "max_fall")}
+    fall = f", a fall of {plain(gate['max_fall'])} at most where there is nothing to gain" if gate["max_fall"] else ""
     rows = [
         ("run folder", short(run.folder, 120)),
         ("images in all embeddings", plain(dig(metrics, "images", "shared"))),
         *((f"encoder, {key}", short(text, 16)) for key, text in mapping(metrics, "encoders").items()),
         ("gate", f"{short(gate['metric'], 20)}: gain {plain(gate['min_gain'])} or more,"
-         f" negative flips {plain(gate['max_negative_flips'])} or fewer, a fall of {plain(gate['max_fall'])} at most where"
-         " there is nothing to gain"),
+         f" negative flips {plain(gate['max_negative_flips'])} or fewer{fall}"),
     ]  # fmt: skip
     return Table((), rows, facts=True)
 

@@ -109,8 +109,8 @@ def test_the_gate(values: Any, shares: Any, options: Any, failed: list[str]) -> 
     ("options", "said"),
     [
         ({"metric": "acuracy"}, "gate.metric: unknown name 'acuracy' .did you mean 'accuracy'"),
-        ({"max_negative_flips": 1.5}, "max_negative_flips in .0, 1."),
-        ({"max_negative_flips": float("nan")}, "max_negative_flips in .0, 1."),
+        ({"max_negative_flips": 1.5}, "max_negative_flips and max_fall in .0, 1."),
+        ({"max_negative_flips": float("nan")}, "max_negative_flips and max_fall in .0, 1."),
         ({"min_gain": float("nan")}, "min_gain"),
         ({"max_fall": -0.1}, "max_fall in .0, 1."),
     ],
