@@ -339,7 +339,15 @@ def _config(root: Path, steps: int, seed: int, loader: dict[str, Any], **data: A
     return {
         "seed": seed,
         "init": None,
-        "data": {"kind": "folder", "root": str(root), "crop": 1.0, "held_out": 0.15, "evaluation": 0.15, **data},
+        "data": {
+            "kind": "folder",
+            "root": str(root),
+            "crop": 1.0,
+            "held_out": 0.15,
+            "evaluation": 0.15,
+            "seed": seed,
+            **data,
+        },
         "preprocess": {"mean": [0.5] * 3, "std": [0.5] * 3, "mirror": False},
         "augment": {"enabled": True, "rotate": 5.0},
         "sampler": {"batch_size": 36, "faces_per_identity": 8, "negative_share": 0.1, "coverage": 1},

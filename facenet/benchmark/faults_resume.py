@@ -59,6 +59,7 @@ def configuration(cache: Path, workers: int = 0, accumulate: int = 1) -> dict[st
             "crop": 1.0,
             "synthetic": {**faces, **images, "size": 40},
             "cache_dir": str(cache),
+            "seed": 0,
         },
         "preprocess": {"mean": [0.5] * 3, "std": [0.5] * 3, "mirror": False},
         "augment": {"enabled": True, "rotate": 5.0},
