@@ -418,7 +418,7 @@ def read_skipped(table: Path) -> list[Skipped]:
 def _break(config: dict[str, Any], good: set[str], count: int) -> set[str]:
     """Delete or cut some of the files that are trained on, of people with several, whom every pass shows whole."""
     data = {key: value for key, value in config["data"].items() if key != "crop"}
-    faces = split_faces(**data, seed=config["seed"]).train
+    faces = split_faces(**data).train
     several = [
         path
         for path, name in zip(faces.paths, faces.identities, strict=True)
