@@ -575,6 +575,19 @@ def _forget_hydra() -> None:
 
 
 @contextlib.contextmanager
+def _without_hydra() -> Iterator[None]:
+    """Let the cases start as commands do, also within a command."""
+    from hydra.core.singleton import Singleton
+
+    state = Singleton.get_state()
+    _forget_hydra()
+    try:
+        yield
+    finally:
+        Singleton.set_state(state)
+
+
+@contextlib.contextmanager
 def _limited() -> Iterator[None]:
     """Raise TimeoutError where a case hangs."""
 
@@ -622,7 +635,7 @@ def run(
     told = {}
     with tempfile.TemporaryDirectory(prefix="facenet-inputs-", dir=folder or None) as name:
         world = make_world(Path(name))
-        with as_a_user():
+        with as_a_user(), _without_hydra():
             for what, some, how in (("bad input", chosen, play), ("bad input, by processes", apart, play_apart)):
                 counts = dict.fromkeys(
                     ("cases", "one_clear_line", "tracebacks", "wrong_exit_codes", "unclear", "changed"), 0
