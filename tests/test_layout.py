@@ -318,7 +318,7 @@ MAY = {
     "benchmark.faults_data": ["data", "training"],
     "benchmark.faults_inputs": ["benchmark", "bundle", "data", "embed", "evaluate", "index", "models", "types"],
     "benchmark.gallery": ["distance", "index", "types"],
-    "benchmark.faults_checkpoints": ["callbacks"],
+    "benchmark.faults_checkpoints": ["benchmark.gallery", "callbacks"],
     "benchmark.faults_resume": ["benchmark.faults_checkpoints", "callbacks", "console", "training"],
     "benchmark.photos": ["align", "bundle", "data", "embed", "encoders", "types", "verify"],
     "benchmark.verify": ["all_pairs", "benchmark", "roc", "verify"],

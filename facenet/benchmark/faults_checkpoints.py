@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 
+from facenet.benchmark.gallery import closed
 from facenet.callbacks import AtomicCheckpointIO
 from facenet.errors import DataError
 from facenet.files import sweep
@@ -183,24 +184,11 @@ def _full_disks(place: Path, count: int, rng: random.Random) -> dict[str, int]:
 
 def _read_only(place: Path, count: int, rng: random.Random) -> dict[str, int]:
     told = {"read_only": count, "changed": 0, "unclear": 0, "leaked_files": 0}
-    root, path = os.geteuid() == 0, place / "last.ckpt"
-
-    def close() -> Callable[[], None]:
-        place.chmod(0o555)
-        if root:
-            os.seteuid(65534)
-
-        def again() -> None:
-            if root:
-                os.seteuid(0)
-            place.chmod(0o755)
-
-        return again
-
+    path = place / "last.ckpt"
     if count:
         AtomicCheckpointIO().save_checkpoint(checkpoint(0, 1 << 16), path)
     for number in range(1, count + 1):
-        _refused(path, checkpoint(number, rng.randrange(1 << 12, 1 << 18)), close, told)
+        _refused(path, checkpoint(number, rng.randrange(1 << 12, 1 << 18)), lambda: closed(place), told)
     return told
 
 

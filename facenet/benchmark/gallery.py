@@ -179,24 +179,25 @@ def _full_disks(place: Path, count: int, rng: random.Random) -> dict[str, int]:
     return told
 
 
+def closed(place: Path) -> Callable[[], None]:
+    """Take the right to write from a folder, and from root its power to write all the same; returns what mends it."""
+    root = os.geteuid() == 0
+    place.chmod(0o555)
+    if root:
+        os.seteuid(65534)
+
+    def again() -> None:
+        if root:
+            os.seteuid(0)
+        place.chmod(0o755)
+
+    return again
+
+
 def _read_only(place: Path, count: int) -> dict[str, int]:
     told = {"read_only": count, "changed": 0, "unclear": 0}
-    root = os.geteuid() == 0
-
-    def close() -> Callable[[], None]:
-        place.chmod(0o555)
-        if root:
-            os.seteuid(65534)
-
-        def again() -> None:
-            if root:
-                os.seteuid(0)
-            place.chmod(0o755)
-
-        return again
-
     for number in range(count):
-        _refused(place, [f"closed{number}/0"], close, "folder you may write to", told)
+        _refused(place, [f"closed{number}/0"], lambda: closed(place), "folder you may write to", told)
     return told
 
 
