@@ -73,7 +73,7 @@ def test_a_child_that_dies_is_counted_and_replaced(tmp_path: Path, monkeypatch: 
     assert room._apart(tmp_path, "pairs", 1, 0, "")["hangs"] == 1
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # two child processes import torch and everything
 def test_a_child_plays_what_is_played_here(tmp_path: Path) -> None:
     for name in ("here", "apart"):
         (tmp_path / name).mkdir()

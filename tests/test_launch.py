@@ -105,6 +105,7 @@ def test_a_killed_rank_ends_the_job_and_it_resumes_to_the_bit(sweep: Path, cache
     assert same(sweep / "0", out)
 
 
+@pytest.mark.slow  # two jobs of two ranks each, one after the other
 def test_two_ranks_that_are_told_stop_together_and_go_on_to_the_bit(sweep: Path, cache: str, tmp_path: Path) -> None:
     out = tmp_path / "run"
     line = [*TRAIN, f"hydra.run.dir={out}", *TINY, cache, "trainer.max_steps=6", "resume=auto"]

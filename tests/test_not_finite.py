@@ -189,6 +189,7 @@ launch("train", run)
 """
 
 
+@pytest.mark.slow  # a job of two ranks and one of one
 def test_all_ranks_leave_out_a_step_that_is_not_finite_on_one(cache: Path, tmp_path: Path) -> None:
     script, out = tmp_path / "ranks.py", tmp_path / "run"
     script.write_text(f"SCRIPT, SEEN = {TRAIN[1]!r}, {str(tmp_path / 'seen')!r}\n{RANKS}")
