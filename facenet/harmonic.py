@@ -23,11 +23,20 @@ from facenet.types import Triplets
 NEW, OLD = "n", "o"
 # anchor, positive, negative: each new or old, at least one of them new
 SLOTS = tuple("".join(versions) for versions in product(NEW + OLD, repeat=3) if NEW in versions)
+
+
+class Method(NamedTuple):
+    """What the loss is over."""
+
+    pool: bool  # triplets of old and new embeddings, else of the new ones alone
+    own: bool  # and the squared L2 distance of each new one to its own old one
+
+
 METHODS = {
-    "harmonic": "triplets over old and new embeddings",
-    "l2": "triplets over the new ones, and the squared L2 distance of each to its own old one",
-    "harmonic_l2": "triplets over old and new embeddings, and that distance",
-    "none": "triplets over the new ones alone: the control",
+    "harmonic": Method(pool=True, own=False),
+    "l2": Method(pool=False, own=True),
+    "harmonic_l2": Method(pool=True, own=True),
+    "none": Method(pool=False, own=False),  # the control
 }
 
 

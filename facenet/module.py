@@ -12,7 +12,7 @@ from torch import Tensor
 
 from facenet.bundle import encode
 from facenet.errors import ConfigError, choose
-from facenet.harmonic import check, stage
+from facenet.harmonic import METHODS, check, stage
 from facenet.large_batch import Images, add_up, backward, chunks, gather, smallest_chunk, synchronise
 from facenet.losses import HEADS
 from facenet.mining import NotFiniteEmbeddings
@@ -191,12 +191,13 @@ class TripletModule(pl.LightningModule):
         head_weight, triplet_weight = self.phase()
         options = {key: self.hparams["loss"][key] for key in ("margin", "reduction")}
         harmonic = self.hparams["harmonic"] or {"method": "none"}
-        if "harmonic" in harmonic["method"]:
+        method = METHODS[harmonic["method"]]
+        if method.pool:
             options |= {"old": old, "slots": harmonic["slots"], "own_positive": harmonic["own_positive"]}
         seed = self.hparams["seed"] + self.global_step
         loss, stats = triplet_objective(embeddings, labels, seed=seed, **options, **self.hparams["mining"])
         total = triplet_weight * loss
-        if "l2" in harmonic["method"] and old is not None:
+        if method.own and old is not None:
             total = total + harmonic["weight"] * own_objective(embeddings, old)
         if self.head is not None and head_weight:
             total = total + head_weight * head_objective(self.head, embeddings, labels)
