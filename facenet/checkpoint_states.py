@@ -47,13 +47,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return content
 
 
-def check_states(module: pl.LightningModule, trainer: pl.Trainer, path: Path) -> None:
-    """Compare a checkpoint with the run that is to go on from it.
+def check_states(module: pl.LightningModule, trainer: pl.Trainer, content: Mapping[str, Any], path: Path) -> None:
+    """Compare what :func:`read_checkpoint` read with the run that is to go on from it.
 
     Raises:
         DataError: other weights, optimiser states, counters or callbacks than this run has.
     """
-    content = read_checkpoint(path)
     fresh: Any = module.configure_optimizers()
     schedule = fresh["lr_scheduler"]["scheduler"].state_dict()
     saved = {callback.state_key: callback.state_dict() for callback in trainer.callbacks}  # type: ignore[attr-defined]

@@ -92,15 +92,16 @@ def last_checkpoint(config: Mapping[str, Any], out: Path, say: Callable[[str], N
     return None
 
 
-def check_checkpoint(config: Mapping[str, Any], parameters: Mapping[str, Any], last: Path) -> None:
-    """Refuse a checkpoint of another run, also where there is no ``config.json`` or it is a later run's.
+def check_checkpoint(
+    config: Mapping[str, Any], parameters: Mapping[str, Any], content: Mapping[str, Any], last: Path
+) -> None:
+    """Refuse the content of a checkpoint of another run, also where there is no ``config.json`` or it is a later run's.
 
     That is one with other options, or with other hyper-parameters (which also tell other data).
 
     Raises:
         ConfigError: they differ.
     """
-    content = AtomicCheckpointIO().load_checkpoint(last)
     before = fixed(content["hyper_parameters"])
     now = fixed(parameters)
     other = differences({key: before.get(key) for key in now}, now)

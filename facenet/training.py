@@ -102,16 +102,16 @@ def _train(config: dict[str, Any], out: Path, say: Callable[[str], None]) -> dic
     preprocess = module_data.preprocess
     pairs = held_out_pairs(module_data.held_out, config["data"]["seed"])
     last = resume.last_checkpoint(config, out, say)
-    if last is not None:
-        read_checkpoint(last)  # before anything is made of it
+    saved = None if last is None else read_checkpoint(last)  # before anything is made of it
     request = Request()
-    trainer, progress, guard = _trainer(config, module_data, pairs, out, last, request)
+    trainer, progress, guard = _trainer(config, module_data, pairs, out, saved, request)
     device = str(trainer.strategy.root_device)  # where faces are also embedded, before and after
     old = _old(config, module_data, device, say)
-    module = _module(config, module_data, preprocess, trainer, last, say)
-    if last is not None:
-        resume.check_checkpoint(config, module.hparams, last)
-        check_states(module, trainer, last)
+    module = _module(config, module_data, preprocess, trainer, saved, say)
+    if last is not None and saved is not None:
+        resume.check_checkpoint(config, module.hparams, saved, last)
+        check_states(module, trainer, saved, last)
+    del saved  # Lightning reads it again
     if trainer.is_global_zero:
         resume.start(config, out)
         say("\n".join([_headline(module_data, splits, module), *_beginning(config, out, last)]))
@@ -317,7 +317,7 @@ def _module(
     data: FaceDataModule,
     preprocess: Preprocess,
     trainer: pl.Trainer,
-    last: Path | None,
+    saved: dict[str, Any] | None,
     say: Callable[[str], None],
 ) -> TripletModule:
     model = {**config["model"], "input_size": list(preprocess.size)}
@@ -335,7 +335,7 @@ def _module(
         seed=config["seed"],
         harmonic=_harmonic(config),
     )
-    module.hparams["chunk_size"] = _chunk_size(config, data, module, trainer, last, say)
+    module.hparams["chunk_size"] = _chunk_size(config, data, module, trainer, saved, say)
     if config["init"]:
         start = bundle.load(config["init"])
         ours, theirs = module.model.state_dict(), start.model.state_dict()
@@ -384,7 +384,7 @@ def _chunk_size(
     data: FaceDataModule,
     module: TripletModule,
     trainer: pl.Trainer,
-    last: Path | None,
+    saved: dict[str, Any] | None,
     say: Callable[[str], None],
 ) -> int | None:
     """Return how many images pass through the network at a time; say what a step takes where that is a question."""
@@ -405,8 +405,8 @@ def _chunk_size(
     }
     free = available_bytes(device) // (1 if device.type == "cuda" else trainer.num_devices)
     budget = int(0.8 * free) if given is None else int(given * 1e9)
-    if asked == "auto" and last is not None:  # batch norm's group stays what it was
-        chunk = AtomicCheckpointIO().load_checkpoint(last)["hyper_parameters"]["chunk_size"]
+    if asked == "auto" and saved is not None:  # batch norm's group stays what it was
+        chunk = saved["hyper_parameters"]["chunk_size"]
     else:
         chunk = choose_chunk(module.model, size, budget=budget, **step) if asked == "auto" else asked
     if chunk is not None and batch // -(-batch // chunk) < 2:
@@ -427,7 +427,12 @@ def _chunk_size(
 
 
 def _trainer(
-    config: dict[str, Any], data: FaceDataModule, pairs: Pairs, out: Path, last: Path | None, request: Request
+    config: dict[str, Any],
+    data: FaceDataModule,
+    pairs: Pairs,
+    out: Path,
+    saved: dict[str, Any] | None,
+    request: Request,
 ) -> tuple[pl.Trainer, TrainingProgress, not_finite.NotFiniteSteps]:
     options = {**config["trainer"], **device_settings(config["trainer"])}
     del options["channels_last"], options["compile"]  # the module's
@@ -454,7 +459,7 @@ def _trainer(
         checkpoint(filename="best", monitor="val_accuracy", mode="max"),
         checkpoint(filename="last"),  # after each validation, whatever its result
     ]
-    steps = 0 if last is None else AtomicCheckpointIO().load_checkpoint(last)["global_step"]
+    steps = 0 if saved is None else saved["global_step"]
     with _quiet(), _named_options():
         trainer = pl.Trainer(
             max_steps=max_steps,

@@ -76,7 +76,7 @@ def test_what_does_not_fit_is_one_line(
     changed(made, tmp_path, change)
     trainer, module, _ = run_of(tmp_path / "on", 3)
     with pytest.raises(DataError, match=rf"last\.ckpt: .*{said}.*use an older one") as raised:
-        check_states(module, trainer, tmp_path / "last.ckpt")
+        check_states(module, trainer, read_checkpoint(tmp_path / "last.ckpt"), tmp_path / "last.ckpt")
     assert "\n" not in str(raised.value)
 
 

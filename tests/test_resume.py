@@ -82,13 +82,14 @@ def test_the_last_checkpoint_and_its_parameters(tmp_path: Path) -> None:
     AtomicCheckpointIO().save_checkpoint(saved, path)
     assert last_checkpoint(CONFIG, tmp_path) == path
     assert last_checkpoint(other(resume=None), tmp_path) is None
-    check_checkpoint(CONFIG, now | {"optim": {"lr": 0.1, "not_finite": "skip"}}, path)
+    read = AtomicCheckpointIO().load_checkpoint(path)
+    check_checkpoint(CONFIG, now | {"optim": {"lr": 0.1, "not_finite": "skip"}}, read, path)
     with pytest.raises(
         ConfigError, match=r"last\.ckpt was made with other options \(loss\.margin: 0\.2 then, 0\.3 now\)"
     ):
-        check_checkpoint(CONFIG, now | {"loss": {"margin": 0.3}}, path)
+        check_checkpoint(CONFIG, now | {"loss": {"margin": 0.3}}, read, path)
     with pytest.raises(ConfigError, match=r"\(init: None then, else now\)"):
-        check_checkpoint(other(init="else"), now, path)
+        check_checkpoint(other(init="else"), now, read, path)
 
 
 def test_a_damaged_last_checkpoint_gives_way_to_the_best(tmp_path: Path) -> None:

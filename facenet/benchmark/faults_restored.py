@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from facenet.benchmark.faults_kinds import NAME, OPTIONS, PICTURES, Kind
 from facenet.callbacks import AtomicCheckpointIO, TrainingProgress
-from facenet.checkpoint_states import check_states, restoring
+from facenet.checkpoint_states import check_states, read_checkpoint, restoring
 from facenet.files import sha256_file
 from facenet.module import TripletModule
 
@@ -58,9 +58,9 @@ def _make(folder: Path) -> None:
 def _use(folder: Path) -> Any:
     """Go on for a step; the effect is the weights then, and what the checkpoint held."""
     last = folder / "last.ckpt"
-    content = AtomicCheckpointIO().load_checkpoint(last)
+    content = read_checkpoint(last)
     trainer, module, data = run_of(folder / "on", STEPS + 1)
-    check_states(module, trainer, last)
+    check_states(module, trainer, content, last)
     with restoring(trainer, last):
         trainer.fit(module, data, ckpt_path=last, weights_only=True)
     return module.state_dict(), content
