@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from facenet.errors import ConfigError, choose
-from facenet.sorting import pick
+from facenet.mining.sorting import pick
 from facenet.types import Triplets
 
 NEW, OLD = "n", "o"

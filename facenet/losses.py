@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from facenet.errors import ConfigError, choose
-from facenet.sorting import argsort_stable, pick, search, sort_keys
+from facenet.mining.sorting import argsort_stable, pick, search, sort_keys
 from facenet.types import Triplets
 
 # From the sum over T triplets.

@@ -15,7 +15,7 @@ from facenet.errors import ConfigError, choose
 from facenet.harmonic import METHODS, check, stage
 from facenet.large_batch import Images, add_up, backward, chunks, gather, smallest_chunk, synchronise
 from facenet.losses import HEADS
-from facenet.mining import NotFiniteEmbeddings
+from facenet.mining.online import NotFiniteEmbeddings
 from facenet.models import build_model
 from facenet.not_finite import Spoiled, finite
 from facenet.objective import head_objective, own_objective, triplet_objective

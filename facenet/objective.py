@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from facenet.harmonic import SLOTS, keep, own_distance, pool
 from facenet.large_batch import add_up, anchor_share, gather, world
 from facenet.losses import triplet_loss
-from facenet.mining import merge, mine, thin
+from facenet.mining.online import merge, mine, thin
 from facenet.types import MiningStats
 
 

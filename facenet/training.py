@@ -50,7 +50,7 @@ from facenet.large_batch import leave_at_end
 from facenet.leakage import people_record, world_of
 from facenet.logs import loggers
 from facenet.memory import available_bytes, choose_chunk, step_memory
-from facenet.mining import FALLBACKS, MINERS, SELECTS
+from facenet.mining.online import FALLBACKS, MINERS, SELECTS
 from facenet.models import MODELS, build_model
 from facenet.module import LOSSES, TripletModule
 from facenet.old_embeddings import old_vectors, read_old

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from facenet.errors import ConfigError
 from facenet.harmonic import SLOTS, begin_again, check, keep, own_distance, pool, stage
 from facenet.losses import triplet_loss
-from facenet.mining import mine
+from facenet.mining.online import mine
 from facenet.models import build_model
 from facenet.objective import own_objective, triplet_objective
 

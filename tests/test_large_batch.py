@@ -19,7 +19,7 @@ from facenet import large_batch
 from facenet.errors import ConfigError
 from facenet.large_batch import RankLost, backward, chunks, gather, synchronise
 from facenet.losses import CosFace, triplet_loss
-from facenet.mining import mine
+from facenet.mining.online import mine
 from facenet.models import build_model
 from facenet.models.layers import L2Normalize
 from facenet.objective import head_objective, triplet_objective

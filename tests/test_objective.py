@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from facenet.errors import ConfigError
 from facenet.losses import CosFace, triplet_loss
-from facenet.mining import mine
+from facenet.mining.online import mine
 from facenet.objective import head_objective, triplet_objective
 
 

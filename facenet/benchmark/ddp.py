@@ -21,7 +21,7 @@ from facenet.benchmark.large_batch import Stored
 from facenet.benchmark.mining import draw_faces, summary, trained_decay
 from facenet.errors import ConfigError, choose
 from facenet.large_batch import anchor_share, backward, gather, leave_at_end, synchronise, world
-from facenet.mining import mine
+from facenet.mining.online import mine
 from facenet.models import MODELS, build_model
 from facenet.objective import triplet_objective
 

@@ -26,7 +26,7 @@ from facenet.errors import ConfigError, choose
 from facenet.large_batch import backward, chunks
 from facenet.losses import triplet_loss
 from facenet.memory import available_bytes, step_memory
-from facenet.mining import mine
+from facenet.mining.online import mine
 from facenet.models import MODELS, build_model
 
 MARGIN = 0.2

@@ -24,7 +24,7 @@ from torch import Tensor
 from facenet.bundle import pick_device
 from facenet.distance import sq_dist_matrix
 from facenet.losses import triplet_loss
-from facenet.mining import mine
+from facenet.mining.online import mine
 
 # Above these sizes a peer takes minutes or does not fit into memory.
 PEER_LIMITS = {"pytorch_metric_learning": 1800, "sentence_transformers": 8192}

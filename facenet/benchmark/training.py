@@ -18,7 +18,7 @@ from torch.profiler import ProfilerActivity, profile
 from facenet.bundle import pick_device
 from facenet.errors import ConfigError, choose
 from facenet.losses import triplet_loss
-from facenet.mining import mine
+from facenet.mining.online import mine
 from facenet.models import MODELS, build_model
 from facenet.models.summary import summarise, total
 from facenet.optim import build_optimizer

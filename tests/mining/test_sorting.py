@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from facenet import sorting
-from facenet.sorting import argsort_stable, exceeds, nonzero, pick, search, sort_keys
+from facenet.mining import sorting
+from facenet.mining.sorting import argsort_stable, exceeds, nonzero, pick, search, sort_keys
 
 KEYS = torch.randint(0, 40, (500,), generator=torch.Generator().manual_seed(0))
 

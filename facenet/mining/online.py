@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from facenet.errors import ConfigError, choose
-from facenet.sorting import argsort_stable, exceeds, nonzero, pick, search, sort_keys
+from facenet.mining.sorting import argsort_stable, exceeds, nonzero, pick, search, sort_keys
 from facenet.types import MiningStats, Triplets
 
 

@@ -1,0 +1,1 @@
+"""Online triplet mining: embeddings and labels to row numbers of triplets."""
