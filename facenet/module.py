@@ -12,13 +12,13 @@ from torch import Tensor
 
 from facenet.bundle import encode
 from facenet.errors import ConfigError, choose
-from facenet.harmonic import METHODS, check, stage
 from facenet.large_batch import Images, add_up, backward, chunks, gather, smallest_chunk, synchronise
-from facenet.losses import HEADS
+from facenet.losses.harmonic import METHODS, check, stage
+from facenet.losses.objective import head_objective, own_objective, triplet_objective
+from facenet.losses.triplet import HEADS
 from facenet.mining.online import NotFiniteEmbeddings
 from facenet.models import build_model
 from facenet.not_finite import Spoiled, finite
-from facenet.objective import head_objective, own_objective, triplet_objective
 from facenet.optim import build_optimizer, clip_gradients, lr_factor
 from facenet.types import MiningStats
 
@@ -53,7 +53,7 @@ class TripletModule(pl.LightningModule):
             Names of weights stay as they are, and embedding outside training is never compiled.
         seed: Seed of random mining.
         harmonic: ``method``, ``slots``, ``own_positive``, ``weight`` (of the L2 distance) and ``embedding_share`` (of
-            the steps, in which the embedding layer alone learns), see :mod:`facenet.harmonic`; batches then bring the
+            the steps, in which the embedding layer alone learns), see :mod:`facenet.losses.harmonic`; batches then bring the
             old embeddings (B, D) as a third part. None trains without an old encoder.
     """
 

@@ -21,7 +21,7 @@ from facenet.bundle import Encoder
 from facenet.data.records import write_skipped
 from facenet.data.tracks import Tracks, TrackSplits
 from facenet.errors import ConfigError, DataError, choose
-from facenet.losses import triplet_loss
+from facenet.losses.triplet import triplet_loss
 from facenet.mining.online import MINERS, SELECTS, mine
 from facenet.models.linear_attention import TrackPool
 from facenet.optim import build_optimizer, lr_factor

@@ -24,7 +24,7 @@ from facenet.data.sampler import IdentitySampler
 from facenet.data.splits import KINDS, split_faces
 from facenet.data.transforms import Preprocess
 from facenet.errors import ConfigError
-from facenet.losses import HEADS
+from facenet.losses.triplet import HEADS
 from facenet.mining.online import FALLBACKS, MINERS, SELECTS, mine
 from facenet.models import MODELS, NORMS, build_model
 from facenet.module import LOSSES

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from facenet import large_batch
 from facenet.errors import ConfigError
 from facenet.large_batch import RankLost, backward, chunks, gather, synchronise
-from facenet.losses import CosFace, triplet_loss
+from facenet.losses.objective import head_objective, triplet_objective
+from facenet.losses.triplet import CosFace, triplet_loss
 from facenet.mining.online import mine
 from facenet.models import build_model
 from facenet.models.layers import L2Normalize
-from facenet.objective import head_objective, triplet_objective
 from facenet.optim import build_optimizer
 from tests.reference import chunked_backward
 

@@ -21,9 +21,9 @@ from facenet.benchmark.large_batch import Stored
 from facenet.benchmark.mining import draw_faces, summary, trained_decay
 from facenet.errors import ConfigError, choose
 from facenet.large_batch import anchor_share, backward, gather, leave_at_end, synchronise, world
+from facenet.losses.objective import triplet_objective
 from facenet.mining.online import mine
 from facenet.models import MODELS, build_model
-from facenet.objective import triplet_objective
 
 MARGIN, WIDTH = 0.2, 128
 Table = tuple[str, tuple[str, ...], list[tuple[Any, ...]]]

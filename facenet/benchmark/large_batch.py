@@ -24,7 +24,7 @@ from facenet.benchmark.mining import status_bytes, summary
 from facenet.bundle import pick_device
 from facenet.errors import ConfigError, choose
 from facenet.large_batch import backward, chunks
-from facenet.losses import triplet_loss
+from facenet.losses.triplet import triplet_loss
 from facenet.memory import available_bytes, step_memory
 from facenet.mining.online import mine
 from facenet.models import MODELS, build_model

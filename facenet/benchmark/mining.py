@@ -23,7 +23,7 @@ from torch import Tensor
 
 from facenet.bundle import pick_device
 from facenet.distance import sq_dist_matrix
-from facenet.losses import triplet_loss
+from facenet.losses.triplet import triplet_loss
 from facenet.mining.online import mine
 
 # Above these sizes a peer takes minutes or does not fit into memory.

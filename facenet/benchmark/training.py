@@ -17,7 +17,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from facenet.bundle import pick_device
 from facenet.errors import ConfigError, choose
-from facenet.losses import triplet_loss
+from facenet.losses.triplet import triplet_loss
 from facenet.mining.online import mine
 from facenet.models import MODELS, build_model
 from facenet.models.summary import summarise, total

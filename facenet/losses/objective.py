@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from facenet.harmonic import SLOTS, keep, own_distance, pool
 from facenet.large_batch import add_up, anchor_share, gather, world
-from facenet.losses import triplet_loss
+from facenet.losses.harmonic import SLOTS, keep, own_distance, pool
+from facenet.losses.triplet import triplet_loss
 from facenet.mining.online import merge, mine, thin
 from facenet.types import MiningStats
 
@@ -41,7 +41,7 @@ def triplet_objective(
     own (another sample than one process draws). Other options and errors: as for :func:`facenet.mining.mine`; RankLost.
 
     With the `old` embeddings (b, D) of the same images both are mined as one pool of 2 B rows, and the triplets of
-    `slots` are kept, see :mod:`facenet.harmonic`; the statistics are those of the pool.
+    `slots` are kept, see :mod:`facenet.losses.harmonic`; the statistics are those of the pool.
     """
     every, names = gather(embeddings), gather(labels)  # (B, D), (B,)
     pooled = None if old is None else pool(every, names, gather(old))

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from facenet.errors import ConfigError
-from facenet.losses import CosFace, triplet_loss
+from facenet.losses.objective import head_objective, triplet_objective
+from facenet.losses.triplet import CosFace, triplet_loss
 from facenet.mining.online import mine
-from facenet.objective import head_objective, triplet_objective
 
 
 def batch() -> tuple[torch.Tensor, torch.Tensor]:

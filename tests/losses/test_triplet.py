@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from facenet.errors import ConfigError
-from facenet.losses import HEADS, LOSSES, triplet_loss
+from facenet.losses.triplet import HEADS, LOSSES, triplet_loss
 from facenet.mining.online import mine
 from facenet.types import MiningStats, Triplets
 from tests.reference import softmax_cross_entropy_loops, triplet_loss_naive

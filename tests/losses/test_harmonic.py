@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from facenet.errors import ConfigError
-from facenet.harmonic import SLOTS, begin_again, check, keep, own_distance, pool, stage
-from facenet.losses import triplet_loss
+from facenet.losses.harmonic import SLOTS, begin_again, check, keep, own_distance, pool, stage
+from facenet.losses.objective import own_objective, triplet_objective
+from facenet.losses.triplet import triplet_loss
 from facenet.mining.online import mine
 from facenet.models import build_model
-from facenet.objective import own_objective, triplet_objective
 
 MARGIN = 0.2
 OPTIONS: dict[str, Any] = {

@@ -1,0 +1,1 @@
+"""Losses: triplets, classification heads, and what a batch is asked."""
