@@ -12,7 +12,7 @@ from torch import Tensor
 
 from facenet.bundle import encode
 from facenet.errors import ConfigError, choose
-from facenet.large_batch import Images, add_up, backward, chunks, gather, smallest_chunk, synchronise
+from facenet.large_batch.chunks import Images, add_up, backward, chunks, gather, smallest_chunk, synchronise
 from facenet.losses.harmonic import METHODS, check, stage
 from facenet.losses.objective import head_objective, own_objective, triplet_objective
 from facenet.losses.triplet import HEADS
@@ -44,7 +44,7 @@ class TripletModule(pl.LightningModule):
         optim: Options of :func:`facenet.optim.build_optimizer`, plus ``schedule``, ``warmup_steps``, ``clip_norm``
             (largest norm of the gradient; None is no limit) and ``accumulate`` (batches of a step). What is to happen
             after a step that is not finite is the business of :mod:`facenet.not_finite`; it changes nothing here.
-        chunk_size: Images that pass through the network at a time, see :mod:`facenet.large_batch`; None is all.
+        chunk_size: Images that pass through the network at a time, see :mod:`facenet.large_batch.chunks`; None is all.
         num_classes: Training identities, for the head.
         total_steps: Length of the learning-rate schedule.
         mirror: Whether embeddings outside training are mirror-averaged.

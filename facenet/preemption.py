@@ -13,7 +13,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from facenet.interrupts import Interrupted, Request, reinstall
-from facenet.large_batch import largest
+from facenet.large_batch.chunks import largest
 
 
 class StopAtSignal(pl.Callback):

@@ -45,11 +45,11 @@ from facenet.errors import ConfigError, FacenetError, choose
 from facenet.evaluate import calibrate, evaluate_all, evaluate_fold
 from facenet.files import clear_errors
 from facenet.interrupts import Request, postponed
-from facenet.large_batch import leave_at_end
+from facenet.large_batch.chunks import leave_at_end
+from facenet.large_batch.memory import available_bytes, choose_chunk, step_memory
 from facenet.leakage import people_record, world_of
 from facenet.logs import loggers
 from facenet.losses.harmonic import begin_again
-from facenet.memory import available_bytes, choose_chunk, step_memory
 from facenet.mining.online import FALLBACKS, MINERS, SELECTS
 from facenet.models import MODELS, build_model
 from facenet.module import LOSSES, TripletModule

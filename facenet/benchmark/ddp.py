@@ -20,7 +20,7 @@ from torch.multiprocessing.spawn import start_processes
 from facenet.benchmark.large_batch import Stored
 from facenet.benchmark.mining import draw_faces, summary, trained_decay
 from facenet.errors import ConfigError, choose
-from facenet.large_batch import anchor_share, backward, gather, leave_at_end, synchronise, world
+from facenet.large_batch.chunks import anchor_share, backward, gather, leave_at_end, synchronise, world
 from facenet.losses.objective import triplet_objective
 from facenet.mining.online import mine
 from facenet.models import MODELS, build_model

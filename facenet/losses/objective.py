@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from facenet.large_batch import add_up, anchor_share, gather, world
+from facenet.large_batch.chunks import add_up, anchor_share, gather, world
 from facenet.losses.harmonic import SLOTS, keep, own_distance, pool
 from facenet.losses.triplet import triplet_loss
 from facenet.mining.online import merge, mine, thin

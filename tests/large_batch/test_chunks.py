@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from facenet import large_batch
 from facenet.errors import ConfigError
-from facenet.large_batch import RankLost, backward, chunks, gather, synchronise
+from facenet.large_batch import chunks as large_batch
+from facenet.large_batch.chunks import RankLost, backward, chunks, gather, synchronise
 from facenet.losses.objective import head_objective, triplet_objective
 from facenet.losses.triplet import CosFace, triplet_loss
 from facenet.mining.online import mine

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from facenet.errors import ConfigError
-from facenet.memory import StepMemory, activation_bytes, available_bytes, choose_chunk, step_memory
+from facenet.large_batch.memory import StepMemory, activation_bytes, available_bytes, choose_chunk, step_memory
 from facenet.models import MODELS, build_model
 
 

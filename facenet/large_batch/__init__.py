@@ -1,0 +1,1 @@
+"""Mini-batches of any size: chunks, ranks, and the memory of a step."""
