@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from facenet.distance import normalise
 from facenet.errors import ConfigError, DataError
+from facenet.vectors import normalise
 
 SIDE = 32
 LUMA = np.asarray([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601

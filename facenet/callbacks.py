@@ -17,10 +17,10 @@ from pytorch_lightning.plugins import CheckpointIO
 from torch import Tensor
 from tqdm import tqdm
 
-from facenet.distance import sq_dist
 from facenet.errors import DataError, FacenetError, one_line
 from facenet.files import atomic_write, read_bytes, sha256_file
 from facenet.types import Pairs
+from facenet.vectors import sq_dist
 from facenet.verify import verify
 
 

@@ -11,9 +11,9 @@ import numpy as np
 from facenet.align import Face, NoFace, find_faces
 from facenet.bundle import Encoder
 from facenet.data.transforms import read_picture
-from facenet.distance import sq_dist
 from facenet.errors import ConfigError
 from facenet.sheets import GREEN, RED, Row, Tile, draw
+from facenet.vectors import sq_dist
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from facenet.compat_match import Enrolled, Scored, Shared
-from facenet.distance import sq_dist
 from facenet.identify import Answers, look_up
 from facenet.roc import allowed_accepts, far_name, wilson
+from facenet.vectors import sq_dist
 from facenet.verify import Verification, verify
 
 MODES = {name: tuple(name.split("_")) for name in ("old_old", "new_old", "old_new", "new_new")}  # query, gallery

@@ -12,8 +12,8 @@ import numpy as np
 
 from facenet.compat_cells import Cell, ask, pair_distances, verify_scores
 from facenet.compat_match import Enrolled, Scored, Shared
-from facenet.distance import sq_dist
 from facenet.errors import ConfigError
+from facenet.vectors import sq_dist
 
 SHOWN = ("old_old", "new_old", "new_new")
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from facenet.distance import normalise
 from facenet.errors import DataError
 from facenet.types import EmbeddingSet
+from facenet.vectors import normalise
 
 
 def procrustes(source: np.ndarray, target: np.ndarray) -> np.ndarray:

@@ -25,10 +25,10 @@ from facenet.bundle import SCHEMA, Encoder, record_of, told
 from facenet.data.transforms import Preprocess
 from facenet.errors import ConfigError, DataError, one_line
 from facenet.files import atomic_write, read_bytes
+from facenet.foreign import install
 from facenet.models.layers import ConvBlock
 from facenet.onnx_net import OnnxNet
 from facenet.onnx_record import seal, unseal
-from facenet.package_models import install
 
 OPSET = 18  # what the exporter writes without converting, and runtimes since 2023 read
 BATCHES = (1, 4, 7)

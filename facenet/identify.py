@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from facenet.distance import sq_dist_matrix
 from facenet.errors import ConfigError, DataError
 from facenet.roc import at_far, far_name
+from facenet.vectors import sq_dist_matrix
 
 RANKS = (1, 5, 10, 20)
 FPIRS = (1e-1, 1e-2, 1e-3)

@@ -43,7 +43,7 @@ def unit_rows(
     if long.any():
         raise DataError(
             f"{what}: {_listed(long, names)} not of unit length (norm {norms[long][0]:.4g}); "
-            "normalise them (facenet.distance.normalise)"
+            "normalise them (facenet.vectors.normalise)"
         )
     return rows
 

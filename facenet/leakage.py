@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from facenet.all_pairs import tiles
-from facenet.distance import sq_dist_matrix
 from facenet.errors import DataError
 from facenet.types import EmbeddingSet
+from facenet.vectors import sq_dist_matrix
 
 NEAR_SQ_DIST = 0.01  # nearer faces are one photograph, whatever their names: cut, scaled or saved again
 SHOWN = 10

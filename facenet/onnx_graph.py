@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from facenet.errors import DataError
-from facenet.package_models import install
+from facenet.foreign import install
 
 
 def plain_graph(data: bytes, free: Mapping[str, Sequence[int]]) -> bytes:

@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from facenet.errors import DataError
-from facenet.package_models import install
+from facenet.foreign import install
 
 
 def session(data: bytes, *, threads: int | None = None) -> Any:

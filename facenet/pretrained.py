@@ -12,9 +12,9 @@ from facenet.align import Alignment
 from facenet.bundle import Encoder
 from facenet.data.transforms import Preprocess
 from facenet.errors import choose
+from facenet.foreign import PACKAGE_MODELS, package_model
 from facenet.onnx_graph import plain_graph
 from facenet.onnx_net import OnnxNet
-from facenet.package_models import PACKAGE_MODELS, package_model
 
 
 class Foreign(NamedTuple):

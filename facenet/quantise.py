@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from facenet.distance import normalise
 from facenet.errors import ConfigError, DataError, choose
 from facenet.types import EmbeddingSet, Pairs
+from facenet.vectors import normalise
 from facenet.verify import FARS, verify_embeddings
 
 PQ_BITS = 8  # 256 centroids for each part

@@ -17,11 +17,11 @@ from PIL import Image
 
 from facenet.cluster import cluster
 from facenet.cluster_sheets import Clusters, pick
-from facenet.distance import sq_dist_matrix
 from facenet.errors import DataError
 from facenet.report_page import Picture, Sheet, Tile
 from facenet.report_runs import Evaluation, dig
 from facenet.types import EmbeddingSet
+from facenet.vectors import sq_dist_matrix
 
 WORST = 12  # mistakes of each kind
 TRIPLETS = 8

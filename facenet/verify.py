@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from facenet.data.pairs import pair_rows
-from facenet.distance import sq_dist as row_sq_dist
 from facenet.errors import ConfigError, DataError, choose
 from facenet.roc import (
     FARS,
@@ -30,6 +29,7 @@ from facenet.roc import (
     roc,
 )
 from facenet.types import EmbeddingSet, Pairs
+from facenet.vectors import sq_dist as row_sq_dist
 
 __all__ = [
     "FARS",

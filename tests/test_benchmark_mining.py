@@ -7,7 +7,7 @@ import math
 import pytest
 
 from facenet.benchmark.mining import draw_faces, run
-from facenet.distance import sq_dist_matrix
+from facenet.vectors import sq_dist_matrix
 
 
 def test_run_returns_plain_positive_numbers() -> None:

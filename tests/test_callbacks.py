@@ -19,9 +19,9 @@ from facenet.callbacks import (
     TrainingCollapsed,
     TrainingProgress,
 )
-from facenet.distance import normalise
 from facenet.errors import DataError
 from facenet.types import Pairs
+from facenet.vectors import normalise
 from facenet.verify import verify
 
 

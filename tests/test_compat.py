@@ -19,10 +19,10 @@ from facenet.compat_maps import apply, linear, procrustes
 from facenet.compat_match import drawn_pairs, enrolled, scored_pairs, share
 from facenet.console import plain
 from facenet.data.pairs import write_pairs
-from facenet.distance import normalise
 from facenet.errors import DataError
 from facenet.roc import roc
 from facenet.types import EmbeddingSet
+from facenet.vectors import normalise
 from tests.conftest import ROOT
 from tests.test_bundle import make
 from tests.test_compat_match import ALONE, NEW, OLD, sets

@@ -9,8 +9,8 @@ import pytest
 from scipy.linalg import orthogonal_procrustes
 
 from facenet.compat_maps import MAPS, apply, linear, matched, procrustes
-from facenet.distance import normalise, sq_dist
 from facenet.errors import DataError
+from facenet.vectors import normalise, sq_dist
 from tests.test_compat_match import sets
 
 

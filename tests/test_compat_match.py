@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from facenet.compat_match import Scored, Shared, drawn_pairs, enrolled, scored_pairs, share
-from facenet.distance import normalise
 from facenet.errors import DataError
 from facenet.types import EmbeddingSet, Pairs
+from facenet.vectors import normalise
 
 OLD, NEW, ALONE = "ab" * 32, "cd" * 32, "ef" * 32
 D = 12

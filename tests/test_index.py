@@ -26,13 +26,13 @@ from hypothesis import strategies as st
 
 from facenet.benchmark.faults_kinds import reseal_rows
 from facenet.benchmark.gallery import corrupted, kill_writer
-from facenet.distance import normalise
 from facenet.errors import ConfigError, DataError
 from facenet.index import Gallery, Hit
 from facenet.index_file import FIELDS
 from facenet.index_layers import Layers
 from facenet.reading import read_sealed, write_sealed
 from facenet.types import EmbeddingSet, Neighbours
+from facenet.vectors import normalise
 
 ROOT = Path(__file__).resolve().parent.parent
 OURS, THEIRS = "ab" * 32, "cd" * 32

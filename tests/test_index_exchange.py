@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from facenet.distance import normalise
 from facenet.errors import ConfigError, DataError
 from facenet.index import Gallery
 from facenet.index_exchange import export, read_metadata
 from facenet.types import EmbeddingSet
+from facenet.vectors import normalise
 
 OURS, THEIRS = "ab" * 32, "cd" * 32
 D = 8

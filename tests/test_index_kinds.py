@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from facenet import index_build, index_kinds, index_search
-from facenet.distance import normalise
 from facenet.errors import ConfigError, DataError
 from facenet.index import Gallery
 from facenet.index_kinds import KINDS, Recipe, held, lists, new_index, parts
 from facenet.types import EmbeddingSet
+from facenet.vectors import normalise
 
 OURS = "ab" * 32
 D, PEOPLE, EACH = 32, 300, 6

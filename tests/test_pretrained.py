@@ -16,7 +16,7 @@ from facenet.data.pairs import read_pairs
 from facenet.data.records import scan_lfw
 from facenet.embed import embed_records
 from facenet.errors import ConfigError
-from facenet.package_models import package_model
+from facenet.foreign import package_model
 from facenet.verify import verify_embeddings
 
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from facenet.data.pairs import make_pairs_in_folds
-from facenet.distance import normalise, sq_dist
 from facenet.errors import ConfigError, DataError
 from facenet.files import sha256_file
 from facenet.reading import read_sealed, write_sealed
 from facenet.report_runs import find_runs, kind_of, read_curves, read_encoder, read_evaluation
 from facenet.types import EmbeddingSet, image_key
+from facenet.vectors import normalise, sq_dist
 from facenet.verify import verify
 from tests.conftest import blob
 

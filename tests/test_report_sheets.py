@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from facenet.distance import normalise, sq_dist
 from facenet.report_page import Picture
 from facenet.report_runs import Evaluation
 from facenet.report_sheets import (
@@ -25,6 +24,7 @@ from facenet.report_sheets import (
     triplet_sheet,
 )
 from facenet.types import EmbeddingSet
+from facenet.vectors import normalise, sq_dist
 from tests.conftest import write_tree
 from tests.test_report_runs import faces
 

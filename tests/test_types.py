@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from facenet.distance import normalise
 from facenet.errors import DataError
 from facenet.files import sha256_file
 from facenet.reading import read_sealed, write_sealed
 from facenet.types import EmbeddingSet, Pairs, image_key
+from facenet.vectors import normalise
 
 
 def example(n: int = 5, dim: int = 8) -> EmbeddingSet:

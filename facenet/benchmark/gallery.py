@@ -23,10 +23,10 @@ from typing import Any
 
 import numpy as np
 
-from facenet.distance import normalise
 from facenet.errors import DataError
 from facenet.index import Gallery
 from facenet.types import EmbeddingSet
+from facenet.vectors import normalise
 
 FINGERPRINT, D, BATCH = "ab" * 32, 16, 20
 MOST_ALIVE = 0.4  # seconds after its first write at which a child is killed at the latest

@@ -22,9 +22,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from facenet.bundle import pick_device
-from facenet.distance import sq_dist_matrix
 from facenet.losses.triplet import triplet_loss
 from facenet.mining.online import mine
+from facenet.vectors import sq_dist_matrix
 
 # Above these sizes a peer takes minutes or does not fit into memory.
 PEER_LIMITS = {"pytorch_metric_learning": 1800, "sentence_transformers": 8192}

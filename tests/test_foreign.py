@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from facenet import package_models
+from facenet import foreign as package_models
 from facenet.errors import ConfigError, DataError
-from facenet.package_models import PACKAGE_MODELS, package_model
+from facenet.foreign import PACKAGE_MODELS, package_model
 
 
 def test_the_known_files_are_found() -> None:

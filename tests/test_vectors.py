@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from facenet.distance import normalise, sq_dist, sq_dist_matrix
+from facenet.vectors import normalise, sq_dist, sq_dist_matrix
 
 
 def test_numpy_and_torch_agree_with_the_definition() -> None:
