@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from facenet.align import Face, NoFace, find_faces
 from facenet.bundle import Encoder
 from facenet.data.transforms import read_picture
 from facenet.errors import ConfigError
+from facenet.faces.align import Face, NoFace, find_faces
 from facenet.sheets import GREEN, RED, Row, Tile, draw
 from facenet.vectors import sq_dist
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from facenet import bundle, export, model_card, onnx_record, pretrained
-from facenet.align import DETECTORS
 from facenet.bundle import Encoder
 from facenet.errors import ConfigError, DataError, choose, nearest
+from facenet.faces.align import DETECTORS
 from facenet.pretrained import PRETRAINED
 from facenet.reading import read_sealed
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from facenet.align import Alignment
 from facenet.bundle import Encoder
 from facenet.data.transforms import Preprocess
 from facenet.errors import choose
+from facenet.faces.align import Alignment
 from facenet.foreign import PACKAGE_MODELS, package_model
 from facenet.onnx_graph import plain_graph
 from facenet.onnx_net import OnnxNet

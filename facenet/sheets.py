@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from facenet.align import NoFace
 from facenet.data.transforms import Preprocess
 from facenet.errors import DataError
+from facenet.faces.align import NoFace
 from facenet.files import atomic_write
 
 SIDE, GAP, LINE = 112, 10, 15  # pixels of a picture, between pictures, and of a line of text

@@ -20,7 +20,6 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities import rank_zero_only
 
 from facenet import bundle, model_card, not_finite, resume
-from facenet.align import DETECTORS
 from facenet.bundle import Encoder
 from facenet.callbacks import AtomicCheckpointIO, CollapseGuard, HeldOutVerification, StepSeeds, TrainingProgress
 from facenet.checkpoint_states import check_states, read_checkpoint, restoring
@@ -43,6 +42,7 @@ from facenet.data.transforms import Preprocess
 from facenet.embed import embed_records
 from facenet.errors import ConfigError, FacenetError, choose
 from facenet.evaluate import calibrate, evaluate_all, evaluate_fold
+from facenet.faces.align import DETECTORS
 from facenet.files import clear_errors
 from facenet.interrupts import Request, postponed
 from facenet.large_batch.chunks import leave_at_end

@@ -12,10 +12,10 @@ from facenet.console import flatten, progress, table
 
 
 def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
-    from facenet.align import Alignment
     from facenet.align_folder import ALL, TABLE, align_folder, read_table, skipped
     from facenet.data.records import scan, write_skipped
     from facenet.errors import DataError
+    from facenet.faces.align import Alignment
 
     options = {name: config[name] for name in ("detector", "template", "margin", "size", "score", "min_face")}
     every = config["pick"] == ALL

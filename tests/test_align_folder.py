@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from facenet import align_folder as room
-from facenet.align import Alignment
 from facenet.align_folder import ALL, COLUMNS, TABLE, USED, Line, align_folder, read_table, skipped
 from facenet.data.records import read_alignment, scan_folder
 from facenet.errors import ConfigError, DataError
+from facenet.faces.align import Alignment
 from facenet.reading import write_sealed
 
 OPTIONS = Alignment(size=64, margin=1.2)

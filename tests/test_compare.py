@@ -9,10 +9,10 @@ import pytest
 from PIL import Image, ImageOps
 
 from facenet import encoders
-from facenet.align import NoFace
 from facenet.bundle import Encoder
 from facenet.compare import compare
 from facenet.errors import ConfigError, DataError
+from facenet.faces.align import NoFace
 from tests.test_bundle import make
 
 

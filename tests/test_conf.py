@@ -16,7 +16,6 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from facenet.align import Alignment
 from facenet.console import flatten
 from facenet.data.augment import Augment
 from facenet.data.datamodule import FaceDataModule
@@ -24,6 +23,7 @@ from facenet.data.sampler import IdentitySampler
 from facenet.data.splits import KINDS, split_faces
 from facenet.data.transforms import Preprocess
 from facenet.errors import ConfigError
+from facenet.faces.align import Alignment
 from facenet.losses.triplet import HEADS
 from facenet.mining.online import FALLBACKS, MINERS, SELECTS, mine
 from facenet.models import MODELS, NORMS, build_model

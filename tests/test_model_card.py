@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from facenet import bundle, encoders, model_card
-from facenet.align import Alignment
 from facenet.bundle import Encoder
 from facenet.data.transforms import Preprocess
+from facenet.faces.align import Alignment
 from facenet.leakage import people_record
 from facenet.training import train
 from tests.test_bundle import make

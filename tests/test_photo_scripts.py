@@ -76,8 +76,8 @@ def test_a_mistake_is_one_clear_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from facenet.align import Alignment
     from facenet.data.records import write_alignment
+    from facenet.faces.align import Alignment
 
     places = {"photos": tmp_path / "photos", "out": tmp_path / "out", "faces": tmp_path / "faces"}
     for place in (*places.values(), tmp_path / "photos" / "noise"):

@@ -16,7 +16,6 @@ import torch
 from PIL import Image
 
 from facenet import bundle, evaluate
-from facenet.align import Alignment
 from facenet.align_folder import align_folder
 from facenet.callbacks import TrainingCollapsed
 from facenet.console import plain, write_metrics
@@ -26,6 +25,7 @@ from facenet.data.splits import held_out_pairs, split_faces, split_options
 from facenet.data.transforms import Preprocess
 from facenet.embed import embed_records
 from facenet.errors import ConfigError, DataError
+from facenet.faces.align import Alignment
 from facenet.module import TripletModule
 from facenet.training import device_settings, train
 from facenet.types import EmbeddingSet

@@ -10,10 +10,10 @@ import torch
 from PIL import Image, ImageOps
 from torchvision.transforms.v2 import functional as tv
 
-from facenet.align import Alignment, NoFace
 from facenet.benchmark.faults_data import grey_png
 from facenet.data.transforms import Preprocess, read_image, to_tensor, why
 from facenet.errors import ConfigError, DataError
+from facenet.faces.align import Alignment, NoFace
 
 
 def picture(height: int = 60, width: int = 80) -> np.ndarray:

@@ -24,7 +24,6 @@ from PIL import Image
 from safetensors.torch import load as load_tensors
 
 from facenet import bundle, encoders
-from facenet.align import Alignment
 from facenet.align_folder import COLUMNS, TABLE, Line, read_table
 from facenet.benchmark.gallery import faces, ids, vector_of
 from facenet.bundle import Encoder
@@ -35,6 +34,7 @@ from facenet.data.transforms import Preprocess
 from facenet.errors import FacenetError
 from facenet.evaluation_folder import save_evaluation
 from facenet.export import OPSET, record
+from facenet.faces.align import Alignment
 from facenet.files import read_json, sha256_file, write_json
 from facenet.index import Gallery
 from facenet.index_truth import digest

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from facenet.align import Alignment
 from facenet.data.walk import SUFFIXES, shown, walk, why_not
 from facenet.errors import ConfigError, DataError
+from facenet.faces.align import Alignment
 from facenet.files import atomic_write
 from facenet.reading import is_inside, read_sealed, write_sealed
 from facenet.types import image_key

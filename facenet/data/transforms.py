@@ -19,8 +19,8 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
-from facenet.align import Alignment
 from facenet.errors import ConfigError, DataError
+from facenet.faces.align import Alignment
 
 BOMB = "more than 89 million pixels (a decompression bomb?)"
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM", "GIF")  # others run programs (EPS) or are no pictures

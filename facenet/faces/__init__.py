@@ -1,0 +1,1 @@
+"""Faces in photos: boxes, landmarks, aligned crops."""
