@@ -22,7 +22,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from facenet.data.transforms import Preprocess
+from facenet.data.preprocess import Preprocess
 from facenet.errors import ConfigError, DataError, FacenetError, one_line
 from facenet.files import atomic_write, read_bytes, sha256_file
 from facenet.models import build_model

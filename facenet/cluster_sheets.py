@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from facenet.data.transforms import Preprocess
+from facenet.data.preprocess import Preprocess
 from facenet.sheets import Row, Tile, draw
 
 TITLES = {

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from facenet.bundle import Encoder
-from facenet.data.transforms import read_picture
+from facenet.data.preprocess import read_picture
 from facenet.errors import ConfigError
 from facenet.faces.align import Face, NoFace, find_faces
 from facenet.sheets import GREEN, RED, Row, Tile, draw

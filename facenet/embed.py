@@ -11,8 +11,8 @@ import numpy as np
 from torch import Tensor
 
 from facenet.bundle import Encoder
+from facenet.data.preprocess import Preprocess, stack, to_tensor, why
 from facenet.data.records import Records
-from facenet.data.transforms import Preprocess, stack, to_tensor, why
 from facenet.errors import DataError
 from facenet.types import EmbeddingSet, image_key
 

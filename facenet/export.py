@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from facenet.bundle import SCHEMA, Encoder, record_of, told
-from facenet.data.transforms import Preprocess
+from facenet.data.preprocess import Preprocess
 from facenet.errors import ConfigError, DataError, one_line
 from facenet.files import atomic_write, read_bytes
 from facenet.foreign import install

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from facenet import export
 from facenet.data.cache import pack
+from facenet.data.preprocess import Preprocess
 from facenet.data.records import Records, scan
 from facenet.data.splits import reported_faces
-from facenet.data.transforms import Preprocess
 from facenet.errors import DataError
 from facenet.evaluate import evaluate
 from facenet.types import Pairs

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from facenet.bundle import Encoder
-from facenet.data.transforms import Preprocess
+from facenet.data.preprocess import Preprocess
 from facenet.errors import choose
 from facenet.faces.align import Alignment
 from facenet.foreign import PACKAGE_MODELS, package_model

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from facenet.data.transforms import Preprocess
+from facenet.data.preprocess import Preprocess
 from facenet.query import Answer
 from facenet.sheets import GREEN, GREY, RED, Row, Tile, draw
 

@@ -80,7 +80,7 @@ class Faces:
 
     def _read(self, path: Path) -> np.ndarray:
         """Decode a file and cut it as the encoder does, at the size of the page."""
-        from facenet.data.transforms import Preprocess
+        from facenet.data.preprocess import Preprocess
         from facenet.faces.align import Alignment
 
         height, width = dig(self.crop, "size") or (self.side, self.side)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from facenet.data.transforms import Preprocess
+from facenet.data.preprocess import Preprocess
 from facenet.errors import DataError
 from facenet.faces.align import NoFace
 from facenet.files import atomic_write

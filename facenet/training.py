@@ -26,7 +26,9 @@ from facenet.checkpoint_states import check_states, read_checkpoint, restoring
 from facenet.data.augment import Augment
 from facenet.data.cache import readable
 from facenet.data.datamodule import FaceDataModule
+from facenet.data.drawn.faces import default_cache
 from facenet.data.pairs import pair_rows
+from facenet.data.preprocess import Preprocess
 from facenet.data.records import NothingUsable, Records, Skipped, write_skipped
 from facenet.data.splits import (
     MAX_BAD_SHARE,
@@ -37,8 +39,6 @@ from facenet.data.splits import (
     split_faces,
     split_options,
 )
-from facenet.data.synthetic import default_cache
-from facenet.data.transforms import Preprocess
 from facenet.embed import embed_records
 from facenet.errors import ConfigError, FacenetError, choose
 from facenet.evaluate import calibrate, evaluate_all, evaluate_fold

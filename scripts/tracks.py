@@ -36,8 +36,8 @@ def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
 
 def load(config: dict[str, Any]) -> tuple[Any, Any]:
     """Read or draw the tracks: in three splits, or without training those to report on, and their pairs if given."""
+    from facenet.data.drawn.tracks import draw_splits
     from facenet.data.pairs import read_pairs
-    from facenet.data.synthetic_tracks import draw_splits
     from facenet.data.tracks import reported_tracks, scan_tracks, split_tracks
 
     options = dict(config["data"])

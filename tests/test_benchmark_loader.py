@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from facenet.benchmark.loader import run, tables
-from facenet.data.synthetic import draw, write_folder
+from facenet.data.drawn.faces import draw, write_folder
 from facenet.errors import ConfigError, DataError
 
 

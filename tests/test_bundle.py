@@ -10,7 +10,7 @@ import torch
 
 from facenet import bundle
 from facenet.bundle import Encoder
-from facenet.data.transforms import Preprocess
+from facenet.data.preprocess import Preprocess
 from facenet.errors import ConfigError, DataError
 from facenet.models import build_model
 from facenet.models.linear_attention import TrackPool

@@ -19,9 +19,9 @@ from omegaconf import OmegaConf
 from facenet.console import flatten
 from facenet.data.augment import Augment
 from facenet.data.datamodule import FaceDataModule
+from facenet.data.preprocess import Preprocess
 from facenet.data.sampler import IdentitySampler
 from facenet.data.splits import KINDS, split_faces
-from facenet.data.transforms import Preprocess
 from facenet.errors import ConfigError
 from facenet.faces.align import Alignment
 from facenet.losses.triplet import HEADS

@@ -15,8 +15,8 @@ from torch import Tensor
 from facenet import bundle
 from facenet.data.degradations import KINDS, Degraded
 from facenet.data.pairs import make_pairs, write_pairs
+from facenet.data.preprocess import Preprocess
 from facenet.data.records import Records, scan_folder, write_images
-from facenet.data.transforms import Preprocess
 from facenet.degrade import SCORES, degrade, level_name, plan, table_rows, val_shown
 from facenet.embed import embed_records
 from facenet.errors import ConfigError, DataError

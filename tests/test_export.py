@@ -14,7 +14,7 @@ from PIL import Image
 from facenet import bundle, encoders, export
 from facenet.benchmark.export import drawn
 from facenet.bundle import Encoder
-from facenet.data.transforms import Preprocess
+from facenet.data.preprocess import Preprocess
 from facenet.errors import ConfigError, DataError
 from facenet.models import MODELS
 from facenet.onnx_net import OnnxNet

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from facenet.data.pairs import read_pairs
+from facenet.data.preprocess import Preprocess
 from facenet.data.records import scan_folder
 from facenet.data.splits import held_out_pairs
-from facenet.data.transforms import Preprocess
 from facenet.errors import DataError
 from facenet.evaluate import evaluate
 from facenet.export import export

@@ -13,7 +13,7 @@ import torch
 
 from facenet import encoders, export, export_int8
 from facenet.benchmark.export import drawn
-from facenet.data.transforms import Preprocess
+from facenet.data.preprocess import Preprocess
 from facenet.errors import DataError
 from facenet.onnx_record import unseal
 from tests.conftest import ROOT

@@ -11,7 +11,7 @@ import yaml
 
 from facenet import bundle, encoders, model_card
 from facenet.bundle import Encoder
-from facenet.data.transforms import Preprocess
+from facenet.data.preprocess import Preprocess
 from facenet.faces.align import Alignment
 from facenet.leakage import people_record
 from facenet.training import train

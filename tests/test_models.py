@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from facenet import bundle
 from facenet.bundle import Encoder
-from facenet.data.transforms import Preprocess
+from facenet.data.preprocess import Preprocess
 from facenet.errors import ConfigError, DataError
 from facenet.models import MODELS, NORMS, EmbeddingNet, build_model
 from facenet.models.summary import summarise, total

@@ -24,8 +24,8 @@ from facenet.track_evaluation import (
     verify_templates,
 )
 from facenet.types import Pairs
+from tests.data.test_tracks import made
 from tests.test_bundle import make
-from tests.test_tracks import made
 
 
 def toy(people: int = 40, tracks: int = 4, *, seed: int = 0, bad_share: float = 0.6, dim: int = 16) -> TrackSet:

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from facenet import bundle
+from facenet.data.drawn.tracks import draw_splits, draw_tracks
 from facenet.data.pairs import read_pairs
-from facenet.data.synthetic_tracks import draw_splits, draw_tracks
 from facenet.data.tracks import TrackSplits, reported_tracks, scan_tracks, split_tracks
 from facenet.errors import ConfigError, DataError
 from facenet.models.linear_attention import TrackPool
@@ -23,10 +23,10 @@ from facenet.track_evaluation import FLOORS, evaluate_templates, evaluate_tracks
 from facenet.track_training import draw_batch, thin, train_pool, train_tracks
 from facenet.verify import verify
 from tests.conftest import ROOT
+from tests.data.test_tracks import made, write_tracks
 from tests.test_bundle import make
 from tests.test_scripts import mistaken, succeed
 from tests.test_track_evaluation import toy
-from tests.test_tracks import made, write_tracks
 
 POOL = {"key_dim": 8, "num_features": 16}
 SHORT = {"steps": 60, "identities": 16, "tracks_each": 3, "lr": 1e-2, "check_every": 20}

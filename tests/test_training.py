@@ -16,13 +16,13 @@ import torch
 from PIL import Image
 
 from facenet import bundle, evaluate
-from facenet.align_folder import align_folder
 from facenet.callbacks import TrainingCollapsed
 from facenet.console import plain, write_metrics
+from facenet.data.align_folder import align_folder
 from facenet.data.pairs import pair_rows, read_pairs
+from facenet.data.preprocess import Preprocess
 from facenet.data.records import scan_folder
 from facenet.data.splits import held_out_pairs, split_faces, split_options
-from facenet.data.transforms import Preprocess
 from facenet.embed import embed_records
 from facenet.errors import ConfigError, DataError
 from facenet.faces.align import Alignment

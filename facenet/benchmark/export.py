@@ -17,7 +17,7 @@ from torch import nn
 from facenet.benchmark.mining import summary
 from facenet.benchmark.training import interleave
 from facenet.bundle import Encoder
-from facenet.data.transforms import Preprocess
+from facenet.data.preprocess import Preprocess
 from facenet.errors import ConfigError, choose
 from facenet.export import differences, graph, need, opened, pictures, record
 from facenet.models import MODELS, build_model

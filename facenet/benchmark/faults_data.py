@@ -26,10 +26,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from facenet.data.drawn.faces import draw
+from facenet.data.preprocess import filter_warnings
 from facenet.data.records import Skipped
 from facenet.data.splits import split_faces
-from facenet.data.synthetic import draw
-from facenet.data.transforms import filter_warnings
 from facenet.errors import FacenetError
 from facenet.training import train
 

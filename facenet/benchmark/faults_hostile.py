@@ -18,9 +18,9 @@ import torch
 from PIL import Image
 
 from facenet import bundle, encoders
-from facenet.align_folder import COLUMNS, TABLE, read_table
 from facenet.benchmark.faults_kinds import KINDS, PEOPLE, PICTURES, Kind, copied, mark, opened, reseal_rows, tell
 from facenet.callbacks import AtomicCheckpointIO
+from facenet.data.align_folder import COLUMNS, TABLE, read_table
 from facenet.data.pairs import read_pairs
 from facenet.data.records import scan, scan_csv
 from facenet.errors import FacenetError

@@ -28,9 +28,9 @@ from PIL import Image
 from facenet import bundle
 from facenet.benchmark.faults_data import as_a_user
 from facenet.bundle import Encoder
+from facenet.data.drawn.faces import draw
+from facenet.data.preprocess import Preprocess
 from facenet.data.records import scan_folder
-from facenet.data.synthetic import draw
-from facenet.data.transforms import Preprocess
 from facenet.embed import embed_records
 from facenet.evaluate import calibrate
 from facenet.index import Gallery

@@ -24,13 +24,13 @@ from PIL import Image
 from safetensors.torch import load as load_tensors
 
 from facenet import bundle, encoders
-from facenet.align_folder import COLUMNS, TABLE, Line, read_table
 from facenet.benchmark.gallery import faces, ids, vector_of
 from facenet.bundle import Encoder
+from facenet.data.align_folder import COLUMNS, TABLE, Line, read_table
 from facenet.data.cache import pack
 from facenet.data.pairs import make_pairs, read_pairs, write_pairs
+from facenet.data.preprocess import Preprocess
 from facenet.data.records import Records, read_alignment, scan_csv, scan_folder, write_alignment
-from facenet.data.transforms import Preprocess
 from facenet.errors import FacenetError
 from facenet.evaluation_folder import save_evaluation
 from facenet.export import OPSET, record

@@ -25,9 +25,9 @@ from facenet.benchmark.training import SETTINGS, Step, interleave
 from facenet.data.augment import Augment
 from facenet.data.cache import pack
 from facenet.data.datamodule import BatchDataset
+from facenet.data.drawn.faces import draw, write_folder
+from facenet.data.preprocess import Preprocess, stack
 from facenet.data.records import Records, scan
-from facenet.data.synthetic import draw, write_folder
-from facenet.data.transforms import Preprocess, stack
 from facenet.errors import ConfigError, choose
 from facenet.models import MODELS
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from facenet.data.transforms import Preprocess
+from facenet.data.preprocess import Preprocess
 
 Draws = dict[str, Tensor]  # by name, a row for each image
 CHUNK = 2**17  # output pixels that are changed together for each thread: their floats stay in the cache

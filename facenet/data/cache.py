@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from facenet.data.preprocess import Preprocess, stack, why
 from facenet.data.records import NothingUsable, Records, Skipped
-from facenet.data.transforms import Preprocess, stack, why
 from facenet.errors import DataError
 from facenet.interrupts import thread_pool
 from facenet.reading import keep_array, kept_array, read_array

@@ -14,9 +14,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from facenet.data.augment import Augment, Draws, take
 from facenet.data.cache import pack, packed_bytes, read_batch, readable
+from facenet.data.preprocess import Preprocess, why
 from facenet.data.records import Records, Skipped
 from facenet.data.sampler import IdentitySampler, Schedule
-from facenet.data.transforms import Preprocess, why
 from facenet.errors import ConfigError, DataError
 from facenet.interrupts import leave_to_parent
 

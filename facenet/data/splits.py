@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from facenet.data.drawn.faces import default_cache, load_or_draw
 from facenet.data.duplicates import without_duplicates
 from facenet.data.pairs import make_pairs_in_folds, pair_rows, read_pairs, read_people
 from facenet.data.records import NothingUsable, Records, Skipped, same_name, scan_csv, scan_lfw, summary
-from facenet.data.synthetic import default_cache, load_or_draw
 from facenet.errors import ConfigError, DataError, choose
 from facenet.types import Pairs, image_key
 

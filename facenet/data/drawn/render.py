@@ -1,4 +1,4 @@
-"""The drawing behind :mod:`facenet.data.synthetic`: soft masks on a head turned in space, B images at a time.
+"""The drawing behind :mod:`facenet.data.drawn.faces`: soft masks on a head turned in space, B images at a time.
 
 Letters: B batch, H = W image side. A parameter is (B, 1, 1) float32, a mask (B, H, W) in [0, 1], a picture
 (B, 3, H, W) in [0, 1]. The unit of length is half the head's height; x points right, y down; angles are in
@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from facenet.data.synthetic_covers import paint_covers
-from facenet.data.synthetic_face import paint_features
-from facenet.data.synthetic_masks import Frame, Params, bump, colour, paint, skin_colour, smooth, soft
+from facenet.data.drawn.covers import paint_covers
+from facenet.data.drawn.features import paint_features
+from facenet.data.drawn.masks import Frame, Params, bump, colour, paint, skin_colour, smooth, soft
 
 HEAD = 0.7  # half the head's height as a share of half the image
 

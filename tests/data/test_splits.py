@@ -10,9 +10,9 @@ from PIL import Image
 
 from facenet.data.cache import readable
 from facenet.data.pairs import read_pairs, read_people
+from facenet.data.preprocess import Preprocess
 from facenet.data.records import Records, Skipped, scan_lfw
 from facenet.data.splits import KINDS, Splits, check_pairs, held_out_pairs, reported_faces, share_of_people, split_faces
-from facenet.data.transforms import Preprocess
 from facenet.errors import ConfigError, DataError
 from facenet.types import image_key
 from tests.conftest import blob, write_tree

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from facenet.data.synthetic_masks import Frame, Params, colour, paint, skin_colour, soft
+from facenet.data.drawn.masks import Frame, Params, colour, paint, skin_colour, soft
 
 
 def paint_covers(picture: np.ndarray, p: Params, f: Frame) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from facenet.data import synthetic_tracks
-from facenet.data.synthetic_damage import blur, cover, darken, spoil
-from facenet.data.synthetic_tracks import draw_splits, draw_tracks
+from facenet.data.drawn import tracks as synthetic_tracks
+from facenet.data.drawn.damage import blur, cover, darken, spoil
+from facenet.data.drawn.tracks import draw_splits, draw_tracks
 from facenet.data.tracks import Tracks, scan_tracks, write_tracks
 from facenet.errors import ConfigError
 

@@ -5,8 +5,8 @@ import torch
 from torch.nn import functional as F
 
 from facenet.data.augment import Augment
-from facenet.data.transforms import Preprocess, to_tensor
-from tests.test_transforms import picture
+from facenet.data.preprocess import Preprocess, to_tensor
+from tests.data.test_preprocess import picture
 
 
 def batch(n: int = 4, side: int = 40) -> torch.Tensor:

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from facenet.data.cache import pack, packed_bytes, read_batch, readable
+from facenet.data.preprocess import Preprocess
 from facenet.data.records import NothingUsable, scan_folder
-from facenet.data.transforms import Preprocess
 from facenet.errors import DataError
 from tests.conftest import write_tree
 

@@ -18,8 +18,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from facenet.data.synthetic_people import NAMES, image_count, sample_picture
-from facenet.data.synthetic_render import Noise, render
+from facenet.data.drawn.people import NAMES, image_count, sample_picture
+from facenet.data.drawn.render import Noise, render
 from facenet.errors import ConfigError
 from facenet.interrupts import thread_pool
 from facenet.reading import keep_array, kept_array

@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from facenet.data.drawn.damage import spoil
+from facenet.data.drawn.faces import default_cache, draw_in_batches
+from facenet.data.drawn.people import COVERS, NAMES, sample_picture
+from facenet.data.drawn.render import Noise, render
 from facenet.data.records import Records
-from facenet.data.synthetic import default_cache, draw_in_batches
-from facenet.data.synthetic_damage import spoil
-from facenet.data.synthetic_people import COVERS, NAMES, sample_picture
-from facenet.data.synthetic_render import Noise, render
 from facenet.data.tracks import Tracks, TrackSplits, group_tracks
 from facenet.errors import ConfigError
 from facenet.reading import keep_array, kept_array
@@ -63,7 +63,7 @@ def draw_tracks(
         tracks: Clips of each.
         frames: (least, most) frames of a clip, drawn for each.
         size: Side of a frame in pixels, at least 32.
-        difficulty: See :func:`facenet.data.synthetic.draw`.
+        difficulty: See :func:`facenet.data.drawn.draw`.
         damage: Share of damaged frames, in [0, 1].
         seed: Which world of people; with another number other clips and damage too.
         first_identity: Number of the first person.

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from facenet.data import synthetic
-from facenet.data.synthetic import SyntheticFaces, draw, load_or_draw, write_folder
-from facenet.data.synthetic_people import COVERS, IDENTITY, NAMES, sample_picture
+from facenet.data.drawn import faces as synthetic
+from facenet.data.drawn.faces import SyntheticFaces, draw, load_or_draw, write_folder
+from facenet.data.drawn.people import COVERS, IDENTITY, NAMES, sample_picture
 
 SMALL = {"identities": 3, "images_per_identity": 4, "size": 32}
 
@@ -194,5 +194,5 @@ def test_bad_arguments_are_named(change: dict[str, object], message: str, tmp_pa
 
 
 def test_import_needs_no_torch() -> None:
-    code = "import sys, facenet.data.synthetic; sys.exit('torch' in sys.modules)"
+    code = "import sys, facenet.data.drawn.faces; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from facenet.data.synthetic_masks import Frame, Params, bump, paint, skin_colour, smooth, soft
+from facenet.data.drawn.masks import Frame, Params, bump, paint, skin_colour, smooth, soft
 
 
 def paint_features(picture: np.ndarray, p: Params, f: Frame) -> None:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from facenet import align_folder as room
-from facenet.align_folder import ALL, COLUMNS, TABLE, USED, Line, align_folder, read_table, skipped
+from facenet.data import align_folder as room
+from facenet.data.align_folder import ALL, COLUMNS, TABLE, USED, Line, align_folder, read_table, skipped
 from facenet.data.records import read_alignment, scan_folder
 from facenet.errors import ConfigError, DataError
 from facenet.faces.align import Alignment
