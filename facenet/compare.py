@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from facenet.bundle import Encoder
 from facenet.data.preprocess import read_picture
+from facenet.encoders.bundle import Encoder
 from facenet.errors import ConfigError
 from facenet.faces.align import Face, NoFace, find_faces
 from facenet.sheets import GREEN, RED, Row, Tile, draw

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from facenet.bundle import Encoder
 from facenet.data.degradations import KINDS, Degraded
 from facenet.data.records import Records
-from facenet.embed import embed_changed
+from facenet.encoders.bundle import Encoder
+from facenet.encoders.embedding import embed_changed
 from facenet.errors import ConfigError, choose
 from facenet.types import EmbeddingSet, Pairs
 from facenet.verify import FARS, far_name, verify_embeddings

@@ -11,10 +11,10 @@ import torch
 
 from facenet.all_pairs import all_pairs
 from facenet.baselines import color_histogram, grey_pixels, pca
-from facenet.bundle import Encoder
 from facenet.data.cache import pack
 from facenet.data.records import Records
-from facenet.embed import embed_records
+from facenet.encoders.bundle import Encoder
+from facenet.encoders.embedding import embed_records
 from facenet.errors import ConfigError
 from facenet.evaluation_folder import save_evaluation
 from facenet.identify import enrol, identify

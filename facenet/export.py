@@ -21,14 +21,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from facenet.bundle import SCHEMA, Encoder, record_of, told
 from facenet.data.preprocess import Preprocess
+from facenet.encoders.bundle import SCHEMA, Encoder, record_of, told
+from facenet.encoders.onnx_net import OnnxNet
+from facenet.encoders.onnx_record import seal, unseal
 from facenet.errors import ConfigError, DataError, one_line
 from facenet.files import atomic_write, read_bytes
 from facenet.foreign import install
 from facenet.models.layers import ConvBlock
-from facenet.onnx_net import OnnxNet
-from facenet.onnx_record import seal, unseal
 
 OPSET = 18  # what the exporter writes without converting, and runtimes since 2023 read
 BATCHES = (1, 4, 7)

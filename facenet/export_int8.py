@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from facenet.bundle import Encoder
+from facenet.encoders.bundle import Encoder
+from facenet.encoders.onnx_record import seal, unseal
 from facenet.errors import DataError
 from facenet.export import BATCHES, TOLERANCE, load, need, opened, quiet
 from facenet.files import atomic_write, read_bytes
-from facenet.onnx_record import seal, unseal
 
 INT8_NODES = ("Conv", "Relu", "Gemm")
 BATCH = 32

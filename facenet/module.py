@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from facenet.bundle import encode
+from facenet.encoders.bundle import encode
 from facenet.errors import ConfigError, choose
 from facenet.large_batch.chunks import Images, add_up, backward, chunks, gather, smallest_chunk, synchronise
 from facenet.losses.harmonic import METHODS, check, stage

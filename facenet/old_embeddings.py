@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from facenet import encoders
-from facenet.bundle import Encoder
 from facenet.data.records import Records
-from facenet.embed import embed_records
+from facenet.encoders import lookup as encoders
+from facenet.encoders.bundle import Encoder
+from facenet.encoders.embedding import embed_records
 from facenet.errors import DataError
 from facenet.types import EmbeddingSet
 

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from facenet.bundle import Encoder
 from facenet.data.records import scan
-from facenet.embed import embed_records
+from facenet.encoders.bundle import Encoder
+from facenet.encoders.embedding import embed_records
 from facenet.errors import ConfigError, DataError, FacenetError
 from facenet.files import atomic_write
 from facenet.index import Gallery, Hit

@@ -17,9 +17,9 @@ from facenet import report_facts as facts
 from facenet import report_plots as plots
 from facenet import report_sheets as sheets
 from facenet import report_sweep_chapters as chapters
+from facenet.encoders.onnx_record import read_record
 from facenet.errors import DataError
 from facenet.files import atomic_write
-from facenet.onnx_record import read_record
 from facenet.reading import read_sealed
 from facenet.report_compat import compatibility
 from facenet.report_page import Block, Chapter, Figures, Section, Text, render

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from facenet.bundle import Encoder
 from facenet.data.pairs import make_pairs_in_folds, pair_rows
 from facenet.data.records import write_skipped
 from facenet.data.tracks import Tracks, group_tracks, pad
-from facenet.embed import embed_records
+from facenet.encoders.bundle import Encoder
+from facenet.encoders.embedding import embed_records
 from facenet.errors import DataError
 from facenet.models.linear_attention import TrackPool
 from facenet.types import Pairs
@@ -147,7 +147,7 @@ def evaluate_tracks(
         encoder: Embeds the frames.
         tracks: To report on; see :func:`facenet.data.tracks.reported_tracks`.
         out: Gets ``skipped.csv``.
-        pool: See :func:`facenet.bundle.load_track_pool`.
+        pool: See :func:`facenet.encoders.load_track_pool`.
         pairs: Of track keys; without them pairs are drawn among the people.
 
     Returns:

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from facenet import bundle
-from facenet.bundle import Encoder
 from facenet.data.records import write_skipped
 from facenet.data.tracks import Tracks, TrackSplits
+from facenet.encoders import bundle
+from facenet.encoders.bundle import Encoder
 from facenet.errors import ConfigError, DataError, choose
 from facenet.losses.triplet import triplet_loss
 from facenet.mining.online import MINERS, SELECTS, mine

@@ -19,8 +19,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities import rank_zero_only
 
-from facenet import bundle, model_card, not_finite, resume
-from facenet.bundle import Encoder
+from facenet import not_finite, resume
 from facenet.callbacks import AtomicCheckpointIO, CollapseGuard, HeldOutVerification, StepSeeds, TrainingProgress
 from facenet.checkpoint_states import check_states, read_checkpoint, restoring
 from facenet.data.augment import Augment
@@ -39,7 +38,9 @@ from facenet.data.splits import (
     split_faces,
     split_options,
 )
-from facenet.embed import embed_records
+from facenet.encoders import bundle, model_card
+from facenet.encoders.bundle import Encoder
+from facenet.encoders.embedding import embed_records
 from facenet.errors import ConfigError, FacenetError, choose
 from facenet.evaluate import calibrate, evaluate_all, evaluate_fold
 from facenet.faces.align import DETECTORS

@@ -38,7 +38,7 @@ def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
 
 
 def checked_encoder(config: dict[str, Any], new: Any) -> Any:
-    from facenet import encoders
+    from facenet.encoders import lookup as encoders
     from facenet.errors import DataError
 
     encoder = encoders.load(config["encoder"])
@@ -52,7 +52,7 @@ def checked_encoder(config: dict[str, Any], new: Any) -> Any:
 
 def record(config: dict[str, Any], old: str, new: Any, out: Path) -> dict[str, Any]:
     """Let the encoder's record, read anew, list the old one."""
-    from facenet import encoders
+    from facenet.encoders import lookup as encoders
 
     encoder, folder = checked_encoder(config, new), Path(config["encoder"])
     if old not in (encoder.fingerprint, *encoder.compatible_with):

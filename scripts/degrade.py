@@ -11,11 +11,11 @@ from facenet.console import progress, table
 
 
 def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
-    from facenet import encoders
     from facenet.data.cache import readable
     from facenet.data.splits import reported_faces, split_options
     from facenet.degrade import check, degrade, plan
     from facenet.degrade_plot import write_plot
+    from facenet.encoders import lookup as encoders
 
     seed = config["seed"]
     options = {name: config[name] for name in ("sides", "far")}

@@ -12,9 +12,9 @@ from facenet.console import progress, table
 
 
 def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
-    from facenet import encoders
     from facenet.data.records import scan, write_skipped
-    from facenet.embed import embed_records
+    from facenet.encoders import lookup as encoders
+    from facenet.encoders.embedding import embed_records
 
     encoder = encoders.load(config["encoder"], device=config["device"], detector=config["detector"])
     records = scan(config["images"])

@@ -12,7 +12,7 @@ from facenet.console import table
 
 
 def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
-    from facenet import encoders
+    from facenet.encoders import lookup as encoders
     from facenet.export import export
     from facenet.export_faces import calibration_faces, score_files
     from facenet.export_int8 import export_int8

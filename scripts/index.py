@@ -59,7 +59,7 @@ def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
 
 def read(config: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """Return the embeddings to add, and their ids, metadata and the encoders they may stand beside."""
-    from facenet.encoders import read_record
+    from facenet.encoders.lookup import read_record
     from facenet.index_exchange import read_embeddings, read_metadata
 
     embeddings, compatible = read_embeddings(config["add"], read_record(config["encoder"]))
@@ -68,7 +68,7 @@ def read(config: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
 
 
 def backfill(gallery: Any, config: dict[str, Any]) -> dict[str, int]:
-    from facenet.encoders import read_record
+    from facenet.encoders.lookup import read_record
     from facenet.index_exchange import read_embeddings
 
     embeddings, compatible = read_embeddings(config["backfill"], read_record(config["encoder"]))

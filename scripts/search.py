@@ -15,7 +15,8 @@ SHOWN = 4  # queries that are printed; all of them are in metrics.json and neigh
 
 
 def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
-    from facenet import encoders, query
+    from facenet import query
+    from facenet.encoders import lookup as encoders
     from facenet.errors import ConfigError
     from facenet.index import Gallery
     from facenet.query_sheet import draw_answers

@@ -11,7 +11,8 @@ from facenet.console import progress, table
 
 
 def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
-    from facenet import bundle, encoders
+    from facenet.encoders import bundle
+    from facenet.encoders import lookup as encoders
     from facenet.errors import ConfigError
     from facenet.track_evaluation import evaluate_tracks
     from facenet.track_training import check_options, train_tracks

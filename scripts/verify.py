@@ -24,10 +24,10 @@ def asked(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def of_encoder(config: dict[str, Any], out: Path) -> dict[str, Any]:
-    from facenet import encoders
     from facenet.data.cache import readable
     from facenet.data.pairs import write_pairs
     from facenet.data.splits import other_faces, reported_faces, split_options
+    from facenet.encoders import lookup as encoders
     from facenet.evaluate import calibrate, compare_baselines, evaluate_all
     from facenet.leakage import world_of
 

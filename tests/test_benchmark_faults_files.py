@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from facenet import bundle, encoders
 from facenet.benchmark import faults_files as room
 from facenet.benchmark import faults_kinds
 from facenet.benchmark.faults_files import ALL, OUTCOMES, played, run
 from facenet.benchmark.faults_kinds import KINDS, Kind, tell
+from facenet.encoders import bundle
+from facenet.encoders import lookup as encoders
 from facenet.errors import DataError
 from facenet.files import read_json
 

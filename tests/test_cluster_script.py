@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from facenet import bundle
 from facenet.benchmark.cluster import draw_gallery
 from facenet.cluster_threshold import LINKS, calibrate, threshold_for
+from facenet.encoders import bundle
 from facenet.types import EmbeddingSet
 from tests.conftest import ROOT, write_tree
-from tests.test_bundle import make
+from tests.encoders.test_bundle import make
 from tests.test_scripts import mistaken
 
 Run = Callable[..., dict[str, Any]]

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from facenet import encoders
-from facenet.bundle import Encoder
 from facenet.compare import compare
+from facenet.encoders import lookup as encoders
+from facenet.encoders.bundle import Encoder
 from facenet.errors import ConfigError, DataError
 from facenet.faces.align import NoFace
-from tests.test_bundle import make
+from tests.encoders.test_bundle import make
 
 
 @pytest.fixture(scope="module")

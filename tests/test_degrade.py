@@ -12,18 +12,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from facenet import bundle
 from facenet.data.degradations import KINDS, Degraded
 from facenet.data.pairs import make_pairs, write_pairs
 from facenet.data.preprocess import Preprocess
 from facenet.data.records import Records, scan_folder, write_images
 from facenet.degrade import SCORES, degrade, level_name, plan, table_rows, val_shown
-from facenet.embed import embed_records
+from facenet.encoders import bundle
+from facenet.encoders.embedding import embed_records
 from facenet.errors import ConfigError, DataError
 from facenet.types import EmbeddingSet, Pairs
 from facenet.verify import verify, verify_embeddings
 from tests.conftest import ROOT
-from tests.test_bundle import make
+from tests.encoders.test_bundle import make
 from tests.test_scripts import mistaken, succeed
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from facenet.data.records import Records
 from facenet.data.splits import held_out_pairs, split_faces
-from facenet.embed import embed_records
+from facenet.encoders.embedding import embed_records
 from facenet.errors import ConfigError, DataError
 from facenet.evaluate import (
     BASELINES,
@@ -20,7 +20,7 @@ from facenet.evaluate import (
 )
 from facenet.leakage import people_record
 from facenet.types import EmbeddingSet, Pairs
-from tests.test_bundle import make
+from tests.encoders.test_bundle import make
 
 
 def test_calibrated_thresholds_keep_their_rates(face_tree: Path) -> None:

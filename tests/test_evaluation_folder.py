@@ -11,13 +11,13 @@ import pytest
 from facenet.data.pairs import read_pairs
 from facenet.data.records import Records, scan_folder
 from facenet.data.splits import held_out_pairs
-from facenet.embed import embed_records
+from facenet.encoders.embedding import embed_records
 from facenet.evaluate import evaluate
 from facenet.evaluation_folder import save_evaluation, thumbnails
 from facenet.types import EmbeddingSet, Pairs
 from facenet.verify import verify, verify_embeddings
 from tests.conftest import blob
-from tests.test_bundle import make
+from tests.encoders.test_bundle import make
 
 
 def rows_of(folder: Path) -> list[dict[str, str]]:

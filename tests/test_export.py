@@ -11,16 +11,18 @@ import pytest
 import torch
 from PIL import Image
 
-from facenet import bundle, encoders, export
+from facenet import export
 from facenet.benchmark.export import drawn
-from facenet.bundle import Encoder
 from facenet.data.preprocess import Preprocess
+from facenet.encoders import bundle
+from facenet.encoders import lookup as encoders
+from facenet.encoders.bundle import Encoder
+from facenet.encoders.onnx_net import OnnxNet
+from facenet.encoders.onnx_record import KEY, seal, unseal
 from facenet.errors import ConfigError, DataError
 from facenet.models import MODELS
-from facenet.onnx_net import OnnxNet
-from facenet.onnx_record import KEY, seal, unseal
 from tests.conftest import ROOT, blob
-from tests.test_bundle import make
+from tests.encoders.test_bundle import make
 from tests.test_models import CASES, options, smallest
 from tests.test_onnx_graph import quantised
 

@@ -17,7 +17,7 @@ from facenet.evaluate import evaluate
 from facenet.export import export
 from facenet.export_faces import calibration_faces, score_files
 from tests.conftest import write_tree
-from tests.test_bundle import make
+from tests.encoders.test_bundle import make
 
 pytest.importorskip("onnxscript")
 SIZE = Preprocess(size=(32, 32))

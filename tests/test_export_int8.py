@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from facenet import encoders, export, export_int8
+from facenet import export, export_int8
 from facenet.benchmark.export import drawn
 from facenet.data.preprocess import Preprocess
+from facenet.encoders import lookup as encoders
+from facenet.encoders.onnx_record import unseal
 from facenet.errors import DataError
-from facenet.onnx_record import unseal
 from tests.conftest import ROOT
 from tests.test_models import smallest
 

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from facenet import bundle, encoders
 from facenet.data.records import scan_folder
+from facenet.encoders import bundle
+from facenet.encoders import lookup as encoders
 from facenet.evaluate import calibrate
 from tests.conftest import write_tree
-from tests.test_bundle import make
+from tests.encoders.test_bundle import make
 from tests.test_onnx_graph import quantised
 from tests.test_scripts import mistaken, succeed
 

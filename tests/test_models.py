@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from facenet import bundle
-from facenet.bundle import Encoder
 from facenet.data.preprocess import Preprocess
+from facenet.encoders import bundle
+from facenet.encoders.bundle import Encoder
 from facenet.errors import ConfigError, DataError
 from facenet.models import MODELS, NORMS, EmbeddingNet, build_model
 from facenet.models.summary import summarise, total

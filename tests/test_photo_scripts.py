@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from facenet import bundle
 from facenet.data.records import scan_folder
-from tests.test_bundle import make
+from facenet.encoders import bundle
+from tests.encoders.test_bundle import make
 from tests.test_scripts import mistaken, succeed
 
 

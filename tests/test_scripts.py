@@ -17,13 +17,13 @@ import numpy as np
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from facenet import bundle
 from facenet.data.records import scan_folder
+from facenet.encoders import bundle
 from facenet.evaluate import calibrate
 from facenet.index import Gallery
 from facenet.types import EmbeddingSet
 from tests.conftest import ROOT, write_tree, write_view2
-from tests.test_bundle import make
+from tests.encoders.test_bundle import make
 
 
 def command(name: str, *arguments: object, out: Path) -> subprocess.CompletedProcess[str]:

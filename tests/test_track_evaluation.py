@@ -25,7 +25,7 @@ from facenet.track_evaluation import (
 )
 from facenet.types import Pairs
 from tests.data.test_tracks import made
-from tests.test_bundle import make
+from tests.encoders.test_bundle import make
 
 
 def toy(people: int = 40, tracks: int = 4, *, seed: int = 0, bad_share: float = 0.6, dim: int = 16) -> TrackSet:

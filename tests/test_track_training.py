@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from facenet import bundle
 from facenet.data.drawn.tracks import draw_splits, draw_tracks
 from facenet.data.pairs import read_pairs
 from facenet.data.tracks import TrackSplits, reported_tracks, scan_tracks, split_tracks
+from facenet.encoders import bundle
 from facenet.errors import ConfigError, DataError
 from facenet.models.linear_attention import TrackPool
 from facenet.track_evaluation import FLOORS, evaluate_templates, evaluate_tracks, track_pairs
@@ -24,7 +24,7 @@ from facenet.track_training import draw_batch, thin, train_pool, train_tracks
 from facenet.verify import verify
 from tests.conftest import ROOT
 from tests.data.test_tracks import made, write_tracks
-from tests.test_bundle import make
+from tests.encoders.test_bundle import make
 from tests.test_scripts import mistaken, succeed
 from tests.test_track_evaluation import toy
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from facenet import bundle, evaluate
+from facenet import evaluate
 from facenet.callbacks import TrainingCollapsed
 from facenet.console import plain, write_metrics
 from facenet.data.align_folder import align_folder
@@ -23,7 +23,8 @@ from facenet.data.pairs import pair_rows, read_pairs
 from facenet.data.preprocess import Preprocess
 from facenet.data.records import scan_folder
 from facenet.data.splits import held_out_pairs, split_faces, split_options
-from facenet.embed import embed_records
+from facenet.encoders import bundle
+from facenet.encoders.embedding import embed_records
 from facenet.errors import ConfigError, DataError
 from facenet.faces.align import Alignment
 from facenet.module import TripletModule

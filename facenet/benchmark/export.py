@@ -16,12 +16,12 @@ from torch import nn
 
 from facenet.benchmark.mining import summary
 from facenet.benchmark.training import interleave
-from facenet.bundle import Encoder
 from facenet.data.preprocess import Preprocess
+from facenet.encoders.bundle import Encoder
+from facenet.encoders.onnx_record import seal
 from facenet.errors import ConfigError, choose
 from facenet.export import differences, graph, need, opened, pictures, record
 from facenet.models import MODELS, build_model
-from facenet.onnx_record import seal
 
 Tables = list[tuple[str, tuple[str, ...], list[tuple[Any, ...]]]]
 

@@ -25,13 +25,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from facenet import bundle
 from facenet.benchmark.faults_data import as_a_user
-from facenet.bundle import Encoder
 from facenet.data.drawn.faces import draw
 from facenet.data.preprocess import Preprocess
 from facenet.data.records import scan_folder
-from facenet.embed import embed_records
+from facenet.encoders import bundle
+from facenet.encoders.bundle import Encoder
+from facenet.encoders.embedding import embed_records
 from facenet.evaluate import calibrate
 from facenet.index import Gallery
 from facenet.models import build_model

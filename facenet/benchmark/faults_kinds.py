@@ -23,14 +23,16 @@ import torch
 from PIL import Image
 from safetensors.torch import load as load_tensors
 
-from facenet import bundle, encoders
 from facenet.benchmark.gallery import faces, ids, vector_of
-from facenet.bundle import Encoder
 from facenet.data.align_folder import COLUMNS, TABLE, Line, read_table
 from facenet.data.cache import pack
 from facenet.data.pairs import make_pairs, read_pairs, write_pairs
 from facenet.data.preprocess import Preprocess
 from facenet.data.records import Records, read_alignment, scan_csv, scan_folder, write_alignment
+from facenet.encoders import bundle
+from facenet.encoders import lookup as encoders
+from facenet.encoders.bundle import Encoder
+from facenet.encoders.onnx_record import seal
 from facenet.errors import FacenetError
 from facenet.evaluation_folder import save_evaluation
 from facenet.export import OPSET, record
@@ -41,7 +43,6 @@ from facenet.index_truth import digest
 from facenet.models import MODELS, build_model
 from facenet.models.linear_attention import TrackPool
 from facenet.models.net import Conv, Net
-from facenet.onnx_record import seal
 from facenet.query import read as read_query
 from facenet.reading import digest_of
 from facenet.report_runs import Run, read_evaluation

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from facenet.benchmark.mining import status_bytes, summary
-from facenet.bundle import pick_device
+from facenet.encoders.bundle import pick_device
 from facenet.errors import ConfigError, choose
 from facenet.large_batch.chunks import backward, chunks
 from facenet.large_batch.memory import available_bytes, step_memory

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from facenet.bundle import pick_device
+from facenet.encoders.bundle import pick_device
 from facenet.losses.triplet import triplet_loss
 from facenet.mining.online import mine
 from facenet.vectors import sq_dist_matrix

@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from facenet import encoders
-from facenet.bundle import Encoder
 from facenet.data.pairs import read_pairs
 from facenet.data.preprocess import Preprocess, read_picture
 from facenet.data.records import Records, scan_lfw
-from facenet.embed import embed_records
+from facenet.encoders import lookup as encoders
+from facenet.encoders.bundle import Encoder
+from facenet.encoders.embedding import embed_records
 from facenet.errors import ConfigError
 from facenet.faces.align import Alignment, find_faces
 from facenet.types import Pairs

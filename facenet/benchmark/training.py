@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from facenet.bundle import pick_device
+from facenet.encoders.bundle import pick_device
 from facenet.errors import ConfigError, choose
 from facenet.losses.triplet import triplet_loss
 from facenet.mining.online import mine

@@ -114,7 +114,7 @@ KINDS: dict[str, Kind] = {
 
 @dataclass
 class Degraded:
-    """One kind at one level: what :func:`facenet.embed.embed_changed` applies.
+    """One kind at one level: what :func:`facenet.encoders.embed_changed` applies.
 
     Random numbers depend on the seed and the image's key alone, so neither on order or batch nor on the level: the
     curve of a kind shows the level and not the luck. `unchanged` gathers the keys of images left as they are.

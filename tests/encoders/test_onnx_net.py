@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from facenet.benchmark.faults_kinds import KINDS, tiny_net
+from facenet.encoders.onnx_net import OnnxNet
 from facenet.errors import DataError
 from facenet.onnx_graph import plain_graph
-from facenet.onnx_net import OnnxNet
 from tests.test_onnx_graph import quantised
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from facenet import onnx_record as room
+from facenet.encoders import onnx_record as room
+from facenet.encoders.onnx_record import KEY, START, read_record, seal, unseal
 from facenet.errors import DataError
 from facenet.onnx_graph import plain_graph
-from facenet.onnx_record import KEY, START, read_record, seal, unseal
 from facenet.reading import write_sealed
 from tests.test_onnx_graph import quantised
 

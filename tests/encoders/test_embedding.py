@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from facenet.data.records import Records, scan_folder
-from facenet.embed import embed_changed, embed_records
+from facenet.encoders.embedding import embed_changed, embed_records
 from facenet.errors import DataError
 from tests.conftest import blob, write_tree
-from tests.test_bundle import make
+from tests.encoders.test_bundle import make
 
 
 def test_files_and_arrays_give_the_same_vectors(tmp_path: Path) -> None:

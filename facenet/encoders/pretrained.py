@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from facenet.bundle import Encoder
 from facenet.data.preprocess import Preprocess
+from facenet.encoders.bundle import Encoder
+from facenet.encoders.onnx_net import OnnxNet
 from facenet.errors import choose
 from facenet.faces.align import Alignment
 from facenet.foreign import PACKAGE_MODELS, package_model
 from facenet.onnx_graph import plain_graph
-from facenet.onnx_net import OnnxNet
 
 
 class Foreign(NamedTuple):

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from facenet.bundle import Encoder
 from facenet.data.preprocess import Preprocess, stack, to_tensor, why
 from facenet.data.records import Records
+from facenet.encoders.bundle import Encoder
 from facenet.errors import DataError
 from facenet.types import EmbeddingSet, image_key
 

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 import yaml
 
-from facenet import bundle, encoders, model_card
-from facenet.bundle import Encoder
 from facenet.data.preprocess import Preprocess
+from facenet.encoders import bundle, model_card
+from facenet.encoders import lookup as encoders
+from facenet.encoders.bundle import Encoder
 from facenet.faces.align import Alignment
 from facenet.leakage import people_record
 from facenet.training import train
-from tests.test_bundle import make
+from tests.encoders.test_bundle import make
 from tests.test_training import config
 
 PEOPLE = ("Ada_Lovelace", "Alan_Turing")

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from facenet import bundle
-from facenet.bundle import Encoder
 from facenet.data.preprocess import Preprocess
+from facenet.encoders import bundle
+from facenet.encoders.bundle import Encoder
 from facenet.errors import ConfigError, DataError
 from facenet.models import build_model
 from facenet.models.linear_attention import TrackPool

@@ -10,11 +10,11 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 from PIL import Image
 
-from facenet import pretrained
-from facenet.bundle import Encoder
 from facenet.data.pairs import read_pairs
 from facenet.data.records import scan_lfw
-from facenet.embed import embed_records
+from facenet.encoders import pretrained
+from facenet.encoders.bundle import Encoder
+from facenet.encoders.embedding import embed_records
 from facenet.errors import ConfigError
 from facenet.foreign import package_model
 from facenet.verify import verify_embeddings

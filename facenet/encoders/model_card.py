@@ -2,7 +2,7 @@
 
 Built from the encoder and the numbers of its run alone; what they do not say is called unknown. No name of a person
 and no path is in it, and the same run gives the same text. Its head is what Hugging Face reads of a model card; the
-words stand in ``templates/model_card.md``.
+words stand in ``model_card.md`` beside it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from facenet.bundle import Encoder
+from facenet.encoders.bundle import Encoder
 from facenet.files import atomic_write
 
 NAME = "README.md"
@@ -62,7 +62,7 @@ def card(encoder: Encoder, metrics: Mapping[str, Any], config: Mapping[str, Any]
     blind = (
         "\n- It has seen drawn faces alone. What it does with photographs is unknown: take it for a test of the tools."
     )
-    template = Template((Path(__file__).parent / "templates" / "model_card.md").read_text(encoding="utf-8"))
+    template = Template((Path(__file__).parent / "model_card.md").read_text(encoding="utf-8"))
     return template.substitute(
         head=_head(encoder, metrics, config),
         title=_title(encoder),

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from facenet import bundle, encoders
+from facenet.encoders import bundle
+from facenet.encoders import lookup as encoders
 from facenet.errors import ConfigError, DataError
 from facenet.reading import read_sealed, write_sealed
-from tests.test_bundle import make
+from tests.encoders.test_bundle import make
 
 
 def test_folders_and_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,1 @@
+"""Encoders: networks with their preprocessing, on disk and in use."""
