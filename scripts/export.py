@@ -13,9 +13,9 @@ from facenet.console import table
 
 def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
     from facenet.encoders import lookup as encoders
-    from facenet.export import export
-    from facenet.export_faces import calibration_faces, score_files
-    from facenet.export_int8 import export_int8
+    from facenet.export.faces import calibration_faces, score_files
+    from facenet.export.int8 import export_int8
+    from facenet.export.onnx import export
 
     checked(config)
     encoder, files, images, pairs = encoders.load(config["encoder"]), [config["out"]], config["images"], config["pairs"]
@@ -54,8 +54,8 @@ def checked(config: dict[str, Any]) -> None:
 def speed(encoder: Any, files: dict[str, str], config: dict[str, Any]) -> dict[str, Any]:
     import torch
 
-    from facenet import export
     from facenet.benchmark.export import measure
+    from facenet.export import onnx as export
 
     torch.set_num_threads(config["threads"] or torch.get_num_threads())
     loaded = {name: export.load(file, threads=torch.get_num_threads()) for name, file in files.items()}

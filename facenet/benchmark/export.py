@@ -20,7 +20,7 @@ from facenet.data.preprocess import Preprocess
 from facenet.encoders.bundle import Encoder
 from facenet.encoders.onnx_record import seal
 from facenet.errors import ConfigError, choose
-from facenet.export import differences, graph, need, opened, pictures, record
+from facenet.export.onnx import differences, graph, need, opened, pictures, record
 from facenet.models import MODELS, build_model
 
 Tables = list[tuple[str, tuple[str, ...], list[tuple[Any, ...]]]]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from facenet import export
 from facenet.encoders import bundle, model_card, onnx_record, pretrained
 from facenet.encoders.bundle import Encoder
 from facenet.encoders.pretrained import PRETRAINED
 from facenet.errors import ConfigError, DataError, choose, nearest
+from facenet.export import onnx as export
 from facenet.faces.align import DETECTORS
 from facenet.reading import read_sealed
 

@@ -11,7 +11,6 @@ import pytest
 import torch
 from PIL import Image
 
-from facenet import export
 from facenet.benchmark.export import drawn
 from facenet.data.preprocess import Preprocess
 from facenet.encoders import bundle
@@ -20,6 +19,7 @@ from facenet.encoders.bundle import Encoder
 from facenet.encoders.onnx_net import OnnxNet
 from facenet.encoders.onnx_record import KEY, seal, unseal
 from facenet.errors import ConfigError, DataError
+from facenet.export import onnx as export
 from facenet.models import MODELS
 from tests.conftest import ROOT, blob
 from tests.encoders.test_bundle import make

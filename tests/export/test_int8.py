@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from facenet import export, export_int8
 from facenet.benchmark.export import drawn
 from facenet.data.preprocess import Preprocess
 from facenet.encoders import lookup as encoders
 from facenet.encoders.onnx_record import unseal
 from facenet.errors import DataError
+from facenet.export import int8 as export_int8
+from facenet.export import onnx as export
 from tests.conftest import ROOT
 from tests.test_models import smallest
 
@@ -104,7 +105,8 @@ def test_exporters_do_not_talk_about_themselves(tmp_path: Path) -> None:
     """In a process of its own: pytest catches what is logged."""
     code = f"""
 import pathlib, torch
-from facenet import export, export_int8
+from facenet.export import onnx as export
+from facenet.export import int8 as export_int8
 from facenet.benchmark.export import drawn
 encoder = drawn("nns2", (64, 65), norm="lrn")
 export.export(encoder, pathlib.Path({str(tmp_path)!r}) / "a.onnx")

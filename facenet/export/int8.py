@@ -19,7 +19,7 @@ from torch import Tensor
 from facenet.encoders.bundle import Encoder
 from facenet.encoders.onnx_record import seal, unseal
 from facenet.errors import DataError
-from facenet.export import BATCHES, TOLERANCE, load, need, opened, quiet
+from facenet.export.onnx import BATCHES, TOLERANCE, load, need, opened, quiet
 from facenet.files import atomic_write, read_bytes
 
 INT8_NODES = ("Conv", "Relu", "Gemm")

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from facenet import export
 from facenet.data.cache import pack
 from facenet.data.preprocess import Preprocess
 from facenet.data.records import Records, scan
 from facenet.data.splits import reported_faces
 from facenet.errors import DataError
 from facenet.evaluate import evaluate
+from facenet.export import onnx as export
 from facenet.types import Pairs
 
 

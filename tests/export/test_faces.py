@@ -14,8 +14,8 @@ from facenet.data.records import scan_folder
 from facenet.data.splits import held_out_pairs
 from facenet.errors import DataError
 from facenet.evaluate import evaluate
-from facenet.export import export
-from facenet.export_faces import calibration_faces, score_files
+from facenet.export.faces import calibration_faces, score_files
+from facenet.export.onnx import export
 from tests.conftest import write_tree
 from tests.encoders.test_bundle import make
 
