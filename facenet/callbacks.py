@@ -18,10 +18,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from facenet.errors import DataError, FacenetError, one_line
+from facenet.evaluation.verification import verify
 from facenet.files import atomic_write, read_bytes, sha256_file
 from facenet.types import Pairs
 from facenet.vectors import sq_dist
-from facenet.verify import verify
 
 
 class AtomicCheckpointIO(CheckpointIO):

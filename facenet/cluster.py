@@ -15,7 +15,8 @@ import numpy as np
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import pdist
 
-from facenet import knn, whispers
+from facenet import neighbours as knn
+from facenet import whispers
 from facenet.errors import ConfigError, DataError, choose
 from facenet.types import Neighbours
 
@@ -49,7 +50,7 @@ def chinese_whispers(
 ) -> Cut:
     """Let each face take, in rounds, the label with most weight among its nearest neighbours.
 
-    The neighbours are those of :func:`facenet.knn.graph`, the votes those of :mod:`facenet.whispers`. Memory: what the
+    The neighbours are those of :func:`facenet.graph`, the votes those of :mod:`facenet.whispers`. Memory: what the
     graph takes, 12 k N bytes and, of E edges within the threshold, 32 E bytes.
     """
     found = knn.graph(vectors, neighbours, threads=threads, seed=seed)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from facenet.data.preprocess import Preprocess
-from facenet.sheets import Row, Tile, draw
+from facenet.evaluation.sheets import Row, Tile, draw
 
 TITLES = {
     "largest": "The largest clusters",

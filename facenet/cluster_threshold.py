@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from facenet.all_pairs import all_pairs
 from facenet.cluster import METHODS, NEIGHBOURS, checked, method_for, scores
 from facenet.errors import ConfigError, DataError
+from facenet.evaluation.all_pairs import all_pairs
 from facenet.types import EmbeddingSet
 
 LINKS = 5.0
@@ -88,7 +88,7 @@ def calibrate(
 ) -> Calibration:
     """Calibrate on N labelled vectors (N, D) of people who are not in the gallery, with as many faces of each as there.
 
-    The thresholds are exact over all pairs (:func:`facenet.all_pairs.all_pairs`), down to the rate that ten different
+    The thresholds are exact over all pairs (:func:`facenet.evaluation.all_pairs`), down to the rate that ten different
     pairs tell. For `links` the sample itself is clustered with 0.1 to 102 strangers a face; of those whose mean of
     pairwise and BCubed F1 is within 0.005 of the best, the middle is taken. Rows of identity "" are left out.
 

@@ -22,7 +22,7 @@ from facenet.compat_match import Enrolled, Scored, Shared, drawn_pairs, enrolled
 from facenet.compat_table import verdict
 from facenet.compat_yardsticks import flips, gate, yardsticks
 from facenet.errors import DataError
-from facenet.roc import by_distance, curve
+from facenet.evaluation.roc import by_distance, curve
 from facenet.types import EmbeddingSet, Pairs
 
 WORST = 20  # people with the largest losses that are listed

@@ -17,7 +17,7 @@ import numpy as np
 from facenet.compat_cells import Cell
 from facenet.compat_match import Scored
 from facenet.errors import ConfigError
-from facenet.roc import allowed_accepts, far_name
+from facenet.evaluation.roc import allowed_accepts, far_name
 
 COMPARED = ("new_old", "new_new")  # with old_old
 FARS = (1e-1, 1e-2)  # rates at which VAL gets an interval; at smaller ones few pairs decide
@@ -94,7 +94,7 @@ def accuracies(weights: np.ndarray, right: np.ndarray, fold: np.ndarray) -> np.n
 
 
 def vals_at_far(weights: np.ndarray, sq_dist: np.ndarray, same: np.ndarray, far: float) -> np.ndarray:
-    """VAL at FAR in each draw (R,), as :func:`facenet.roc.at_far` of scores (P, C) repeated by their weights."""
+    """VAL at FAR in each draw (R,), as :func:`facenet.evaluation.at_far` of scores (P, C) repeated by their weights."""
     sides = sq_dist.shape[1]
     order, distances, counts = {}, {}, {}
     for label in (True, False):

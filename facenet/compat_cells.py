@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from facenet.compat_match import Enrolled, Scored, Shared
-from facenet.identify import Answers, look_up
-from facenet.roc import allowed_accepts, far_name, wilson
+from facenet.evaluation.identification import Answers, look_up
+from facenet.evaluation.roc import allowed_accepts, far_name, wilson
+from facenet.evaluation.verification import Verification, verify
 from facenet.vectors import sq_dist
-from facenet.verify import Verification, verify
 
 MODES = {name: tuple(name.split("_")) for name in ("old_old", "new_old", "old_new", "new_new")}  # query, gallery
 FARS = (1e-1, 1e-2, 1e-3)
@@ -55,7 +55,7 @@ def pair_distances(query: np.ndarray, gallery: np.ndarray, scored: Scored, *, mi
 
 
 def verify_scores(distances: np.ndarray, scored: Scored, *, fars: Sequence[float] = FARS) -> Verification:
-    """Verify pairs by their scores (P, C) with :func:`facenet.verify.verify`; the scores of a pair share its fold.
+    """Verify pairs by their scores (P, C) with :func:`facenet.evaluation.verify`; the scores of a pair share its fold.
 
     The Wilson intervals are those of P pairs, and a FAR is resolvable only where far |P_diff| >= 1, whatever C is: the
     two scores of a pair are not two observations.

@@ -12,7 +12,7 @@ import numpy as np
 
 from facenet.data.pairs import make_pairs_in_folds, pair_rows
 from facenet.errors import DataError
-from facenet.identify import enrol
+from facenet.evaluation.identification import enrol
 from facenet.index_checks import unit_rows
 from facenet.types import EmbeddingSet, Pairs
 
@@ -108,7 +108,7 @@ def scored_pairs(shared: Shared, pairs: Pairs, *, allow_missing: bool = False) -
 
 
 def enrolled(shared: Shared, *, gallery_faces: int = 1, seed: int = 0) -> Enrolled:
-    """Draw who is enrolled by :func:`facenet.identify.enrol`, with nobody left out; probes without a mate are dropped.
+    """Draw who is enrolled by :func:`facenet.evaluation.enrol`, with nobody left out; probes without a mate are dropped.
 
     Raises:
         DataError: nobody has enough faces of known identity.

@@ -18,7 +18,7 @@ from facenet.index_checks import unit_rows
 from facenet.index_rows import condition, first_of_each
 from facenet.index_store import Store
 from facenet.index_truth import BLOCK, WHOLE, damaged, vectors_of, whole
-from facenet.knn import nearest
+from facenet.neighbours import nearest
 from facenet.reading import is_inside
 from facenet.types import Neighbours
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from facenet.data.preprocess import Preprocess
+from facenet.evaluation.sheets import GREEN, GREY, RED, Row, Tile, draw
 from facenet.query import Answer
-from facenet.sheets import GREEN, GREY, RED, Row, Tile, draw
 
 QUERIES, FACES = 20, 10  # shown at most, and faces of each
 

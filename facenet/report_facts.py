@@ -15,7 +15,7 @@ BASELINES = {  # what no learning reaches on the same pairs, as scripts/verify.p
     "pca_baseline": "PCA",
     "untrained": "the same net untrained",
 }
-LEAKS = {  # key of facenet.leakage -> what is counted, and what it means when it is not 0
+LEAKS = {  # key of facenet.evaluation.leakage -> what is counted, and what it means when it is not 0
     "shared_people": ("people trained on", "reported people were trained on: the score is too good."),
     "shared_held_out": ("people who chose the checkpoint", "reported people chose the checkpoint and the thresholds."),
     "train_near_duplicates": (

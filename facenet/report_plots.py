@@ -20,8 +20,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
+from facenet.evaluation.roc import roc, wilson
 from facenet.report_page import Figure
-from facenet.roc import roc, wilson
 
 logging.getLogger("matplotlib").setLevel(logging.ERROR)  # "building the font cache" on the first run
 

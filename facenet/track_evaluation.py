@@ -21,9 +21,9 @@ from facenet.data.tracks import Tracks, group_tracks, pad
 from facenet.encoders.bundle import Encoder
 from facenet.encoders.embedding import embed_records
 from facenet.errors import DataError
+from facenet.evaluation.verification import Verification, verify
 from facenet.models.linear_attention import TrackPool
 from facenet.types import Pairs
-from facenet.verify import Verification, verify
 
 SEEN = (1, 2, 4, 8, 16)  # frames
 
@@ -106,7 +106,7 @@ def verify_templates(templates: Tensor, tracks: Tracks, pairs: Pairs) -> tuple[V
     Returns the scores and which pairs (P,) were decided rightly at the threshold of their fold.
 
     Raises:
-        DataError: a pair names a track that is not there, and what :func:`facenet.verify.verify` refuses.
+        DataError: a pair names a track that is not there, and what :func:`facenet.evaluation.verify` refuses.
     """
     first, second, missing = pair_rows(pairs, tracks.keys)
     if missing:

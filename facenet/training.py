@@ -42,13 +42,13 @@ from facenet.encoders import bundle, model_card
 from facenet.encoders.bundle import Encoder
 from facenet.encoders.embedding import embed_records
 from facenet.errors import ConfigError, FacenetError, choose
-from facenet.evaluate import calibrate, evaluate_all, evaluate_fold
+from facenet.evaluation.evaluate import calibrate, evaluate_all, evaluate_fold
+from facenet.evaluation.leakage import people_record, world_of
 from facenet.faces.align import DETECTORS
 from facenet.files import clear_errors
 from facenet.interrupts import Request, postponed
 from facenet.large_batch.chunks import leave_at_end
 from facenet.large_batch.memory import available_bytes, choose_chunk, step_memory
-from facenet.leakage import people_record, world_of
 from facenet.logs import loggers
 from facenet.losses.harmonic import begin_again
 from facenet.mining.online import FALLBACKS, MINERS, SELECTS

@@ -11,8 +11,8 @@ from facenet.console import table
 
 
 def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
-    from facenet.compare import compare
     from facenet.encoders import lookup as encoders
+    from facenet.evaluation.photos import compare
 
     encoder = encoders.load(config["encoder"], device=config["device"], detector=config["detector"])
     far = config["far"]

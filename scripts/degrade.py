@@ -13,9 +13,9 @@ from facenet.console import progress, table
 def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
     from facenet.data.cache import readable
     from facenet.data.splits import reported_faces, split_options
-    from facenet.degrade import check, degrade, plan
-    from facenet.degrade_plot import write_plot
     from facenet.encoders import lookup as encoders
+    from facenet.evaluation.degradation import check, degrade, plan
+    from facenet.evaluation.degradation_plot import write_plot
 
     seed = config["seed"]
     options = {name: config[name] for name in ("sides", "far")}
@@ -36,7 +36,7 @@ def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
 
 def show(metrics: dict[str, Any], far: float) -> None:
     """Print a line for each level of each kind, the untouched images first, and what the columns mean."""
-    from facenet.degrade import table_rows
+    from facenet.evaluation.degradation import table_rows
 
     header, rows, notes = table_rows(metrics, far)
     table(rows, header=header, title=f"degrade: {metrics['pairs']} pairs, {metrics['skipped']} skipped")

@@ -11,8 +11,8 @@ from facenet.console import evaluation_rows, progress, table
 
 
 def asked(config: dict[str, Any]) -> dict[str, Any]:
+    from facenet.evaluation.verification import common_grid
     from facenet.types import EmbeddingSet
-    from facenet.verify import common_grid
 
     trained = config["train_embeddings"]
     return {
@@ -28,8 +28,8 @@ def of_encoder(config: dict[str, Any], out: Path) -> dict[str, Any]:
     from facenet.data.pairs import write_pairs
     from facenet.data.splits import other_faces, reported_faces, split_options
     from facenet.encoders import lookup as encoders
-    from facenet.evaluate import calibrate, compare_baselines, evaluate_all
-    from facenet.leakage import world_of
+    from facenet.evaluation.evaluate import calibrate, compare_baselines, evaluate_all
+    from facenet.evaluation.leakage import world_of
 
     if config["calibrate"]:
         encoders.check_record(config["encoder"])
@@ -56,7 +56,7 @@ def of_encoder(config: dict[str, Any], out: Path) -> dict[str, Any]:
 
 def of_embeddings(config: dict[str, Any]) -> dict[str, Any]:
     from facenet.data.pairs import read_pairs
-    from facenet.evaluate import evaluate_embeddings
+    from facenet.evaluation.evaluate import evaluate_embeddings
     from facenet.types import EmbeddingSet
 
     embeddings = EmbeddingSet.load(config["embeddings"], mmap=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from facenet import knn
+from facenet import neighbours as knn
 from facenet.benchmark.cluster import draw_gallery, run, tables
 
 

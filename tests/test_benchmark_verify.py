@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from facenet.benchmark.verify import loops, run, tables
-from facenet.verify import verify
-from tests.test_verify import lfw_like
+from facenet.evaluation.verification import verify
+from tests.evaluation.test_verification import lfw_like
 
 
 def test_run_returns_plain_positive_numbers() -> None:

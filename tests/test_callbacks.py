@@ -20,9 +20,9 @@ from facenet.callbacks import (
     TrainingProgress,
 )
 from facenet.errors import DataError
+from facenet.evaluation.verification import verify
 from facenet.types import Pairs
 from facenet.vectors import normalise
-from facenet.verify import verify
 
 
 def test_checkpoints_are_checked_against_their_sum(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from facenet.console import plain
 from facenet.data.pairs import write_pairs
 from facenet.encoders import bundle
 from facenet.errors import DataError
-from facenet.roc import roc
+from facenet.evaluation.roc import roc
 from facenet.types import EmbeddingSet
 from facenet.vectors import normalise
 from tests.conftest import ROOT

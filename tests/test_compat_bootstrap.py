@@ -12,7 +12,7 @@ from facenet.compat_bootstrap import accuracies, intervals, resample, vals_at_fa
 from facenet.compat_cells import score_cells
 from facenet.compat_match import enrolled
 from facenet.errors import ConfigError
-from facenet.roc import at_far
+from facenet.evaluation.roc import at_far
 from tests.test_compat_match import case
 
 

@@ -14,7 +14,7 @@ from facenet.compat_gallery import Regression, backfilled, mixed_curve, regressi
 from facenet.compat_match import enrolled
 from facenet.compat_table import write_csv
 from facenet.errors import ConfigError
-from facenet.verify import verify
+from facenet.evaluation.verification import verify
 from tests.test_compat_cells import answers_by_loops
 from tests.test_compat_match import case
 

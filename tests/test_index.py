@@ -672,7 +672,7 @@ def test_needs_no_torch_and_no_faiss_at_import() -> None:
     assert done.stdout == "[]\n"
     code = """if True:
         import sys, numpy as np
-        from facenet.knn import nearest
+        from facenet.neighbours import nearest
         print(nearest(np.eye(3), np.eye(3), 1).rows.ravel().tolist(), "torch" in sys.modules)"""
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "[0, 1, 2] False\n"

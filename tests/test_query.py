@@ -170,7 +170,7 @@ def test_answers_as_csv_and_json(folder: Path, tmp_path: Path) -> None:
 def test_a_sheet_of_answers(folder: Path, tree: Path, encoder: Any, tmp_path: Path) -> None:
     from PIL import Image
 
-    from facenet.sheets import GREEN, GREY, RED
+    from facenet.evaluation.sheets import GREEN, GREY, RED
 
     with Gallery.open(folder) as gallery:
         answers = ask(gallery, read(str(tree), gallery, encoder), k=15, threshold=0.0001)

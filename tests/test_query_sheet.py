@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from facenet.evaluation.sheets import GREEN, GREY, RED
 from facenet.query import Answer
 from facenet.query_sheet import _frame
-from facenet.sheets import GREEN, GREY, RED
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,12 @@ import pytest
 
 from facenet.data.pairs import make_pairs_in_folds
 from facenet.errors import ConfigError, DataError
+from facenet.evaluation.verification import verify
 from facenet.files import sha256_file
 from facenet.reading import read_sealed, write_sealed
 from facenet.report_runs import find_runs, kind_of, read_curves, read_encoder, read_evaluation
 from facenet.types import EmbeddingSet, image_key
 from facenet.vectors import normalise, sq_dist
-from facenet.verify import verify
 from tests.conftest import blob
 
 FINGERPRINT = "f" * 64
@@ -34,7 +34,7 @@ def faces(people: int = 14, images: int = 6, *, noise: float = 0.9, names: list[
 
 
 def write_evaluation(folder: Path, embeddings: EmbeddingSet, *, thumbnails: bool = True) -> dict[str, Any]:
-    """Write ``evaluation/`` as facenet.evaluate does; return what ``verification`` in metrics.json holds."""
+    """Write ``evaluation/`` as facenet.evaluation.evaluate does; return what ``verification`` in metrics.json holds."""
     embeddings.save(folder)
     remedy = {"of": "pairs", "remedy": "more", "seed": 0}
     pairs = make_pairs_in_folds(embeddings.keys, embeddings.identities, **remedy)

@@ -18,10 +18,10 @@ from facenet.data.pairs import read_pairs
 from facenet.data.tracks import TrackSplits, reported_tracks, scan_tracks, split_tracks
 from facenet.encoders import bundle
 from facenet.errors import ConfigError, DataError
+from facenet.evaluation.verification import verify
 from facenet.models.linear_attention import TrackPool
 from facenet.track_evaluation import FLOORS, evaluate_templates, evaluate_tracks, track_pairs
 from facenet.track_training import draw_batch, thin, train_pool, train_tracks
-from facenet.verify import verify
 from tests.conftest import ROOT
 from tests.data.test_tracks import made, write_tracks
 from tests.encoders.test_bundle import make

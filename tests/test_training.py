@@ -15,7 +15,6 @@ import pytest
 import torch
 from PIL import Image
 
-from facenet import evaluate
 from facenet.callbacks import TrainingCollapsed
 from facenet.console import plain, write_metrics
 from facenet.data.align_folder import align_folder
@@ -26,6 +25,7 @@ from facenet.data.splits import held_out_pairs, split_faces, split_options
 from facenet.encoders import bundle
 from facenet.encoders.embedding import embed_records
 from facenet.errors import ConfigError, DataError
+from facenet.evaluation import evaluate
 from facenet.faces.align import Alignment
 from facenet.module import TripletModule
 from facenet.training import device_settings, train

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from facenet import knn
+from facenet import neighbours as knn
 from facenet.types import Neighbours
 from facenet.whispers import FLOOR, ONE_WAY, PARTS, ROUNDS, edges, vote, weaken_one_way, whisper
 from tests.test_cluster import people

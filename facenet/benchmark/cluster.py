@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from facenet import knn
+from facenet import neighbours as knn
 from facenet.benchmark.mining import in_fresh_process, status_bytes, summary
 from facenet.benchmark.training import interleave
 from facenet.cluster import NEIGHBOURS, cluster, scores

@@ -34,7 +34,7 @@ from facenet.encoders import lookup as encoders
 from facenet.encoders.bundle import Encoder
 from facenet.encoders.onnx_record import seal
 from facenet.errors import FacenetError
-from facenet.evaluation_folder import save_evaluation
+from facenet.evaluation.folder import save_evaluation
 from facenet.export.onnx import OPSET, record
 from facenet.faces.align import Alignment
 from facenet.files import read_json, sha256_file, write_json

@@ -21,9 +21,9 @@ from facenet.encoders import lookup as encoders
 from facenet.encoders.bundle import Encoder
 from facenet.encoders.embedding import embed_records
 from facenet.errors import ConfigError
+from facenet.evaluation.verification import verify_embeddings
 from facenet.faces.align import Alignment, find_faces
 from facenet.types import Pairs
-from facenet.verify import verify_embeddings
 
 PAGE = ("accuracy", "sem", "auc", "eer")
 

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from facenet.all_pairs import all_pairs, tiles
 from facenet.benchmark.mining import draw_faces, in_fresh_process, status_bytes, summary
 from facenet.benchmark.training import interleave
-from facenet.roc import at_far
-from facenet.verify import common_grid, verify
+from facenet.evaluation.all_pairs import all_pairs, tiles
+from facenet.evaluation.roc import at_far
+from facenet.evaluation.verification import common_grid, verify
 
 FOLDS = 10
 LOOP_FAR = 1e-3
@@ -42,7 +42,7 @@ def run(
 ) -> dict[str, Any]:
     """Measure both; returns plain numbers in nested objects, seconds and bytes.
 
-    ``folds``: `ours` (everything :func:`facenet.verify.verify` reports) and `loops`, each with `seconds` (median),
+    ``folds``: `ours` (everything :func:`facenet.evaluation.verify` reports) and `loops`, each with `seconds` (median),
     `least`, `most`, `runs`; `loops_ratio` (their time / ours) and `equal_folds`: whether the loops reach the same
     accuracy in every fold as ours on their grid. ``all_pairs.<N>``: `product` (the tiles' GEMM and nothing else),
     `ours`, `product_ratio` of ours and `extra_bytes` (peak resident memory of one call in a fresh process above the

@@ -15,7 +15,7 @@ from facenet.data.preprocess import Preprocess
 from facenet.data.records import Records, scan
 from facenet.data.splits import reported_faces
 from facenet.errors import DataError
-from facenet.evaluate import evaluate
+from facenet.evaluation.evaluate import evaluate
 from facenet.export import onnx as export
 from facenet.types import Pairs
 

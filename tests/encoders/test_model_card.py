@@ -13,8 +13,8 @@ from facenet.data.preprocess import Preprocess
 from facenet.encoders import bundle, model_card
 from facenet.encoders import lookup as encoders
 from facenet.encoders.bundle import Encoder
+from facenet.evaluation.leakage import people_record
 from facenet.faces.align import Alignment
-from facenet.leakage import people_record
 from facenet.training import train
 from tests.encoders.test_bundle import make
 from tests.test_training import config

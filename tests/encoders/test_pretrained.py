@@ -16,8 +16,8 @@ from facenet.encoders import pretrained
 from facenet.encoders.bundle import Encoder
 from facenet.encoders.embedding import embed_records
 from facenet.errors import ConfigError
+from facenet.evaluation.verification import verify_embeddings
 from facenet.foreign import package_model
-from facenet.verify import verify_embeddings
 
 
 @pytest.fixture(scope="module")

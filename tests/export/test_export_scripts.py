@@ -10,7 +10,7 @@ import pytest
 from facenet.data.records import scan_folder
 from facenet.encoders import bundle
 from facenet.encoders import lookup as encoders
-from facenet.evaluate import calibrate
+from facenet.evaluation.evaluate import calibrate
 from tests.conftest import write_tree
 from tests.encoders.test_bundle import make
 from tests.test_onnx_graph import quantised

@@ -13,7 +13,7 @@ from facenet.data.preprocess import Preprocess
 from facenet.data.records import scan_folder
 from facenet.data.splits import held_out_pairs
 from facenet.errors import DataError
-from facenet.evaluate import evaluate
+from facenet.evaluation.evaluate import evaluate
 from facenet.export.faces import calibration_faces, score_files
 from facenet.export.onnx import export
 from tests.conftest import write_tree

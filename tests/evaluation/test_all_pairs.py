@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from facenet.all_pairs import BYTES_OF_TAIL, all_pairs, tiles
 from facenet.errors import ConfigError, DataError
-from tests.test_verify import unit
+from facenet.evaluation.all_pairs import BYTES_OF_TAIL, all_pairs, tiles
+from tests.evaluation.test_verification import unit
 
 
 def at_far_by_sort(distances: np.ndarray, same: np.ndarray, far: float) -> tuple[float, int] | None:
@@ -25,7 +25,7 @@ def at_far_by_sort(distances: np.ndarray, same: np.ndarray, far: float) -> tuple
 @pytest.mark.parametrize("lattice", [False, True])
 @pytest.mark.parametrize("block_rows", [7, 64, 5000])
 def test_every_rate_against_the_full_sort(lattice: bool, block_rows: int, monkeypatch: Any) -> None:
-    monkeypatch.setattr("facenet.all_pairs.TILE_COLUMNS", 50)
+    monkeypatch.setattr("facenet.evaluation.all_pairs.TILE_COLUMNS", 50)
     labels = np.random.default_rng(0).integers(0, 60, 400)
     if lattice:  # +-1/4 in 16 places: every product is exact, and distances are tied
         vectors = np.random.default_rng(1).choice(np.float32([-0.25, 0.25]), (400, 16))
@@ -87,7 +87,7 @@ def test_calibration_edges() -> None:
 
 
 def test_tiles_cover_the_upper_triangle_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("facenet.all_pairs.TILE_COLUMNS", 30)
+    monkeypatch.setattr("facenet.evaluation.all_pairs.TILE_COLUMNS", 30)
     vectors = unit(101, 6, np.arange(101) // 5, 8)
     seen, similarities = np.zeros((101, 101), int), vectors @ vectors.T
     for top, left, tile in tiles(vectors, 16):

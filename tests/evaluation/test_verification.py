@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from facenet.errors import ConfigError, DataError
-from facenet.types import EmbeddingSet, Pairs
-from facenet.verify import (
+from facenet.evaluation.verification import (
     best_threshold,
     common_grid,
     far_name,
@@ -23,6 +22,7 @@ from facenet.verify import (
     verify,
     verify_embeddings,
 )
+from facenet.types import EmbeddingSet, Pairs
 
 GRID = np.arange(0, 4, 0.01)
 

@@ -9,8 +9,8 @@ import pytest
 from sklearn.metrics import average_precision_score, label_ranking_average_precision_score
 
 from facenet.errors import ConfigError, DataError
-from facenet.identify import enrol, identify
-from tests.test_verify import unit
+from facenet.evaluation.identification import enrol, identify
+from tests.evaluation.test_verification import unit
 
 
 def case(seed: int, lattice: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -16,12 +16,12 @@ from facenet.data.degradations import KINDS, Degraded
 from facenet.data.pairs import make_pairs, write_pairs
 from facenet.data.preprocess import Preprocess
 from facenet.data.records import Records, scan_folder, write_images
-from facenet.degrade import SCORES, degrade, level_name, plan, table_rows, val_shown
 from facenet.encoders import bundle
 from facenet.encoders.embedding import embed_records
 from facenet.errors import ConfigError, DataError
+from facenet.evaluation.degradation import SCORES, degrade, level_name, plan, table_rows, val_shown
+from facenet.evaluation.verification import verify, verify_embeddings
 from facenet.types import EmbeddingSet, Pairs
-from facenet.verify import verify, verify_embeddings
 from tests.conftest import ROOT
 from tests.encoders.test_bundle import make
 from tests.test_scripts import mistaken, succeed

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from facenet.all_pairs import tiles
 from facenet.errors import DataError
+from facenet.evaluation.all_pairs import tiles
 from facenet.types import EmbeddingSet
 from facenet.vectors import sq_dist_matrix
 

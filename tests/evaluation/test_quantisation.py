@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from facenet.errors import ConfigError, DataError
-from facenet.quantise import METHODS, compare_quantised, methods, quantise
+from facenet.evaluation.quantisation import METHODS, compare_quantised, methods, quantise
+from facenet.evaluation.verification import verify_embeddings
 from facenet.types import EmbeddingSet, Pairs
-from facenet.verify import verify_embeddings
-from tests.test_verify import unit
+from tests.evaluation.test_verification import unit
 
 
 def faces(count: int = 1200, dim: int = 32) -> tuple[EmbeddingSet, Pairs]:

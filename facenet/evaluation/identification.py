@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from facenet.errors import ConfigError, DataError
-from facenet.roc import at_far, far_name
+from facenet.evaluation.roc import at_far, far_name
 from facenet.vectors import sq_dist_matrix
 
 RANKS = (1, 5, 10, 20)

@@ -1,6 +1,6 @@
 """Verification: from the squared distances of labelled pairs to accuracy, ROC, EER, VAL at FAR and thresholds.
 
-One sort of the distances gives every number exactly, ties included; see :mod:`facenet.roc` for the definitions.
+One sort of the distances gives every number exactly, ties included; see :mod:`facenet.evaluation.roc` for the definitions.
 Source: Schroff et al. 2015, section 4 (VAL and FAR) and 5.6 (LFW: the threshold of a fold is chosen on the others).
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from facenet.data.pairs import pair_rows
 from facenet.errors import ConfigError, DataError, choose
-from facenet.roc import (
+from facenet.evaluation.roc import (
     FARS,
     MAX_SQ_DIST,
     Roc,

@@ -11,8 +11,8 @@ import numpy as np
 from facenet.data.preprocess import read_picture
 from facenet.encoders.bundle import Encoder
 from facenet.errors import ConfigError
+from facenet.evaluation.sheets import GREEN, RED, Row, Tile, draw
 from facenet.faces.align import Face, NoFace, find_faces
-from facenet.sheets import GREEN, RED, Row, Tile, draw
 from facenet.vectors import sq_dist
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from facenet.errors import DataError
-from facenet.leakage import SHOWN, leakage, people_record, shared_people, world_of
+from facenet.evaluation.leakage import SHOWN, leakage, people_record, shared_people, world_of
 from facenet.types import EmbeddingSet
-from tests.test_verify import unit
+from tests.evaluation.test_verification import unit
 
 TRAIN = {"train": ["Ada_Byron", "Alan_Turing"], "held_out": ["Grace_Hopper"]}
 
@@ -50,7 +50,7 @@ def test_people_drawn_with_another_seed_are_others() -> None:
 
 
 def test_near_duplicates_against_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("facenet.all_pairs.TILE_COLUMNS", 70)
+    monkeypatch.setattr("facenet.evaluation.all_pairs.TILE_COLUMNS", 70)
     embeddings = faces()
     vectors = embeddings.vectors.copy()
     vectors[[7, 120, 299, 50, 5]] = vectors[[200, 121, 0, 298, 4]]  # other person, same one, unknown, unknown, same
@@ -73,7 +73,7 @@ def test_near_duplicates_against_a_loop(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_near_duplicates_of_training_faces_under_any_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("facenet.leakage.ROWS", 40)
+    monkeypatch.setattr("facenet.evaluation.leakage.ROWS", 40)
     embeddings = faces()
     other = unit(500, 16, np.arange(500) // 2, 9)
     other[[3, 450]] = embeddings.vectors[[77, 250]]

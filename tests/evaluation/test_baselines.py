@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from facenet.baselines import color_histogram, grey_pixels, pca
 from facenet.errors import ConfigError, DataError
+from facenet.evaluation.baselines import color_histogram, grey_pixels, pca
 
 
 def faces(people: int = 12, each: int = 4, side: int = 24, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -59,7 +59,7 @@ def test_grey_pixels_average_areas() -> None:
 
 
 def test_an_area_average_keeps_the_mean() -> None:
-    from facenet.baselines import _areas
+    from facenet.evaluation.baselines import _areas
 
     for size in (32, 33, 40, 63, 100, 250):
         weights = _areas(size)

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from facenet.errors import ConfigError, DataError, choose
+from facenet.evaluation.verification import FARS, verify_embeddings
 from facenet.types import EmbeddingSet, Pairs
 from facenet.vectors import normalise
-from facenet.verify import FARS, verify_embeddings
 
 PQ_BITS = 8  # 256 centroids for each part
 PQ_WIDTH = 4  # dimensions of a part, as in 128 dimensions in 32 bytes
@@ -65,7 +65,7 @@ def compare_quantised(
     `accuracy_difference` (quantised less float, a fraction) and the settings of the method.
 
     Raises:
-        DataError, ConfigError: what :func:`quantise` and :func:`facenet.verify.verify_embeddings` refuse.
+        DataError, ConfigError: what :func:`quantise` and :func:`facenet.evaluation.verify_embeddings` refuse.
     """
     options: dict[str, Any] = {"allow_missing": allow_missing, "fars": fars, "grid": grid}
     exact = verify_embeddings(embeddings, pairs, **options)

@@ -1,7 +1,7 @@
 """Floors that no learned encoder should be mistaken for: pixels, colours, and PCA of the pixels.
 
 Each turns images (N, H, W, 3) uint8 into unit vectors (N, D) float32, so that squared L2 = 2 - 2 cosine and they
-are scored by :mod:`facenet.verify` like any embedding.
+are scored by :mod:`facenet.evaluation.verification` like any embedding.
 Source: Turk and Pentland 1991 (eigenfaces); the Hellinger map of histograms, Arandjelovic and Zisserman 2012.
 """
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageFont
 
 from facenet.errors import DataError
-from facenet.sheets import FRAME, GAP, LINE, SIDE, Row, Tile, _cut, draw
+from facenet.evaluation.sheets import FRAME, GAP, LINE, SIDE, Row, Tile, _cut, draw
 
 
 def test_a_sheet_shows_its_pictures_where_they_belong(tmp_path: Path) -> None:

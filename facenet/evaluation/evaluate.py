@@ -9,20 +9,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from facenet.all_pairs import all_pairs
-from facenet.baselines import color_histogram, grey_pixels, pca
 from facenet.data.cache import pack
 from facenet.data.records import Records
 from facenet.encoders.bundle import Encoder
 from facenet.encoders.embedding import embed_records
 from facenet.errors import ConfigError
-from facenet.evaluation_folder import save_evaluation
-from facenet.identify import enrol, identify
-from facenet.leakage import leakage
+from facenet.evaluation.all_pairs import all_pairs
+from facenet.evaluation.baselines import color_histogram, grey_pixels, pca
+from facenet.evaluation.folder import save_evaluation
+from facenet.evaluation.identification import enrol, identify
+from facenet.evaluation.leakage import leakage
+from facenet.evaluation.quantisation import compare_quantised, methods
+from facenet.evaluation.verification import FARS, best_threshold, score_at, score_pairs, verify_embeddings
 from facenet.models import MODELS, build_model
-from facenet.quantise import compare_quantised, methods
 from facenet.types import EmbeddingSet, Pairs
-from facenet.verify import FARS, best_threshold, score_at, score_pairs, verify_embeddings
 
 Progress = Callable[[int, int], None]
 CALIBRATED_FARS = (1e-1, 1e-2, 1e-3, 1e-4)
@@ -44,7 +44,7 @@ def evaluate(
     save: str | Path | None = None,
     progress: Any = None,
 ) -> dict[str, Any]:
-    """Embed the faces and verify the pairs; see :func:`facenet.verify.verify`. `save` names a folder to keep them in.
+    """Embed the faces and verify the pairs; see :func:`facenet.evaluation.verify`. `save` names a folder to keep them in.
 
     Raises:
         DataError: pairs without an image, unless `allow_missing`; no readable image.
@@ -68,7 +68,7 @@ def evaluate_fold(
 ) -> dict[str, Any]:
     """Score the pairs of one fold once (LFW View 2), at the threshold that is best on pairs of held-out other people.
 
-    Returns `verification`, see :func:`facenet.verify.score_at`, and `leakage`. The fold's faces are opened last; `save`
+    Returns `verification`, see :func:`facenet.evaluation.score_at`, and `leakage`. The fold's faces are opened last; `save`
     names a folder to keep them and the scored pairs in.
 
     Raises:
@@ -134,14 +134,14 @@ def evaluate_embeddings(
         pairs: The reported pairs; None for all there are.
         allow_missing: Whether pairs without an embedding are left out.
         fars: False accept rates.
-        grid: Thresholds the folds choose from, see :func:`facenet.verify.common_grid`.
-        identification: Options of :func:`facenet.identify.enrol`; gives `identification`.
+        grid: Thresholds the folds choose from, see :func:`facenet.evaluation.common_grid`.
+        identification: Options of :func:`facenet.evaluation.enrol`; gives `identification`.
         quantise: "int8", "pq" or "all"; gives `quantised`, on the same pairs.
         fit_on: Vectors (T, D) to fit the centroids of "pq" on.
-        people: Whom the encoder was trained on, see :func:`facenet.leakage.people_record`.
+        people: Whom the encoder was trained on, see :func:`facenet.evaluation.people_record`.
         train_embeddings: Embeddings of the training faces, among which near-duplicates are looked for.
-        world: See :func:`facenet.leakage.world_of`.
-        memory_gb: Of all pairs, see :func:`facenet.all_pairs.all_pairs`.
+        world: See :func:`facenet.evaluation.world_of`.
+        memory_gb: Of all pairs, see :func:`facenet.evaluation.all_pairs`.
         seed: Of all that is drawn.
         progress: Called with (done, total) rows of all pairs.
 
@@ -171,7 +171,7 @@ def evaluate_embeddings(
 def identify_faces(
     embeddings: EmbeddingSet, *, gallery_faces: int = 1, strangers: float = 0.5, seed: int = 0
 ) -> dict[str, Any]:
-    """Enrol some of the faces, look the others up and return the metrics; see :mod:`facenet.identify`."""
+    """Enrol some of the faces, look the others up and return the metrics; see :mod:`facenet.evaluation.identification`."""
     gallery, probes = enrol(embeddings.identities, gallery_faces=gallery_faces, strangers=strangers, seed=seed)
     names = np.asarray(embeddings.identities, str)
     found = identify(embeddings.vectors[gallery], names[gallery], embeddings.vectors[probes], names[probes])
@@ -181,7 +181,7 @@ def identify_faces(
 def calibrate(encoder: Encoder, faces: Records, fars: tuple[float, ...] = CALIBRATED_FARS) -> dict[float, float]:
     """Return {far: sq_dist} over all pairs of the given faces; rates too small for their number are left out.
 
-    So is a rate too large for the memory, see :func:`facenet.all_pairs.all_pairs`.
+    So is a rate too large for the memory, see :func:`facenet.evaluation.all_pairs`.
     """
     embeddings, kept = embed_records(encoder, faces)
     found = all_pairs(embeddings.vectors, list(kept.identities), fars).val_at_far

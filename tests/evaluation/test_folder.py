@@ -12,10 +12,10 @@ from facenet.data.pairs import read_pairs
 from facenet.data.records import Records, scan_folder
 from facenet.data.splits import held_out_pairs
 from facenet.encoders.embedding import embed_records
-from facenet.evaluate import evaluate
-from facenet.evaluation_folder import save_evaluation, thumbnails
+from facenet.evaluation.evaluate import evaluate
+from facenet.evaluation.folder import save_evaluation, thumbnails
+from facenet.evaluation.verification import verify, verify_embeddings
 from facenet.types import EmbeddingSet, Pairs
-from facenet.verify import verify, verify_embeddings
 from tests.conftest import blob
 from tests.encoders.test_bundle import make
 

@@ -9,7 +9,7 @@ from facenet.data.records import Records
 from facenet.data.splits import held_out_pairs, split_faces
 from facenet.encoders.embedding import embed_records
 from facenet.errors import ConfigError, DataError
-from facenet.evaluate import (
+from facenet.evaluation.evaluate import (
     BASELINES,
     calibrate,
     compare_baselines,
@@ -18,7 +18,7 @@ from facenet.evaluate import (
     evaluate_embeddings,
     evaluate_fold,
 )
-from facenet.leakage import people_record
+from facenet.evaluation.leakage import people_record
 from facenet.types import EmbeddingSet, Pairs
 from tests.encoders.test_bundle import make
 

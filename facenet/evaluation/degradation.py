@@ -20,8 +20,8 @@ from facenet.data.records import Records
 from facenet.encoders.bundle import Encoder
 from facenet.encoders.embedding import embed_changed
 from facenet.errors import ConfigError, choose
+from facenet.evaluation.verification import FARS, far_name, verify_embeddings
 from facenet.types import EmbeddingSet, Pairs
-from facenet.verify import FARS, far_name, verify_embeddings
 
 FAR = 1e-3
 SCORES = ("accuracy", "sem", "auc", "eer", "val_at_far")
@@ -84,7 +84,7 @@ def degrade(
     """Verify `pairs` on the faces as they are and after each change; every image is decoded once.
 
     Returns ``clean`` and ``degrade`` {kind: {level: scores}} with the scores accuracy, sem, auc, eer and val_at_far of
-    :func:`facenet.verify.verify`, and ``unchanged``, the share of the images that the change left as they are.
+    :func:`facenet.evaluation.verify`, and ``unchanged``, the share of the images that the change left as they are.
 
     Args:
         encoder: Any.
@@ -99,7 +99,7 @@ def degrade(
 
     Raises:
         ConfigError: an unknown `sides`, or a `far` outside (0, 1].
-        DataError: as :func:`facenet.verify.verify_embeddings`.
+        DataError: as :func:`facenet.evaluation.verify_embeddings`.
     """
     check(sides, far)
     fars = sorted({*FARS, far}, reverse=True)
@@ -126,7 +126,7 @@ def _one_sided(changed: EmbeddingSet, clean: EmbeddingSet, pairs: Pairs) -> tupl
 
 
 def level_name(level: float) -> str:
-    """Name a level in ``metrics.json``, without a dot (see :func:`facenet.verify.far_name`); float() reads it.
+    """Name a level in ``metrics.json``, without a dot (see :func:`facenet.evaluation.far_name`); float() reads it.
 
     >>> level_name(65536), level_name(-4), level_name(0.5)
     ('65536', '-4', '5e-1')

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from facenet import knn
+from facenet import neighbours as knn
 from facenet.errors import ConfigError, DataError
 from facenet.types import Neighbours
 from tests.conftest import ROOT
@@ -86,7 +86,7 @@ def test_the_same_to_the_last_bit_on_any_number_of_threads(exact_to: int) -> Non
 def test_a_worker_computes_on_one_thread_whatever_the_environment_says() -> None:
     code = """if True:
         import faiss, numpy
-        from facenet import knn
+        from facenet import neighbours as knn
         seen = []
         knn._share_out(lambda start: seen.append(faiss.omp_get_max_threads()), 3 * knn.BLOCK, 2)
         print(faiss.omp_get_max_threads(), sorted(seen))"""

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from facenet.compare import compare
 from facenet.encoders import lookup as encoders
 from facenet.encoders.bundle import Encoder
 from facenet.errors import ConfigError, DataError
+from facenet.evaluation.photos import compare
 from facenet.faces.align import NoFace
 from tests.encoders.test_bundle import make
 

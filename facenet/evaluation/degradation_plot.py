@@ -1,4 +1,4 @@
-"""The robustness curves of :mod:`facenet.degrade` as one picture: a panel for each kind, scores over levels.
+"""The robustness curves of :mod:`facenet.evaluation.degradation` as one picture: a panel for each kind, scores over levels.
 
 Figures are made without pyplot: no window, no state.
 """
@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from facenet.data.degradations import KINDS
-from facenet.degrade import FAR, level_name, val_shown
+from facenet.evaluation.degradation import FAR, level_name, val_shown
 
 CLEAN, COLUMNS = "as it is", 3
 OURS, OTHER, PAPER = "#1f5fa8", "#c2571a", "#777777"
@@ -34,7 +34,7 @@ def write_plot(metrics: Mapping[str, Any], path: str | Path, far: float = FAR) -
 
 
 def curves(metrics: Mapping[str, Any], far: float = FAR) -> Figure:
-    """Draw what :func:`facenet.degrade.degrade` returned: accuracy, VAL with its 95 % interval, and the paper's VAL.
+    """Draw what :func:`facenet.evaluation.degrade` returned: accuracy, VAL with its 95 % interval, and the paper's VAL.
 
     VAL is at the smallest resolvable FAR from `far` on.
     """

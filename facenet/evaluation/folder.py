@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image
 
 from facenet.data.records import Records
+from facenet.evaluation.verification import score_pairs
 from facenet.files import atomic_write
 from facenet.types import EmbeddingSet, Pairs
-from facenet.verify import score_pairs
 
 THUMBNAIL = 64  # pixels a side, at most
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from facenet.data.degradations import KINDS
-from facenet.degrade import level_name
-from facenet.degrade_plot import CLEAN, curves, order, write_plot
+from facenet.evaluation.degradation import level_name
+from facenet.evaluation.degradation_plot import CLEAN, curves, order, write_plot
 
 
 def scores(accuracy: float, unchanged: float = 0.0) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Evaluation of embeddings: pairs, identification, and what a score rests on."""
