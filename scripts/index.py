@@ -15,7 +15,7 @@ ACTIONS = ("add", "remove", "backfill", "kind", "factory", "recall_target", "com
 
 def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
     from facenet.errors import ConfigError, DataError
-    from facenet.index import Gallery
+    from facenet.gallery.gallery import Gallery
 
     if not any(config[key] for key in ACTIONS):
         raise ConfigError(
@@ -46,7 +46,7 @@ def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
                 raise DataError(f"{config['gallery']}: {'; '.join(problems)}")
             metrics["problems"] = 0
         if config["export"]:
-            from facenet.index_exchange import export
+            from facenet.gallery.exchange import export
 
             with progress("exporting") as told:
                 options = {"collection": config["collection"], "progress": told}
@@ -60,7 +60,7 @@ def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
 def read(config: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """Return the embeddings to add, and their ids, metadata and the encoders they may stand beside."""
     from facenet.encoders.lookup import read_record
-    from facenet.index_exchange import read_embeddings, read_metadata
+    from facenet.gallery.exchange import read_embeddings, read_metadata
 
     embeddings, compatible = read_embeddings(config["add"], read_record(config["encoder"]))
     ids, metadata = read_metadata(config["metadata"], embeddings.paths) if config["metadata"] else (None, None)
@@ -69,7 +69,7 @@ def read(config: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
 
 def backfill(gallery: Any, config: dict[str, Any]) -> dict[str, int]:
     from facenet.encoders.lookup import read_record
-    from facenet.index_exchange import read_embeddings
+    from facenet.gallery.exchange import read_embeddings
 
     embeddings, compatible = read_embeddings(config["backfill"], read_record(config["encoder"]))
     with progress("backfilling") as told:

@@ -15,11 +15,11 @@ SHOWN = 4  # queries that are printed; all of them are in metrics.json and neigh
 
 
 def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
-    from facenet import query
     from facenet.encoders import lookup as encoders
     from facenet.errors import ConfigError
-    from facenet.index import Gallery
-    from facenet.query_sheet import draw_answers
+    from facenet.gallery import query
+    from facenet.gallery.gallery import Gallery
+    from facenet.gallery.query_sheet import draw_answers
 
     if bool(config["query"]) == config["interactive"]:
         raise ConfigError("search: pass query=IMAGE, FOLDER, .npy or ID, or interactive=true and one a line on stdin")

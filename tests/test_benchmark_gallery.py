@@ -9,7 +9,7 @@ import pytest
 
 from facenet.benchmark import gallery as room
 from facenet.benchmark.gallery import corrupted, run, tables
-from facenet.index import Gallery
+from facenet.gallery.gallery import Gallery
 
 
 def test_a_short_campaign_finds_nothing_lost() -> None:

@@ -20,7 +20,7 @@ from hydra.core.global_hydra import GlobalHydra
 from facenet.data.records import scan_folder
 from facenet.encoders import bundle
 from facenet.evaluation.evaluate import calibrate
-from facenet.index import Gallery
+from facenet.gallery.gallery import Gallery
 from facenet.types import EmbeddingSet
 from tests.conftest import ROOT, write_tree, write_view2
 from tests.encoders.test_bundle import make

@@ -27,7 +27,7 @@ from facenet.encoders import lookup as encoders
 from facenet.encoders.onnx_record import seal
 from facenet.errors import FacenetError
 from facenet.files import read_json
-from facenet.index import Gallery
+from facenet.gallery.gallery import Gallery
 from facenet.old_embeddings import read_old
 from facenet.types import EmbeddingSet
 

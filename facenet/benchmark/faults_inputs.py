@@ -33,7 +33,7 @@ from facenet.encoders import bundle
 from facenet.encoders.bundle import Encoder
 from facenet.encoders.embedding import embed_records
 from facenet.evaluation.evaluate import calibrate
-from facenet.index import Gallery
+from facenet.gallery.gallery import Gallery
 from facenet.models import build_model
 from facenet.types import EmbeddingSet
 

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from facenet.errors import DataError
-from facenet.index import Gallery
+from facenet.gallery.gallery import Gallery
 from facenet.types import EmbeddingSet
 from facenet.vectors import normalise
 
@@ -72,7 +72,7 @@ def tables(result: dict[str, Any]) -> list[tuple[str, tuple[str, ...], list[tupl
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep the cache from warning of every index that it builds again."""
-    logger = logging.getLogger("facenet.index_cache")
+    logger = logging.getLogger("facenet.gallery.faiss.cache")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:

@@ -18,8 +18,8 @@ import numpy as np
 
 from facenet.benchmark.mining import draw_faces, summary
 from facenet.benchmark.training import interleave
-from facenet.index import Gallery
-from facenet.index_layers import using_threads
+from facenet.gallery.faiss.layers import using_threads
+from facenet.gallery.gallery import Gallery
 from facenet.types import EmbeddingSet, Neighbours
 
 FINGERPRINT = "be" * 32

@@ -16,20 +16,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from facenet.errors import ConfigError, DataError, choose
-from facenet.index_backfill import INSERT, BackfillResult, Writer
-from facenet.index_checks import unit_rows
-from facenet.index_file import INDEX, read_header
-from facenet.index_kinds import Recipe
-from facenet.index_rows import (
+from facenet.gallery.backfill import INSERT, BackfillResult, Writer
+from facenet.gallery.checks import unit_rows
+from facenet.gallery.faiss.file import INDEX, read_header
+from facenet.gallery.faiss.kinds import Recipe
+from facenet.gallery.search import Hit, Item
+from facenet.gallery.sql.rows import (
     distinct,
     named,
     text_rows,
     told,
     with_vectors,
 )
-from facenet.index_search import Hit, Item
-from facenet.index_store import SCHEMA
-from facenet.index_truth import TRUTH, WHOLE, digest, wanted
+from facenet.gallery.sql.store import SCHEMA
+from facenet.gallery.sql.truth import TRUTH, WHOLE, digest, wanted
 from facenet.types import EmbeddingSet
 
 __all__ = ["AddResult", "BackfillResult", "Gallery", "Hit", "Item"]

@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from facenet import index_build, index_kinds, index_search
 from facenet.errors import ConfigError, DataError
-from facenet.index import Gallery
-from facenet.index_kinds import KINDS, Recipe, held, lists, new_index, parts
+from facenet.gallery import search as index_search
+from facenet.gallery.faiss import build as index_build
+from facenet.gallery.faiss import kinds as index_kinds
+from facenet.gallery.faiss.kinds import KINDS, Recipe, held, lists, new_index, parts
+from facenet.gallery.gallery import Gallery
 from facenet.types import EmbeddingSet
 from facenet.vectors import normalise
 

@@ -16,8 +16,8 @@ import numpy as np
 
 from facenet.errors import ConfigError, DataError, choose
 from facenet.files import atomic_write
-from facenet.index import Gallery
-from facenet.index_search import Item
+from facenet.gallery.gallery import Gallery
+from facenet.gallery.search import Item
 from facenet.types import EmbeddingSet
 
 KEYS = ("id", "path")  # columns of a metadata table that are no metadata

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from facenet.data.preprocess import Preprocess
 from facenet.evaluation.sheets import GREEN, GREY, RED, Row, Tile, draw
-from facenet.query import Answer
+from facenet.gallery.query import Answer
 
 QUERIES, FACES = 20, 10  # shown at most, and faces of each
 

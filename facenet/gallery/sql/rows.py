@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from facenet.errors import ConfigError, DataError
-from facenet.index_truth import TRUTH, digest
+from facenet.gallery.sql.truth import TRUTH, digest
 from facenet.reading import is_inside
 from facenet.types import EmbeddingSet
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from facenet.errors import DataError
 from facenet.files import atomic_write
-from facenet.index_kinds import Built, use_parameter
+from facenet.gallery.faiss.kinds import Built, use_parameter
 from facenet.reading import read_sealed, write_sealed
 
 SCHEMA = 2

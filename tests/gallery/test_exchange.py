@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from facenet.errors import ConfigError, DataError
-from facenet.index import Gallery
-from facenet.index_exchange import export, read_metadata
+from facenet.gallery.exchange import export, read_metadata
+from facenet.gallery.gallery import Gallery
 from facenet.types import EmbeddingSet
 from facenet.vectors import normalise
 

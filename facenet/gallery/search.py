@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from facenet.errors import DataError
-from facenet.index_cache import Cache
-from facenet.index_checks import unit_rows
-from facenet.index_rows import condition, first_of_each
-from facenet.index_store import Store
-from facenet.index_truth import BLOCK, WHOLE, damaged, vectors_of, whole
+from facenet.gallery.checks import unit_rows
+from facenet.gallery.faiss.cache import Cache
+from facenet.gallery.sql.rows import condition, first_of_each
+from facenet.gallery.sql.store import Store
+from facenet.gallery.sql.truth import BLOCK, WHOLE, damaged, vectors_of, whole
 from facenet.neighbours import nearest
 from facenet.reading import is_inside
 from facenet.types import Neighbours

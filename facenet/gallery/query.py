@@ -23,7 +23,7 @@ from facenet.encoders.bundle import Encoder
 from facenet.encoders.embedding import embed_records
 from facenet.errors import ConfigError, DataError, FacenetError
 from facenet.files import atomic_write
-from facenet.index import Gallery, Hit
+from facenet.gallery.gallery import Gallery, Hit
 from facenet.reading import read_array
 from facenet.types import EmbeddingSet
 

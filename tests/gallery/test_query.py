@@ -13,9 +13,9 @@ import pytest
 from facenet.data.records import scan_folder
 from facenet.encoders.embedding import embed_records
 from facenet.errors import ConfigError, DataError, FacenetError
-from facenet.index import Gallery, Hit
-from facenet.query import NO_MATCH, Answer, ask, converse, read, score, write_csv
-from facenet.query_sheet import draw_answers
+from facenet.gallery.gallery import Gallery, Hit
+from facenet.gallery.query import NO_MATCH, Answer, ask, converse, read, score, write_csv
+from facenet.gallery.query_sheet import draw_answers
 from tests.conftest import write_tree
 from tests.encoders.test_bundle import make
 

@@ -27,14 +27,14 @@ from hypothesis import strategies as st
 from facenet.benchmark.faults_kinds import reseal_rows
 from facenet.benchmark.gallery import corrupted, kill_writer
 from facenet.errors import ConfigError, DataError
-from facenet.index import Gallery, Hit
-from facenet.index_file import FIELDS
-from facenet.index_layers import Layers
+from facenet.gallery.faiss.file import FIELDS
+from facenet.gallery.faiss.layers import Layers
+from facenet.gallery.gallery import Gallery, Hit
 from facenet.reading import read_sealed, write_sealed
 from facenet.types import EmbeddingSet, Neighbours
 from facenet.vectors import normalise
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 OURS, THEIRS = "ab" * 32, "cd" * 32
 D = 16
 
@@ -650,7 +650,7 @@ def add_batches() -> None:
 
 
 def test_two_writing_processes_and_a_reader(folder: Path) -> None:
-    command = [sys.executable, "-c", "import tests.test_index as t; t.add_batches()", str(folder)]
+    command = [sys.executable, "-c", "import tests.gallery.test_gallery as t; t.add_batches()", str(folder)]
     children = [subprocess.Popen([*command, name], cwd=ROOT) for name in "ab"]
     seen = set()
     with Gallery.open(folder) as gallery:
@@ -667,7 +667,7 @@ def test_two_writing_processes_and_a_reader(folder: Path) -> None:
 
 
 def test_needs_no_torch_and_no_faiss_at_import() -> None:
-    code = "import sys, facenet.index; print([m for m in ('torch', 'faiss', 'pandas') if m in sys.modules])"
+    code = "import sys, facenet.gallery.gallery; print([m for m in ('torch', 'faiss', 'pandas') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
     code = """if True:

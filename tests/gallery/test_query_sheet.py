@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from facenet.evaluation.sheets import GREEN, GREY, RED
-from facenet.query import Answer
-from facenet.query_sheet import _frame
+from facenet.gallery.query import Answer
+from facenet.gallery.query_sheet import _frame
 
 
 @pytest.mark.parametrize(

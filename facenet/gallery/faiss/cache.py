@@ -19,11 +19,11 @@ from pathlib import Path
 
 import numpy as np
 
-from facenet.index_build import build
-from facenet.index_file import INDEX, Stored, load, read_header, save, writable
-from facenet.index_kinds import Built, Recipe, drop, held, new_index
-from facenet.index_layers import Layers
-from facenet.index_truth import (
+from facenet.gallery.faiss.build import build
+from facenet.gallery.faiss.file import INDEX, Stored, load, read_header, save, writable
+from facenet.gallery.faiss.kinds import Built, Recipe, drop, held, new_index
+from facenet.gallery.faiss.layers import Layers
+from facenet.gallery.sql.truth import (
     Database,
     State,
     find_write,

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from facenet.errors import DataError
-from facenet.index_rows import check_width, told
-from facenet.index_truth import CHUNK, TRUTH, State, damaged, last_write
+from facenet.gallery.sql.rows import check_width, told
+from facenet.gallery.sql.truth import CHUNK, TRUTH, State, damaged, last_write
 
 SCHEMA = 1
 APPLICATION = 0x46414345  # "FACE" in the SQLite header: tells a gallery from any other SQLite file

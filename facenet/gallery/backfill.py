@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from facenet.errors import ConfigError, DataError
-from facenet.index_checks import unit_rows
-from facenet.index_rows import with_vectors
-from facenet.index_search import Reader
-from facenet.index_truth import State
+from facenet.gallery.checks import unit_rows
+from facenet.gallery.search import Reader
+from facenet.gallery.sql.rows import with_vectors
+from facenet.gallery.sql.truth import State
 from facenet.types import EmbeddingSet, image_key
 
 BATCH = 1000  # items of a transaction

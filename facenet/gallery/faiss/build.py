@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from facenet.errors import ConfigError
-from facenet.index_kinds import (
+from facenet.gallery.faiss.kinds import (
     ENOUGH,
     Built,
     Recipe,

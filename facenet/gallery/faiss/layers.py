@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from facenet.errors import ConfigError, DataError
-from facenet.index_kinds import Built, drop, new_index, selecting
+from facenet.gallery.faiss.kinds import Built, drop, new_index, selecting
 from facenet.types import Neighbours
 
 MORE = 16  # answers asked for beyond k where some of the base's are gone

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from facenet.errors import ConfigError, DataError
-from facenet.index import BackfillResult, Gallery
+from facenet.gallery.gallery import BackfillResult, Gallery
 from facenet.types import EmbeddingSet
-from tests.test_index import OURS, THEIRS, D, brute, faces, people, unit
+from tests.gallery.test_gallery import OURS, THEIRS, D, brute, faces, people, unit
 
 THIRD = "ef" * 32
 OLD = [OURS]
@@ -188,7 +188,7 @@ def test_a_backfill_seen_by_an_index_that_lags(folder: Path) -> None:
 
 CHILD = """
 import sys
-from facenet.index import Gallery
+from facenet.gallery.gallery import Gallery
 from facenet.types import EmbeddingSet
 with Gallery.open(sys.argv[1]) as gallery:
     new = EmbeddingSet.load(sys.argv[2])

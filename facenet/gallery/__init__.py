@@ -1,0 +1,1 @@
+"""The gallery: named faces on disk, searched by squared L2."""

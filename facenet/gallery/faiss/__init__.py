@@ -1,0 +1,1 @@
+"""All FAISS of the gallery: the index, a cache of the truth."""
