@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from facenet.cluster import cluster
-from facenet.cluster_sheets import Clusters, pick
+from facenet.clustering.clusters import cluster
+from facenet.clustering.sheets import Clusters, pick
 from facenet.errors import DataError
 from facenet.report_page import Picture, Sheet, Tile
 from facenet.report_runs import Evaluation, dig
@@ -166,7 +166,7 @@ def triplet_sheet(faces: Faces, triplets: Sequence[Triplet], margin: float) -> S
 
 
 def find_clusters(embeddings: EmbeddingSet, threshold: float) -> Clusters:
-    """Group the reported faces at a threshold on squared distance, see :func:`facenet.cluster.cluster`."""
+    """Group the reported faces at a threshold on squared distance, see :func:`facenet.clustering.cluster`."""
     return pick(cluster(np.asarray(embeddings.vectors), threshold), embeddings.identities, TILES)
 
 

@@ -25,9 +25,10 @@ def load(folder: str, fingerprint: str | None = None) -> Any:
 def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
     import numpy as np
 
-    from facenet import cluster_sheets, cluster_table
-    from facenet.cluster import assign, cluster, method_for, scores
-    from facenet.cluster_threshold import find_threshold
+    from facenet.clustering import sheets as cluster_sheets
+    from facenet.clustering import table as cluster_table
+    from facenet.clustering.clusters import assign, cluster, method_for, scores
+    from facenet.clustering.threshold import find_threshold
     from facenet.encoders import lookup as encoders
     from facenet.errors import ConfigError, DataError
 

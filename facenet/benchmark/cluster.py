@@ -19,8 +19,8 @@ import numpy as np
 from facenet import neighbours as knn
 from facenet.benchmark.mining import in_fresh_process, status_bytes, summary
 from facenet.benchmark.training import interleave
-from facenet.cluster import NEIGHBOURS, cluster, scores
-from facenet.cluster_threshold import Calibration, calibrate, describe, threshold_for
+from facenet.clustering.clusters import NEIGHBOURS, cluster, scores
+from facenet.clustering.threshold import Calibration, calibrate, describe, threshold_for
 
 PATIENCE = 10.0  # seconds: what takes four times as long is run once
 CHUNK = 1 << 16  # rows drawn at a time
@@ -85,7 +85,7 @@ def run(
     """Measure every size; returns plain numbers in nested objects, seconds and bytes.
 
     ``calibration``: what the labelled sample gave, and its `seconds`. ``sizes.<N>``: `ours`
-    (:func:`facenet.cluster.cluster`), to `search_to` faces `graph` (our kNN search alone) and `faiss` (plain FAISS,
+    (:func:`facenet.clustering.cluster`), to `search_to` faces `graph` (our kNN search alone) and `faiss` (plain FAISS,
     exact to 50,000 faces, above with as many cells, as many looked into), each with `seconds` (median), `least`,
     `most`, `runs`; `graph_ratio`, `search_ratio` of ours to those; the `threshold` and the scores of ours, and
     `extra_bytes` (peak resident memory of one call in a fresh process above the level before it). To `linkage_to`

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from facenet.cluster import METHODS, NEIGHBOURS, checked, method_for, scores
+from facenet.clustering.clusters import METHODS, NEIGHBOURS, checked, method_for, scores
 from facenet.errors import ConfigError, DataError
 from facenet.evaluation.all_pairs import all_pairs
 from facenet.types import EmbeddingSet
@@ -40,7 +40,7 @@ class Calibration(NamedTuple):
     thresholds: dict[float, float]  # {far: sq_dist}
     links: float  # the middle, in logarithms, of the numbers with which the sample clusters about as well as it can
     faces: int
-    scores: dict[str, float]  # of the sample's clusters at that number, see facenet.cluster.scores
+    scores: dict[str, float]  # of the sample's clusters at that number, see facenet.clustering.clusters.scores
 
 
 def threshold_for(count: int, thresholds: Mapping[float, float], *, links: float) -> Threshold:

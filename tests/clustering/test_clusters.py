@@ -11,8 +11,8 @@ from scipy.sparse.csgraph import connected_components
 from sklearn.cluster import AgglomerativeClustering
 from sklearn.metrics import normalized_mutual_info_score
 
-from facenet import whispers
-from facenet.cluster import METHODS, assign, cluster, method_for, scores
+from facenet.clustering import whispers
+from facenet.clustering.clusters import METHODS, assign, cluster, method_for, scores
 from facenet.errors import ConfigError, DataError
 
 LARGE = 3001  # one more than "auto" gives to average linkage

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from facenet.cluster_table import read_labels, write_table
+from facenet.clustering.table import read_labels, write_table
 from facenet.errors import DataError
 
 

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from facenet.benchmark.cluster import draw_gallery
-from facenet.cluster import cluster, scores
-from facenet.cluster_threshold import (
+from facenet.clustering.clusters import cluster, scores
+from facenet.clustering.threshold import (
     LEAST_PAIRS,
     PLATEAU,
     TRIED,

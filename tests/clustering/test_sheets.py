@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from facenet.cluster_sheets import _some_of_each, pick, write_sheets
+from facenet.clustering.sheets import _some_of_each, pick, write_sheets
 from facenet.evaluation.sheets import SIDE
 
 COLOURS = {"a": (200, 0, 0), "b": (0, 160, 0), "c": (0, 0, 220), "d": (200, 160, 0)}

@@ -15,7 +15,7 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 
 from facenet.benchmark.cluster import draw_gallery
-from facenet.cluster_threshold import LINKS, calibrate, threshold_for
+from facenet.clustering.threshold import LINKS, calibrate, threshold_for
 from facenet.encoders import bundle
 from facenet.types import EmbeddingSet
 from tests.conftest import ROOT, write_tree

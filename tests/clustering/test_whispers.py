@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from facenet import neighbours as knn
+from facenet.clustering.whispers import FLOOR, ONE_WAY, PARTS, ROUNDS, edges, vote, weaken_one_way, whisper
 from facenet.types import Neighbours
-from facenet.whispers import FLOOR, ONE_WAY, PARTS, ROUNDS, edges, vote, weaken_one_way, whisper
-from tests.test_cluster import people
+from tests.clustering.test_clusters import people
 
 
 def loops(weights: np.ndarray, labels: list[int], seed: int) -> list[int]:

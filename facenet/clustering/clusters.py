@@ -16,7 +16,7 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import pdist
 
 from facenet import neighbours as knn
-from facenet import whispers
+from facenet.clustering import whispers
 from facenet.errors import ConfigError, DataError, choose
 from facenet.types import Neighbours
 
@@ -91,7 +91,7 @@ def cluster(
 ) -> np.ndarray:
     """Group N unit vectors (N, D): labels (N,) int64 from 0, the largest cluster first, the same for the same seed.
 
-    `threshold` is a squared L2 in [0, 4], best that of :func:`facenet.cluster_threshold.threshold_for`: the usable
+    `threshold` is a squared L2 in [0, 4], best that of :func:`facenet.clustering.threshold_for`: the usable
     value falls as N grows. Clusters of one size stand in the order of their first faces. `threads` changes the time
     and nothing else.
 
