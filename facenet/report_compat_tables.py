@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from facenet.compat_plot import CURVES
+from facenet.compat.plot import CURVES
 from facenet.report_facts import percent, plain, short
 from facenet.report_page import Table
 from facenet.report_runs import Run, dig, number

@@ -11,8 +11,8 @@ from facenet.console import table
 
 
 def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
-    from facenet.compat import compare
-    from facenet.compat_plot import write_plot
+    from facenet.compat.assessment import compare
+    from facenet.compat.plot import write_plot
     from facenet.data.pairs import read_pairs
     from facenet.errors import ConfigError, GateError
     from facenet.types import EmbeddingSet
@@ -64,8 +64,8 @@ def record(config: dict[str, Any], old: str, new: Any, out: Path) -> dict[str, A
 
 
 def write_tables(metrics: dict[str, Any], out: Path) -> None:
-    from facenet.compat_gallery import Regression
-    from facenet.compat_table import write_csv
+    from facenet.compat.mixed_gallery import Regression
+    from facenet.compat.table import write_csv
 
     write_csv(
         out / "regressions.csv", Regression._fields, [list(row.values()) for row in metrics["regressions"]["worst"]]
@@ -74,7 +74,7 @@ def write_tables(metrics: dict[str, Any], out: Path) -> None:
 
 
 def show(metrics: dict[str, Any]) -> None:
-    from facenet.compat_table import baseline_rows, counts_rows, table_rows
+    from facenet.compat.table import baseline_rows, counts_rows, table_rows
 
     header, rows = table_rows(metrics)
     table(rows, header=header, title="compat: query-gallery")

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from facenet.compat import compare
+from facenet.compat.assessment import compare
 from facenet.console import plain
 from facenet.report import write_report
 from facenet.report_compat import compatibility
 from facenet.report_page import Figures
 from facenet.report_runs import Run, kind_of
-from tests.test_compat_match import sets
+from tests.compat.test_matching import sets
 from tests.test_report import titles
 from tests.test_report_page import HOSTILE, read
 from tests.test_report_runs import write_metrics

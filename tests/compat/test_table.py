@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from facenet.compat_table import baseline_rows, counts_rows, table_rows, verdict
+from facenet.compat.table import baseline_rows, counts_rows, table_rows, verdict
 
 PASSED = {"passed": True, "metric": "accuracy", "failed": []}
 FLIPS = {"new_old": {"negative": 0.021, "positive": 0.1}, "new_new": {"negative": 0.01, "positive": 0.2}}

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from facenet.compat_cells import METRICS, Cell, decisions
-from facenet.compat_match import Scored
+from facenet.compat.cells import METRICS, Cell, decisions
+from facenet.compat.matching import Scored
 from facenet.errors import ConfigError, choose
 
 Measures = Mapping[str, Mapping[str, float | None]]  # cell -> metric -> value

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from facenet.compat_plot import paint_mixed, paint_roc, write_plot
+from facenet.compat.plot import paint_mixed, paint_roc, write_plot
 
 FAR = np.geomspace(0.01, 1, 20).tolist()
 ROC: dict[str, Any] = {"far": FAR} | {

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from scipy.linalg import orthogonal_procrustes
 
-from facenet.compat_maps import MAPS, apply, linear, matched, procrustes
+from facenet.compat.maps import MAPS, apply, linear, matched, procrustes
 from facenet.errors import DataError
 from facenet.vectors import normalise, sq_dist
-from tests.test_compat_match import sets
+from tests.compat.test_matching import sets
 
 
 def test_a_known_turn_is_found_by_both() -> None:

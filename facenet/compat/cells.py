@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from facenet.compat_match import Enrolled, Scored, Shared
+from facenet.compat.matching import Enrolled, Scored, Shared
 from facenet.evaluation.identification import Answers, look_up
 from facenet.evaluation.roc import allowed_accepts, far_name, wilson
 from facenet.evaluation.verification import Verification, verify

@@ -1,7 +1,7 @@
 """May two encoders share one gallery? Old and new embeddings of the same images, compared in every way that matters.
 
 The new encoder is compatible when its queries find their people among the old encoder's vectors at least as well as the
-old one's own queries did; see :mod:`facenet.compat_cells` for the cells, and :mod:`facenet.compat_yardsticks` for gain,
+old one's own queries did; see :mod:`facenet.compat.cells` for the cells, and :mod:`facenet.compat.yardsticks` for gain,
 tax, flips and the gate.
 Letters: N images in both sets, D embedding width, P pairs, Q probes.
 Source: Schroff et al. 2015, appendix (harmonic embeddings); Shen et al., CVPR 2020 (criterion, gain, new*).
@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from facenet import compat_maps as maps
-from facenet.compat_bootstrap import intervals
-from facenet.compat_cells import Cell, score_cell, score_cells
-from facenet.compat_gallery import Regression, mixed_curve, regressions, summary
-from facenet.compat_match import Enrolled, Scored, Shared, drawn_pairs, enrolled, scored_pairs, share
-from facenet.compat_table import verdict
-from facenet.compat_yardsticks import flips, gate, yardsticks
+from facenet.compat import maps
+from facenet.compat.bootstrap import intervals
+from facenet.compat.cells import Cell, score_cell, score_cells
+from facenet.compat.matching import Enrolled, Scored, Shared, drawn_pairs, enrolled, scored_pairs, share
+from facenet.compat.mixed_gallery import Regression, mixed_curve, regressions, summary
+from facenet.compat.table import verdict
+from facenet.compat.yardsticks import flips, gate, yardsticks
 from facenet.errors import DataError
 from facenet.evaluation.roc import by_distance, curve
 from facenet.types import EmbeddingSet, Pairs
@@ -58,7 +58,7 @@ def compare(
         steps: Of the curve of a mixed gallery.
         draws: Of the bootstrap.
         seed: Of drawn pairs, enrolment, the order of the backfill and the bootstrap.
-        gate_options: metric, min_gain and max_negative_flips of :func:`facenet.compat_yardsticks.gate`.
+        gate_options: metric, min_gain and max_negative_flips of :func:`facenet.compat.gate`.
 
     Raises:
         DataError: embeddings, pairs or fits that can not be compared; each says why and what to do.
@@ -135,7 +135,7 @@ def _baselines(
     sets: Mapping[str, EmbeddingSet],
     fit: tuple[EmbeddingSet, EmbeddingSet],
 ) -> dict[str, Any]:
-    """Score (independent new, old) as it is, and mapped by each of :data:`facenet.compat_maps.MAPS`."""
+    """Score (independent new, old) as it is, and mapped by each of :data:`facenet.compat.assessment.MAPS`."""
     name = "reference" if "reference" in sets else "new"
     for given, of, option in ((fit[0], "old", "fit_old"), (fit[1], name, "fit_new")):
         wanted = sets[of]

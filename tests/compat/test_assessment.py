@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from facenet.compat import compare
-from facenet.compat_cells import METRICS, score_cell
-from facenet.compat_maps import apply, linear, procrustes
-from facenet.compat_match import drawn_pairs, enrolled, scored_pairs, share
+from facenet.compat.assessment import compare
+from facenet.compat.cells import METRICS, score_cell
+from facenet.compat.maps import apply, linear, procrustes
+from facenet.compat.matching import drawn_pairs, enrolled, scored_pairs, share
 from facenet.console import plain
 from facenet.data.pairs import write_pairs
 from facenet.encoders import bundle
@@ -23,9 +23,9 @@ from facenet.errors import DataError
 from facenet.evaluation.roc import roc
 from facenet.types import EmbeddingSet
 from facenet.vectors import normalise
+from tests.compat.test_matching import ALONE, NEW, OLD, sets
 from tests.conftest import ROOT
 from tests.encoders.test_bundle import make
-from tests.test_compat_match import ALONE, NEW, OLD, sets
 from tests.test_scripts import command, mistaken, succeed
 
 LOOSE = {"max_negative_flips": 1.0}

@@ -7,13 +7,13 @@ import time
 import numpy as np
 import pytest
 
-from facenet import compat_bootstrap
-from facenet.compat_bootstrap import accuracies, intervals, resample, vals_at_far
-from facenet.compat_cells import score_cells
-from facenet.compat_match import enrolled
+from facenet.compat import bootstrap as compat_bootstrap
+from facenet.compat.bootstrap import accuracies, intervals, resample, vals_at_far
+from facenet.compat.cells import score_cells
+from facenet.compat.matching import enrolled
 from facenet.errors import ConfigError
 from facenet.evaluation.roc import at_far
-from tests.test_compat_match import case
+from tests.compat.test_matching import case
 
 
 def test_a_draw_keeps_the_size_of_its_strata() -> None:

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from facenet.compat_cells import score_cells
-from facenet.compat_gallery import Regression, backfilled, mixed_curve, regressions, summary
-from facenet.compat_match import enrolled
-from facenet.compat_table import write_csv
+from facenet.compat.cells import score_cells
+from facenet.compat.matching import enrolled
+from facenet.compat.mixed_gallery import Regression, backfilled, mixed_curve, regressions, summary
+from facenet.compat.table import write_csv
 from facenet.errors import ConfigError
 from facenet.evaluation.verification import verify
-from tests.test_compat_cells import answers_by_loops
-from tests.test_compat_match import case
+from tests.compat.test_cells import answers_by_loops
+from tests.compat.test_matching import case
 
 
 def test_the_curve_runs_from_one_cell_to_the_other() -> None:

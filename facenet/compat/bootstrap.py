@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from facenet.compat_cells import Cell
-from facenet.compat_match import Scored
+from facenet.compat.cells import Cell
+from facenet.compat.matching import Scored
 from facenet.errors import ConfigError
 from facenet.evaluation.roc import allowed_accepts, far_name
 

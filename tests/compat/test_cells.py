@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from facenet.compat_cells import FARS, METRICS, MODES, decisions, score_cells, verify_scores
-from facenet.compat_match import Enrolled, Scored, Shared, enrolled
+from facenet.compat.cells import FARS, METRICS, MODES, decisions, score_cells, verify_scores
+from facenet.compat.matching import Enrolled, Scored, Shared, enrolled
 from facenet.errors import DataError
 from facenet.evaluation.roc import wilson
+from tests.compat.test_matching import case
 from tests.evaluation.test_verification import accuracies_by_loops, at_far_by_loops, eer_by_loops
-from tests.test_compat_match import case
 
 
 def scores_by_loops(shared: Shared, scored: Scored, query: str, gallery: str) -> list[list[float]]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from facenet.compat_match import Scored, Shared, drawn_pairs, enrolled, scored_pairs, share
+from facenet.compat.matching import Scored, Shared, drawn_pairs, enrolled, scored_pairs, share
 from facenet.errors import DataError
 from facenet.types import EmbeddingSet, Pairs
 from facenet.vectors import normalise

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from facenet.compat_cells import Cell, ask, pair_distances, verify_scores
-from facenet.compat_match import Enrolled, Scored, Shared
+from facenet.compat.cells import Cell, ask, pair_distances, verify_scores
+from facenet.compat.matching import Enrolled, Scored, Shared
 from facenet.errors import ConfigError
 from facenet.vectors import sq_dist
 

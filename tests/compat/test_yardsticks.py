@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from facenet.compat_cells import METRICS, score_cells
-from facenet.compat_yardsticks import flips, gate, yardsticks
+from facenet.compat.cells import METRICS, score_cells
+from facenet.compat.yardsticks import flips, gate, yardsticks
 from facenet.errors import ConfigError
-from tests.test_compat_cells import right_by_loops
-from tests.test_compat_match import case
+from tests.compat.test_cells import right_by_loops
+from tests.compat.test_matching import case
 
 
 def measures(old: Any, mixed: Any, new: Any, reference: Any = ...) -> dict[str, dict[str, Any]]:

@@ -1,0 +1,1 @@
+"""Compatibility of two encoders: may they share a gallery?"""
