@@ -24,7 +24,6 @@ from facenet.errors import ConfigError, DataError, choose
 from facenet.losses.triplet import triplet_loss
 from facenet.mining.online import MINERS, SELECTS, mine
 from facenet.models.linear_attention import TrackPool
-from facenet.optim import build_optimizer, lr_factor
 from facenet.track_evaluation import (
     FLOORS,
     TrackSet,
@@ -36,6 +35,7 @@ from facenet.track_evaluation import (
     track_pairs,
     verify_templates,
 )
+from facenet.training.optim import build_optimizer, lr_factor
 from facenet.types import Pairs
 
 Say = Callable[[str], None]

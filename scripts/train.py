@@ -11,7 +11,7 @@ from facenet.console import evaluation_rows, table
 
 
 def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
-    from facenet.training import train
+    from facenet.training.run import train
 
     metrics = train(config, out)
     if not metrics:  # another rank than 0

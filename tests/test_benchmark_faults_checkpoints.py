@@ -11,8 +11,8 @@ import pytest
 
 from facenet.benchmark import faults_checkpoints as room
 from facenet.benchmark.faults_checkpoints import number_of, run
-from facenet.callbacks import AtomicCheckpointIO
 from facenet.errors import DataError
+from facenet.training.callbacks import AtomicCheckpointIO
 
 
 def test_a_short_campaign_finds_nothing_lost() -> None:

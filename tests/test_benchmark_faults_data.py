@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from facenet import training
 from facenet.benchmark import faults_data as room
 from facenet.benchmark.faults_data import BAD, GOOD, as_a_user, dirty_tree, read_skipped, run
 from facenet.data.records import Skipped, write_skipped
+from facenet.training import run as training
 
 IMAGES = 7 * len(BAD)
 

@@ -12,9 +12,9 @@ import torch
 
 from facenet.benchmark import faults_resume as room
 from facenet.benchmark.faults_resume import MARK, _unequal, alive, configuration, differences, run
-from facenet.callbacks import AtomicCheckpointIO
 from facenet.console import write_metrics
-from facenet.training import train
+from facenet.training.callbacks import AtomicCheckpointIO
+from facenet.training.run import train
 from tests.test_scripts import succeed
 
 

@@ -27,9 +27,9 @@ from facenet.faces.align import Alignment
 from facenet.losses.triplet import HEADS
 from facenet.mining.online import FALLBACKS, MINERS, SELECTS, mine
 from facenet.models import MODELS, NORMS, build_model
-from facenet.module import LOSSES
-from facenet.optim import OPTIMIZERS, SCHEDULES, build_optimizer
-from facenet.training import _check_names, _preprocess
+from facenet.training.module import LOSSES
+from facenet.training.optim import OPTIMIZERS, SCHEDULES, build_optimizer
+from facenet.training.run import _check_names, _preprocess
 
 ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "conf"

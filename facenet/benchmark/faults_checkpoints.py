@@ -23,9 +23,9 @@ from typing import Any
 import torch
 
 from facenet.benchmark.gallery import closed
-from facenet.callbacks import AtomicCheckpointIO
 from facenet.errors import DataError
 from facenet.files import sweep
+from facenet.training.callbacks import AtomicCheckpointIO
 
 MOST_ALIVE = 0.15  # seconds after its first checkpoint at which a child is killed at the latest; one takes some 10 ms
 DISK = 4 << 20  # bytes of a small disk

@@ -31,7 +31,7 @@ from facenet.data.preprocess import filter_warnings
 from facenet.data.records import Skipped
 from facenet.data.splits import split_faces
 from facenet.errors import FacenetError
-from facenet.training import train
+from facenet.training.run import train
 
 SIDE, PEOPLE_IMAGES = 48, 8
 UNREADABLE, EMPTY, NO_FILE = "not a readable image", "the file is empty", "a pipe, socket or device, not a file"

@@ -18,7 +18,6 @@ import torch
 from PIL import Image
 
 from facenet.benchmark.faults_kinds import KINDS, PEOPLE, PICTURES, Kind, copied, mark, opened, reseal_rows, tell
-from facenet.callbacks import AtomicCheckpointIO
 from facenet.data.align_folder import COLUMNS, TABLE, read_table
 from facenet.data.pairs import read_pairs
 from facenet.data.records import scan, scan_csv
@@ -28,7 +27,8 @@ from facenet.encoders.onnx_record import seal
 from facenet.errors import FacenetError
 from facenet.files import read_json
 from facenet.gallery.gallery import Gallery
-from facenet.old_embeddings import read_old
+from facenet.training.callbacks import AtomicCheckpointIO
+from facenet.training.old_embeddings import read_old
 from facenet.types import EmbeddingSet
 
 ADDRESSES = ("https://127.0.0.1:9/encoder", "hf://facenet/encoder", "s3://bucket/last.ckpt", "file:///etc/passwd")

@@ -12,10 +12,10 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader, TensorDataset
 
 from facenet.benchmark.faults_kinds import NAME, OPTIONS, PICTURES, Kind
-from facenet.callbacks import AtomicCheckpointIO, TrainingProgress
-from facenet.checkpoint_states import check_states, read_checkpoint, restoring
 from facenet.files import sha256_file
-from facenet.module import TripletModule
+from facenet.training.callbacks import AtomicCheckpointIO, TrainingProgress
+from facenet.training.checkpoints import check_states, read_checkpoint, restoring
+from facenet.training.module import TripletModule
 
 STEPS = 2
 

@@ -21,12 +21,12 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from facenet import training
 from facenet.benchmark.faults_checkpoints import Child
-from facenet.callbacks import AtomicCheckpointIO
 from facenet.console import write_metrics
 from facenet.errors import DataError
 from facenet.files import read_json, sha256_file
+from facenet.training import run as training
+from facenet.training.callbacks import AtomicCheckpointIO
 
 STEPS, EVERY, COMMAND_STEPS = 6, 2, 30
 KINDS = [(0, 2), (2, 1), (0, 1), (2, 2)]  # workers, accumulated batches

@@ -21,7 +21,7 @@ from facenet.losses.triplet import triplet_loss
 from facenet.mining.online import mine
 from facenet.models import MODELS, build_model
 from facenet.models.summary import summarise, total
-from facenet.optim import build_optimizer
+from facenet.training.optim import build_optimizer
 
 BATCHES = {"nn1": 8, "nn2": 8, "nn3": 16, "nn4": 32, "nns1": 16, "nns2": 60, "small": 120}  # on a CPU, in minutes
 GPU_BATCH = 128

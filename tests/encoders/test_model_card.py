@@ -15,9 +15,9 @@ from facenet.encoders import lookup as encoders
 from facenet.encoders.bundle import Encoder
 from facenet.evaluation.leakage import people_record
 from facenet.faces.align import Alignment
-from facenet.training import train
+from facenet.training.run import train
 from tests.encoders.test_bundle import make
-from tests.test_training import config
+from tests.training.test_run import config
 
 PEOPLE = ("Ada_Lovelace", "Alan_Turing")
 METRICS: dict[str, Any] = {

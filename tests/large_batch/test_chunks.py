@@ -23,7 +23,7 @@ from facenet.losses.triplet import CosFace, triplet_loss
 from facenet.mining.online import mine
 from facenet.models import build_model
 from facenet.models.layers import L2Normalize
-from facenet.optim import build_optimizer
+from facenet.training.optim import build_optimizer
 from tests.reference import chunked_backward
 
 B, MARGIN = 14, 0.3

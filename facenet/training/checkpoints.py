@@ -16,9 +16,9 @@ import torch
 from pytorch_lightning.callbacks import LambdaCallback
 from torch import Tensor, nn
 
-from facenet.callbacks import AtomicCheckpointIO
 from facenet.errors import DataError, FacenetError, one_line
-from facenet.optim import build_optimizer
+from facenet.training.callbacks import AtomicCheckpointIO
+from facenet.training.optim import build_optimizer
 
 PARTS: dict[str, type] = {
     "epoch": int,

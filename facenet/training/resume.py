@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from facenet.callbacks import AtomicCheckpointIO
 from facenet.errors import ConfigError, DataError, choose
 from facenet.files import read_json, sweep, write_json
 from facenet.interrupts import Interrupted
+from facenet.training.callbacks import AtomicCheckpointIO
 
 # What may change between the parts of a run: where it computes, what it shows, where its caches lie, what ends it. The
 # rest is what it learns.

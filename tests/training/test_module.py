@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from facenet.errors import ConfigError
-from facenet.module import TripletModule
+from facenet.training.module import TripletModule
 
 CONFIG: dict[str, Any] = {
     "model": {"name": "small", "embedding_dim": 16, "norm": "batch", "input_size": [32, 32], "dropout": 0.0},

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from facenet.errors import ConfigError
-from facenet.optim import OPTIMIZERS, SCHEDULES, build_optimizer, lr_factor
+from facenet.training.optim import OPTIMIZERS, SCHEDULES, build_optimizer, lr_factor
 
 
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))

@@ -19,9 +19,6 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities import rank_zero_only
 
-from facenet import not_finite, resume
-from facenet.callbacks import AtomicCheckpointIO, CollapseGuard, HeldOutVerification, StepSeeds, TrainingProgress
-from facenet.checkpoint_states import check_states, read_checkpoint, restoring
 from facenet.data.augment import Augment
 from facenet.data.cache import readable
 from facenet.data.datamodule import FaceDataModule
@@ -49,14 +46,24 @@ from facenet.files import clear_errors
 from facenet.interrupts import Request, postponed
 from facenet.large_batch.chunks import leave_at_end
 from facenet.large_batch.memory import available_bytes, choose_chunk, step_memory
-from facenet.logs import loggers
 from facenet.losses.harmonic import begin_again
 from facenet.mining.online import FALLBACKS, MINERS, SELECTS
 from facenet.models import MODELS, build_model
-from facenet.module import LOSSES, TripletModule
-from facenet.old_embeddings import old_vectors, read_old
-from facenet.optim import OPTIMIZERS, SCHEDULES, clip_gradients
-from facenet.preemption import StopAtSignal
+from facenet.training import non_finite as not_finite
+from facenet.training import resume
+from facenet.training.callbacks import (
+    AtomicCheckpointIO,
+    CollapseGuard,
+    HeldOutVerification,
+    StepSeeds,
+    TrainingProgress,
+)
+from facenet.training.checkpoints import check_states, read_checkpoint, restoring
+from facenet.training.logs import loggers
+from facenet.training.module import LOSSES, TripletModule
+from facenet.training.old_embeddings import old_vectors, read_old
+from facenet.training.optim import OPTIMIZERS, SCHEDULES, clip_gradients
+from facenet.training.stop import StopAtSignal
 from facenet.types import EmbeddingSet, Pairs
 
 PRECISIONS = {
@@ -75,7 +82,7 @@ def train(config: dict[str, Any], out: str | Path, say: Callable[[str], None] = 
     thresholds are calibrated on them, and the reported pairs are scored once, at the end; with ``data.fold`` at one
     threshold, which is chosen on the held-out people too. With ``resume: auto`` it goes on from
     ``checkpoints/last.ckpt``, where there is one, and returns the metrics of a run that is finished, see
-    :mod:`facenet.resume`.
+    :mod:`facenet.training.resume`.
 
     On several ranks all of them call it; rank 0 alone writes and reports, the others return an empty dict.
 

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import torch
 
-from facenet import training
-from facenet.callbacks import AtomicCheckpointIO
 from facenet.errors import ConfigError
 from facenet.interrupts import Interrupted
-from facenet.preemption import StopAtSignal, move, owes, stand_between
-from facenet.training import train
-from tests.test_training import config
+from facenet.training import run as training
+from facenet.training.callbacks import AtomicCheckpointIO
+from facenet.training.run import train
+from facenet.training.stop import StopAtSignal, move, owes, stand_between
+from tests.training.test_run import config
 
 TIMES = ("seconds", "images_per_second", "faces_per_second", "current_score")  # Lightning does not bring the last back
 

@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 import torch
 
-from facenet.callbacks import (
+from facenet.errors import DataError
+from facenet.evaluation.verification import verify
+from facenet.training.callbacks import (
     AtomicCheckpointIO,
     CollapseGuard,
     HeldOutVerification,
     TrainingCollapsed,
     TrainingProgress,
 )
-from facenet.errors import DataError
-from facenet.evaluation.verification import verify
 from facenet.types import Pairs
 from facenet.vectors import normalise
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from facenet import old_embeddings
 from facenet.data.records import Records, scan_folder
 from facenet.encoders import bundle
 from facenet.encoders.bundle import Encoder
 from facenet.encoders.embedding import embed_records
 from facenet.errors import DataError
-from facenet.old_embeddings import old_vectors, read_old
+from facenet.training import old_embeddings
+from facenet.training.old_embeddings import old_vectors, read_old
 from facenet.types import EmbeddingSet
 from tests.conftest import write_tree
 from tests.encoders.test_bundle import make

@@ -3,7 +3,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from facenet.logs import loggers
+from facenet.training.logs import loggers
 
 
 def rows(out: Path) -> list[tuple[str, str, str]]:

@@ -18,8 +18,8 @@ from facenet.losses.objective import head_objective, own_objective, triplet_obje
 from facenet.losses.triplet import HEADS
 from facenet.mining.online import NotFiniteEmbeddings
 from facenet.models import build_model
-from facenet.not_finite import Spoiled, finite
-from facenet.optim import build_optimizer, clip_gradients, lr_factor
+from facenet.training.non_finite import Spoiled, finite
+from facenet.training.optim import build_optimizer, clip_gradients, lr_factor
 from facenet.types import MiningStats
 
 LOSSES = {
@@ -41,9 +41,9 @@ class TripletModule(pl.LightningModule):
             classification part ``head`` (name and options), ``head_share`` (of the steps) and ``head_weight``
             (what the head's loss still weighs beside the triplets afterwards; 0 drops it).
         mining: Options of :func:`facenet.mining.mine`, less the margin.
-        optim: Options of :func:`facenet.optim.build_optimizer`, plus ``schedule``, ``warmup_steps``, ``clip_norm``
+        optim: Options of :func:`facenet.training.build_optimizer`, plus ``schedule``, ``warmup_steps``, ``clip_norm``
             (largest norm of the gradient; None is no limit) and ``accumulate`` (batches of a step). What is to happen
-            after a step that is not finite is the business of :mod:`facenet.not_finite`; it changes nothing here.
+            after a step that is not finite is the business of :mod:`facenet.training.non_finite`; it changes nothing here.
         chunk_size: Images that pass through the network at a time, see :mod:`facenet.large_batch.chunks`; None is all.
         num_classes: Training identities, for the head.
         total_steps: Length of the learning-rate schedule.

@@ -13,14 +13,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from facenet import training
-from facenet.callbacks import AtomicCheckpointIO
 from facenet.errors import ConfigError
-from facenet.module import TripletModule
-from facenet.not_finite import FILE, NotFinite, NotFiniteSteps, check, finite
-from facenet.training import train
+from facenet.training import run as training
+from facenet.training.callbacks import AtomicCheckpointIO
+from facenet.training.module import TripletModule
+from facenet.training.non_finite import FILE, NotFinite, NotFiniteSteps, check, finite
+from facenet.training.run import train
 from tests.test_launch import TINY, TRAIN, environment
-from tests.test_training import config
+from tests.training.test_run import config
 
 Run = dict[str, Any]
 
@@ -170,7 +170,7 @@ def test_bad_options_and_finite() -> None:
 RANKS = """
 import os, sys
 import torch
-from facenet.module import TripletModule
+from facenet.training.module import TripletModule
 objective, step = TripletModule.objective, TripletModule.training_step
 def spoiled(self, embeddings, *rest):
     bad = os.environ.get("LOCAL_RANK", "0") == "1" and self.batch == 2

@@ -9,11 +9,20 @@ from typing import Any
 import pytest
 import torch
 
-from facenet.callbacks import AtomicCheckpointIO
 from facenet.console import write_metrics
 from facenet.errors import ConfigError, DataError
 from facenet.interrupts import Interrupted
-from facenet.resume import FREE, check_checkpoint, differences, finished, fixed, last_checkpoint, start, told_how
+from facenet.training.callbacks import AtomicCheckpointIO
+from facenet.training.resume import (
+    FREE,
+    check_checkpoint,
+    differences,
+    finished,
+    fixed,
+    last_checkpoint,
+    start,
+    told_how,
+)
 
 CONFIG: dict[str, Any] = {
     "resume": "auto",

@@ -11,9 +11,9 @@ import torch
 
 from facenet.benchmark.faults_kinds import tiny_net
 from facenet.benchmark.faults_restored import CHECKPOINTS, run_of
-from facenet.callbacks import AtomicCheckpointIO
-from facenet.checkpoint_states import check_states, read_checkpoint, restoring
 from facenet.errors import DataError
+from facenet.training.callbacks import AtomicCheckpointIO
+from facenet.training.checkpoints import check_states, read_checkpoint, restoring
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -15,7 +15,6 @@ import pytest
 import torch
 from PIL import Image
 
-from facenet.callbacks import TrainingCollapsed
 from facenet.console import plain, write_metrics
 from facenet.data.align_folder import align_folder
 from facenet.data.pairs import pair_rows, read_pairs
@@ -27,10 +26,11 @@ from facenet.encoders.embedding import embed_records
 from facenet.errors import ConfigError, DataError
 from facenet.evaluation import evaluate
 from facenet.faces.align import Alignment
-from facenet.module import TripletModule
-from facenet.training import device_settings, train
+from facenet.training.callbacks import TrainingCollapsed
+from facenet.training.module import TripletModule
+from facenet.training.run import device_settings, train
 from facenet.types import EmbeddingSet
-from tests.test_module import CONFIG
+from tests.training.test_module import CONFIG
 
 SYNTHETIC = {
     "train_identities": 24,
@@ -87,7 +87,7 @@ def test_the_faces_have_a_seed_of_their_own(cache: Path, monkeypatch: pytest.Mon
         asked.append(options["seed"])
         raise DataError("enough")
 
-    monkeypatch.setattr("facenet.training.split_faces", divide)
+    monkeypatch.setattr("facenet.training.run.split_faces", divide)
     with pytest.raises(DataError, match="enough"):
         train(config(cache, seed=7, data={"seed": 2}), tmp_path)
     assert asked == [2]
@@ -217,7 +217,7 @@ def test_a_finished_run_is_kept(
     write_metrics(out, run[1])  # as a command does
     lines: list[str] = []
     with monkeypatch.context() as patch:
-        patch.setattr("facenet.training.split_faces", lambda **options: pytest.fail("it runs again"))
+        patch.setattr("facenet.training.run.split_faces", lambda **options: pytest.fail("it runs again"))
         assert train(config(cache, resume="auto"), out, say=lines.append) == plain(run[1])
         assert lines == [f"finished before, with these options: {out / 'metrics.json'} is kept"]
         for changes, text in (
@@ -293,7 +293,7 @@ def test_accumulated_batches_and_chunks_train(cache: Path, tmp_path: Path) -> No
 
     chunked = {"large_batch": {"chunk_size": 8}, "optim": {"accumulate": 2, "clip_norm": 0.01}}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("facenet.training.TripletModule", Watch)
+        patch.setattr("facenet.training.run.TripletModule", Watch)
         metrics = train(config(cache, **chunked, trainer={"max_steps": 3}), tmp_path, say=lambda line: None)
     assert metrics["train"]["steps"] == 3
     assert metrics["train"]["faces_seen"] == 3 * 2 * 24
@@ -331,7 +331,7 @@ def test_collapse_stops_the_run_with_an_explanation(cache: Path, tmp_path: Path)
 
 def _train_from_a_point(options: dict[str, Any], out: Path) -> None:
     """Train a net whose embedding layer ignores its input: f(x) = const."""
-    from facenet import training
+    from facenet.training import run as training
 
     build = training.TripletModule
 
@@ -385,7 +385,7 @@ def test_a_compiled_half_precision_run_leaves_an_encoder_that_loads(
 def test_an_impossible_network_fails_before_the_data_is_read(
     wrong: dict[str, object], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("facenet.training.split_faces", lambda **options: pytest.fail("the data was read"))
+    monkeypatch.setattr("facenet.training.run.split_faces", lambda **options: pytest.fail("the data was read"))
     with pytest.raises(ConfigError, match=message):
         train(config(tmp_path, model=wrong), tmp_path)
 
