@@ -14,8 +14,8 @@ def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
     from facenet.encoders import bundle
     from facenet.encoders import lookup as encoders
     from facenet.errors import ConfigError
-    from facenet.track_evaluation import evaluate_tracks
-    from facenet.track_training import check_options, train_tracks
+    from facenet.tracks.evaluation import evaluate_tracks
+    from facenet.tracks.training import check_options, train_tracks
 
     training, seeds = config["train"], tuple(config["seeds"])
     if training and (config["track_pool"] or config["data"]["pairs"]):

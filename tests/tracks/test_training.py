@@ -20,13 +20,13 @@ from facenet.encoders import bundle
 from facenet.errors import ConfigError, DataError
 from facenet.evaluation.verification import verify
 from facenet.models.linear_attention import TrackPool
-from facenet.track_evaluation import FLOORS, evaluate_templates, evaluate_tracks, track_pairs
-from facenet.track_training import draw_batch, thin, train_pool, train_tracks
+from facenet.tracks.evaluation import FLOORS, evaluate_templates, evaluate_tracks, track_pairs
+from facenet.tracks.training import draw_batch, thin, train_pool, train_tracks
 from tests.conftest import ROOT
 from tests.data.test_tracks import made, write_tracks
 from tests.encoders.test_bundle import make
 from tests.test_scripts import mistaken, succeed
-from tests.test_track_evaluation import toy
+from tests.tracks.test_evaluation import toy
 
 POOL = {"key_dim": 8, "num_features": 16}
 SHORT = {"steps": 60, "identities": 16, "tracks_each": 3, "lr": 1e-2, "check_every": 20}
@@ -115,7 +115,7 @@ def test_wrong_options_are_refused(wrong: dict[str, float]) -> None:
 
 
 def test_options_are_checked_before_frames_are_embedded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("facenet.track_training.embed_tracks", lambda *_: pytest.fail("frames were embedded"))
+    monkeypatch.setattr("facenet.tracks.training.embed_tracks", lambda *_: pytest.fail("frames were embedded"))
     good: dict[str, dict[str, object]] = {"pool": POOL, "training": {}}
     for part, wrong in (("pool", {"features": "foo"}), ("training", {"miner": "foo"}), ("training", {"steps": -1})):
         options = {**good, part: {**good[part], **wrong}}

@@ -24,7 +24,7 @@ from facenet.errors import ConfigError, DataError, choose
 from facenet.losses.triplet import triplet_loss
 from facenet.mining.online import MINERS, SELECTS, mine
 from facenet.models.linear_attention import TrackPool
-from facenet.track_evaluation import (
+from facenet.tracks.evaluation import (
     FLOORS,
     TrackSet,
     embed_tracks,

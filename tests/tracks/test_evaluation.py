@@ -11,7 +11,7 @@ from facenet.data.records import Records
 from facenet.data.tracks import Tracks, pad, scan_tracks, write_tracks
 from facenet.errors import DataError
 from facenet.models.linear_attention import TrackPool
-from facenet.track_evaluation import (
+from facenet.tracks.evaluation import (
     FLOORS,
     TrackSet,
     _by_kind,
