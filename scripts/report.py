@@ -29,7 +29,7 @@ def together(arguments: list[str]) -> list[str]:
 
 
 def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
-    from facenet.report import write_report
+    from facenet.report.report import write_report
 
     runs = config["runs"] if isinstance(config["runs"], list) else [config["runs"]]
     with progress("report") as show:

@@ -45,7 +45,7 @@ from facenet.models import MODELS, build_model
 from facenet.models.linear_attention import TrackPool
 from facenet.models.net import Conv, Net
 from facenet.reading import digest_of
-from facenet.report_runs import Run, read_evaluation
+from facenet.report.runs import Run, read_evaluation
 from facenet.types import EmbeddingSet
 
 LIMIT = 20  # seconds that a file may take

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from facenet.compat.plot import CURVES, LINES, paint_mixed, paint_roc
-from facenet.report_compat_tables import (
+from facenet.report.compat_tables import (
     METRICS,
     baseline_table,
     cell_table,
@@ -19,10 +19,10 @@ from facenet.report_compat_tables import (
     steps,
     worse_table,
 )
-from facenet.report_facts import plain, short
-from facenet.report_page import Block, Chapter, Figure, Figures, Section, Text
-from facenet.report_plots import draw
-from facenet.report_runs import Run, dig, number
+from facenet.report.facts import plain, short
+from facenet.report.page import Block, Chapter, Figure, Figures, Section, Text
+from facenet.report.plots import draw
+from facenet.report.runs import Run, dig, number
 
 CELL_NOTE = (
     "Query first, gallery second. A pair of images has no direction: in a mixed cell it is scored both ways, so that"

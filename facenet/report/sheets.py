@@ -18,8 +18,8 @@ from PIL import Image
 from facenet.clustering.clusters import cluster
 from facenet.clustering.sheets import Clusters, pick
 from facenet.errors import DataError
-from facenet.report_page import Picture, Sheet, Tile
-from facenet.report_runs import Evaluation, dig
+from facenet.report.page import Picture, Sheet, Tile
+from facenet.report.runs import Evaluation, dig
 from facenet.types import EmbeddingSet
 from facenet.vectors import sq_dist_matrix
 

@@ -9,14 +9,14 @@ import pytest
 
 from facenet.compat.assessment import compare
 from facenet.console import plain
-from facenet.report import write_report
-from facenet.report_compat import compatibility
-from facenet.report_page import Figures
-from facenet.report_runs import Run, kind_of
+from facenet.report.compat import compatibility
+from facenet.report.page import Figures
+from facenet.report.report import write_report
+from facenet.report.runs import Run, kind_of
 from tests.compat.test_matching import sets
-from tests.test_report import titles
-from tests.test_report_page import HOSTILE, read
-from tests.test_report_runs import write_metrics
+from tests.report.test_page import HOSTILE, read
+from tests.report.test_report import titles
+from tests.report.test_runs import write_metrics
 
 
 @pytest.fixture(scope="module")

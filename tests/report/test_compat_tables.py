@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from facenet.report_compat_tables import (
+from facenet.report.compat_tables import (
     METRICS,
     baseline_table,
     cell_table,
@@ -17,7 +17,7 @@ from facenet.report_compat_tables import (
     mixed_table,
     worse_table,
 )
-from facenet.report_runs import Run
+from facenet.report.runs import Run
 
 ROW = {"old_old": 0.7, "new_old": 0.76, "old_new": 0.76, "new_new": 0.85, "criterion": True, "gain": 0.4, "tax": None}
 SURE = {"difference": 0.06, "low": 0.041, "high": 0.079}

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from facenet.data.degradations import KINDS
-from facenet.report_runs import Run, dig, number
+from facenet.report.runs import Run, dig, number
 
 PAPER_NOTE = (
     "The paper's figures (Schroff, Kalenichenko, Philbin 2015, tables 3 to 6) were measured on its private hold-out set"

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from facenet.report_page import Picture
-from facenet.report_runs import Evaluation
-from facenet.report_sheets import (
+from facenet.report.page import Picture
+from facenet.report.runs import Evaluation
+from facenet.report.sheets import (
     Faces,
     cluster_sheets,
     find_clusters,
@@ -26,7 +26,7 @@ from facenet.report_sheets import (
 from facenet.types import EmbeddingSet
 from facenet.vectors import normalise, sq_dist
 from tests.conftest import write_tree
-from tests.test_report_runs import faces
+from tests.report.test_runs import faces
 
 
 def evaluation(embeddings: EmbeddingSet, thumbnails: Any = None) -> Evaluation:

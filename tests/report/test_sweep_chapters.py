@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from facenet.report_page import Chapter, Table
-from facenet.report_runs import Found, Run
-from facenet.report_sweep_chapters import clustered, degraded, folds, overview, sweep
-from facenet.report_sweeps import PAPER_NOTE, sweeps, view2
-from tests.test_report_sweeps import run
+from facenet.report.page import Chapter, Table
+from facenet.report.runs import Found, Run
+from facenet.report.sweep_chapters import clustered, degraded, folds, overview, sweep
+from facenet.report.sweeps import PAPER_NOTE, sweeps, view2
+from tests.report.test_sweeps import run
 
 
 def tables(chapter: Chapter) -> list[Table]:

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from facenet.evaluation.roc import roc, wilson
-from facenet.report_page import Figure
+from facenet.report.page import Figure
 
 logging.getLogger("matplotlib").setLevel(logging.ERROR)  # "building the font cache" on the first run
 

@@ -1,7 +1,7 @@
 """The page of a report: its nouns, and their rendering as one HTML file that needs nothing beside it.
 
 The template knows how a block looks, not what it says. Everything but the drawings of
-:mod:`facenet.report_plots` is escaped by jinja2; the page has no scripts, no fonts and no addresses.
+:mod:`facenet.report.plots` is escaped by jinja2; the page has no scripts, no fonts and no addresses.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Chapter(NamedTuple):
 def render(title: str, made: str, chapters: Sequence[Chapter]) -> str:
     """Return the page as HTML text; `made` says in a line what it was made from."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("facenet", "templates"),
+        loader=jinja2.PackageLoader("facenet", "report"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

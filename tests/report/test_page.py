@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from facenet.report_page import Chapter, Figure, Figures, Picture, Section, Sheet, Table, Text, Tile, render
+from facenet.report.page import Chapter, Figure, Figures, Picture, Section, Sheet, Table, Text, Tile, render
 
 HOSTILE = "<script>alert(1)</script>\"'&<img src=x onerror=y>"
 VOID = {"meta", "img", "br", "link", "input", "hr"}

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from facenet.compat.plot import CURVES
-from facenet.report_facts import percent, plain, short
-from facenet.report_page import Table
-from facenet.report_runs import Run, dig, number
+from facenet.report.facts import percent, plain, short
+from facenet.report.page import Table
+from facenet.report.runs import Run, dig, number
 
 CELLS = {
     "old_old": "old-old",

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from facenet.data.degradations import KINDS as DEGRADATIONS
-from facenet.report_facts import percent, plain, plus_minus, short
-from facenet.report_page import Block, Chapter, Figure, Figures, Section, Table, Text
-from facenet.report_plots import comparison, level_curves
-from facenet.report_runs import Found, Run, dig, number, read_clusters
-from facenet.report_sweeps import (
+from facenet.report.facts import percent, plain, plus_minus, short
+from facenet.report.page import Block, Chapter, Figure, Figures, Section, Table, Text
+from facenet.report.plots import comparison, level_curves
+from facenet.report.runs import Found, Run, dig, number, read_clusters
+from facenet.report.sweeps import (
     LFW_NEIGHBOURS,
     LFW_NOTE,
     PAPER,

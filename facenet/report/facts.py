@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from facenet.report_page import Table
-from facenet.report_runs import Evaluation, Run, dig, number
+from facenet.report.page import Table
+from facenet.report.runs import Evaluation, Run, dig, number
 
 BASELINES = {  # what no learning reaches on the same pairs, as scripts/verify.py baselines=true names it
     "pixel_baseline": "grey pixels",

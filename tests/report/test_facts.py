@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from facenet.report_facts import (
+from facenet.report.facts import (
     fact_table,
     far_table,
     floor_table,
@@ -19,7 +19,7 @@ from facenet.report_facts import (
     verdict,
     warnings,
 )
-from facenet.report_runs import Run
+from facenet.report.runs import Run
 
 FOUND = {
     "accuracy": 0.89,

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from facenet.report_runs import Run
-from facenet.report_sweeps import LFW_NEIGHBOURS, PAPER, PAPER_DEGRADED, by_level, numbers, sweeps, view2
+from facenet.report.runs import Run
+from facenet.report.sweeps import LFW_NEIGHBOURS, PAPER, PAPER_DEGRADED, by_level, numbers, sweeps, view2
 
 
 def run(name: str, accuracy: Any, *, val: Any = 0.5, faces_seen: Any = 1000, **of: Any) -> Run:

@@ -15,7 +15,7 @@ from facenet.errors import ConfigError, DataError
 from facenet.evaluation.verification import verify
 from facenet.files import sha256_file
 from facenet.reading import read_sealed, write_sealed
-from facenet.report_runs import find_runs, kind_of, read_curves, read_encoder, read_evaluation
+from facenet.report.runs import find_runs, kind_of, read_curves, read_encoder, read_evaluation
 from facenet.types import EmbeddingSet, image_key
 from facenet.vectors import normalise, sq_dist
 from tests.conftest import blob

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from facenet import report
 from facenet.errors import DataError
 from facenet.reading import read_sealed, write_sealed
-from facenet.report import LIMIT, write_report
+from facenet.report import report
+from facenet.report.report import LIMIT, write_report
 from tests.conftest import ROOT, write_tree
-from tests.test_report_page import HOSTILE, read
-from tests.test_report_runs import faces, write_metrics, write_run
+from tests.report.test_page import HOSTILE, read
+from tests.report.test_runs import faces, write_metrics, write_run
 
 TITLES = {
     "How often it is right",
@@ -189,7 +189,7 @@ def test_progress_is_told(whole: Path, tmp_path: Path) -> None:
 
 
 def test_the_template_is_part_of_the_package() -> None:
-    assert (files("facenet") / "templates" / "report.html.j2").is_file()
+    assert (files("facenet") / "report" / "report.html.j2").is_file()
 
 
 def test_the_command_takes_several_folders(whole: Path, tmp_path: Path) -> None:

@@ -13,17 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from facenet import report_facts as facts
-from facenet import report_plots as plots
-from facenet import report_sheets as sheets
-from facenet import report_sweep_chapters as chapters
 from facenet.encoders.onnx_record import read_record
 from facenet.errors import DataError
 from facenet.files import atomic_write
 from facenet.reading import read_sealed
-from facenet.report_compat import compatibility
-from facenet.report_page import Block, Chapter, Figures, Section, Text, render
-from facenet.report_runs import (
+from facenet.report import facts, plots, sheets
+from facenet.report import sweep_chapters as chapters
+from facenet.report.compat import compatibility
+from facenet.report.page import Block, Chapter, Figures, Section, Text, render
+from facenet.report.runs import (
     Evaluation,
     Found,
     Run,
@@ -34,7 +32,7 @@ from facenet.report_runs import (
     read_encoder,
     read_evaluation,
 )
-from facenet.report_sweeps import numbers, sweeps, view2
+from facenet.report.sweeps import numbers, sweeps, view2
 
 LIMIT = 2_000_000  # bytes of a page
 SIDES = (88, 72, 56, 40)  # pixels of a picture, largest first

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 
-from facenet import report_plots
-from facenet.report_page import Figure
-from facenet.report_plots import (
+from facenet.report import plots as report_plots
+from facenet.report.page import Figure
+from facenet.report.plots import (
     comparison,
     distance_histogram,
     draw,
@@ -21,7 +21,7 @@ from facenet.report_plots import (
     operating_curves,
     training_curves,
 )
-from tests.test_report_runs import faces
+from tests.report.test_runs import faces
 
 HOSTILE = "<script>alert(1)</script> \"'& $\\frac{1}{0$ -->"
 
