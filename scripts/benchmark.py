@@ -18,7 +18,7 @@ def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
     options = dict(config["benchmark"])
     name = options.pop("name")
     choose(ROOMS, name, "benchmark.name")
-    room = importlib.import_module(f"facenet.benchmark.{name}")
+    room = importlib.import_module(f"benchmarks.{name}")
     result: dict[str, Any] = room.run(**options)
     for title, header, rows in room.tables(result):
         table(rows, header=header, title=title)

@@ -54,7 +54,7 @@ def checked(config: dict[str, Any]) -> None:
 def speed(encoder: Any, files: dict[str, str], config: dict[str, Any]) -> dict[str, Any]:
     import torch
 
-    from facenet.benchmark.export import measure
+    from benchmarks.export import measure
     from facenet.export import onnx as export
 
     torch.set_num_threads(config["threads"] or torch.get_num_threads())

@@ -410,7 +410,7 @@ class Cluster:
 
 @dataclass
 class Room:
-    """What every benchmark has: the name of its file in facenet/benchmark."""
+    """What every benchmark has: the name of its file in benchmarks."""
 
     name: str = MISSING
 

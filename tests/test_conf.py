@@ -63,7 +63,7 @@ def test_every_choice_composes_and_is_known(group: str, choice: str) -> None:
     config = composed("benchmark" if group == "benchmark" else "train", f"{group}={choice}")
     if group == "benchmark":
         options = set(config["benchmark"]) - {"name"}
-        assert options <= set(inspect.signature(importlib.import_module(f"facenet.benchmark.{choice}").run).parameters)
+        assert options <= set(inspect.signature(importlib.import_module(f"benchmarks.{choice}").run).parameters)
         return
     assert config["data"]["kind"] in KINDS
     assert config["model"]["name"] in MODELS

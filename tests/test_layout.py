@@ -38,7 +38,7 @@ VIOLATIONS: set[str] = {
 
 # third-party package -> the places that may import it
 OWNERS = {
-    "hydra": {"commands", "benchmark"},
+    "hydra": {"commands"},
     "omegaconf": {"commands"},
 }
 

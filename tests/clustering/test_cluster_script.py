@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from facenet.benchmark.cluster import draw_gallery
+from benchmarks.cluster import draw_gallery
 from facenet.clustering.threshold import LINKS, calibrate, threshold_for
 from facenet.encoders import bundle
 from facenet.types import EmbeddingSet

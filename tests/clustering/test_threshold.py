@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from facenet.benchmark.cluster import draw_gallery
+from benchmarks.cluster import draw_gallery
 from facenet.clustering.clusters import cluster, scores
 from facenet.clustering.threshold import (
     LEAST_PAIRS,

@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageOps
 from torchvision.transforms.v2 import functional as tv
 
-from facenet.benchmark.faults_data import grey_png
+from benchmarks.faults.data import grey_png
 from facenet.data.preprocess import Preprocess, read_image, to_tensor, why
 from facenet.errors import ConfigError, DataError
 from facenet.faces.align import Alignment, NoFace

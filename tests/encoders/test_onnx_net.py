@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from facenet.benchmark.faults_kinds import KINDS, tiny_net
+from benchmarks.faults.kinds import KINDS, tiny_net
 from facenet.encoders.onnx_net import OnnxNet
 from facenet.errors import DataError
 from facenet.onnx_graph import plain_graph

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from facenet.benchmark.export import drawn
+from benchmarks.export import drawn
 from facenet.data.preprocess import Preprocess
 from facenet.encoders import lookup as encoders
 from facenet.encoders.onnx_record import unseal
@@ -107,7 +107,7 @@ def test_exporters_do_not_talk_about_themselves(tmp_path: Path) -> None:
 import pathlib, torch
 from facenet.export import onnx as export
 from facenet.export import int8 as export_int8
-from facenet.benchmark.export import drawn
+from benchmarks.export import drawn
 encoder = drawn("nns2", (64, 65), norm="lrn")
 export.export(encoder, pathlib.Path({str(tmp_path)!r}) / "a.onnx")
 export_int8.export_int8({str(tmp_path / "a.onnx")!r}, torch.rand(4, 3, 64, 65), {str(tmp_path / "b.onnx")!r})

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from facenet.benchmark.export import drawn
+from benchmarks.export import drawn
 from facenet.data.preprocess import Preprocess
 from facenet.encoders import bundle
 from facenet.encoders import lookup as encoders

@@ -24,8 +24,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from facenet.benchmark.faults_kinds import reseal_rows
-from facenet.benchmark.gallery import corrupted, kill_writer
+from benchmarks.faults.kinds import reseal_rows
+from benchmarks.gallery import corrupted, kill_writer
 from facenet.errors import ConfigError, DataError
 from facenet.gallery.faiss.file import FIELDS
 from facenet.gallery.faiss.layers import Layers

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from facenet.benchmark.faults_kinds import tiny_net
-from facenet.benchmark.faults_restored import CHECKPOINTS, run_of
+from benchmarks.faults.kinds import tiny_net
+from benchmarks.faults.restored import CHECKPOINTS, run_of
 from facenet.errors import DataError
 from facenet.training.callbacks import AtomicCheckpointIO
 from facenet.training.checkpoints import check_states, read_checkpoint, restoring

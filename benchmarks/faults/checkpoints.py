@@ -1,0 +1,214 @@
+"""Faults of checkpoints: killed writers, full disks, folders without rights. What was saved last must still be there.
+
+A child saves for ever and says each checkpoint once it is saved; it is killed at a random moment. Checkpoints lie in
+`folder`, on another file system than the temporary one where `temporary` names such.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import random
+import resource
+import signal
+import subprocess
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.gallery import closed
+from facenet.errors import DataError
+from facenet.files import sweep
+from facenet.training.callbacks import AtomicCheckpointIO
+
+MOST_ALIVE = 0.15  # seconds after its first checkpoint at which a child is killed at the latest; one takes some 10 ms
+DISK = 4 << 20  # bytes of a small disk
+PAGE = 4096
+
+
+def run(
+    *, kills: int = 100, full_disks: int = 10, read_only: int = 5, folder: str = "", temporary: str = "", seed: int = 0
+) -> dict[str, dict[str, int]]:
+    """Play every fault so many times; counts of what went wrong, by fault."""
+    rng = random.Random(seed)
+    with tempfile.TemporaryDirectory(prefix="facenet-checkpoints-", dir=folder or None) as name:
+        os.chmod(name, 0o755)  # noqa: PTH101 - for the rights test another user must get in
+        places = [Path(name) / part for part in ("kills", "disk", "closed")]
+        for place in places:
+            place.mkdir()
+        return {
+            "checkpoint_kills": _kill(places[0], kills, temporary, rng),
+            "checkpoint_full_disks": _full_disks(places[1], full_disks, rng),
+            "checkpoint_read_only": _read_only(places[2], read_only, rng),
+        }
+
+
+class Child:
+    """A process that calls ``function(*arguments, say)`` and can be killed; what it says is heard here.
+
+    It is a copy of this one, which saves the seconds that its imports would take.
+    """
+
+    def __init__(self, function: Callable[..., None], *arguments: Any, temporary: str = "") -> None:
+        context = multiprocessing.get_context("fork")
+        self._heard, said = context.Pipe(duplex=False)
+        self._process = context.Process(target=_in_child, args=(function, arguments, said, temporary))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads; the child has one of its own
+            self._process.start()
+        said.close()
+
+    def hear(self) -> Any:
+        """Return the next thing it says; raises EOFError at its end."""
+        return self._heard.recv()
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        self._process.kill()
+
+    def end(self) -> tuple[int, list[Any]]:
+        """Wait for its end; return its exit code (negative: a signal's number) and what it said up to then."""
+        heard = []
+        with contextlib.suppress(EOFError):
+            while True:
+                heard.append(self.hear())
+        self._process.join()
+        self._heard.close()
+        return int(self._process.exitcode or 0), heard
+
+
+def _in_child(function: Callable[..., None], arguments: tuple[Any, ...], said: Any, temporary: str) -> None:
+    torch.set_num_threads(1)
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, signal.SIG_DFL)
+    if temporary:
+        os.environ["TMPDIR"], tempfile.tempdir = temporary, None
+    function(*arguments, said.send)
+
+
+def checkpoint(number: int, size: int) -> dict[str, Any]:
+    """Some `size` bytes that follow from a number."""
+    values = torch.arange(size // 8, dtype=torch.int64) + number
+    return {"number": number, "values": values, "nested": {"scale": [number, float(number)]}}
+
+
+def number_of(path: Path) -> int:
+    """The number of a checkpoint; DataError where it is not one of ours, whole."""
+    found = AtomicCheckpointIO().load_checkpoint(path)
+    number = int(found["number"])
+    if not torch.equal(found["values"], checkpoint(number, 8 * len(found["values"]))["values"]):
+        raise DataError(f"{path}: its parts are not of one checkpoint")
+    return number
+
+
+def save_for_ever(path: Path, first: int, size: int, say: Callable[[int], None]) -> None:
+    """What a child does: checkpoint after checkpoint, each said when it is saved."""
+    for number in range(first, first + 10**6):
+        AtomicCheckpointIO().save_checkpoint(checkpoint(number, size), path)
+        say(number)
+
+
+def kill_writer(path: Path, first: int, rng: random.Random, *, temporary: str = "") -> int:
+    """Run a child, kill it at a random moment, and return the last number it said."""
+    child = Child(save_for_ever, path, first, rng.randrange(1 << 16, 1 << 22), temporary=temporary)
+    said = [child.hear()]
+    time.sleep(rng.random() * MOST_ALIVE)
+    child.kill()
+    return int([*said, *child.end()[1]][-1])
+
+
+def _kill(place: Path, kills: int, temporary: str, rng: random.Random) -> dict[str, int]:
+    path, last = place / "last.ckpt", -1
+    told = {"kills": kills, "saved": 0, "lost": 0, "unreadable": 0, "halves_swept": 0}
+    before = set(os.listdir(temporary)) if temporary else set()  # noqa: PTH208
+    for number in range(kills):
+        first = last + 1000
+        last = kill_writer(path, first, rng, temporary=temporary)
+        told["saved"] += last - first + 1
+        try:
+            told["lost"] += number_of(path) not in (last, last + 1)  # one may be saved and not yet said
+        except DataError:
+            told["unreadable"] += 1
+        told["halves_swept"] += len(sweep(place))
+        if number % 25 == 24:
+            print(f"{number + 1} of {kills} writers killed: {told}", flush=True)
+    left = {path.name for path in place.iterdir()} - {"last.ckpt", "last.ckpt.sha256"}
+    left |= (set(os.listdir(temporary)) if temporary else set()) - before  # noqa: PTH208
+    other = bool(temporary) and os.stat(temporary).st_dev != os.stat(place).st_dev  # noqa: PTH116
+    return told | {"leaked_files": len(left), "other_file_system": int(other)}
+
+
+@contextlib.contextmanager
+def small_disk(place: Path) -> Iterator[bool]:
+    """Mount a small file system at `place`, where we may; whether that was done."""
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(place)]
+    with contextlib.suppress(OSError):
+        if os.geteuid() == 0 and subprocess.run(mount, capture_output=True, check=False).returncode == 0:
+            try:
+                yield True
+            finally:
+                subprocess.run(["umount", str(place)], check=True)
+            return
+    yield False
+
+
+def _full_disks(place: Path, count: int, rng: random.Random) -> dict[str, int]:
+    """A disk with less room than the checkpoint and its sum need; without a mount, a file that may not grow so far."""
+    told = {"full_disks": count, "changed": 0, "unclear": 0, "leaked_files": 0}
+    path, limits = place / "last.ckpt", resource.getrlimit(resource.RLIMIT_FSIZE)
+    with small_disk(place) as mounted:
+        if count:
+            AtomicCheckpointIO().save_checkpoint(checkpoint(0, 1 << 19), path)
+        for number in range(1, count + 1):
+            size = rng.randrange(1 << 16, 1 << 20)
+
+            def fill(size: int = size) -> Callable[[], None]:
+                if not mounted:
+                    resource.setrlimit(resource.RLIMIT_FSIZE, (rng.randrange(size), limits[1]))
+                    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+                room = os.statvfs(place)
+                ballast = place / "ballast"
+                ballast.write_bytes(bytes(room.f_bavail * room.f_frsize - rng.randrange(size // PAGE) * PAGE))
+                return ballast.unlink
+
+            _refused(path, checkpoint(number, size), fill, told)
+        told |= {"by_tmpfs": count if mounted else 0, "by_file_size_limit": 0 if mounted else count}
+    return told
+
+
+def _read_only(place: Path, count: int, rng: random.Random) -> dict[str, int]:
+    told = {"read_only": count, "changed": 0, "unclear": 0, "leaked_files": 0}
+    path = place / "last.ckpt"
+    if count:
+        AtomicCheckpointIO().save_checkpoint(checkpoint(0, 1 << 16), path)
+    for number in range(1, count + 1):
+        _refused(path, checkpoint(number, rng.randrange(1 << 12, 1 << 18)), lambda: closed(place), told)
+    return told
+
+
+def _refused(path: Path, new: dict[str, Any], break_it: Callable[[], Callable[[], None]], told: dict[str, int]) -> None:
+    """Save while something is broken: the error has to be one line that names the file, and the old one to stay."""
+    before = path.read_bytes()
+    names = sorted(path.parent.iterdir())
+    mend = break_it()
+    try:
+        AtomicCheckpointIO().save_checkpoint(new, path)
+        told["unclear"] += 1
+    except DataError as error:
+        told["unclear"] += str(path) not in str(error) or "\n" in str(error)
+    except Exception:
+        told["unclear"] += 1
+    finally:
+        mend()
+    told["leaked_files"] += sorted(path.parent.iterdir()) != names
+    try:
+        number_of(path)
+        told["changed"] += path.read_bytes() != before
+    except DataError:
+        told["changed"] += 1

@@ -1,0 +1,284 @@
+"""Faults of training: processes killed, commands told to stop. What goes on must end where an uninterrupted run does.
+
+Runs are small: drawn faces of 32 pixels, dropout, random augmentation, chunks. Those that are cut at a batch are cut by
+a signal to a process of their own, SIGKILL or SIGTERM by turns, in training or in a validation; others are the command,
+stopped at any time. Compared are the bits of weights, optimiser, schedule and encoder, and all metrics but the times.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from benchmarks.faults.checkpoints import Child
+from facenet.console import write_metrics
+from facenet.errors import DataError
+from facenet.files import read_json, sha256_file
+from facenet.training import run as training
+from facenet.training.callbacks import AtomicCheckpointIO
+
+STEPS, EVERY, COMMAND_STEPS = 6, 2, 30
+KINDS = [(0, 2), (2, 1), (0, 1), (2, 2)]  # workers, accumulated batches
+SIGNALS = (signal.SIGKILL, signal.SIGTERM)
+TIMES = ("seconds", "images_per_second")
+COMMAND = Path(__file__).resolve().parents[2] / "scripts" / "train.py"
+MARK = "FACENET_FAULTS"  # tells the processes that come of a command
+
+
+def run(
+    *, cuts: int = 20, terms: int = 10, folder: str = "", temporary: str = "", seed: int = 0
+) -> dict[str, dict[str, int]]:
+    """Cut runs at so many batches, stop the command so many times; counts of what went wrong, by fault."""
+    rng = random.Random(seed)
+    with tempfile.TemporaryDirectory(prefix="facenet-resume-", dir=folder or None) as name:
+        place = Path(name)
+        return {"resume_cuts": _cut(place, cuts, temporary, rng), "resume_sigterm": _stop(place, terms, temporary, rng)}
+
+
+def configuration(cache: Path, workers: int = 0, accumulate: int = 1) -> dict[str, Any]:
+    """The options of a small run, as ``conf/train.yaml`` composes them."""
+    faces = {"train_identities": 20, "held_out_identities": 6, "evaluation_identities": 6, "difficulty": 0.2}
+    images = {f"{part}_images": [4, 4] for part in ("train", "held_out", "evaluation")}
+    return {
+        "seed": 0,
+        "init": None,
+        "resume": "auto",
+        "data": {
+            "kind": "synthetic",
+            "crop": 1.0,
+            "synthetic": {**faces, **images, "size": 40},
+            "cache_dir": str(cache),
+            "seed": 0,
+        },
+        "preprocess": {"mean": [0.5] * 3, "std": [0.5] * 3, "mirror": False},
+        "augment": {"enabled": True, "rotate": 5.0},
+        "sampler": {"batch_size": 12, "faces_per_identity": 3, "negative_share": 0.1, "coverage": 5},
+        "loader": {"cache": "none" if workers else "auto", "workers": workers},
+        "model": {"name": "small", "embedding_dim": 16, "norm": "batch", "input_size": [32, 32], "dropout": 0.2},
+        "loss": {"name": "triplet", "margin": 0.2, "reduction": "mean"},
+        "mining": {"miner": "semi_hard", "select": "random", "fallback": "none", "max_triplets": 1000},
+        "optim": {"name": "adamw", "lr": 1e-3, "schedule": "cosine", "warmup_steps": 2, "accumulate": accumulate},
+        "large_batch": {"chunk_size": 6 if accumulate > 1 else None},
+        "trainer": {
+            "max_steps": STEPS,
+            "val_check_interval": EVERY,
+            "accelerator": "cpu",
+            "log_every_n_steps": 1,
+            "progress": False,
+            "refresh_rate": 1,
+        },
+    }
+
+
+class Cut(pl.Callback):
+    """Send this process a signal when a batch begins, or the validation behind it."""
+
+    def __init__(self, batch: int, validation: bool, signum: int) -> None:
+        self.batch, self.validation, self.signum, self._seen = batch, validation, signum, -1
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        """Count; cut in training."""
+        self._seen = batch_idx
+        if batch_idx == self.batch and not self.validation:
+            os.kill(os.getpid(), self.signum)
+
+    def on_validation_batch_start(self, *args: Any, **kwargs: Any) -> None:
+        """Cut in a validation."""
+        if self._seen == self.batch and self.validation:
+            os.kill(os.getpid(), self.signum)
+
+
+def train_until(config: dict[str, Any], out: Path, cut: tuple[int, bool, int] | None, say: Any) -> None:
+    """What a child does: train, and be cut off; a run that ends says so in its ``metrics.json``."""
+    if cut is not None:
+        trainer = pl.Trainer
+
+        def cutting(*, callbacks: list[pl.Callback], **options: Any) -> pl.Trainer:
+            return trainer(callbacks=[Cut(*cut), *callbacks], **options)
+
+        pl.Trainer = cutting  # type: ignore[misc, assignment]
+    write_metrics(out, training.train(config, out, say=lambda line: None))
+
+
+def differences(first: Path, second: Path) -> list[str]:
+    """What differs between two finished runs, to the bit; times may."""
+    states = [AtomicCheckpointIO().load_checkpoint(run / "checkpoints" / "last.ckpt") for run in (first, second)]
+    parts = ("global_step", "state_dict", "optimizer_states", "lr_schedulers")
+    before, after = ({part: state[part] for part in parts} for state in states)
+    found = _unequal(before, after)
+    if sha256_file(first / "encoder" / "encoder.safetensors") != sha256_file(
+        second / "encoder" / "encoder.safetensors"
+    ):
+        found.append("encoder")
+    return found + _unequal(read_json(first / "metrics.json"), read_json(second / "metrics.json"))
+
+
+def _unequal(first: Any, second: Any, name: str = "") -> list[str]:
+    if type(first) is not type(second):
+        return [name]
+    if isinstance(first, dict):
+        names = [key for key in {**first, **second} if key not in TIMES]
+        return [one for key in names for one in _unequal(first.get(key), second.get(key), f"{name}.{key}")]
+    if isinstance(first, list) and len(first) == len(second):
+        return [one for i, pair in enumerate(zip(first, second, strict=True)) for one in _unequal(*pair, f"{name}.{i}")]
+    return [] if (torch.equal(first, second) if isinstance(first, torch.Tensor) else first == second) else [name]
+
+
+def _cut(place: Path, cuts: int, temporary: str, rng: random.Random) -> dict[str, int]:
+    names = ["with_workers", "with_accumulation", "by_sigkill", "by_sigterm", "in_a_validation"]
+    told = dict.fromkeys(["cuts", *names, "bitwise_equal", "different", "failed"], 0)
+    wholes: dict[tuple[int, int], Path] = {}
+    for number in range(cuts):
+        kind, signum = KINDS[number % len(KINDS)], SIGNALS[(number + number // len(KINDS)) % len(SIGNALS)]
+        out = place / f"cut{number}"
+        config = configuration(place / "cache", *kind)
+        if kind not in wholes:
+            wholes[kind] = place / f"whole{len(wholes)}"
+            Child(train_until, config, wholes[kind], None, temporary=temporary).end()
+        batches, validation = STEPS * kind[1], rng.random() < 0.25
+        batch = kind[1] * EVERY * rng.randrange(1, STEPS // EVERY + 1) - 1 if validation else rng.randrange(batches)
+        code = Child(train_until, config, out, (batch, validation, signum), temporary=temporary).end()[0]
+        again = Child(train_until, config, out, None, temporary=temporary).end()[0]
+        expected = 128 + signum if signum == signal.SIGTERM else -signum
+        told["cuts"] += 1
+        flags = (kind[0] > 0, kind[1] > 1, signum == signal.SIGKILL, signum == signal.SIGTERM, validation)
+        for name, flag in zip(names, flags, strict=True):
+            told[name] += flag
+        failed = code != expected or again != 0
+        other = [] if failed else differences(wholes[kind], out)
+        told["failed"] += failed
+        told["bitwise_equal"] += not failed and not other
+        told["different"] += bool(other)
+        print(f"cut {number + 1} of {cuts}, at batch {batch}: {'failed' if failed else other or 'equal'}", flush=True)
+    return told
+
+
+def arguments(place: Path, out: Path, workers: int) -> list[str]:
+    """The command line of a small run."""
+    drawn = [f"{part}_identities={count}" for part, count in (("train", 20), ("held_out", 6), ("evaluation", 6))]
+    drawn += [f"{part}_images=[4,4]" for part in ("train", "held_out", "evaluation")] + ["size=40"]
+    return [
+        f"hydra.run.dir={out}",
+        "resume=auto",
+        *(f"data.synthetic.{option}" for option in drawn),
+        f"data.cache_dir={place / 'cache'}",
+        "model.input_size=[32,32]",
+        "model.dropout=0.1",
+        "sampler.batch_size=24",
+        "sampler.faces_per_identity=4",
+        f"trainer.max_steps={COMMAND_STEPS}",
+        f"trainer.val_check_interval={COMMAND_STEPS // 3}",
+        "trainer.log_every_n_steps=1",
+        "trainer.accelerator=cpu",
+        f"loader.workers={workers}",
+        f"loader.cache={'none' if workers else 'auto'}",
+    ]
+
+
+def command(given: list[str], temporary: str = "", mark: str = "") -> subprocess.Popen[str]:
+    """Start the command; `mark` tells what comes of it, see :func:`alive`."""
+    paths = os.pathsep.join([str(COMMAND.parents[1]), *filter(None, sys.path)])
+    own = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", MARK: mark}
+    line = [sys.executable, str(COMMAND), *given]
+    own |= {"TMPDIR": temporary} if temporary else {}
+    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=own)
+
+
+def undisturbed(given: list[str], temporary: str = "") -> None:
+    """Run the command to its end; DataError where it fails."""
+    process = command(given, temporary)
+    errors = process.communicate(timeout=300)[1]
+    if process.returncode:
+        raise DataError(f"{COMMAND} ended with {process.returncode}: {' '.join(errors.split())}")
+
+
+def stopped(given: list[str], after: float, temporary: str = "") -> tuple[int, str, int]:
+    """Send SIGTERM some seconds after the third step; return the exit code, the errors, and how many processes stay."""
+    mark = uuid.uuid4().hex
+    process = command(given, temporary, mark)
+    assert process.stdout is not None
+    any("step 3 of" in line for line in process.stdout)  # there is something to save by then
+    time.sleep(after)
+    process.send_signal(signal.SIGTERM)
+    errors = process.communicate(timeout=120)[1]
+    return process.returncode, errors, len(alive(mark))
+
+
+def _stop(place: Path, terms: int, temporary: str, rng: random.Random) -> dict[str, int]:
+    counts = [
+        "exit_143",
+        "one_line",
+        "usable_checkpoints",
+        "orphans",
+        "bitwise_equal",
+        "different",
+        "failed",
+        "too_late",
+    ]
+    told = dict.fromkeys(["sigterms", "with_workers", *counts], 0)
+    wholes: dict[int, Path] = {}
+    while told["sigterms"] < terms:
+        number, workers = told["sigterms"], 2 * (told["sigterms"] % 2)
+        if workers not in wholes:
+            wholes[workers] = place / f"command{workers}"
+            undisturbed(arguments(place, wholes[workers], workers), temporary)
+        trained = read_json(wholes[workers] / "metrics.json")["train"]
+        out = place / f"term{number}_{told['too_late']}"
+        given = arguments(place, out, workers)
+        code, errors, orphans = stopped(
+            given, rng.random() * trained["faces_seen"] / trained["images_per_second"], temporary
+        )
+        if code == 0:  # it had ended
+            told["too_late"] += 1
+            continue
+        told["sigterms"] += 1
+        told["with_workers"] += workers > 0
+        told["exit_143"] += code == 143
+        told["one_line"] += len(errors.splitlines()) == 1 and "resume=auto" in errors
+        told["orphans"] += orphans
+        told["usable_checkpoints"] += _loads(out / "checkpoints" / "last.ckpt")
+        try:
+            undisturbed(given, temporary)
+            other = differences(wholes[workers], out)
+            told["bitwise_equal" if not other else "different"] += 1
+        except DataError as error:
+            other = [str(error)]
+            told["failed"] += 1
+        print(f"SIGTERM {number + 1} of {terms}: {' '.join(errors.split())[:40]}: {other or 'equal'}", flush=True)
+    return told
+
+
+def _loads(path: Path) -> bool:
+    try:
+        return bool(AtomicCheckpointIO().load_checkpoint(path)["state_dict"])
+    except DataError:
+        return False
+
+
+def alive(mark: str) -> list[int]:
+    """The processes with this mark in their environment, half a second later at the latest."""
+    found: list[int] = []
+    for _ in range(10):
+        found = [int(folder.name) for folder in Path("/proc").glob("[0-9]*") if _marked(folder, mark)]
+        if not found:
+            break
+        time.sleep(0.05)
+    return found
+
+
+def _marked(folder: Path, mark: str) -> bool:
+    try:
+        return f"{MARK}={mark}".encode() in (folder / "environ").read_bytes()
+    except OSError:
+        return False

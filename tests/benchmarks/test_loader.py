@@ -1,0 +1,45 @@
+"""The loader benchmark at a small size: what it returns, and that ratios and stages belong to the same run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.loader import run, tables
+from facenet.data.drawn.faces import draw, write_folder
+from facenet.errors import ConfigError, DataError
+
+
+def test_run_returns_plain_positive_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.loader.WALL", 0.05)
+    write_folder(draw(identities=2, images_per_identity=3, size=64), tmp_path)
+    result = run(root=str(tmp_path), faces=12, size=32, crops=[0.5], repeats=2, workers=0, nets=["small"], batch_size=6)
+    crop, net = result["crops"]["0.5"], result["nets"]["small"]
+    rates = [value for name, value in crop.items() if name != "stages"]
+    assert len(rates) == 3, "ours and two peers"
+    assert all(0 < rate["least"] <= rate["faces_per_core_second"] <= rate["most"] for rate in rates)
+    assert set(crop["stages"]) == {"decode", "crop and resize", "augment and normalise"}
+    assert min(crop["stages"].values()) > 0
+    for key in ("files", "cache", "files_trained", "cache_trained"):
+        expected = net[key]["faces_per_second"] / net["step"]["faces_per_second"]
+        assert net[f"{key}_ratio"] == pytest.approx(expected)
+    (_, header, rows), (_, net_header, net_rows) = tables(result)
+    assert {len(row) for row in rows} == {len(header)}
+    assert {len(row) for row in net_rows} == {len(net_header)}
+    assert (len(rows), len(net_rows)) == (3 + 3, 5)
+
+
+def test_drawn_faces_need_no_folder() -> None:
+    result = run(faces=5, size=32, crops=[1.0], repeats=1, nets=[], peers=False, batch_size=5)
+    assert (result["images"], result["faces"], result["nets"]) == ("drawn", 5, {})
+    assert set(result["crops"]["1"]) == {"ours", "stages"}
+
+
+def test_mistakes_are_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"benchmark\.nets: unknown name 'smal'"):
+        run(nets=["smal"])
+    with pytest.raises(ConfigError, match="batch_size of at least 5"):
+        run(batch_size=2)
+    with pytest.raises(DataError, match="no usable image"):
+        run(root=str(tmp_path))

@@ -1,0 +1,34 @@
+"""The verification benchmark at a small size: what it returns, and that the loops are the evaluation they stand for."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from benchmarks.verify import loops, run, tables
+from facenet.evaluation.verification import verify
+from tests.evaluation.test_verification import lfw_like
+
+
+def test_run_returns_plain_positive_numbers() -> None:
+    result = run(pairs=200, repeats=1, faces=(600,), rounds=2, sorted_faces=500, far=1e-3)
+    assert result["folds"]["equal_folds"] is True
+    assert result["folds"]["loops_ratio"] > 1
+    assert result["full_sort"]["equal"] is True
+    assert 0 < result["full_sort"]["val"] < 1
+    measured = result["all_pairs"]["600"]
+    assert measured["product_ratio"] == measured["ours"]["seconds"] / measured["product"]["seconds"]
+    assert measured["extra_bytes"] is None or 0 <= measured["extra_bytes"] < 64e6
+    assert [len(row) for _, header, rows in tables(result) for row in rows if len(row) != len(header)] == []
+    alone = run(pairs=200, repeats=1, faces=(), sorted_faces=0, peers=False)
+    assert "loops" not in alone["folds"]
+    assert tables(alone)
+
+
+def test_the_loops_find_what_one_sort_finds() -> None:
+    distances, same, folds = lfw_like(3)
+    slow, fast = loops(distances, same, folds), verify(distances, same, folds)
+    assert abs(np.mean(slow["accuracies"]) - fast.accuracy) < 0.005
+    assert abs(slow["val"] - fast.val_at_far[1e-3]["val"]) < 0.06
+    val, far = slow["roc"].T
+    assert (np.diff(far) >= 0).all()
+    assert abs(np.trapezoid(val, far) - fast.auc) < 1e-3
