@@ -142,7 +142,7 @@ def run(
     """Measure one net plain and in chunks, and the peak of large nets in chunks; plain numbers, seconds and bytes.
 
     ``plain`` and ``chunked``: `seconds` (median), `least`, `most`, `runs`, `extra_bytes` (peak above the loaded process
-    with network and stored images), `peak_bytes` (of the process), `estimate` (of :mod:`facenet.large_batch.memory`), `batch_size`.
+    with network and stored images), `peak_bytes` (of the process), `estimate` (of :mod:`.memory`), `batch_size`.
     ``extrapolated``: the plain step did not fit; its numbers are a straight line through parts of the batch.
     ``memory_ratio``, ``time_ratio``, ``gradient_difference`` (norm of the difference over the norm, both steps on
     ``gradient_batch`` images). ``fits.<net>``: the step in chunks of which only the first `first` of each pass were

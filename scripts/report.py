@@ -1,54 +1,6 @@
 """One self-contained HTML page from run folders and sweeps: report.html in this command's run folder."""
 
-from __future__ import annotations
-
-import sys
-from pathlib import Path
-from typing import Any
-
-from launch import launch
-
-from facenet.console import progress, table
-
-
-def together(arguments: list[str]) -> list[str]:
-    """Turn ``runs=DIR DIR ...`` into Hydra's ``runs=['DIR','DIR',...]``; one folder alone stays as it is.
-
-    >>> together(["runs=a", "b c", "title=x"])
-    ["runs=['a','b c']", 'title=x']
-    """
-    start = next((place for place, text in enumerate(arguments) if text.startswith("runs=")), len(arguments))
-    end = start + 1
-    while end < len(arguments) and not arguments[end].startswith("-") and "=" not in arguments[end]:
-        end += 1
-    if end - start < 2:
-        return arguments
-    folders = [arguments[start].removeprefix("runs="), *arguments[start + 1 : end]]
-    quoted = ",".join("'" + folder.replace("'", r"\'") + "'" for folder in folders)
-    return [*arguments[:start], f"runs=[{quoted}]", *arguments[end:]]
-
-
-def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
-    from facenet.report.report import write_report
-
-    runs = config["runs"] if isinstance(config["runs"], list) else [config["runs"]]
-    with progress("report") as show:
-        metrics = write_report(
-            [str(folder) for folder in runs],
-            out / "report.html",
-            encoder=config["encoder"],
-            title=config["title"],
-            progress=show,
-        )
-    rows = [
-        (title, ", ".join(sections), len(metrics["warnings"].get(title, ())))
-        for title, sections in metrics["chapters"].items()
-    ]
-    table(rows, header=("chapter", "sections", "warnings"), title="report")
-    print(f"page: {metrics['page']} ({metrics['bytes'] / 1000:.0f} kB)")
-    return metrics
-
+from facenet.commands.report import main
 
 if __name__ == "__main__":
-    sys.argv[1:] = together(sys.argv[1:])
-    launch("report", run)
+    main()

@@ -1,50 +1,6 @@
 """Layers of a network with shapes, weights and multiply-adds, beside the paper's figures."""
 
-from __future__ import annotations
-
-from pathlib import Path
-from typing import Any
-
-from launch import launch
-
-from facenet.console import table
-
-
-def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
-    from facenet.models import MODELS, build_model
-    from facenet.models.summary import RESNET50, amount, beside, summarise, total
-
-    options = dict(config["model"])
-    model = build_model(**options)
-    net = MODELS[options["name"]]
-    as_printed = tuple(model.input_size) == net.input_size and model.attention is None and options["pool"] is None
-    layers = beside(summarise(model), net.printed if as_printed else {})
-    ours, paper = total(layers), net.paper if as_printed else None
-    rows = [
-        (
-            layer.name,
-            layer.kind,
-            "x".join(map(str, layer.shape)),
-            *(amount(number) for number in layer[3:]),
-        )
-        for layer in layers
-    ]
-    rows.append(("total", "", "", amount(ours.params), amount(ours.macs), *map(amount, paper or (None, None))))
-    rows.append(("ResNet-50", "for scale", "", *map(amount, RESNET50), "-", "-"))
-    height, width = model.input_size
-    header = ("layer", "kind", "output", "params", "MACs", "paper params", "paper MACs")
-    table(rows, header=header, title=f"{options['name']} at {height}x{width}, norm={options['norm']}")
-    return {
-        "model": options["name"],
-        "input_size": model.input_size,
-        "params": ours.params,
-        "macs": ours.macs,
-        "paper_params": paper.params if paper else None,
-        "paper_macs": paper.macs if paper else None,
-        "resnet50": RESNET50,
-        "layers": [{key: value for key, value in layer._asdict().items() if value is not None} for layer in layers],
-    }
-
+from facenet.commands.summary import main
 
 if __name__ == "__main__":
-    launch("summary", run)
+    main()

@@ -108,7 +108,7 @@ def scored_pairs(shared: Shared, pairs: Pairs, *, allow_missing: bool = False) -
 
 
 def enrolled(shared: Shared, *, gallery_faces: int = 1, seed: int = 0) -> Enrolled:
-    """Draw who is enrolled by :func:`facenet.evaluation.enrol`, with nobody left out; probes without a mate are dropped.
+    """Draw who is enrolled by :func:`enrol`, with nobody left out; probes without a mate are dropped.
 
     Raises:
         DataError: nobody has enough faces of known identity.

@@ -1,4 +1,4 @@
-"""The drawings of :mod:`facenet.compat.assessment`: the ROC of the three modes in one panel, and the mixed gallery step by step.
+"""The drawings of :mod:`.assessment`: the ROC of the three modes in one panel, and the mixed gallery step by step.
 
 Figures are made without pyplot: no window, no state. The painters are shared with the report.
 """

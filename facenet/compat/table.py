@@ -1,4 +1,4 @@
-"""What :mod:`facenet.compat.assessment` measured as words and rows: the verdict in a line, the printed tables, the CSV files."""
+"""What :mod:`.assessment` measured as words and rows: the verdict in a line, the printed tables, the CSV files."""
 
 from __future__ import annotations
 

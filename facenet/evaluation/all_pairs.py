@@ -51,7 +51,7 @@ def all_pairs(
 ) -> AllPairs:
     """Measure VAL at each FAR over all N (N - 1) / 2 pairs of labelled unit vectors (N, D).
 
-    A row of `val_at_far` holds what :func:`facenet.evaluation.at_far` gives: the threshold with FAR(threshold) <= far and
+    A row of `val_at_far` holds what :func:`at_far` gives: the threshold with FAR(threshold) <= far and
     the largest possible VAL, exactly; and `accepted_same`, `accepted_different`, the counts at that threshold. Where
     it has no threshold, `reason` says why: far |P_diff| < 1, or a tail beyond `memory_gb`. Rows with the label ""
     (unknown) are left out. The intervals take pairs for independent; pairs that share a face are not, so the true

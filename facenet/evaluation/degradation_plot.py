@@ -1,4 +1,4 @@
-"""The robustness curves of :mod:`facenet.evaluation.degradation` as one picture: a panel for each kind, scores over levels.
+"""The robustness curves of :mod:`.degradation` as one picture: a panel for each kind, scores over levels.
 
 Figures are made without pyplot: no window, no state.
 """

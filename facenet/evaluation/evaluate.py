@@ -44,7 +44,7 @@ def evaluate(
     save: str | Path | None = None,
     progress: Any = None,
 ) -> dict[str, Any]:
-    """Embed the faces and verify the pairs; see :func:`facenet.evaluation.verify`. `save` names a folder to keep them in.
+    """Embed the faces and verify the pairs; see :func:`verify`. `save` names a folder to keep them in.
 
     Raises:
         DataError: pairs without an image, unless `allow_missing`; no readable image.
@@ -68,7 +68,7 @@ def evaluate_fold(
 ) -> dict[str, Any]:
     """Score the pairs of one fold once (LFW View 2), at the threshold that is best on pairs of held-out other people.
 
-    Returns `verification`, see :func:`facenet.evaluation.score_at`, and `leakage`. The fold's faces are opened last; `save`
+    Returns `verification`, see :func:`score_at`, and `leakage`. The fold's faces are opened last; `save`
     names a folder to keep them and the scored pairs in.
 
     Raises:
@@ -171,7 +171,7 @@ def evaluate_embeddings(
 def identify_faces(
     embeddings: EmbeddingSet, *, gallery_faces: int = 1, strangers: float = 0.5, seed: int = 0
 ) -> dict[str, Any]:
-    """Enrol some of the faces, look the others up and return the metrics; see :mod:`facenet.evaluation.identification`."""
+    """Enrol some of the faces, look the others up and return the metrics; see :mod:`.identification`."""
     gallery, probes = enrol(embeddings.identities, gallery_faces=gallery_faces, strangers=strangers, seed=seed)
     names = np.asarray(embeddings.identities, str)
     found = identify(embeddings.vectors[gallery], names[gallery], embeddings.vectors[probes], names[probes])

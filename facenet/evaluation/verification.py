@@ -1,6 +1,6 @@
 """Verification: from the squared distances of labelled pairs to accuracy, ROC, EER, VAL at FAR and thresholds.
 
-One sort of the distances gives every number exactly, ties included; see :mod:`facenet.evaluation.roc` for the definitions.
+One sort of the distances gives every number exactly, ties included; see :mod:`.roc` for the definitions.
 Source: Schroff et al. 2015, section 4 (VAL and FAR) and 5.6 (LFW: the threshold of a fold is chosen on the others).
 """
 

@@ -43,7 +43,7 @@ class TripletModule(pl.LightningModule):
         mining: Options of :func:`facenet.mining.mine`, less the margin.
         optim: Options of :func:`facenet.training.build_optimizer`, plus ``schedule``, ``warmup_steps``, ``clip_norm``
             (largest norm of the gradient; None is no limit) and ``accumulate`` (batches of a step). What is to happen
-            after a step that is not finite is the business of :mod:`facenet.training.non_finite`; it changes nothing here.
+            after a step that is not finite is the business of :mod:`.non_finite`; it changes nothing here.
         chunk_size: Images that pass through the network at a time, see :mod:`facenet.large_batch.chunks`; None is all.
         num_classes: Training identities, for the head.
         total_steps: Length of the learning-rate schedule.
@@ -53,7 +53,7 @@ class TripletModule(pl.LightningModule):
             Names of weights stay as they are, and embedding outside training is never compiled.
         seed: Seed of random mining.
         harmonic: ``method``, ``slots``, ``own_positive``, ``weight`` (of the L2 distance) and ``embedding_share`` (of
-            the steps, in which the embedding layer alone learns), see :mod:`facenet.losses.harmonic`; batches then bring the
+            the steps, in which the embedding layer alone learns), see :mod:`.harmonic`; batches then bring the
             old embeddings (B, D) as a third part. None trains without an old encoder.
     """
 

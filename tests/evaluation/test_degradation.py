@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,8 @@ from facenet.errors import ConfigError, DataError
 from facenet.evaluation.degradation import SCORES, degrade, level_name, plan, table_rows, val_shown
 from facenet.evaluation.verification import verify, verify_embeddings
 from facenet.types import EmbeddingSet, Pairs
-from tests.conftest import ROOT
+from tests.commands.test_scripts import mistaken, succeed
 from tests.encoders.test_bundle import make
-from tests.test_scripts import mistaken, succeed
 
 
 class Pixels:
@@ -222,8 +220,7 @@ def test_level_names_are_numbers_without_dots() -> None:
 
 
 def test_the_configuration_knows_every_kind() -> None:
-    sys.path.insert(0, str(ROOT / "scripts"))
-    import schema
+    from facenet.commands import schema
 
     assert [field.name for field in dataclasses.fields(schema.DegradeLevels)] == list(KINDS)
 

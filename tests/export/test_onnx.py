@@ -23,7 +23,7 @@ from facenet.export import onnx as export
 from facenet.models import MODELS
 from tests.conftest import ROOT, blob
 from tests.encoders.test_bundle import make
-from tests.test_models import CASES, options, smallest
+from tests.models.test_models import CASES, options, smallest
 from tests.test_onnx_graph import quantised
 
 pytest.importorskip("onnxscript")

@@ -4,7 +4,6 @@ import csv
 import dataclasses
 import inspect
 import json
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,10 +21,9 @@ from facenet.evaluation.verification import verify
 from facenet.models.linear_attention import TrackPool
 from facenet.tracks.evaluation import FLOORS, evaluate_templates, evaluate_tracks, track_pairs
 from facenet.tracks.training import draw_batch, thin, train_pool, train_tracks
-from tests.conftest import ROOT
+from tests.commands.test_scripts import mistaken, succeed
 from tests.data.test_tracks import made, write_tracks
 from tests.encoders.test_bundle import make
-from tests.test_scripts import mistaken, succeed
 from tests.tracks.test_evaluation import toy
 
 POOL = {"key_dim": 8, "num_features": 16}
@@ -93,8 +91,7 @@ def test_thinning_keeps_frames_that_are_there_and_one_at_least() -> None:
 
 
 def test_every_option_of_the_command_is_an_argument() -> None:
-    sys.path.insert(0, str(ROOT / "scripts"))
-    import schema
+    from facenet.commands import schema
 
     for node, targets in (
         (schema.TrackTraining, [train_pool]),

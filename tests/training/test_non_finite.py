@@ -19,7 +19,7 @@ from facenet.training.callbacks import AtomicCheckpointIO
 from facenet.training.module import TripletModule
 from facenet.training.non_finite import FILE, NotFinite, NotFiniteSteps, check, finite
 from facenet.training.run import train
-from tests.test_launch import TINY, TRAIN, environment
+from tests.commands.test_launch import TINY, TRAIN, environment
 from tests.training.test_run import config
 
 Run = dict[str, Any]
@@ -182,9 +182,8 @@ def noted(self, batch, number):
     with open(f"{SEEN}.{os.environ.get('LOCAL_RANK', '0')}", "a") as file:
         print(total, len(self.spoiled), file=file)
 TripletModule.objective, TripletModule.training_step = spoiled, noted
-sys.path.insert(0, os.path.dirname(SCRIPT))
-from launch import launch
-from train import run
+from facenet.commands.launch import launch
+from facenet.commands.train import run
 launch("train", run)
 """
 

@@ -31,7 +31,7 @@ def test_every_part_gets_its_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [rows for _, _, rows in tables(result)] == [[("kills", "lost", n)] for n in range(1, 6)]
     asked.clear()
     assert list(run(parts=["files"], files={"pickles": 1})["seconds"]) == ["files"]
-    assert asked == [("faults_files", {"pickles": 1, "folder": "", "temporary": "", "seed": 0})]
+    assert asked == [("files", {"pickles": 1, "folder": "", "temporary": "", "seed": 0})]
 
 
 def test_an_unknown_part_is_refused() -> None:

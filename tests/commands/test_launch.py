@@ -16,8 +16,6 @@ import torch
 from facenet.errors import ConfigError
 from tests.conftest import ROOT
 
-sys.path.insert(0, str(ROOT / "scripts"))
-
 TINY = [
     "data.synthetic.train_identities=24",
     "data.synthetic.held_out_identities=6",
@@ -197,7 +195,7 @@ def _sweep(line: list[str]) -> subprocess.CompletedProcess[str]:
     ids=str,
 )
 def test_one_process_of_a_job_writes(given: dict[str, str], first: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    import launch
+    from facenet.commands import launch
 
     for key in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_JOB_NAME"):
         monkeypatch.delenv(key, raising=False)
@@ -220,13 +218,13 @@ def test_one_process_of_a_job_writes(given: dict[str, str], first: bool, monkeyp
     ],
 )
 def test_a_value_that_hydra_can_not_read_is_quoted(argument: str, read: str) -> None:
-    import launch
+    from facenet.commands import launch
 
     assert launch.quoted(argument) == read
 
 
 def test_an_argument_that_is_no_text_is_refused() -> None:
-    import launch
+    from facenet.commands import launch
 
     with pytest.raises(ConfigError, match=r"images=Ren\\xe9: the argument is not UTF-8"):
         launch.quoted("images=Ren\udce9")

@@ -36,7 +36,6 @@ def mistaken(
 ) -> tuple[int, str]:
     """Run a command in this process, for the sake of time; return its exit code and what it wrote as an error."""
     monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments), f"hydra.run.dir={out}"])
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     try:
         with pytest.raises(SystemExit) as stopped:
@@ -51,7 +50,6 @@ def succeed(name: str, *arguments: object, out: Path) -> dict[str, Any]:
     printed, said, before = io.StringIO(), io.StringIO(), (sys.argv, sys.path[:], Path.cwd())
     code: Any = 0
     sys.argv = [f"{name}.py", *map(str, arguments), f"hydra.run.dir={out}"]
-    sys.path.insert(0, str(ROOT / "scripts"))
     os.chdir(out.parent)
     try:
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(said):

@@ -20,13 +20,13 @@ from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from schema import check_ranges, register, required
 
+from facenet.commands.schema import check_ranges, register, required
 from facenet.console import one_line_errors, write_metrics
 from facenet.errors import ConfigError, DataError, FacenetError, GateError, nearest
 from facenet.interrupts import Interrupted, interruptible
 
-CONF = Path(__file__).resolve().parent.parent / "conf"
+CONF = Path(__file__).resolve().parents[2] / "conf"
 RUN_FOLDER = "FACENET_RUN_FOLDER"  # tells the ranks that Lightning starts where rank 0 writes
 ONE_MACHINE = ("joblib", "submitit_local")  # launchers that run several points of a sweep beside each other
 Run = Callable[[dict[str, Any], Path], dict[str, Any]]
@@ -123,12 +123,10 @@ def is_first() -> bool:
 
 
 def _for_workers(argv: list[str]) -> None:
-    """Let the processes that a launcher starts import this folder, with one thread each where they share a machine."""
+    """Give the processes that a launcher starts one thread each where they share a machine."""
     chosen = [argument.partition("=")[2] for argument in argv if argument.startswith("hydra/launcher=")]
     if not chosen:
         return
-    known = os.environ.get("PYTHONPATH", "")
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(Path(__file__).resolve().parent), known)))
     if chosen[-1] in ONE_MACHINE:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -204,7 +202,7 @@ def explain(error: Exception) -> str:
 def _known_keys(schema: str) -> list[str]:
     import dataclasses
 
-    import schema as schemas
+    from facenet.commands import schema as schemas
 
     found = getattr(schemas, schema, None)
     return [item.name for item in dataclasses.fields(found)] if found else []

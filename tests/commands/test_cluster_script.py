@@ -18,9 +18,9 @@ from benchmarks.cluster import draw_gallery
 from facenet.clustering.threshold import LINKS, calibrate, threshold_for
 from facenet.encoders import bundle
 from facenet.types import EmbeddingSet
+from tests.commands.test_scripts import mistaken
 from tests.conftest import ROOT, write_tree
 from tests.encoders.test_bundle import make
-from tests.test_scripts import mistaken
 
 Run = Callable[..., dict[str, Any]]
 
@@ -32,7 +32,6 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     def call(*arguments: object, out: str = "run") -> dict[str, Any]:
         folder = tmp_path / out
         monkeypatch.setattr(sys, "argv", ["cluster.py", *map(str, arguments), f"hydra.run.dir={folder}"])
-        monkeypatch.syspath_prepend(str(ROOT / "scripts"))
         try:
             runpy.run_path(str(ROOT / "scripts" / "cluster.py"), run_name="__main__")
         finally:

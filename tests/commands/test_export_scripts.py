@@ -11,10 +11,10 @@ from facenet.data.records import scan_folder
 from facenet.encoders import bundle
 from facenet.encoders import lookup as encoders
 from facenet.evaluation.evaluate import calibrate
+from tests.commands.test_scripts import mistaken, succeed
 from tests.conftest import write_tree
 from tests.encoders.test_bundle import make
 from tests.test_onnx_graph import quantised
-from tests.test_scripts import mistaken, succeed
 
 pytest.importorskip("onnxscript")
 

@@ -7,7 +7,6 @@ import functools
 import importlib
 import inspect
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from facenet.commands import schema
 from facenet.console import flatten
 from facenet.data.augment import Augment
 from facenet.data.datamodule import FaceDataModule
@@ -31,10 +31,8 @@ from facenet.training.module import LOSSES
 from facenet.training.optim import OPTIMIZERS, SCHEDULES, build_optimizer
 from facenet.training.run import _check_names, _preprocess
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 CONF = ROOT / "conf"
-sys.path.insert(0, str(ROOT / "scripts"))
-import schema  # noqa: E402
 
 COMMANDS = sorted(schema.SCHEMAS)
 GROUPS = sorted((d.name, f.stem) for d in CONF.iterdir() if d.is_dir() for f in d.glob("*.yaml"))

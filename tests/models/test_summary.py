@@ -20,7 +20,7 @@ from facenet.models.net import Cost, EmbeddingNet
 from facenet.models.summary import Layer, amount, beside, cost, summarise, total
 from facenet.models.zeiler_fergus import NN1
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_cost_of_a_layer_is_weights_times_positions() -> None:

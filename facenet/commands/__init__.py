@@ -1,0 +1,1 @@
+"""The commands: one module each, which Hydra calls with composed options."""
