@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 FILES = ("vectors.npy", "items.csv")
+Progress = Callable[[int, int], None]  # called with (done, total)
 
 
 def image_key(path: str | Path) -> str:

@@ -26,6 +26,7 @@ from facenet.errors import ConfigError, DataError, one_line
 from facenet.faces.align import PICKS, Alignment, find_faces
 from facenet.files import atomic_write, read_bytes
 from facenet.reading import is_inside
+from facenet.types import Progress
 
 POINTS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")  # as the picture shows them
 LANDMARKS = tuple(f"{point}_{axis}" for point in POINTS for axis in "xy")
@@ -35,7 +36,6 @@ FORMATS = {"jpg": ("JPEG", {"quality": 95}), "png": ("PNG", {"compress_level": 1
 MOST_SIDE = 1 << 20  # pixels; larger pictures are not decoded
 USED, OTHER, NONE = "used", "another face is meant", "no face found"
 ALL = "all"
-Progress = Callable[[int, int], None]
 
 
 class Line(NamedTuple):

@@ -19,8 +19,8 @@ from facenet.data.records import NothingUsable, Records, Skipped
 from facenet.errors import DataError
 from facenet.interrupts import thread_pool
 from facenet.reading import keep_array, kept_array, read_array
+from facenet.types import Progress
 
-Progress = Callable[[int, int], None]
 VERSION = 1
 
 

@@ -14,9 +14,8 @@ from facenet.data.duplicates import without_duplicates
 from facenet.data.pairs import make_pairs_in_folds, pair_rows, read_pairs, read_people
 from facenet.data.records import NothingUsable, Records, Skipped, same_name, scan_csv, scan_lfw, summary
 from facenet.errors import ConfigError, DataError, choose
-from facenet.types import Pairs, image_key
+from facenet.types import Pairs, Progress, image_key
 
-Progress = Callable[[int, int], None]
 MAX_BAD_SHARE = 0.2  # of the files; conf/data/*.yaml say the same
 
 

@@ -22,9 +22,8 @@ from facenet.evaluation.leakage import leakage
 from facenet.evaluation.quantisation import compare_quantised, methods
 from facenet.evaluation.verification import FARS, best_threshold, score_at, score_pairs, verify_embeddings
 from facenet.models import MODELS, build_model
-from facenet.types import EmbeddingSet, Pairs
+from facenet.types import EmbeddingSet, Pairs, Progress
 
-Progress = Callable[[int, int], None]
 CALIBRATED_FARS = (1e-1, 1e-2, 1e-3, 1e-4)
 # (training images, images) -> unit vectors; of several variants the best counts, so that the floor is an honest one
 BASELINES: dict[str, tuple[Callable[[np.ndarray, np.ndarray], np.ndarray], ...]] = {

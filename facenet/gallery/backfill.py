@@ -10,7 +10,7 @@ Letters: N images, D embedding width.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,11 +20,10 @@ from facenet.gallery.checks import unit_rows
 from facenet.gallery.search import Reader
 from facenet.gallery.sql.rows import with_vectors
 from facenet.gallery.sql.truth import State
-from facenet.types import EmbeddingSet, image_key
+from facenet.types import EmbeddingSet, Progress, image_key
 
 BATCH = 1000  # items of a transaction
 INSERT = """INSERT INTO items (id, identity, path, root, metadata, encoder, vector, digest) VALUES (?,?,?,?,?,?,?,?)"""
-Progress = Callable[[int, int], None]
 
 
 class BackfillResult(NamedTuple):

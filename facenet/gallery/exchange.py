@@ -18,10 +18,9 @@ from facenet.errors import ConfigError, DataError, choose
 from facenet.files import atomic_write
 from facenet.gallery.gallery import Gallery
 from facenet.gallery.search import Item
-from facenet.types import EmbeddingSet
+from facenet.types import EmbeddingSet, Progress
 
 KEYS = ("id", "path")  # columns of a metadata table that are no metadata
-Progress = Callable[[int, int], None]
 
 
 def read_embeddings(folder: str | Path, record: Mapping[str, Any] | None) -> tuple[EmbeddingSet, list[str]]:

@@ -33,6 +33,7 @@ from facenet.report.runs import (
     read_evaluation,
 )
 from facenet.report.sweeps import numbers, sweeps, view2
+from facenet.types import Progress
 
 LIMIT = 2_000_000  # bytes of a page
 SIDES = (88, 72, 56, 40)  # pixels of a picture, largest first
@@ -40,7 +41,6 @@ FULL = 4  # runs shown in full; of further ones the numbers
 MARGIN = 0.2  # of triplets, where the encoder does not say
 FAR = 1e-3  # whose threshold makes the clusters
 Made = Callable[[int], Chapter]  # a chapter whose pictures have so many pixels
-Progress = Callable[[int, int], None]
 
 
 def write_report(

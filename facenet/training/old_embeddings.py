@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +12,7 @@ from facenet.encoders import lookup as encoders
 from facenet.encoders.bundle import Encoder
 from facenet.encoders.embedding import embed_records
 from facenet.errors import DataError
-from facenet.types import EmbeddingSet
-
-Progress = Callable[[int, int], None]
+from facenet.types import EmbeddingSet, Progress
 
 
 def read_old(old: str | Path, *, device: str = "cpu") -> EmbeddingSet | Encoder:

@@ -23,8 +23,7 @@ from facenet.data.drawn.render import Noise, render
 from facenet.errors import ConfigError
 from facenet.interrupts import thread_pool
 from facenet.reading import keep_array, kept_array
-
-Progress = Callable[[int, int], None]
+from facenet.types import Progress
 
 VERSION = 1  # raise it when pictures change: what older versions cached is then drawn again
 BATCH = 8  # pictures drawn together: their arrays fit a core's second-level cache

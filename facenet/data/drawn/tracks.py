@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,8 +22,7 @@ from facenet.data.records import Records
 from facenet.data.tracks import Tracks, TrackSplits, group_tracks
 from facenet.errors import ConfigError
 from facenet.reading import keep_array, kept_array
-
-Progress = Callable[[int, int], None]
+from facenet.types import Progress
 
 VERSION = 1  # raise it when frames change: what older versions cached is then drawn again
 BATCH = 8  # frames drawn together
