@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from facenet.errors import DataError, one_line
-from facenet.files import atomic_write, sha256_file
-from facenet.reading import is_inside, read_array, read_sealed, write_sealed
+from facenet.files import atomic_write, is_inside, read_array, read_sealed, sha256_file, write_sealed
 
 if TYPE_CHECKING:
     import torch

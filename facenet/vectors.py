@@ -7,9 +7,14 @@ Source: Schroff et al. 2015, section 3 (embeddings on the unit hypersphere, thre
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import numpy as np
+
+from facenet.errors import DataError
+
+UNIT_TOLERANCE = 1e-3  # how far a norm may be from 1
 
 Array = TypeVar("Array", bound=Any)
 
@@ -38,3 +43,50 @@ def normalise(vectors: np.ndarray, eps: float = 1e-6) -> np.ndarray:
     vectors = np.asarray(vectors, np.float32)
     unit: np.ndarray = vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), eps)
     return unit
+
+
+def as_rows(
+    vectors: np.ndarray, what: str, *, dim: int | None = None, names: Sequence[str] | None = None
+) -> np.ndarray:
+    """Return `vectors` as contiguous float32 (N, D); empty, non-finite or of another width raises DataError."""
+    rows = np.asarray(vectors)
+    if rows.ndim != 2 or 0 in rows.shape or rows.dtype.kind not in "fiu":
+        raise DataError(f"{what}: expected numbers of shape (N, D) with N, D >= 1, got {rows.dtype} {rows.shape}")
+    if dim is not None and rows.shape[1] != dim:
+        raise DataError(f"{what}: expected width {dim}, got {rows.shape[1]}; embed again with the matching encoder")
+    rows = np.ascontiguousarray(rows, np.float32)
+    bad = ~np.isfinite(square_norms(rows))
+    if bad.any():
+        raise DataError(f"{what}: {_listed(bad, names)} NaN, infinite or too large; embed again or leave out")
+    return rows
+
+
+def unit_rows(
+    vectors: np.ndarray, what: str, *, dim: int | None = None, names: Sequence[str] | None = None
+) -> np.ndarray:
+    """As :func:`as_rows`, and refuse zero rows and rows whose norm is not 1 within 1e-3."""
+    rows = as_rows(vectors, what, dim=dim, names=names)
+    norms = np.sqrt(square_norms(rows))
+    zero = norms < UNIT_TOLERANCE
+    if zero.any():
+        raise DataError(f"{what}: {_listed(zero, names)} zero; embed again or leave out")
+    long = np.abs(norms - 1) > UNIT_TOLERANCE
+    if long.any():
+        raise DataError(
+            f"{what}: {_listed(long, names)} not of unit length (norm {norms[long][0]:.4g}); "
+            "normalise them (facenet.vectors.normalise)"
+        )
+    return rows
+
+
+def square_norms(rows: np.ndarray) -> np.ndarray:
+    """Squared norms of `rows` (N, D): shape (N,), without a copy of the rows."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.einsum("nd,nd->n", rows, rows)
+
+
+def _listed(bad: np.ndarray, names: Sequence[str] | None, most: int = 3) -> str:
+    rows = np.flatnonzero(bad)
+    shown = ", ".join(f"row {i}" + (f" ({names[i]})" if names is not None else "") for i in rows[:most])
+    more = f" and {len(rows) - most} more" if len(rows) > most else ""
+    return f"{len(rows)} of {len(bad)} vectors, {shown}{more}: {'is' if len(rows) == 1 else 'are'}"

@@ -1,14 +1,19 @@
-"""Weights of other packages: only the one known content is taken."""
+"""Foreign weights: only the one known content is taken; graphs give the numbers that onnx's own reference gives."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
+from onnx.reference import ReferenceEvaluator
 
-from facenet import foreign as package_models
+from facenet import foreign
 from facenet.errors import ConfigError, DataError
-from facenet.foreign import PACKAGE_MODELS, package_model
+from facenet.foreign import PACKAGE_MODELS, package_model, plain_graph, session
+from tests.helpers.onnx_graphs import quantised
 
 
 def test_the_known_files_are_found() -> None:
@@ -28,6 +33,32 @@ def test_missing_changed_and_unknown_ones_are_named(tmp_path: Path, monkeypatch:
         ),
         (changed._replace(path="models/gone.onnx"), r"gone\.onnx: can not be read"),
     ):
-        monkeypatch.setattr(package_models, "PACKAGE_MODELS", {"yunet": model})
+        monkeypatch.setattr(foreign, "PACKAGE_MODELS", {"yunet": model})
         with pytest.raises(DataError, match=said):
             package_model("yunet")
+
+
+@pytest.mark.parametrize("block", [0, 3, 4, 8])
+def test_weights_are_folded_and_the_batch_is_free(block: int) -> None:
+    data, weight = quantised(block)
+    plain = onnx.load_from_string(plain_graph(data, {"x": (0,), "y": (0,)}))
+    assert [node.op_type for node in plain.graph.node] == ["MatMul", "Reshape"]
+    assert [item.name for item in plain.graph.input] == ["x"]
+    x = np.random.default_rng(0).random((5, 8)).astype(np.float32)
+    (y,) = ReferenceEvaluator(plain).run(None, {"x": x})
+    np.testing.assert_allclose(y, (x @ weight).reshape(5, 2, 3), rtol=1e-5)
+    assert np.abs(weight).max() > 10
+
+
+def test_a_missing_onnx_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(DataError, match=r"onnx is not installed; run: pip install -e '\.\[align\]'"):
+        plain_graph(b"", {})
+
+
+def test_a_model_that_onnxruntime_can_not_open_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DataError, match="onnxruntime can not read the model"):
+        session(b"no model")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(DataError, match=r"not installed; run: pip install -e '\.\[pretrained\]'"):
+        session(b"")

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from facenet.errors import DataError
-from facenet.files import sha256_file
-from facenet.reading import read_sealed, write_sealed
+from facenet.files import read_sealed, sha256_file, write_sealed
 from facenet.types import EmbeddingSet, Pairs, image_key
 from facenet.vectors import normalise
 

@@ -37,14 +37,13 @@ from facenet.errors import FacenetError
 from facenet.evaluation.folder import save_evaluation
 from facenet.export.onnx import OPSET, record
 from facenet.faces.align import Alignment
-from facenet.files import read_json, sha256_file, write_json
+from facenet.files import digest_of, read_json, sha256_file, write_json
 from facenet.gallery.gallery import Gallery
 from facenet.gallery.query import read as read_query
 from facenet.gallery.sql.truth import digest
 from facenet.models import MODELS, build_model
 from facenet.models.linear_attention import TrackPool
 from facenet.models.net import Conv, Net
-from facenet.reading import digest_of
 from facenet.report.runs import Run, read_evaluation
 from facenet.types import EmbeddingSet
 

@@ -13,8 +13,8 @@ import numpy as np
 from facenet.data.pairs import make_pairs_in_folds, pair_rows
 from facenet.errors import DataError
 from facenet.evaluation.identification import enrol
-from facenet.gallery.checks import unit_rows
 from facenet.types import EmbeddingSet, Pairs
+from facenet.vectors import unit_rows
 
 
 class Shared(NamedTuple):

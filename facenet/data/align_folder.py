@@ -24,8 +24,7 @@ from facenet.data.preprocess import read_picture, why
 from facenet.data.records import Records, Skipped, read_alignment, write_alignment
 from facenet.errors import ConfigError, DataError, one_line
 from facenet.faces.align import PICKS, Alignment, find_faces
-from facenet.files import atomic_write, read_bytes
-from facenet.reading import is_inside
+from facenet.files import atomic_write, is_inside, read_bytes
 from facenet.types import Progress
 
 POINTS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")  # as the picture shows them

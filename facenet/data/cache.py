@@ -17,8 +17,8 @@ from torch import Tensor
 from facenet.data.preprocess import Preprocess, stack, why
 from facenet.data.records import NothingUsable, Records, Skipped
 from facenet.errors import DataError
+from facenet.files import keep_array, kept_array, read_array
 from facenet.interrupts import thread_pool
-from facenet.reading import keep_array, kept_array, read_array
 from facenet.types import Progress
 
 VERSION = 1

@@ -19,8 +19,7 @@ from PIL import Image
 from facenet.data.walk import SUFFIXES, shown, walk, why_not
 from facenet.errors import ConfigError, DataError
 from facenet.faces.align import Alignment
-from facenet.files import atomic_write
-from facenet.reading import is_inside, read_sealed, write_sealed
+from facenet.files import atomic_write, is_inside, read_sealed, write_sealed
 from facenet.types import image_key
 
 ALIGNED = "align.json"  # lies in a folder of aligned faces and says how they were cut

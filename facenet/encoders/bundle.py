@@ -24,10 +24,9 @@ from torch import Tensor
 
 from facenet.data.preprocess import Preprocess
 from facenet.errors import ConfigError, DataError, FacenetError, one_line
-from facenet.files import atomic_write, read_bytes, sha256_file
+from facenet.files import atomic_write, read_bytes, read_sealed, sha256_file, write_sealed
 from facenet.models import build_model
 from facenet.models.linear_attention import TrackPool
-from facenet.reading import read_sealed, write_sealed
 
 SCHEMA = 1
 DEVICES = ("auto", "cpu", "cuda", "mps")

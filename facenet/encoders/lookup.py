@@ -11,7 +11,7 @@ from facenet.encoders.pretrained import PRETRAINED
 from facenet.errors import ConfigError, DataError, choose, nearest
 from facenet.export import onnx as export
 from facenet.faces.align import DETECTORS
-from facenet.reading import read_sealed
+from facenet.files import read_sealed
 
 
 def load(encoder: str | Path, *, device: str = "cpu", detector: str | None = None) -> Encoder:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from facenet.errors import DataError, one_line
-from facenet.onnx_session import session
+from facenet.foreign import session
 
 AT_ONCE = 32  # images of a run: more take gigabytes and are no faster
 

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from facenet.errors import DataError, one_line
-from facenet.files import read_bytes
-from facenet.reading import read_sealed
+from facenet.files import read_bytes, read_sealed
 
 KEY = "facenet"
 METADATA = 14  # field of onnx.ModelProto

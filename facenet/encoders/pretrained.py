@@ -13,8 +13,7 @@ from facenet.encoders.bundle import Encoder
 from facenet.encoders.onnx_net import OnnxNet
 from facenet.errors import choose
 from facenet.faces.align import Alignment
-from facenet.foreign import PACKAGE_MODELS, package_model
-from facenet.onnx_graph import plain_graph
+from facenet.foreign import PACKAGE_MODELS, package_model, plain_graph
 
 
 class Foreign(NamedTuple):

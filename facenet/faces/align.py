@@ -18,9 +18,7 @@ import numpy as np
 from PIL import Image
 
 from facenet.errors import ConfigError, DataError, choose, one_line
-from facenet.foreign import package_model
-from facenet.onnx_graph import plain_graph
-from facenet.onnx_session import session
+from facenet.foreign import package_model, plain_graph, session
 
 STRIDES = (8, 16, 32)
 SIDES = (640, 1280, 320)  # longest side the detector is shown; the next is tried where the one before finds nothing

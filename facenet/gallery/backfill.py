@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from facenet.errors import ConfigError, DataError
-from facenet.gallery.checks import unit_rows
 from facenet.gallery.search import Reader
 from facenet.gallery.sql.rows import with_vectors
 from facenet.gallery.sql.truth import State
 from facenet.types import EmbeddingSet, Progress, image_key
+from facenet.vectors import unit_rows
 
 BATCH = 1000  # items of a transaction
 INSERT = """INSERT INTO items (id, identity, path, root, metadata, encoder, vector, digest) VALUES (?,?,?,?,?,?,?,?)"""

@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 from facenet.errors import ConfigError, DataError, choose
 from facenet.gallery.backfill import INSERT, BackfillResult, Writer
-from facenet.gallery.checks import unit_rows
 from facenet.gallery.faiss.file import INDEX, read_header
 from facenet.gallery.faiss.kinds import Recipe
 from facenet.gallery.search import Hit, Item
@@ -31,6 +30,7 @@ from facenet.gallery.sql.rows import (
 from facenet.gallery.sql.store import SCHEMA
 from facenet.gallery.sql.truth import TRUTH, WHOLE, digest, wanted
 from facenet.types import EmbeddingSet
+from facenet.vectors import unit_rows
 
 __all__ = ["AddResult", "BackfillResult", "Gallery", "Hit", "Item"]
 

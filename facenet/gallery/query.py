@@ -22,9 +22,8 @@ from facenet.data.records import scan
 from facenet.encoders.bundle import Encoder
 from facenet.encoders.embedding import embed_records
 from facenet.errors import ConfigError, DataError, FacenetError
-from facenet.files import atomic_write
+from facenet.files import atomic_write, read_array
 from facenet.gallery.gallery import Gallery, Hit
-from facenet.reading import read_array
 from facenet.types import EmbeddingSet
 
 COLUMNS = ("query", "rank", "id", "identity", "sq_dist", "threshold", "verdict", "path")

@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from facenet.errors import DataError
-from facenet.gallery.checks import unit_rows
+from facenet.files import is_inside
 from facenet.gallery.faiss.cache import Cache
 from facenet.gallery.sql.rows import condition, first_of_each
 from facenet.gallery.sql.store import Store
 from facenet.gallery.sql.truth import BLOCK, WHOLE, damaged, vectors_of, whole
 from facenet.neighbours import nearest
-from facenet.reading import is_inside
 from facenet.types import Neighbours
+from facenet.vectors import unit_rows
 
 FEW = 20_000  # items left by a filter up to which the stored vectors are compared, whatever the index
 

@@ -15,8 +15,7 @@ import numpy as np
 
 from facenet.encoders.onnx_record import read_record
 from facenet.errors import DataError
-from facenet.files import atomic_write
-from facenet.reading import read_sealed
+from facenet.files import atomic_write, read_sealed
 from facenet.report import facts, plots, sheets
 from facenet.report import sweep_chapters as chapters
 from facenet.report.compat import compatibility

@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 
 from facenet.errors import ConfigError, DataError
-from facenet.files import read_json
-from facenet.reading import read_array, read_sealed
+from facenet.files import read_array, read_json, read_sealed
 from facenet.types import EmbeddingSet, image_key
 
 SWEEPS = ("table3", "table5", "table6", "lfw_view2")

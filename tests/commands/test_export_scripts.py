@@ -14,7 +14,7 @@ from facenet.evaluation.evaluate import calibrate
 from tests.commands.test_scripts import mistaken, succeed
 from tests.conftest import write_tree
 from tests.encoders.test_bundle import make
-from tests.test_onnx_graph import quantised
+from tests.helpers.onnx_graphs import quantised
 
 pytest.importorskip("onnxscript")
 

@@ -14,7 +14,7 @@ from facenet.data.align_folder import ALL, COLUMNS, TABLE, USED, Line, align_fol
 from facenet.data.records import read_alignment, scan_folder
 from facenet.errors import ConfigError, DataError
 from facenet.faces.align import Alignment
-from facenet.reading import write_sealed
+from facenet.files import write_sealed
 
 OPTIONS = Alignment(size=64, margin=1.2)
 

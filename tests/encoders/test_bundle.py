@@ -12,9 +12,9 @@ from facenet.data.preprocess import Preprocess
 from facenet.encoders import bundle
 from facenet.encoders.bundle import Encoder
 from facenet.errors import ConfigError, DataError
+from facenet.files import read_sealed, write_sealed
 from facenet.models import build_model
 from facenet.models.linear_attention import TrackPool
-from facenet.reading import read_sealed, write_sealed
 from tests.conftest import blob
 
 OPTIONS = {"embedding_dim": 16, "norm": "batch", "input_size": [32, 32], "dropout": 0.1}

@@ -9,7 +9,7 @@ import pytest
 from facenet.encoders import bundle
 from facenet.encoders import lookup as encoders
 from facenet.errors import ConfigError, DataError
-from facenet.reading import read_sealed, write_sealed
+from facenet.files import read_sealed, write_sealed
 from tests.encoders.test_bundle import make
 
 

@@ -12,8 +12,8 @@ import torch
 from benchmarks.faults.kinds import KINDS, tiny_net
 from facenet.encoders.onnx_net import OnnxNet
 from facenet.errors import DataError
-from facenet.onnx_graph import plain_graph
-from tests.test_onnx_graph import quantised
+from facenet.foreign import plain_graph
+from tests.helpers.onnx_graphs import quantised
 
 
 def net() -> OnnxNet:

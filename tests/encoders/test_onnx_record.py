@@ -11,9 +11,9 @@ import pytest
 from facenet.encoders import onnx_record as room
 from facenet.encoders.onnx_record import KEY, START, read_record, seal, unseal
 from facenet.errors import DataError
-from facenet.onnx_graph import plain_graph
-from facenet.reading import write_sealed
-from tests.test_onnx_graph import quantised
+from facenet.files import write_sealed
+from facenet.foreign import plain_graph
+from tests.helpers.onnx_graphs import quantised
 
 RECORD = {"schema": 1, "text": 'a "quoted" ä', "sizes": [1, 2], "none": None, "deep": {"sha256": "0" * 64}}
 

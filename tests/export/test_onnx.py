@@ -23,8 +23,8 @@ from facenet.export import onnx as export
 from facenet.models import MODELS
 from tests.conftest import ROOT, blob
 from tests.encoders.test_bundle import make
+from tests.helpers.onnx_graphs import quantised
 from tests.models.test_models import CASES, options, smallest
-from tests.test_onnx_graph import quantised
 
 pytest.importorskip("onnxscript")
 PEOPLE = [{"role": "train", "salt": "s", "count": 2, "hashes": "0123456789abcdef fedcba9876543210"}]

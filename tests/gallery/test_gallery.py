@@ -27,10 +27,10 @@ from hypothesis import strategies as st
 from benchmarks.faults.kinds import reseal_rows
 from benchmarks.gallery import corrupted, kill_writer
 from facenet.errors import ConfigError, DataError
+from facenet.files import read_sealed, write_sealed
 from facenet.gallery.faiss.file import FIELDS
 from facenet.gallery.faiss.layers import Layers
 from facenet.gallery.gallery import Gallery, Hit
-from facenet.reading import read_sealed, write_sealed
 from facenet.types import EmbeddingSet, Neighbours
 from facenet.vectors import normalise
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from facenet.errors import DataError
-from facenet.reading import read_sealed, write_sealed
+from facenet.files import read_sealed, write_sealed
 from facenet.report import report
 from facenet.report.report import LIMIT, write_report
 from tests.conftest import ROOT, write_tree

@@ -13,8 +13,7 @@ import pytest
 from facenet.data.pairs import make_pairs_in_folds
 from facenet.errors import ConfigError, DataError
 from facenet.evaluation.verification import verify
-from facenet.files import sha256_file
-from facenet.reading import read_sealed, write_sealed
+from facenet.files import read_sealed, sha256_file, write_sealed
 from facenet.report.runs import find_runs, kind_of, read_curves, read_encoder, read_evaluation
 from facenet.types import EmbeddingSet, image_key
 from facenet.vectors import normalise, sq_dist

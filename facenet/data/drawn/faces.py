@@ -21,8 +21,8 @@ from PIL import Image
 from facenet.data.drawn.people import NAMES, image_count, sample_picture
 from facenet.data.drawn.render import Noise, render
 from facenet.errors import ConfigError
+from facenet.files import keep_array, kept_array
 from facenet.interrupts import thread_pool
-from facenet.reading import keep_array, kept_array
 from facenet.types import Progress
 
 VERSION = 1  # raise it when pictures change: what older versions cached is then drawn again

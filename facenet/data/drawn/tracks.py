@@ -21,7 +21,7 @@ from facenet.data.drawn.render import Noise, render
 from facenet.data.records import Records
 from facenet.data.tracks import Tracks, TrackSplits, group_tracks
 from facenet.errors import ConfigError
-from facenet.reading import keep_array, kept_array
+from facenet.files import keep_array, kept_array
 from facenet.types import Progress
 
 VERSION = 1  # raise it when frames change: what older versions cached is then drawn again

@@ -18,9 +18,8 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from facenet.errors import DataError
-from facenet.files import atomic_write
+from facenet.files import atomic_write, read_sealed, write_sealed
 from facenet.gallery.faiss.kinds import Built, use_parameter
-from facenet.reading import read_sealed, write_sealed
 
 SCHEMA = 2
 INDEX, HEADER = "index.faiss", "index.json"

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from facenet.errors import ConfigError, DataError
+from facenet.files import is_inside
 from facenet.gallery.sql.truth import TRUTH, digest
-from facenet.reading import is_inside
 from facenet.types import EmbeddingSet
 
 COLUMNS = ("id", "identity", "path")  # what a filter finds in columns; everything else is metadata

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from facenet.errors import DataError
-from facenet.gallery.checks import UNIT_TOLERANCE, square_norms
 from facenet.gallery.faiss.kinds import Recipe
+from facenet.vectors import UNIT_TOLERANCE, square_norms
 
 TRUTH = "items.sqlite"
 BLOCK = 8192  # rows read at once

@@ -1,17 +1,9 @@
-"""Graphs are made plain: the same numbers as onnx's own reference gives, with free axes."""
+"""ONNX graphs built by hand."""
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
-import onnx
-import pytest
 from onnx import TensorProto, helper, numpy_helper
-from onnx.reference import ReferenceEvaluator
-
-from facenet.errors import DataError
-from facenet.onnx_graph import plain_graph
 
 
 def quantised(block: int) -> tuple[bytes, np.ndarray]:
@@ -45,21 +37,3 @@ def quantised(block: int) -> tuple[bytes, np.ndarray]:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
     return model.SerializeToString(), weight.reshape(8, 6)
-
-
-@pytest.mark.parametrize("block", [0, 3, 4, 8])
-def test_weights_are_folded_and_the_batch_is_free(block: int) -> None:
-    data, weight = quantised(block)
-    plain = onnx.load_from_string(plain_graph(data, {"x": (0,), "y": (0,)}))
-    assert [node.op_type for node in plain.graph.node] == ["MatMul", "Reshape"]
-    assert [item.name for item in plain.graph.input] == ["x"]
-    x = np.random.default_rng(0).random((5, 8)).astype(np.float32)
-    (y,) = ReferenceEvaluator(plain).run(None, {"x": x})
-    np.testing.assert_allclose(y, (x @ weight).reshape(5, 2, 3), rtol=1e-5)
-    assert np.abs(weight).max() > 10
-
-
-def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(DataError, match=r"onnx is not installed; run: pip install -e '\.\[align\]'"):
-        plain_graph(b"", {})
