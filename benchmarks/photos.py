@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from facenet.data.pairs import read_pairs
-from facenet.data.preprocess import Preprocess, read_picture
+from facenet.data.pictures import read_picture
+from facenet.data.preprocess import Preprocess
 from facenet.data.records import Records, scan_lfw
 from facenet.encoders import lookup as encoders
 from facenet.encoders.bundle import Encoder

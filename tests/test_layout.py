@@ -75,7 +75,7 @@ def test_a_package_is_imported_by_its_owner_alone(path: Path) -> None:
     assert not foreign, f"{place(path)} imports {sorted(foreign)}"
 
 
-@pytest.mark.parametrize("module", ["facenet", "facenet.types", "facenet.data.records"])
+@pytest.mark.parametrize("module", ["facenet", "facenet.types", "facenet.data.records", "facenet.data.pictures"])
 def test_light_rooms_need_no_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

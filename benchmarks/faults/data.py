@@ -27,7 +27,6 @@ import numpy as np
 from PIL import Image
 
 from facenet.data.drawn.faces import draw
-from facenet.data.preprocess import filter_warnings
 from facenet.data.records import Skipped
 from facenet.data.splits import split_faces
 from facenet.errors import FacenetError
@@ -377,7 +376,6 @@ def _trained(tree: Tree, place: Path, config: dict[str, Any], lost: int) -> dict
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
-        filter_warnings()
         try:
             train(config, place / "run", say=say)
             told["ended"] = 1

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from facenet.data.preprocess import read_picture, why
+from facenet.data.pictures import read_picture, why
 from facenet.data.records import Records, Skipped, read_alignment, write_alignment
 from facenet.errors import ConfigError, DataError, one_line
 from facenet.faces.align import PICKS, Alignment, find_faces

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from facenet.data.preprocess import Preprocess, stack, why
+from facenet.data.pictures import why
+from facenet.data.preprocess import Preprocess, stack
 from facenet.data.records import NothingUsable, Records, Skipped
 from facenet.errors import DataError
 from facenet.files import keep_array, kept_array, read_array

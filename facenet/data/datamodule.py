@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from facenet.data.augment import Augment, Draws, take
 from facenet.data.cache import pack, packed_bytes, read_batch, readable
-from facenet.data.preprocess import Preprocess, why
+from facenet.data.pictures import why
+from facenet.data.preprocess import Preprocess
 from facenet.data.records import Records, Skipped
 from facenet.data.sampler import IdentitySampler, Schedule
 from facenet.errors import ConfigError, DataError

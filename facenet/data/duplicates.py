@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from pathlib import Path
 
-from facenet.data.preprocess import read_picture
+from facenet.data.pictures import read_picture
 from facenet.data.records import Records
 from facenet.errors import DataError
 from facenet.files import sha256_file

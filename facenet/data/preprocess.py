@@ -5,50 +5,20 @@ Letters: B batch, H W image height and width, S stored side. Floats lie in [-1, 
 
 from __future__ import annotations
 
-import os
-import stat
-import warnings
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2 import functional as tv
 
+from facenet.data.pictures import decode, upright_rgb
 from facenet.errors import ConfigError, DataError
 from facenet.faces.align import Alignment
 
-BOMB = "more than 89 million pixels (a decompression bomb?)"
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM", "GIF")  # others run programs (EPS) or are no pictures
-LEAST_SIDE = 8  # pixels; what is smaller is a web page's spacer, not a face
-ORIENTATION = 0x0112  # EXIF
 LARGEST = 2048  # pixels a side that a network may read
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-T = TypeVar("T")
-
-
-def filter_warnings() -> None:
-    """Refuse pictures of more than 89 megapixels, of which PIL only warns; and pass over its other warnings.
-
-    What it finds odd about a file (a damaged EXIF block, a tag too many) is no news: it reads the picture, or raises.
-    """
-    warnings.filterwarnings("ignore", module=r"PIL\.")
-    warnings.simplefilter("error", Image.DecompressionBombWarning)
-
-
-filter_warnings()
 
 
 @dataclass(frozen=True)
@@ -133,13 +103,15 @@ class Preprocess:
     def face(self, source: Any, margin: float = 1.0) -> Tensor:
         """Decode and crop what :func:`to_tensor` accepts, in the pixels it has: uint8 (3, h, w) of any size."""
         if isinstance(source, str | Path):
-            return _decoded(source, lambda picture: self._face_of(picture, margin))
+            return decode(source, lambda picture: self._face_of(picture, margin))
         if isinstance(source, Image.Image):
             return self._face_of(source, margin)
         return self._face(to_tensor(source), margin)
 
     def fit(self, face: Tensor, margin: float = 1.0) -> Tensor:
         """Resize a crop (3, h, w) to (3, S, S'), uint8."""
+        from torchvision.transforms.v2 import functional as tv  # its import takes seconds
+
         size = self.stored_size(margin)
         return face if tuple(face.shape[-2:]) == size else tv.resize(face, list(size), antialias=True)
 
@@ -158,7 +130,7 @@ class Preprocess:
         return pixel_rows(image[..., top:bottom, left:right])
 
     def _face_of(self, picture: Image.Image, margin: float) -> Tensor:
-        picture = _eight_bit(_upright(picture))
+        picture = upright_rgb(picture)
         if self.align is not None:
             picture = self.align.cut(picture)
         top, left, bottom, right = self._box(picture.height, picture.width, margin)
@@ -209,7 +181,7 @@ def to_tensor(image: Any) -> Tensor:
     if isinstance(image, str | Path):
         return read_image(image)
     if isinstance(image, Image.Image):
-        return _pixels(_eight_bit(_upright(image)))
+        return _pixels(upright_rgb(image))
     tensor = (
         image
         if isinstance(image, Tensor)
@@ -226,93 +198,9 @@ def read_image(path: str | Path) -> Tensor:
     Raises:
         DataError: missing, empty, truncated or not an image.
     """
-    return _decoded(path, to_tensor)
-
-
-def read_picture(path: str | Path) -> Image.Image:
-    """Decode an image file to an upright RGB picture.
-
-    Raises:
-        DataError: as :func:`read_image`.
-    """
-    return _decoded(path, lambda picture: _eight_bit(_upright(picture)).copy())
-
-
-def why(error: Exception, source: Any) -> str:
-    """Return what an error says of a file, less the file's name: for a table that has a column for it."""
-    return str(error).removeprefix(f"{source}: ")
-
-
-def _decoded(path: str | Path, then: Callable[[Image.Image], T]) -> T:
-    """Open a file and do what decodes it; whatever goes wrong is one DataError."""
-    try:
-        status = os.stat(path)  # noqa: PTH116 - for every image
-        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for a writer
-            raise DataError("a folder, pipe, socket or device, not a file")
-        if not status.st_size:
-            raise DataError("the file is empty")
-        with Image.open(path, formats=FORMATS) as picture:
-            width, height = picture.size
-            if min(width, height) < LEAST_SIDE:
-                raise DataError(f"too small ({width}x{height} pixels; a side needs {LEAST_SIDE})")
-            return then(picture)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except DataError as error:  # NoFace among them
-        raise type(error)(f"{path}: {error}") from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DataError(f"{path}: {BOMB}") from error
-    except UnidentifiedImageError as error:
-        raise DataError(f"{path}: not a readable image (none of {', '.join(FORMATS)})") from error
-    except PermissionError as error:
-        raise DataError(f"{path}: no permission to read it") from error
-    except Exception as error:  # PIL raises anything from SyntaxError to struct.error on broken files
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise DataError(f"{path}: not a readable image ({reason})") from error
+    return decode(path, to_tensor)
 
 
 def _pixels(picture: Image.Image) -> Tensor:
     """RGB picture to uint8 (3, H, W), in memory one row of pixels after the other."""
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
-
-
-def _upright(picture: Image.Image) -> Image.Image:
-    """Turn by the EXIF tag; a picture that stands upright is not copied."""
-    if picture.format == "JPEG" and not picture.info.keys() & {"exif", "xmp"}:
-        return picture  # looking for a tag that can not be there takes a quarter of the decoding
-    turn = TURNS.get(_orientation(picture))
-    return picture if turn is None else picture.transpose(turn)
-
-
-def _orientation(picture: Image.Image) -> Any:
-    """Return the EXIF tag; 1 (upright) where the block is damaged, which does not make the picture so."""
-    try:
-        return picture.getexif().get(ORIENTATION, 1)
-    except Exception:  # anything from SyntaxError to struct.error
-        return 1
-
-
-def _eight_bit(picture: Image.Image) -> Image.Image:
-    """Return 8-bit RGB: 16-bit, 32-bit and float grey pictures are scaled, transparent ones laid on white.
-
-    Colours are taken as they are: a profile (ICC) is not applied.
-    """
-    if picture.mode.startswith("I") or picture.mode == "F":
-        return _scaled(picture)
-    if picture.mode in ("RGBa", "La"):
-        picture = picture.convert(picture.mode.upper())
-    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
-        rgba = picture.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    return picture if picture.mode == "RGB" else picture.convert("RGB")
-
-
-def _scaled(picture: Image.Image) -> Image.Image:
-    """Scale grey levels to 8 bits: by the smallest usual range that holds them, or by the largest of them."""
-    values = np.asarray(picture, np.float64)
-    largest = float(values.max())
-    if not np.isfinite(values).all():
-        raise DataError("grey levels that are not finite")
-    ranges = (1.0, 255.0, 65535.0) if picture.mode == "F" else (255.0, 65535.0)
-    top = next((top for top in ranges if largest <= top), largest)
-    return Image.fromarray((values.clip(0, top) * (255 / top)).astype(np.uint8)).convert("RGB")

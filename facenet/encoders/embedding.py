@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from facenet.data.preprocess import Preprocess, stack, to_tensor, why
+from facenet.data.pictures import why
+from facenet.data.preprocess import Preprocess, stack, to_tensor
 from facenet.data.records import Records
 from facenet.encoders.bundle import Encoder
 from facenet.errors import DataError

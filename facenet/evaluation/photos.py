@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from facenet.data.preprocess import read_picture
+from facenet.data.pictures import read_picture
 from facenet.encoders.bundle import Encoder
 from facenet.errors import ConfigError
 from facenet.evaluation.sheets import GREEN, RED, Row, Tile, draw

@@ -1,25 +1,17 @@
 from __future__ import annotations
 
-import io
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torchvision.transforms.v2 import functional as tv
 
-from benchmarks.faults.data import grey_png
-from facenet.data.preprocess import Preprocess, read_image, to_tensor, why
+from facenet.data.preprocess import Preprocess, read_image, to_tensor
 from facenet.errors import ConfigError, DataError
 from facenet.faces.align import Alignment, NoFace
-
-
-def picture(height: int = 60, width: int = 80) -> np.ndarray:
-    """A smooth ramp: red grows to the right, green downwards."""
-    x, y = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
-    return np.stack([x, y, np.full_like(x, 90)], -1).astype(np.uint8)
+from tests.data.test_pictures import picture
 
 
 def test_cut_takes_the_middle_square() -> None:
@@ -66,49 +58,6 @@ def test_dict_round_trip_and_bad_values() -> None:
             Preprocess(**wrong)
     with pytest.raises(ConfigError, match="expected the keys"):
         Preprocess.from_dict({"crop": 1})
-
-
-@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "I;16", "1", "LA"])
-def test_every_picture_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
-    suffix = "jpg" if mode == "CMYK" else "png"
-    if mode == "I;16":
-        grey = Image.fromarray(picture()[..., 0].astype(np.uint16) * 257)
-    else:
-        grey = Image.fromarray(picture()).convert(mode)
-    grey.save(tmp_path / f"a.{suffix}")
-    tensor = read_image(tmp_path / f"a.{suffix}")
-    assert tensor.shape == (3, 60, 80)
-    assert tensor.dtype == torch.uint8
-    left, right = float(tensor[0, :, :20].float().mean()), float(tensor[0, :, -20:].float().mean())
-    assert right - left > 30, "red grows to the right in every mode"
-
-
-def test_exif_turns_the_picture_upright(tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6  # stored on its side: turn by 90 degrees clockwise
-    Image.fromarray(picture(60, 80)).save(tmp_path / "a.jpg", exif=exif, quality=95)
-    assert read_image(tmp_path / "a.jpg").shape == (3, 80, 60)
-
-
-def test_broken_files_are_named(tmp_path: Path) -> None:
-    buffer = io.BytesIO()
-    Image.fromarray(picture()).save(buffer, "JPEG")
-    cases = {
-        "empty.jpg": b"",
-        "text.jpg": b"hello",
-        "cut.jpg": buffer.getvalue()[:-200],
-        "cut.png": b"\x89PNG\r\n\x1a\n",
-    }
-    for name, data in cases.items():
-        (tmp_path / name).write_bytes(data)
-        with pytest.raises(DataError, match=name):
-            read_image(tmp_path / name)
-    with pytest.raises(DataError, match=r"empty\.jpg: the file is empty"):
-        read_image(tmp_path / "empty.jpg")
-    with pytest.raises(DataError, match="no such file"):
-        read_image(tmp_path / "none.jpg")
-    with pytest.raises(DataError, match="expected uint8 RGB"):
-        to_tensor(np.zeros((4, 4, 3)))
 
 
 @pytest.mark.parametrize("size", [(48, 40), (60, 60), (20, 30)])
@@ -202,91 +151,6 @@ def test_alignment_travels_with_the_preprocessing_and_changes_nothing_where_ther
         Preprocess.from_dict({**plain.to_dict(), "align": {"margin": 1}})
 
 
-GREY = picture()[..., 0]
-
-
-@pytest.mark.parametrize(
-    ("name", "stored"),
-    [
-        ("a.png", GREY.astype(np.uint16) * 257),
-        ("a.tif", GREY.astype(np.uint16) * 257),
-        ("a.tif", GREY.astype(np.int32)),
-        ("a.tif", GREY.astype(np.int32) * 1_000_000),
-        ("a.tif", GREY.astype(np.float32)),
-        ("a.tif", GREY.astype(np.float32) / 255),
-        ("a.tif", GREY.astype(np.float32) * 257),
-    ],
-    ids=["16-bit PNG", "16-bit TIFF", "32 bits, small", "32 bits", "float to 255", "float to 1", "float to 65535"],
-)
-def test_grey_levels_of_any_range_are_scaled(tmp_path: Path, name: str, stored: np.ndarray) -> None:
-    Image.fromarray(stored).save(tmp_path / name)
-    read = read_image(tmp_path / name)
-    assert (read.to(torch.int64) - torch.from_numpy(GREY.astype(np.int64))).abs().max() <= 1
-
-
-def test_a_cmyk_jpeg_and_its_picture_are_alike(tmp_path: Path) -> None:
-    Image.fromarray(picture()).convert("CMYK").save(tmp_path / "a.jpg", quality=95)
-    assert float((read_image(tmp_path / "a.jpg").float() - to_tensor(picture()).float()).abs().mean()) < 4
-
-
-def test_transparent_is_white(tmp_path: Path) -> None:
-    Image.new("RGBA", (16, 16), (200, 0, 0, 0)).save(tmp_path / "a.png")
-    Image.new("LA", (16, 16), (0, 0)).save(tmp_path / "b.png")
-    for name in "ab":
-        assert int(read_image(tmp_path / f"{name}.png").min()) == 255
-
-
-@pytest.mark.parametrize("suffix", ["gif", "webp", "png"])
-def test_the_first_frame_stands_for_an_animation(tmp_path: Path, suffix: str) -> None:
-    first, second = (Image.new("RGB", (32, 32), colour) for colour in ("red", "blue"))
-    first.save(tmp_path / f"a.{suffix}", save_all=True, append_images=[second], duration=9)
-    red, _, blue = read_image(tmp_path / f"a.{suffix}").float().mean((1, 2))
-    assert red > 200 > 60 > blue
-
-
-def test_every_orientation_is_turned_upright(tmp_path: Path) -> None:
-    for value in range(1, 9):
-        exif = Image.Exif()
-        exif[0x0112] = value
-        Image.fromarray(picture(64, 48)).save(tmp_path / "a.png", exif=exif)
-        with Image.open(tmp_path / "a.png") as opened:
-            expected = np.asarray(ImageOps.exif_transpose(opened))
-        assert np.array_equal(read_image(tmp_path / "a.png").permute(1, 2, 0).numpy(), expected)
-
-
-@pytest.mark.filterwarnings("ignore:.*EXIF:UserWarning")
-def test_a_damaged_exif_block_or_profile_is_no_damage(tmp_path: Path) -> None:
-    Image.fromarray(picture()).save(tmp_path / "a.jpg")
-    whole = read_image(tmp_path / "a.jpg")
-    for damage in ({"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\x09damaged"}, {"exif": b"x"}, {"icc_profile": b"x"}):
-        Image.fromarray(picture()).save(tmp_path / "b.jpg", **damage)  # type: ignore[arg-type]
-        assert torch.equal(read_image(tmp_path / "b.jpg"), whole)
-
-
-def test_files_that_are_no_pictures_are_refused_in_words(tmp_path: Path) -> None:
-    (tmp_path / "bomb.png").write_bytes(grey_png(60_000, 60_000))
-    Image.new("RGB", (1, 1)).save(tmp_path / "dot.png")
-    Image.new("RGB", (3, 5000)).save(tmp_path / "strip.png")
-    Image.new("RGB", (99, 99)).save(tmp_path / "script.eps")
-    (tmp_path / "script.eps").rename(tmp_path / "script.jpg")
-    (tmp_path / "text.jpg").write_text("text")
-    (tmp_path / "empty.jpg").touch()
-    (tmp_path / "folder.jpg").mkdir()
-    os.mkfifo(tmp_path / "pipe.jpg")
-    Image.fromarray(np.full((16, 16), np.nan, np.float32)).save(tmp_path / "nan.tif")
-    for name, told in {
-        "bomb.png": "more than 89 million pixels",
-        "dot.png": "too small (1x1 pixels",
-        "strip.png": "too small (3x5000 pixels",
-        "script.jpg": "not a readable image (none of JPEG, PNG",
-        "text.jpg": "not a readable image (none of JPEG, PNG",
-        "empty.jpg": "the file is empty",
-        "folder.jpg": "a folder, pipe, socket or device, not a file",
-        "pipe.jpg": "a folder, pipe, socket or device, not a file",
-        "none.jpg": "no such file",
-        "nan.tif": "grey levels that are not finite",
-    }.items():
-        with pytest.raises(DataError) as caught:
-            read_image(tmp_path / name)
-        assert str(caught.value).startswith(f"{tmp_path / name}: {told}")
-        assert why(caught.value, tmp_path / name).startswith(told), "a list of files says its name once"
+def test_pixels_of_another_kind_are_refused() -> None:
+    with pytest.raises(DataError, match="expected uint8 RGB"):
+        to_tensor(np.zeros((4, 4, 3)))

@@ -1,0 +1,158 @@
+"""Image files to upright 8-bit RGB pictures: which files are read, and what is said of those that are not. No torch."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import threading
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from facenet.errors import DataError
+
+MOST_PIXELS = 89_478_485  # PIL's own bound: 256 MB of RGB
+BOMB = "more than 89 million pixels (a decompression bomb?)"
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM", "GIF")  # others run programs (EPS) or are no pictures
+LEAST_SIDE = 8  # pixels; smaller pictures are spacers of web pages, not faces
+ORIENTATION = 0x0112  # EXIF
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+T = TypeVar("T")
+
+
+def read_picture(path: str | Path) -> Image.Image:
+    """Decode an image file to an upright RGB picture.
+
+    Raises:
+        DataError: as :func:`decode`.
+    """
+    return decode(path, lambda picture: upright_rgb(picture).copy())
+
+
+def decode(path: str | Path, then: Callable[[Image.Image], T]) -> T:
+    """Open an image file and return what `then` makes of the picture, which is read as far as `then` looks at it.
+
+    Raises:
+        DataError: the file is missing, empty, truncated, no image, or too small or large a one; `then` raised it.
+    """
+    try:
+        status = os.stat(path)  # noqa: PTH116 - for every image
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for a writer
+            raise DataError("a folder, pipe, socket or device, not a file")
+        if not status.st_size:
+            raise DataError("the file is empty")
+        with _QUIET, Image.open(path, formats=FORMATS) as picture:
+            width, height = picture.size
+            if min(width, height) < LEAST_SIDE:
+                raise DataError(f"too small ({width}x{height} pixels; a side needs {LEAST_SIDE})")
+            if width * height > MOST_PIXELS:
+                raise DataError(BOMB)
+            return then(picture)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except DataError as error:  # NoFace among them
+        raise type(error)(f"{path}: {error}") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError(f"{path}: {BOMB}") from error
+    except UnidentifiedImageError as error:
+        raise DataError(f"{path}: not a readable image (none of {', '.join(FORMATS)})") from error
+    except PermissionError as error:
+        raise DataError(f"{path}: no permission to read it") from error
+    except Exception as error:  # PIL raises anything from SyntaxError to struct.error on broken files
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise DataError(f"{path}: not a readable image ({reason})") from error
+
+
+def why(error: Exception, source: Any) -> str:
+    """Return what an error says of a file, without the file's name: for a table that has a column for the name."""
+    return str(error).removeprefix(f"{source}: ")
+
+
+def upright_rgb(picture: Image.Image) -> Image.Image:
+    """Turn a picture by its EXIF tag and make it 8-bit RGB; an upright RGB picture is returned, not copied.
+
+    Grey pictures of 16 bits, 32 bits or floats are scaled, transparent ones are laid on white. Colours are taken as
+    they are: no profile (ICC) is applied.
+
+    Raises:
+        DataError: grey levels that are not finite.
+    """
+    picture = _upright(picture)
+    if picture.mode.startswith("I") or picture.mode == "F":
+        return _scaled(picture)
+    if picture.mode in ("RGBa", "La"):
+        picture = picture.convert(picture.mode.upper())
+    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+        rgba = picture.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    """Turn by the EXIF tag; an upright picture is not copied."""
+    if picture.format == "JPEG" and not picture.info.keys() & {"exif", "xmp"}:
+        return picture  # looking for a tag that can not be there takes a quarter of the decoding
+    turn = TURNS.get(_orientation(picture))
+    return picture if turn is None else picture.transpose(turn)
+
+
+def _orientation(picture: Image.Image) -> Any:
+    """Return the EXIF tag; 1 (upright) if the block is damaged, which does not make the picture so."""
+    try:
+        return picture.getexif().get(ORIENTATION, 1)
+    except Exception:  # anything from SyntaxError to struct.error
+        return 1
+
+
+def _scaled(picture: Image.Image) -> Image.Image:
+    """Scale grey levels to 8 bits: by the smallest usual range that holds them, or by the largest of them."""
+    values = np.asarray(picture, np.float64)
+    largest = float(values.max())
+    if not np.isfinite(values).all():
+        raise DataError("grey levels that are not finite")
+    ranges = (1.0, 255.0, 65535.0) if picture.mode == "F" else (255.0, 65535.0)
+    top = next((top for top in ranges if largest <= top), largest)
+    return Image.fromarray((values.clip(0, top) * (255 / top)).astype(np.uint8)).convert("RGB")
+
+
+class _Quiet:
+    """Pass over PIL's warnings while any thread decodes: PIL warns of a damaged EXIF block, and reads the picture.
+
+    ``warnings.catch_warnings`` restores the filters that it found, which may be those of another thread. Here the
+    first thread adds one filter and the last one takes it away.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside = threading.Lock(), 0
+        self._added: Any = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._inside += 1
+            if self._inside == 1:
+                before = list(warnings.filters)
+                warnings.filterwarnings("ignore", module=r"PIL\.")
+                self._added = None if warnings.filters[0] in before else warnings.filters[0]
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside and self._added is not None:
+                with contextlib.suppress(ValueError):  # somebody else has put the filters back
+                    warnings.filters.remove(self._added)  # type: ignore[attr-defined]
+
+
+_QUIET = _Quiet()
