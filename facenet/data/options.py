@@ -1,0 +1,93 @@
+"""Options of the data: which faces, how they are divided, batched, augmented and loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from facenet.faces.options import AlignOptions
+from facenet.options import INSIDE, RATE, SHARE, Options, option
+
+KINDS = ("synthetic", "folder", "csv", "lfw")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawnOptions(Options):
+    """Drawn faces; the people of the three sets never meet."""
+
+    train_identities: int = option(400, least=1, help="people to train on")
+    held_out_identities: int = option(50, least=1, help="people for checkpoints and thresholds")
+    evaluation_identities: int = option(120, least=0, help="people to report on")
+    train_images: tuple[int, int] = option((1, 32), least=1, help="pictures of a person, at least and at most")
+    held_out_images: tuple[int, int] = option((10, 10), least=1, help="as train_images")
+    evaluation_images: tuple[int, int] = option((10, 10), least=1, help="as train_images")
+    size: int = option(80, least=16, help="pixels of a side")
+    difficulty: float = option(0.4, **SHARE, help="reach of pose, light, expression, covers, background, camera")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions(Options):
+    """A data set and how its people are divided."""
+
+    kind: str = option("synthetic", choices=KINDS, help="synthetic (drawn), folder by person, csv table, lfw tree")
+    root: str | None = option(None, help="folder or table; required but for drawn faces")
+    people: str | None = option(None, help="file of the training people; without one people are divided by share")
+    pairs: str | None = option(None, help="file of the reported pairs; without one pairs are drawn")
+    held_out: float = option(0.1, **INSIDE, help="share of the training people for checkpoints and thresholds")
+    evaluation: float = option(0.1, least=0, below=1, help="share of all people kept for reporting")
+    fold: int | None = option(None, least=0, help="fold of people and pairs that is reported, from 1 (LFW View 2)")
+    train_share: float = option(1.0, **RATE, help="share of the training images kept, by whole people")
+    crop: float = option(1.0, **RATE, help="side of the central square that is used, over the shorter side")
+    align: AlignOptions = AlignOptions()
+    max_bad_share: float = option(0.2, **SHARE, resumable=True, help="share of the files that may be left out")
+    synthetic: DrawnOptions = DrawnOptions()
+    cache_dir: str | None = option(None, resumable=True, help="where drawn faces are kept; null: ~/.cache/facenet")
+    seed: int = option(0, least=0, most=2**32 - 1, help="of the faces and their division; a command's is its seed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreprocessOptions(Options):
+    """What the encoder does with every image; size and crop come from the net and the data."""
+
+    mean: tuple[float, float, float] = option((0.5, 0.5, 0.5), **SHARE, help="of each channel, values in [0, 1]")
+    std: tuple[float, float, float] = option((0.5, 0.5, 0.5), above=0, help="of each channel, values in [0, 1]")
+    mirror: bool = option(True, help="average the embeddings of an image and its mirror image")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentOptions(Options):
+    """Random changes of training images; every range is symmetric around "no change"."""
+
+    enabled: bool = option(True, help="whether training images are changed")
+    rotate: float = option(8.0, least=0, most=180, help="largest rotation, degrees")
+    scale: float = option(0.12, least=0, below=1, help="largest relative change of size, log-uniform")
+    stretch: float = option(0.0, least=0, below=1, help="largest relative change of the aspect ratio, log-uniform")
+    shift: float = option(0.05, least=0, below=1, help="largest shift, share of the side")
+    mirror: float = option(0.5, **SHARE, help="chance of a mirror image")
+    gain: float = option(0.25, least=0, below=1, help="largest relative change of contrast")
+    offset: float = option(0.1, **SHARE, help="largest change of brightness, share of the value range")
+    colour: float = option(0.0, least=0, below=1, help="largest relative change of each channel on its own")
+    grey: float = option(0.1, **SHARE, help="chance of a grey image")
+    blur: float = option(0.0, **SHARE, help="chance of a low-resolution copy")
+    cutout: float = option(0.25, **SHARE, help="side of a square of noise, share of the side")
+    cutout_chance: float = option(0.5, **SHARE, help="chance of the square")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplerOptions(Options):
+    """What a mini-batch holds (paper, section 3.2: 1,800 faces, about 40 of a person, random negatives)."""
+
+    batch_size: int = option(240, least=1, help="faces of a mini-batch, of all ranks together")
+    faces_per_identity: int = option(8, least=1, help="faces of one person in a batch, at most")
+    negative_share: float = option(0.1, least=0, below=1, help="share of faces of people seen once in the batch")
+    coverage: int = option(5, least=1, help="epochs over which a large identity shows its images")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoaderOptions(Options):
+    """How images reach the network; nothing here changes what is learned, but `repeat_batch`."""
+
+    cache: str = option("auto", choices=("auto", "ram", "disk", "none"), resumable=True, help="decoded images")
+    cache_gb: float = option(4.0, least=0, resumable=True, help="largest cache in RAM, gigabytes")
+    cache_dir: str | None = option(None, resumable=True, help="of the disk cache; null: ~/.cache/facenet")
+    workers: int = option(0, least=0, resumable=True, help="processes that load batches")
+    repeat_batch: bool = option(False, help="one batch again and again (debug=overfit)")
