@@ -23,7 +23,8 @@ from facenet.errors import ConfigError, choose
 from facenet.large_batch.chunks import anchor_share, backward, gather, leave_at_end, synchronise, world
 from facenet.losses.objective import triplet_objective
 from facenet.mining.online import mine
-from facenet.models import MODELS, build_model
+from facenet.models.build import build_model
+from facenet.models.registry import NETS
 
 MARGIN, WIDTH = 0.2, 128
 Table = tuple[str, tuple[str, ...], list[tuple[Any, ...]]]
@@ -44,7 +45,7 @@ def run(
     Raises:
         ConfigError: an unknown net, or sizes that do not divide.
     """
-    choose(MODELS, net, "benchmark.net")
+    choose(NETS, net, "benchmark.net")
     if ranks < 2 or batch_size % ranks or repeats < 1 or batch_size < 4 * ranks:
         raise ConfigError("benchmark: expected at least 2 ranks, a batch_size they divide, repeats of at least 1")
     before = torch.get_num_threads()

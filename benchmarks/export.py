@@ -21,7 +21,8 @@ from facenet.encoders.bundle import Encoder
 from facenet.encoders.onnx_record import seal
 from facenet.errors import ConfigError, choose
 from facenet.export.onnx import differences, graph, need, opened, pictures, record
-from facenet.models import MODELS, build_model
+from facenet.models.build import build_model
+from facenet.models.registry import NETS
 
 Tables = list[tuple[str, tuple[str, ...], list[tuple[Any, ...]]]]
 
@@ -42,9 +43,9 @@ def run(
         ConfigError: an unknown net or a number below 1.
         DataError: a package is missing.
     """
-    names = list(MODELS) if models is None else list(models)
+    names = list(NETS) if models is None else list(models)
     for name in names:
-        choose(MODELS, name, "benchmark.models")
+        choose(NETS, name, "benchmark.models")
     if not names or min(batch_size, repeats) < 1 or seconds <= 0:
         raise ConfigError("benchmark: expected a net, batch_size and repeats of at least 1, seconds above 0")
     need("onnx", "onnxscript", "onnxruntime")
@@ -60,13 +61,13 @@ def run(
 
 
 def _net(name: str, batch_size: int, seconds: float, repeats: int) -> dict[str, Any]:
-    encoder = drawn(name, MODELS[name].input_size)
+    encoder = drawn(name, NETS[name].input_size)
     start = time.perf_counter()
     data = seal(graph(encoder), record(encoder))
     took = time.perf_counter() - start
     contestants = {"torch": encoder, "onnxruntime": opened(data, encoder, threads=torch.get_num_threads())}
     return {
-        "input_size": list(MODELS[name].input_size),
+        "input_size": list(NETS[name].input_size),
         "bytes": len(data),
         "export_seconds": took,
         "max_difference": {str(size): value for size, value in differences(encoder, data).items()},

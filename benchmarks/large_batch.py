@@ -27,7 +27,8 @@ from facenet.large_batch.chunks import backward, chunks
 from facenet.large_batch.memory import available_bytes, step_memory
 from facenet.losses.triplet import triplet_loss
 from facenet.mining.online import mine
-from facenet.models import MODELS, build_model
+from facenet.models.build import build_model
+from facenet.models.registry import NETS
 
 MARGIN = 0.2
 SHARE = 0.9  # of the free memory that the plain step may be expected to take
@@ -152,7 +153,7 @@ def run(
         ConfigError: an unknown net, or sizes that are no batch.
     """
     for name in (net, *fits):
-        choose(MODELS, name, "benchmark.net")
+        choose(NETS, name, "benchmark.net")
     if not 2 <= chunk_size < batch_size or repeats < 1 or first < 1:
         raise ConfigError("benchmark: expected 2 <= chunk_size < batch_size, repeats and first of at least 1")
     place = pick_device(device)

@@ -29,7 +29,7 @@ from facenet.data.drawn.faces import draw, write_folder
 from facenet.data.preprocess import Preprocess, stack
 from facenet.data.records import Records, scan
 from facenet.errors import ConfigError, choose
-from facenet.models import MODELS
+from facenet.models.registry import NETS
 
 SIDE = 250  # pixels of the drawn JPEGs, as in Labeled Faces in the Wild
 MARGIN = 1.25  # what the data module keeps around an image that is augmented
@@ -61,7 +61,7 @@ def run(
         DataError: no images in the folder.
     """
     for name in nets:
-        choose(MODELS, name, "benchmark.nets")
+        choose(NETS, name, "benchmark.nets")
     if min(faces, repeats, batch_size) < 1 or batch_size < 5:
         raise ConfigError("benchmark: expected faces and repeats of at least 1 and batch_size of at least 5")
     workers = _cores() if workers is None else workers

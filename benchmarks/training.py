@@ -19,7 +19,8 @@ from facenet.encoders.bundle import pick_device
 from facenet.errors import ConfigError, choose
 from facenet.losses.triplet import triplet_loss
 from facenet.mining.online import mine
-from facenet.models import MODELS, build_model
+from facenet.models.build import build_model
+from facenet.models.registry import NETS
 from facenet.models.summary import summarise, total
 from facenet.training.optim import build_optimizer
 
@@ -97,9 +98,9 @@ def run(
     Raises:
         ConfigError: an unknown net, or nothing to measure.
     """
-    names = list(MODELS) if nets is None else list(nets)
+    names = list(NETS) if nets is None else list(nets)
     for name in (*names, *compile_nets):
-        choose(MODELS, name, "benchmark.nets")
+        choose(NETS, name, "benchmark.nets")
     if not names or repeats < 1 or seconds <= 0 or (batch_size is not None and batch_size < 5):
         raise ConfigError("benchmark: expected a net, repeats of at least 1, seconds above 0, batch_size of at least 5")
     place, before = pick_device(device), torch.get_num_threads()

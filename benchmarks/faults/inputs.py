@@ -34,7 +34,7 @@ from facenet.encoders.bundle import Encoder
 from facenet.encoders.embedding import embed_records
 from facenet.evaluation.evaluate import calibrate
 from facenet.gallery.gallery import Gallery
-from facenet.models import build_model
+from facenet.models.build import build_model
 from facenet.types import EmbeddingSet
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"

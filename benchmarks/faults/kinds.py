@@ -41,15 +41,16 @@ from facenet.files import digest_of, read_json, sha256_file, write_json
 from facenet.gallery.gallery import Gallery
 from facenet.gallery.query import read as read_query
 from facenet.gallery.sql.truth import digest
-from facenet.models import MODELS, build_model
+from facenet.models.build import build_model
 from facenet.models.linear_attention import TrackPool
-from facenet.models.net import Conv, Net
+from facenet.models.registry import NETS, entry_of
+from facenet.models.tables import Conv, NetTable
 from facenet.report.runs import Run, read_evaluation
 from facenet.types import EmbeddingSet
 
 LIMIT = 20  # seconds that a file may take
 NAME, SIDE, D = "tiny", 16, 16
-TINY = Net((SIDE, SIDE), (Conv("conv1", 4, 3, 2),))
+TINY = NetTable((SIDE, SIDE), (Conv("conv1", 4, 3, 2),))
 OPTIONS = {"embedding_dim": D, "input_size": [SIDE, SIDE], "attention": {"after": "conv1", "num_features": 4}}
 POOL = {"key_dim": 4, "num_features": 4, "seed": 0}
 PICTURES = np.random.default_rng(0).integers(0, 256, (2, SIDE, SIDE, 3), np.uint8)
@@ -78,14 +79,14 @@ class Kind(NamedTuple):
 @contextlib.contextmanager
 def tiny_net() -> Iterator[None]:
     """Let the smallest net be known by name for a while, in which nothing is warned of."""
-    MODELS[NAME], before = TINY, logging.root.manager.disable
+    before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings():
+        with NETS.restored(), warnings.catch_warnings():
+            NETS.register(NAME, entry_of(TINY))
             warnings.simplefilter("ignore")
             yield
     finally:
-        del MODELS[NAME]
         logging.disable(before)
 
 

@@ -10,15 +10,17 @@ from facenet.console import table
 
 
 def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
-    from facenet.models import MODELS, build_model
+    from facenet.models.build import build_model
+    from facenet.models.registry import TABLES
     from facenet.models.summary import RESNET50, amount, beside, summarise, total
 
     options = dict(config["model"])
     model = build_model(**options)
-    net = MODELS[options["name"]]
-    as_printed = tuple(model.input_size) == net.input_size and model.attention is None and options["pool"] is None
-    layers = beside(summarise(model), net.printed if as_printed else {})
-    ours, paper = total(layers), net.paper if as_printed else None
+    net = TABLES.get(options["name"])  # None: a net from outside, of which the paper prints nothing
+    if net and (tuple(model.input_size) != net.input_size or model.after or options["pool"] is not None):
+        net = None
+    layers = beside(summarise(model), net.printed if net else {})
+    ours, paper = total(layers), net.paper if net else None
     rows = [
         (
             layer.name,

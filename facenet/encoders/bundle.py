@@ -25,7 +25,7 @@ from torch import Tensor
 from facenet.data.preprocess import Preprocess
 from facenet.errors import ConfigError, DataError, FacenetError, one_line
 from facenet.files import atomic_write, read_bytes, read_sealed, sha256_file, write_sealed
-from facenet.models import build_model
+from facenet.models.build import build_model
 from facenet.models.linear_attention import TrackPool
 
 SCHEMA = 1
@@ -39,7 +39,7 @@ class Encoder:
 
     Attributes:
         model: The network, in evaluation mode.
-        name: Its key in :data:`facenet.models.MODELS`.
+        name: Its key in :data:`facenet.models.registry.NETS`.
         options: The options it was built with.
         preprocess: What happens to an image before the network.
         thresholds: Calibrated squared distances by false accept rate: {far: sq_dist}.

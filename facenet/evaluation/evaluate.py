@@ -21,7 +21,8 @@ from facenet.evaluation.identification import enrol, identify
 from facenet.evaluation.leakage import leakage
 from facenet.evaluation.quantisation import compare_quantised, methods
 from facenet.evaluation.verification import FARS, best_threshold, score_at, score_pairs, verify_embeddings
-from facenet.models import MODELS, build_model
+from facenet.models.build import build_model
+from facenet.models.registry import NETS
 from facenet.types import EmbeddingSet, Pairs, Progress
 
 CALIBRATED_FARS = (1e-1, 1e-2, 1e-3, 1e-4)
@@ -198,7 +199,7 @@ def compare_baselines(
     for name, variants in BASELINES.items():
         scores = [_score(vectors(*shown), kept, pairs) for vectors in variants]
         metrics[f"{name}_baseline"] = max(scores, key=lambda score: score["accuracy"])
-    if encoder.name in MODELS:  # a foreign net can not be had untrained
+    if encoder.name in NETS:  # a foreign net can not be had untrained
         torch.manual_seed(seed)
         options = {**encoder.options, "input_size": tuple(encoder.options["input_size"])}
         untrained = Encoder(build_model(encoder.name, **options), encoder.name, encoder.options, encoder.preprocess)

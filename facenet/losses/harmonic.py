@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from facenet.errors import ConfigError, choose
 from facenet.mining.sorting import pick
+from facenet.models.net import Net
 from facenet.types import Triplets
 
 NEW, OLD = "n", "o"
@@ -101,18 +102,24 @@ def own_distance(new: Tensor, old: Tensor) -> tuple[Tensor, int]:
     return (new[there] - old.detach()[there].to(new.dtype)).square().sum(), int(there.sum())
 
 
-def stage(model: nn.Module, *, embedding_alone: bool) -> None:
+def stage(net: Net, *, embedding_alone: bool) -> None:
     """Prepare a net for one of the paper's two stages: its embedding layer alone learns, or all of it.
 
     What does not learn is in evaluation mode: its batch norms use, and keep, the statistics they have.
     """
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(not embedding_alone or name.startswith("embedding."))
-    model.train(not embedding_alone)
+    module = cast(nn.Module, net)
+    module.requires_grad_(not embedding_alone)
+    net.embedding_layer().requires_grad_()
+    module.train(not embedding_alone)
 
 
-def begin_again(layer: nn.Module) -> None:
-    """Draw an embedding layer's weights anew, as a fresh net does; raises ConfigError for a layer without weights."""
+def reset_embedding_layer(net: Net) -> None:
+    """Draw the weights of a net's embedding layer anew, as a fresh net does: N(0, 1 / fan_in), biases 0.
+
+    Raises:
+        ConfigError: an embedding layer that is not fully connected.
+    """
+    layer = net.embedding_layer()
     if not isinstance(layer, nn.Linear):
         raise ConfigError(f"harmonic: expected a fully connected embedding layer, got {type(layer).__name__}")
     nn.init.kaiming_normal_(layer.weight, mode="fan_in", nonlinearity="linear")

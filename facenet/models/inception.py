@@ -9,7 +9,7 @@ put in that order, and their widths adjusted until both totals held within 2 %. 
 
 from __future__ import annotations
 
-from facenet.models.net import Conv, Cost, Net, Norm, Pool, Row, Stage
+from facenet.models.tables import Conv, Cost, NetTable, Norm, Pool, Row, Stage
 
 _NN2_STEM: tuple[Stage, ...] = (
     Conv("conv1", 64, 7, 2),
@@ -27,7 +27,7 @@ _NN2_STEM: tuple[Stage, ...] = (
     Row("inception_4d", 160, 144, 288, 32, 64, "L2", 128),
 )
 
-NN2 = Net(
+NN2 = NetTable(
     (224, 224),
     (
         *_NN2_STEM,
@@ -40,7 +40,7 @@ NN2 = Net(
 
 NN3 = NN2._replace(input_size=(160, 160), paper=Cost(7_448_256, 814.6e6))
 
-NN4 = Net(
+NN4 = NetTable(
     (96, 96),
     (
         *_NN2_STEM,
@@ -56,7 +56,7 @@ NN4 = Net(
 # three eighths of its width takes the size to 21x21, then pairs of rows, the second of stride 2, halve it four times
 # more, to 2x2, where a weight is used four times and two wide rows hold 20 M of them. Average pooling as in NN2. The
 # widths from 3a on were then adjusted, in eighths, until both totals held.
-NNS1 = Net(
+NNS1 = NetTable(
     (165, 165),
     (
         Conv("conv1", 24, 7, 2),
@@ -83,7 +83,7 @@ NNS1 = Net(
 # than five uses of a weight per image, where NN4's rows use theirs 9 to 576 times. So the spatial size must fall fast
 # (six halvings, to 3x2) and the weights must lie where it is smallest: one wide row at 3x2 and an embedding layer that
 # reads all six positions. The widths of the other rows were then adjusted, in eighths, until both totals held.
-NNS2 = Net(
+NNS2 = NetTable(
     (140, 116),
     (
         Conv("conv1", 8, 3, 2),
@@ -107,7 +107,7 @@ NNS2 = Net(
 # Ours, for two cores and crops of 48 to 112 pixels: rows of one plain 3x3 convolution each, most of the work at 8x8
 # and below, where the weights are; rows that keep their width add their input. Channels are multiples of 8; wider first
 # rows would spend half the time in batch norm and ReLU.
-SMALL = Net(
+SMALL = NetTable(
     (64, 64),
     (
         Conv("conv1", 24, 5, 2),
@@ -121,7 +121,7 @@ SMALL = Net(
     ),
 )
 
-INCEPTION_NETS: dict[str, Net] = {
+INCEPTION_NETS: dict[str, NetTable] = {
     "nn2": NN2,
     "nn3": NN3,
     "nn4": NN4,

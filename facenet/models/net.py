@@ -1,15 +1,13 @@
-"""The grammar of the row tables and the network built from one.
+"""What a net is, and the network that is built from a row table.
 
-A net is a table of stages, a way of joining them, fully connected layers if it has any, and an embedding layer.
 Padding is kernel // 2 everywhere, so that a stride halves the size, rounded up, as every size-out of the paper does.
 """
 
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -17,96 +15,22 @@ from torch import Tensor, nn
 from facenet.errors import ConfigError, DataError, choose, nearest
 from facenet.models.layers import ConvBlock, L2Normalize, L2Pool2d, LocalResponseNorm, Maxout
 from facenet.models.linear_attention import AttentionBlock, AttentionPool
-
-POOLS = {
-    "average": "the mean over all positions",
-    "flatten": "all positions side by side; fixes the input size",
-    "attention": "learned queries over all positions",
-}
+from facenet.models.tables import NORMS, POOLS, Conv, NetTable, Norm, Pool, Row, Stage
 
 
-class Conv(NamedTuple):
-    """A plain convolution: output channels, kernel, stride."""
+@runtime_checkable
+class Net(Protocol):
+    """What a registered net keeps to, beside being an ``nn.Module``.
 
-    name: str
-    out: int
-    kernel: int
-    stride: int = 1
-
-
-class Pool(NamedTuple):
-    """A 3x3 max pool of stride 2."""
-
-    name: str
-
-
-class Norm(NamedTuple):
-    """A normalisation layer of the paper's: LRN under ``norm="lrn"``, nothing under ``norm="batch"``."""
-
-    name: str
-
-
-class Row(NamedTuple):
-    """One Inception row with the columns of table 2; a width of 0 leaves the branch out.
-
-    A reduce width of 0 lets the convolution read the row's input. `pool` is the kind of the 3x3 pooling branch
-    ("max", "L2" or "" for none); `proj` its 1x1 projection, 0 passes the pooled channels on. The `stride`
-    sits in the 3x3 and 5x5 convolutions and in the pooling. `skip` adds the row's input to its output.
+    Calling it maps images (B, 3, H, W), floats in [-1, 1], to unit embeddings (B, D).
     """
 
-    name: str
-    c1x1: int
-    reduce3: int
-    c3x3: int
-    reduce5: int
-    c5x5: int
-    pool: str
-    proj: int
-    stride: int = 1
-    skip: bool = False
+    embedding_dim: int  # D
+    input_size: tuple[int, int]  # (H, W) it was built for
 
-    def out(self, c_in: int) -> int:
-        """Output channels for `c_in` input channels."""
-        pooled = (self.proj or c_in) if self.pool else 0
-        return self.c1x1 + self.c3x3 + self.c5x5 + pooled
-
-
-class Full(NamedTuple):
-    """A fully connected maxout layer after the joining: output width, pieces p of which the largest counts."""
-
-    name: str
-    out: int
-    pieces: int = 2
-
-
-Stage = Conv | Pool | Norm | Row
-
-
-class Cost(NamedTuple):
-    """Weights of convolutions and fully connected layers without biases, and their multiply-adds for one image."""
-
-    params: float
-    macs: float
-
-
-class Net(NamedTuple):
-    """A network: default input size (H, W), stages, what joins them to what follows, fully connected layers.
-
-    `head` is a key of `POOLS`. `paper` holds the totals to meet, `printed` the figures the paper prints by layer.
-    """
-
-    input_size: tuple[int, int]
-    stages: tuple[Stage, ...]
-    head: str = "average"
-    full: tuple[Full, ...] = ()
-    paper: Cost | None = None
-    printed: Mapping[str, Cost] = {}
-
-    @property
-    def shrink(self) -> int:
-        """By how much the strides divide the input's sides, which is also the least side they allow."""
-        strides = (2 if isinstance(stage, Pool) else getattr(stage, "stride", 1) for stage in self.stages)
-        return math.prod(strides)
+    def embedding_layer(self) -> nn.Module:
+        """Return the layer whose output is the embedding before it is scaled to unit length."""
+        ...
 
 
 class Inception(nn.Module):
@@ -161,7 +85,7 @@ class EmbeddingNet(nn.Module):
 
     def __init__(
         self,
-        net: Net,
+        net: NetTable,
         *,
         embedding_dim: int,
         norm: str,
@@ -172,6 +96,7 @@ class EmbeddingNet(nn.Module):
     ) -> None:
         super().__init__()
         pool = pool or net.head
+        choose(NORMS, norm, "model.norm")
         choose(POOLS, pool, "model.pool")
         self.input_size, self.least = input_size or net.input_size, net.shrink
         self.any_size = pool != "flatten"
@@ -195,7 +120,7 @@ class EmbeddingNet(nn.Module):
         for part in (self.stages, self.full, self.embedding):  # attention has a way of its own
             _initialise(part)
 
-    def _build_stages(self, net: Net, norm: str) -> dict[str, int]:
+    def _build_stages(self, net: NetTable, norm: str) -> dict[str, int]:
         """Fill `stages` and return the output channels of each."""
         widths, channels = {}, 3
         self.stages = nn.ModuleDict()
@@ -221,6 +146,10 @@ class EmbeddingNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return unit embeddings (B, D) in float32."""
         return self.normalize(self.embedding(self.dropout(self.features(images))))
+
+    def embedding_layer(self) -> nn.Linear:
+        """Return the last layer with weights."""
+        return self.embedding
 
     def _check(self, images: Tensor) -> None:
         if images.ndim != 4 or images.shape[1] != 3:

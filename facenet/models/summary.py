@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from facenet.models.layers import L2Normalize, L2Pool2d, Maxout
-from facenet.models.net import Cost, EmbeddingNet, Inception
+from facenet.models.net import EmbeddingNet, Inception, Net
+from facenet.models.tables import Cost
 
 RESNET50 = Cost(25.6e6, 4.1e9)  # at 224x224, for scale (He et al. 2016)
 KINDS: dict[type[nn.Module], str] = {  # the first that fits
@@ -43,8 +44,10 @@ class Layer(NamedTuple):
     paper_macs: float | None = None
 
 
-def summarise(model: EmbeddingNet, input_size: tuple[int, int] | None = None) -> list[Layer]:
-    """List the layers of `model` in the order they run on one image (3, H, W); None is the size it was built for.
+def summarise(model: nn.Module, input_size: tuple[int, int] | None = None) -> list[Layer]:
+    """List the layers of a net in the order they run on one image (3, H, W); None is the size it was built for.
+
+    Layers are those of `KINDS` and attention, also in a net from outside.
 
     Raises:
         DataError: the net can not take this size.
@@ -68,9 +71,10 @@ def summarise(model: EmbeddingNet, input_size: tuple[int, int] | None = None) ->
     hooks = [module.register_forward_hook(record) for module in names]
     training = model.training
     device = next(model.parameters()).device
+    size = input_size or cast(Net, model).input_size
     try:
         with torch.no_grad():
-            model.eval()(torch.zeros(1, 3, *(input_size or model.input_size), device=device))
+            model.eval()(torch.zeros(1, 3, *size, device=device))
     finally:
         model.train(training)
         for hook in hooks:
@@ -127,8 +131,10 @@ def _kind(module: nn.Module, kind: str) -> str:
     return f"{kind} p={module.pieces}" if isinstance(module, Maxout) else kind
 
 
-def _readable(path: str, model: EmbeddingNet) -> str:
+def _readable(path: str, model: nn.Module) -> str:
     """Turn a module's path into the paper's name, for instance "inception_3a 3x3 reduce" or "fc1"."""
+    if not isinstance(model, EmbeddingNet):
+        return path
     path = re.sub(r"^(stages|full)\.|\.conv$", "", path)
     stage, _, layer = path.partition(".branches.")
     if not layer:

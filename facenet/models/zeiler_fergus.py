@@ -6,11 +6,11 @@ embedding layer here. Of maxout it says p=2: the larger of two linear maps.
 
 from __future__ import annotations
 
-from facenet.models.net import Conv, Cost, Full, Net, Norm, Pool
+from facenet.models.tables import Conv, Cost, Full, NetTable, Norm, Pool
 
 _K, _M = 1e3, 1e6
 
-NN1 = Net(
+NN1 = NetTable(
     (220, 220),
     (
         Conv("conv1", 64, 7, 2),
@@ -52,4 +52,4 @@ NN1 = Net(
     },
 )
 
-ZEILER_FERGUS_NETS: dict[str, Net] = {"nn1": NN1}
+ZEILER_FERGUS_NETS: dict[str, NetTable] = {"nn1": NN1}

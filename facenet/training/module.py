@@ -17,7 +17,7 @@ from facenet.losses.harmonic import METHODS, check, stage
 from facenet.losses.objective import head_objective, own_objective, triplet_objective
 from facenet.losses.triplet import HEADS
 from facenet.mining.online import NotFiniteEmbeddings
-from facenet.models import build_model
+from facenet.models.build import build_model
 from facenet.training.non_finite import Spoiled, finite
 from facenet.training.optim import build_optimizer, clip_gradients, lr_factor
 from facenet.types import MiningStats
@@ -36,7 +36,7 @@ class TripletModule(pl.LightningModule):
     network at a time. Every argument is plain data, so the checkpoint loads with ``weights_only=True``.
 
     Args:
-        model: ``name`` and the options of :func:`facenet.models.build_model`.
+        model: ``name`` and the options of :func:`facenet.models.build.build_model`.
         loss: ``name`` (triplet, softmax, softmax_then_triplet), ``margin``, ``reduction``, and for the
             classification part ``head`` (name and options), ``head_share`` (of the steps) and ``head_weight``
             (what the head's loss still weighs beside the triplets afterwards; 0 drops it).

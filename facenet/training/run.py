@@ -46,9 +46,10 @@ from facenet.files import clear_errors
 from facenet.interrupts import Request, postponed
 from facenet.large_batch.chunks import leave_at_end
 from facenet.large_batch.memory import available_bytes, choose_chunk, step_memory
-from facenet.losses.harmonic import begin_again
+from facenet.losses.harmonic import reset_embedding_layer
 from facenet.mining.online import FALLBACKS, MINERS, SELECTS
-from facenet.models import MODELS, build_model
+from facenet.models.build import build_model
+from facenet.models.registry import NETS
 from facenet.training import non_finite as not_finite
 from facenet.training import resume
 from facenet.training.callbacks import (
@@ -246,7 +247,7 @@ def device_settings(trainer: dict[str, Any]) -> dict[str, Any]:
 
 
 def _preprocess(config: dict[str, Any]) -> Preprocess:
-    size = config["model"]["input_size"] or choose(MODELS, config["model"]["name"], "model.name").input_size
+    size = config["model"]["input_size"] or choose(NETS, config["model"]["name"], "model.name").input_size
     options = {"channels": "RGB", "crop": config["data"]["crop"], **config["preprocess"]}
     align = dict(config["data"].get("align") or {"detector": "none"})
     choose(DETECTORS, align["detector"], "data.align.detector")
@@ -354,7 +355,7 @@ def _module(
             )
         module.model.load_state_dict(theirs)
     if (module.hparams["harmonic"] or {}).get("embedding_share"):
-        begin_again(module.model.embedding)
+        reset_embedding_layer(module.model)
     return module
 
 

@@ -26,7 +26,9 @@ from facenet.errors import ConfigError
 from facenet.faces.align import Alignment
 from facenet.losses.triplet import HEADS
 from facenet.mining.online import FALLBACKS, MINERS, SELECTS, mine
-from facenet.models import MODELS, NORMS, build_model
+from facenet.models.build import build_model
+from facenet.models.registry import NETS
+from facenet.models.tables import NORMS
 from facenet.training.module import LOSSES
 from facenet.training.optim import OPTIMIZERS, SCHEDULES, build_optimizer
 from facenet.training.run import _check_names, _preprocess
@@ -64,7 +66,7 @@ def test_every_choice_composes_and_is_known(group: str, choice: str) -> None:
         assert options <= set(inspect.signature(importlib.import_module(f"benchmarks.{choice}").run).parameters)
         return
     assert config["data"]["kind"] in KINDS
-    assert config["model"]["name"] in MODELS
+    assert config["model"]["name"] in NETS
     assert config["model"]["norm"] in NORMS
     assert config["mining"]["miner"] in MINERS
     assert config["mining"]["select"] in SELECTS
@@ -78,7 +80,7 @@ def test_every_choice_composes_and_is_known(group: str, choice: str) -> None:
 
 @pytest.mark.parametrize(
     ("group", "known"),
-    [("model", MODELS), ("optim", OPTIMIZERS), ("loss", LOSSES), ("data", KINDS)],
+    [("model", NETS), ("optim", OPTIMIZERS), ("loss", LOSSES), ("data", KINDS)],
     ids=["model", "optim", "loss", "data"],
 )
 def test_file_names_are_the_names_of_the_rooms(group: str, known: dict[str, object]) -> None:
@@ -174,7 +176,7 @@ def test_one_factor_scales_every_net_of_the_paper(scale: str) -> None:
     low, high, least = 0.0, 1.0, 1e9
     batches = set()
     for config, _ in points("table3", scale):
-        sides, paper = _preprocess(config).size, MODELS[config["model"]["name"]].input_size
+        sides, paper = _preprocess(config).size, NETS[config["model"]["name"]].input_size
         batches.add(config["sampler"]["batch_size"])
         for side, full in zip(sides, paper, strict=True):
             low, high, least = max(low, (side - 0.5) / full), min(high, (side + 0.5) / full), min(least, side)
@@ -186,7 +188,7 @@ def test_one_factor_scales_every_net_of_the_paper(scale: str) -> None:
 def test_the_papers_scale_is_the_papers() -> None:
     for table in TABLES:
         for config, _ in points(table, "paper"):
-            assert _preprocess(config).size == MODELS[config["model"]["name"]].input_size
+            assert _preprocess(config).size == NETS[config["model"]["name"]].input_size
             assert (config["sampler"]["batch_size"], config["sampler"]["faces_per_identity"]) == (1800, 40)
             assert config["large_batch"]["chunk_size"] == "auto"
             assert config["optim"]["name"] == "adagrad"

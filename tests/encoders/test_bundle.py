@@ -13,7 +13,7 @@ from facenet.encoders import bundle
 from facenet.encoders.bundle import Encoder
 from facenet.errors import ConfigError, DataError
 from facenet.files import read_sealed, write_sealed
-from facenet.models import build_model
+from facenet.models.build import build_model
 from facenet.models.linear_attention import TrackPool
 from tests.conftest import blob
 

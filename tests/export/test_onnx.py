@@ -20,7 +20,7 @@ from facenet.encoders.onnx_net import OnnxNet
 from facenet.encoders.onnx_record import KEY, seal, unseal
 from facenet.errors import ConfigError, DataError
 from facenet.export import onnx as export
-from facenet.models import MODELS
+from facenet.models.registry import NETS
 from tests.conftest import ROOT, blob
 from tests.encoders.test_bundle import make
 from tests.helpers.onnx_graphs import quantised
@@ -51,7 +51,7 @@ def batches(encoder: Encoder) -> list[torch.Tensor]:
 
 # Tracing takes two to ten seconds a net: each of them once in every run, all 42 variants (five minutes) with -m slow.
 ALL = [(name, variant, norm) for name, variant in CASES for norm in ("batch", "lrn")]
-EACH = {("nn1", "plain", "lrn"), *((name, "plain", "batch") for name in MODELS), ("small", "block", "lrn")}
+EACH = {("nn1", "plain", "lrn"), *((name, "plain", "batch") for name in NETS), ("small", "block", "lrn")}
 EACH = (EACH | {("small", "head", "batch")}) - {("nn1", "plain", "batch")}
 
 

@@ -21,7 +21,7 @@ from facenet.large_batch.chunks import RankLost, backward, chunks, gather, synch
 from facenet.losses.objective import head_objective, triplet_objective
 from facenet.losses.triplet import CosFace, triplet_loss
 from facenet.mining.online import mine
-from facenet.models import build_model
+from facenet.models.build import build_model
 from facenet.models.layers import L2Normalize
 from facenet.training.optim import build_optimizer
 from tests.reference import chunked_backward

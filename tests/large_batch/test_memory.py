@@ -11,7 +11,8 @@ from torch import nn
 
 from facenet.errors import ConfigError
 from facenet.large_batch.memory import StepMemory, activation_bytes, available_bytes, choose_chunk, step_memory
-from facenet.models import MODELS, build_model
+from facenet.models.build import build_model
+from facenet.models.registry import NETS
 
 
 def net() -> nn.Module:
@@ -75,7 +76,7 @@ def test_too_little_memory_is_one_line() -> None:
         choose_chunk(net(), (4, 4), batch_size=8, budget=1000)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NETS)
 @pytest.mark.parametrize("norm", ["batch", "lrn"])
 def test_every_net_can_be_counted(name: str, norm: str) -> None:
     with torch.device("meta"):

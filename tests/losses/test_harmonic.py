@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from facenet.errors import ConfigError
-from facenet.losses.harmonic import SLOTS, begin_again, check, keep, own_distance, pool, stage
+from facenet.losses.harmonic import SLOTS, check, keep, own_distance, pool, reset_embedding_layer, stage
 from facenet.losses.objective import own_objective, triplet_objective
 from facenet.losses.triplet import triplet_loss
 from facenet.mining.online import mine
-from facenet.models import build_model
+from facenet.models.build import build_model
 
 MARGIN = 0.2
 OPTIONS: dict[str, Any] = {
@@ -133,14 +133,19 @@ def test_stages_train_the_embedding_layer_alone_and_then_everything() -> None:
     assert net.training
 
 
-def test_an_embedding_layer_begins_again() -> None:
-    layer = nn.Linear(400, 50)
-    nn.init.ones_(layer.weight)
-    begin_again(layer)
-    assert layer.weight.std().item() == pytest.approx(1 / 20, rel=0.05)
-    assert not layer.bias.any()
+def test_an_embedding_layer_is_reset_and_nothing_else() -> None:
+    net = build_model("small", embedding_dim=50, norm="lrn", input_size=(32, 32))
+    before = copy.deepcopy(net.state_dict())
+    nn.init.ones_(net.embedding.weight)
+    nn.init.ones_(net.embedding.bias)
+    reset_embedding_layer(net)
+    assert net.embedding.weight.std().item() == pytest.approx(1 / 16, rel=0.05)  # 256 features
+    assert not net.embedding.bias.any()
+    changed = {key for key, value in net.state_dict().items() if not torch.equal(value, before[key])}
+    assert changed == {"embedding.weight"}
+    net.embedding_layer = lambda: nn.Conv2d(3, 3, 1)
     with pytest.raises(ConfigError, match="fully connected"):
-        begin_again(nn.Conv2d(3, 3, 1))
+        reset_embedding_layer(net)
 
 
 @pytest.mark.parametrize(

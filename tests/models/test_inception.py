@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from facenet.models import EmbeddingNet, build_model
+from facenet.models.build import build_model
 from facenet.models.layers import L2Pool2d
-from facenet.models.net import Inception
+from facenet.models.net import EmbeddingNet, Inception
 from facenet.models.summary import summarise, total
 
 # params, MACs, tolerances: exact weights where the paper prints a table, 2 % where it prints totals alone

@@ -14,17 +14,20 @@ from facenet.data.preprocess import Preprocess
 from facenet.encoders import bundle
 from facenet.encoders.bundle import Encoder
 from facenet.errors import ConfigError, DataError
-from facenet.models import MODELS, NORMS, EmbeddingNet, build_model
+from facenet.models.build import build_model
+from facenet.models.net import EmbeddingNet
+from facenet.models.registry import TABLES
 from facenet.models.summary import summarise, total
+from facenet.models.tables import NORMS
 
 VARIANTS = ("plain", "block", "head")
-CASES = list(itertools.product(sorted(MODELS), VARIANTS))
+CASES = list(itertools.product(sorted(TABLES), VARIANTS))
 STAGE = {"nn1": "conv4", "nns1": "inception_6a", "nns2": "inception_5a", "small": "inception_3a"}
 
 
 def smallest(name: str) -> tuple[int, int]:
     """The smallest input that leaves two positions, so that attention has something to choose between."""
-    return MODELS[name].shrink, MODELS[name].shrink + 1
+    return TABLES[name].shrink, TABLES[name].shrink + 1
 
 
 def options(name: str, variant: str) -> dict[str, Any]:
@@ -132,10 +135,10 @@ def test_pooling_frees_a_net_that_flattens_from_its_input_size(name: str) -> Non
             build(name, "plain").eval()(torch.randn(2, 3, *larger))
 
 
-@pytest.mark.parametrize("name", sorted(MODELS))
+@pytest.mark.parametrize("name", sorted(TABLES))
 def test_a_size_below_the_strides_fails_at_build(name: str) -> None:
-    with pytest.raises(ConfigError, match=rf"at least {MODELS[name].shrink}"):
-        build_model(name, input_size=(MODELS[name].shrink - 1, 300))
+    with pytest.raises(ConfigError, match=rf"at least {TABLES[name].shrink}"):
+        build_model(name, input_size=(TABLES[name].shrink - 1, 300))
 
 
 def test_options_fail_at_the_door() -> None:

@@ -7,10 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from facenet.errors import ConfigError, DataError
-from facenet.models import MODELS, build_model
-from facenet.models.net import Conv, EmbeddingNet, Full, Inception, Net, Pool, Row
+from facenet.models.build import build_model
+from facenet.models.net import EmbeddingNet, Inception
+from facenet.models.registry import NETS, TABLES
+from facenet.models.tables import Conv, Full, NetTable, Pool, Row
 
-TINY = Net((24, 16), (Conv("conv1", 8, 3, 2), Pool("pool1"), Row("row", 4, 4, 8, 4, 4, "L2", 0, stride=2)))
+TINY = NetTable((24, 16), (Conv("conv1", 8, 3, 2), Pool("pool1"), Row("row", 4, 4, 8, 4, 4, "L2", 0, stride=2)))
 
 
 def tiny(**options: object) -> EmbeddingNet:
@@ -34,7 +36,7 @@ def test_a_row_counts_its_channels_and_names_its_columns() -> None:
 
 def test_shrink_is_the_product_of_the_strides() -> None:
     assert TINY.shrink == 8
-    assert {name: net.shrink for name, net in MODELS.items()} == {
+    assert {name: net.shrink for name, net in TABLES.items()} == {
         "nn1": 32,
         "nn2": 32,
         "nn3": 32,
@@ -110,10 +112,10 @@ def test_a_wrong_option_names_its_key(options: dict[str, object], says: str) -> 
         tiny(**options)
 
 
-@pytest.mark.parametrize("name", sorted(MODELS))
+@pytest.mark.parametrize("name", sorted(NETS))
 def test_scale_of_activations_at_the_start_without_batch_norm(name: str) -> None:
     torch.manual_seed(0)
-    size = {"nn1": (96, 96), "nn2": (96, 96)}.get(name, MODELS[name].input_size)
+    size = {"nn1": (96, 96), "nn2": (96, 96)}.get(name, NETS[name].input_size)
     model = build_model(name, norm="lrn", input_size=size).eval()
     images = smooth_images(3, size)
     scale: dict[str, float] = {}

@@ -13,11 +13,13 @@ import torch
 from torch import nn
 
 from facenet.errors import DataError
-from facenet.models import MODELS, build_model
+from facenet.models.build import build_model
 from facenet.models.inception import SMALL
 from facenet.models.layers import Maxout
-from facenet.models.net import Cost, EmbeddingNet
+from facenet.models.net import EmbeddingNet
+from facenet.models.registry import TABLES
 from facenet.models.summary import Layer, amount, beside, cost, summarise, total
+from facenet.models.tables import Cost
 from facenet.models.zeiler_fergus import NN1
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -95,8 +97,8 @@ def test_printed_figures_of_nn1_agree_with_its_layers() -> None:
     for name, printed in NN1.printed.items():
         if name != "fc1":  # the one whose weights depend on the input size
             assert layers[name].params == pytest.approx(printed.params, rel=0.05), name
-    with_table = {name for name, net in MODELS.items() if net.paper}
-    assert with_table == set(MODELS) - {"small"}
+    with_table = {name for name, net in TABLES.items() if net.paper}
+    assert with_table == set(TABLES) - {"small"}
 
 
 def test_amounts() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from facenet.models import build_model
+from facenet.models.build import build_model
 from facenet.models.layers import Maxout
 from facenet.models.summary import Layer, summarise, total
 from tests.conftest import blob

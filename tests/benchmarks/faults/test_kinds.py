@@ -8,7 +8,7 @@ import torch
 
 from benchmarks.faults.kinds import KINDS, mark, tiny_encoder, tiny_net
 from benchmarks.faults.restored import CHECKPOINTS
-from facenet.models import MODELS
+from facenet.models.registry import NETS
 
 pytest.importorskip("onnx")
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -31,7 +31,7 @@ def test_each_kind_is_made_used_twice_alike_and_sealed_as_it_was(name: str, tmp_
 def test_the_tiny_net_is_known_for_a_while() -> None:
     with tiny_net():
         assert tiny_encoder().dim == 16
-    assert "tiny" not in MODELS
+    assert "tiny" not in NETS
 
 
 def test_marks_tell_values_apart() -> None:

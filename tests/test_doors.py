@@ -1,0 +1,88 @@
+"""A net, an objective and a miner from outside the package, each registered and used once for real."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from facenet.data.preprocess import Preprocess
+from facenet.encoders import bundle
+from facenet.encoders.bundle import Encoder
+from facenet.errors import ConfigError
+from facenet.losses.harmonic import reset_embedding_layer, stage
+from facenet.models.build import build_model
+from facenet.models.registry import NETS, register_net
+from facenet.models.summary import summarise, total
+
+
+class Stripes(nn.Module):
+    """A net that sees the rows of an image alone."""
+
+    def __init__(self, embedding_dim: int, input_size: tuple[int, int]) -> None:
+        super().__init__()
+        self.embedding_dim, self.input_size = embedding_dim, input_size
+        self.last = nn.Linear(3 * input_size[0], embedding_dim)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return nn.functional.normalize(self.last(images.mean(3).flatten(1)), dim=1)
+
+    def embedding_layer(self) -> nn.Linear:
+        return self.last
+
+
+@pytest.fixture
+def stripes() -> Iterator[None]:
+    with NETS.restored():
+        register_net("stripes", Stripes, input_size=(18, 16))
+        yield
+
+
+@pytest.mark.usefixtures("stripes")
+def test_a_net_from_outside(tmp_path: Any) -> None:
+    model = build_model("stripes", embedding_dim=5)
+    images = torch.randn(3, 3, 18, 16, generator=torch.Generator().manual_seed(0))
+    assert model.input_size == (18, 16)
+    torch.testing.assert_close(model(images).norm(dim=1), torch.ones(3))
+    assert total(summarise(model)) == (54 * 5, 54 * 5)
+    encoder = Encoder(model, "stripes", {"embedding_dim": 5, "input_size": [18, 16]}, Preprocess(size=(18, 16)))
+    bundle.save(encoder, tmp_path)
+    assert (bundle.load(tmp_path).embed_batch(images) == encoder.embed_batch(images)).all()
+    before = model.last.weight.clone()
+    reset_embedding_layer(model)
+    assert not torch.equal(model.last.weight, before)
+    stage(model, embedding_alone=True)
+    assert model.last.weight.requires_grad
+
+
+@pytest.mark.usefixtures("stripes")
+def test_a_net_from_outside_is_a_choice_and_refuses_what_it_does_not_have() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'stripes'"):
+        build_model("strips")
+    for option in ({"norm": "lrn"}, {"dropout": 0.5}, {"pool": "average"}, {"attention": {"after": "conv1"}}):
+        with pytest.raises(ConfigError, match=rf"model\.{next(iter(option))}: the net 'stripes' has no such option"):
+            build_model("stripes", **option)
+    assert build_model("stripes", norm="batch", attention={"after": None}, input_size=(4, 4)).input_size == (4, 4)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda embedding_dim: nn.Linear(embedding_dim, 1), "returned a Linear; expected an nn.Module with"),
+        (lambda: Stripes(7, (18, 16)), r"asked for embedding_dim=128 and input_size=\[18, 16\]; the module says 7"),
+    ],
+)
+def test_a_builder_that_returns_no_net_is_refused(build: Any, message: str) -> None:
+    with NETS.restored():
+        register_net("broken", build, input_size=(18, 16))
+        with pytest.raises(ConfigError, match=message):
+            build_model("broken")
+
+
+def test_a_size_is_two_numbers() -> None:
+    for size in ((8,), (8, 0), (8.0, 8)):
+        with pytest.raises(ConfigError, match=r"expected input_size=\(height, width\)"):
+            register_net("flat", Stripes, input_size=size)  # type: ignore[arg-type]
