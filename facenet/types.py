@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -88,6 +88,7 @@ class EmbeddingSet:
 
     On disk it is a folder: ``vectors.npy`` (N, D) float32, memory-mappable; ``items.csv`` (row, path,
     identity); ``meta.json`` with the encoder's fingerprint, the shape and the SHA-256 of all three.
+    `compatible_with` is not written: the encoder's own record says it, and may say more later.
     """
 
     vectors: np.ndarray  # (N, D) float32, unit rows
@@ -96,6 +97,7 @@ class EmbeddingSet:
     fingerprint: str
     root: str = ""
     extra: dict[str, Any] = field(default_factory=dict)
+    compatible_with: tuple[str, ...] = ()  # fingerprints of the encoders whose galleries these vectors may join
 
     def __post_init__(self) -> None:
         """Check shapes and values; raises DataError."""
@@ -106,6 +108,12 @@ class EmbeddingSet:
             )
         if self.vectors.dtype != np.float32:
             raise DataError(f"embeddings: expected float32 vectors, got {self.vectors.dtype}")
+
+    @classmethod
+    def unnamed(cls, vectors: np.ndarray, fingerprint: str, *, compatible_with: Sequence[str] = ()) -> EmbeddingSet:
+        """Return a set of `vectors` (N, D) alone, without images or identities: for instance, queries."""
+        blank = [""] * len(vectors)
+        return cls(vectors, blank, blank, fingerprint, compatible_with=tuple(compatible_with))
 
     def __len__(self) -> int:
         """Return N."""
@@ -135,7 +143,7 @@ class EmbeddingSet:
         rows = np.asarray(rows, np.int64)
         paths = [self.paths[i] for i in rows]
         identities = [self.identities[i] for i in rows]
-        return EmbeddingSet(self.vectors[rows], paths, identities, self.fingerprint, self.root, dict(self.extra))
+        return replace(self, vectors=self.vectors[rows], paths=paths, identities=identities, extra=dict(self.extra))
 
     def save(self, folder: str | Path, *, beside: Sequence[str] = ()) -> None:
         """Write the folder; ``meta.json`` comes last, so a half-written folder does not load.

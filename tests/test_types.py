@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,14 @@ def test_subset_keeps_order() -> None:
     chosen = example().subset([3, 1])
     assert chosen.paths == [example().paths[3], example().paths[1]]
     np.testing.assert_array_equal(chosen.vectors[1], example().vectors[1])
+
+
+def test_encoders_that_go_together_stay_with_the_rows_but_not_on_disk(tmp_path: Path) -> None:
+    queries = EmbeddingSet.unnamed(example().vectors, "f" * 64, compatible_with=["a" * 64])
+    assert (len(queries), set(queries.paths), queries.compatible_with) == (5, {""}, ("a" * 64,))
+    assert queries.subset([2]).compatible_with == ("a" * 64,)
+    replace(example(), compatible_with=("a" * 64,)).save(tmp_path)
+    assert EmbeddingSet.load(tmp_path).compatible_with == ()
 
 
 def test_image_key_and_pairs_length() -> None:
