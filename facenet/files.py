@@ -7,15 +7,17 @@ memory than the file itself takes.
 from __future__ import annotations
 
 import contextlib
+import csv
 import errno
 import hashlib
+import io
 import json
 import math
 import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -196,6 +198,65 @@ def digest_of(content: Mapping[str, Any]) -> str:
     """Return the SHA-256 of what JSON keeps of a mapping, whatever the order of its keys; NaN raises ValueError."""
     plain = json.loads(json.dumps(content, allow_nan=False))
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def csv_text(rows: Iterable[Iterable[Any]]) -> str:
+    """Return rows as lines of CSV that end in a line feed; None is an empty cell.
+
+    >>> csv_text([("path", "identity"), ("a,b.jpg", None)])
+    'path,identity\\n"a,b.jpg",\\n'
+    """
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def write_csv(
+    path: str | Path, columns: Sequence[str], rows: Iterable[Iterable[Any]], *, errors: str = "strict"
+) -> None:
+    """Write a header and rows as UTF-8 CSV, atomically; `errors` is what ``str.encode`` does with half characters."""
+    with atomic_write(path) as file:
+        text = io.TextIOWrapper(file, "utf-8", errors, newline="")
+        try:
+            csv.writer(text, lineterminator="\n").writerow(columns)
+            csv.writer(text, lineterminator="\n").writerows(rows)
+        finally:
+            text.detach()
+
+
+def read_csv(path: str | Path, needed: Sequence[str] = (), *, remedy: str, whole: bool = False) -> list[dict[str, str]]:
+    """Read the lines below the header of a UTF-8 CSV file, by name of the column; empty lines are left out.
+
+    A line with fewer cells than the header gets empty ones at its end; cells beyond the header are left out. With
+    `whole`, both are errors. Each message ends with `remedy`, which says what to do next.
+
+    Raises:
+        DataError: missing, not CSV, without one of the columns `needed`, or a line that is not whole.
+    """
+    path = Path(path)
+    try:
+        if path.exists() and not path.is_file():
+            raise OSError("not a file")
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file)
+            names = next(reader, [])
+            rows = [row for row in reader if row]
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; {remedy}") from None
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(f"{path}: not readable as CSV ({one_line(error)}); {remedy}") from error
+    missing = [name for name in needed if name not in names]
+    if missing:
+        expected = f"expected the columns {', '.join(needed)}"
+        raise DataError(f"{path}: {expected}; missing: {', '.join(missing)}; {remedy}")
+    if whole and "" in names:
+        raise DataError(f"{path}: column {names.index('') + 1} has no name; {remedy}")
+    for number, row in enumerate(rows, 1):
+        if len(row) != len(names):
+            if whole:
+                raise DataError(f"{path}: row {number} has {len(row)} cells for {len(names)} columns; {remedy}")
+            row.extend([""] * (len(names) - len(row)))
+    return [dict(zip(names, row, strict=False)) for row in rows]
 
 
 def read_array(path: str | Path, *, mode: Literal["r", "c"] | None = None) -> np.ndarray:

@@ -5,8 +5,6 @@ Letters: N embeddings, D embedding width, P pairs, Q queries, k neighbours, T tr
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -14,13 +12,23 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from facenet.errors import DataError, one_line
-from facenet.files import atomic_write, is_inside, read_array, read_sealed, sha256_file, write_sealed
+from facenet.errors import DataError
+from facenet.files import (
+    atomic_write,
+    is_inside,
+    read_array,
+    read_csv,
+    read_sealed,
+    sha256_file,
+    write_csv,
+    write_sealed,
+)
 
 if TYPE_CHECKING:
     import torch
 
 SCHEMA = 1
+COLUMNS = ("row", "path", "identity")  # of items.csv
 FILES = ("vectors.npy", "items.csv")
 Progress = Callable[[int, int], None]  # called with (done, total)
 
@@ -158,12 +166,7 @@ class EmbeddingSet:
             raise DataError(f"{folder}: can not be written ({error.strerror}); choose another folder") from error
         with atomic_write(folder / "vectors.npy") as file:
             np.save(file, np.ascontiguousarray(self.vectors))
-        text = io.StringIO(newline="")
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["row", "path", "identity"])
-        writer.writerows(zip(range(len(self)), self.paths, self.identities, strict=True))
-        with atomic_write(folder / "items.csv") as file:
-            file.write(text.getvalue().encode())
+        write_csv(folder / "items.csv", COLUMNS, zip(range(len(self)), self.paths, self.identities, strict=True))
         meta = {
             "schema": SCHEMA,
             "fingerprint": self.fingerprint,
@@ -213,13 +216,9 @@ def _check_paths(paths: Sequence[str], where: Path) -> None:
 
 def _read_items(file: Path) -> tuple[list[str], list[str]]:
     """Return the paths and identities of ``items.csv``; raises DataError."""
-    try:
-        with file.open(newline="", encoding="utf-8") as stream:
-            header, *rows = csv.reader(stream, strict=True)
-    except (OSError, ValueError, csv.Error) as error:
-        raise DataError(f"{file}: not readable as CSV ({one_line(error)}); embed again") from error
-    if header != ["row", "path", "identity"] or any(len(row) != 3 or row[0] != str(i) for i, row in enumerate(rows)):
+    rows = read_csv(file, COLUMNS, remedy="embed again", whole=True)
+    if any(len(row) != len(COLUMNS) or row["row"] != str(number) for number, row in enumerate(rows)):
         raise DataError(f"{file}: expected the columns row, path, identity, rows numbered from 0; embed again")
-    paths = [row[1] for row in rows]
+    paths = [row["path"] for row in rows]
     _check_paths(paths, file)
-    return paths, [row[2] for row in rows]
+    return paths, [row["identity"] for row in rows]

@@ -20,10 +20,12 @@ from facenet.files import (
     keep_array,
     kept_array,
     read_array,
+    read_csv,
     read_json,
     read_sealed,
     sha256_file,
     sweep,
+    write_csv,
     write_json,
     write_sealed,
 )
@@ -219,3 +221,41 @@ def test_a_kept_array_is_made_again_where_anything_is_off(tmp_path: Path) -> Non
 def test_paths_that_leave_their_folder_are_told() -> None:
     assert all(map(is_inside, ("a", "a/b.jpg", "..a/b..", "a//b", "./a", "a\\b", "ä ö.png")))
     assert not any(map(is_inside, ("", ".", "/", "/a", "..", "../a", "a/..", "a/../../b", "a\0", "//a", "./.")))
+
+
+def test_csv_comes_back_with_the_words_as_they_are(tmp_path: Path) -> None:
+    words = ['Žofie, "Z"', "two\nlines", ""]
+    write_csv(tmp_path / "a.csv", ("row", "word"), enumerate(words))
+    assert [row["word"] for row in read_csv(tmp_path / "a.csv", ("word",), remedy="", whole=True)] == words
+    assert (tmp_path / "a.csv").read_bytes().startswith(b'row,word\n0,"')
+    with pytest.raises(UnicodeEncodeError):
+        write_csv(tmp_path / "a.csv", ("row", "word"), [(0, "\udcff")])
+    assert len(read_csv(tmp_path / "a.csv", remedy="")) == 3, "the old file is left as it was"
+    write_csv(tmp_path / "a.csv", ("row", "word"), [(0, "\udcff")], errors="replace")
+    assert read_csv(tmp_path / "a.csv", remedy="") == [{"row": "0", "word": "?"}]
+
+
+def test_csv_of_others_is_read_as_far_as_the_caller_allows(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"\xef\xbb\xbfpath,identity\r\na.jpg\r\n\r\nb.jpg,B,more\r\n")
+    assert read_csv(path, remedy="") == [{"path": "a.jpg", "identity": ""}, {"path": "b.jpg", "identity": "B"}]
+    with pytest.raises(DataError, match=r"a\.csv: row 1 has 1 cells for 2 columns; mend it"):
+        read_csv(path, remedy="mend it", whole=True)
+    with pytest.raises(DataError, match=r"expected the columns path, fold; missing: fold; mend it"):
+        read_csv(path, ("path", "fold"), remedy="mend it")
+    path.write_bytes(b"path,\na,b\n")
+    with pytest.raises(DataError, match=r"column 2 has no name; mend it"):
+        read_csv(path, remedy="mend it", whole=True)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [(None, "no such file"), (b"a\xff", "not readable as CSV"), ("", "not a file")]
+)
+def test_what_is_no_csv_is_one_line(tmp_path: Path, content: bytes | str | None, said: str) -> None:
+    path = tmp_path / "a.csv"
+    if content == "":
+        path.mkdir()
+    elif isinstance(content, bytes):
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=f"{said}.*; mend it$"):
+        read_csv(path, remedy="mend it")

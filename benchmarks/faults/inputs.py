@@ -216,7 +216,7 @@ OWN = [
     Case("train", f"{TRAIN} data.root={{half}}", 3, "data.max_bad_share"),
     Case("train", f"{TRAIN} data.root={{flat}}", 3, "no identity"),
     Case("train", f"{TRAIN} data.root={{closed}}", 3, "closed"),
-    Case("train", f"{TRAIN} data=csv data.root={{missing}}.csv", 3, "no such table"),
+    Case("train", f"{TRAIN} data=csv data.root={{missing}}.csv", 3, "no such file"),
     Case("train", f"{TRAIN} data=csv data.root={{columns}}", 3, "path, identity"),
     Case("train", f"{TRAIN} data=csv data.root={{faces}}", 3, "faces"),
     Case("train", f"{TRAIN} data=csv data.root={{outside}}", 3, "leads outside"),

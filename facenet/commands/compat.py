@@ -66,12 +66,11 @@ def record(config: dict[str, Any], old: str, new: Any, out: Path) -> dict[str, A
 
 def write_tables(metrics: dict[str, Any], out: Path) -> None:
     from facenet.compat.mixed_gallery import Regression
-    from facenet.compat.table import write_csv
+    from facenet.files import write_csv
 
-    write_csv(
-        out / "regressions.csv", Regression._fields, [list(row.values()) for row in metrics["regressions"]["worst"]]
-    )
-    write_csv(out / "mixed.csv", list(metrics["mixed"][0]), [list(row.values()) for row in metrics["mixed"]])
+    worst = (row.values() for row in metrics["regressions"]["worst"])
+    write_csv(out / "regressions.csv", Regression._fields, worst, errors="replace")
+    write_csv(out / "mixed.csv", list(metrics["mixed"][0]), (row.values() for row in metrics["mixed"]))
 
 
 def show(metrics: dict[str, Any]) -> None:

@@ -53,7 +53,7 @@ def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
     if len(answers) > SHOWN:
         print(f"... and {len(answers) - SHOWN} more queries in {out / 'metrics.json'}")
     table([*metrics.items()], title="search")
-    query.write_csv(out / "neighbours.csv", answers)
+    query.write_answers(out / "neighbours.csv", answers)
     print(f"neighbours: {out / 'neighbours.csv'}")
     if config["sheet"]:
         draw_answers(out / "sheet.png", answers, look=encoder.preprocess if encoder else None)

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
-
-from facenet.files import atomic_write
 
 
 def verdict(passed: Mapping[str, Any], row: Mapping[str, Any], interval: Mapping[str, Any] | None, flipped: Any) -> str:
@@ -51,13 +46,3 @@ def baseline_rows(metrics: Mapping[str, Any]) -> tuple[list[str], list[list[Any]
     names = list(metrics["yardsticks"])
     values = [[row[m]["new_old"] if name == "ours" else row[m] for m in names] for name, row in found.items()]
     return ["map", *names], [[name, *row] for name, row in zip(found, values, strict=True)]
-
-
-def write_csv(path: str | Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Write a table as CSV, atomically; None is an empty cell."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    with atomic_write(path) as file:
-        file.write(text.getvalue().encode("utf-8", "replace"))

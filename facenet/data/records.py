@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import re
 import unicodedata
@@ -19,7 +17,7 @@ from PIL import Image
 from facenet.data.walk import SUFFIXES, shown, walk, why_not
 from facenet.errors import ConfigError, DataError
 from facenet.faces.align import Alignment
-from facenet.files import atomic_write, is_inside, read_sealed, write_sealed
+from facenet.files import is_inside, read_csv, read_sealed, write_csv, write_sealed
 from facenet.types import image_key
 
 ALIGNED = "align.json"  # lies in a folder of aligned faces and says how they were cut
@@ -208,17 +206,8 @@ def scan_csv(file: str | Path, root: str | Path | None = None) -> Records:
 
 def _table(file: Path) -> list[tuple[str, str]]:
     """Read path and identity of every row of a table."""
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as handle:
-            reader = csv.DictReader(handle)
-            missing = {"path", "identity"} - set(reader.fieldnames or ())
-            if missing:
-                raise DataError(f"{file}: expected the columns path, identity; missing {sorted(missing)}")
-            return [(str(row["path"] or "").strip(), str(row["identity"] or "").strip()) for row in reader]
-    except FileNotFoundError:
-        raise DataError(f"{file}: no such table; give a CSV file with the columns path, identity") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{file}: not readable as CSV ({error})") from error
+    rows = read_csv(file, ("path", "identity"), remedy="give a CSV file with the columns path, identity")
+    return [(row["path"].strip(), row["identity"].strip()) for row in rows]
 
 
 def scan(path: str | Path) -> Records:
@@ -237,12 +226,7 @@ def write_skipped(file: str | Path, skipped: Sequence[Skipped]) -> None:
     Raises:
         DataError: the folder can not be written.
     """
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["path", "reason"])
-    writer.writerows((shown(path), shown(reason)) for path, reason in skipped)
-    with atomic_write(file) as target:
-        target.write(text.getvalue().encode())
+    write_csv(file, ("path", "reason"), ((shown(path), shown(reason)) for path, reason in skipped))
 
 
 def write_images(records: Records, root: str | Path) -> None:

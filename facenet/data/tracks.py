@@ -6,7 +6,6 @@ Letters: M tracks, N frames of all tracks together. The embeddings of a track's 
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,6 +16,7 @@ import numpy as np
 
 from facenet.data.records import Records, Skipped, scan_folder, write_images
 from facenet.errors import ConfigError, DataError
+from facenet.files import read_csv
 from facenet.types import Pairs
 
 PARTS = ("train", "held_out", "evaluation")
@@ -216,15 +216,8 @@ def _divide(names: Sequence[str], held_out: float, evaluation: float, seed: int)
 
 def _read_splits(file: Path) -> dict[str, set[str]]:
     people: dict[str, set[str]] = {part: set() for part in PARTS}
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as handle:
-            reader = csv.DictReader(handle)
-            if not {"identity", "split"} <= set(reader.fieldnames or ()):
-                raise DataError(f"{file}: expected the columns identity,split; got {reader.fieldnames}")
-            rows = [(str(row["identity"]).strip(), str(row["split"]).strip()) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{file}: not readable as a table of splits ({error}); give a CSV file in UTF-8") from error
-    for identity, part in rows:
+    for row in read_csv(file, ("identity", "split"), remedy="give a CSV file with the columns identity, split"):
+        identity, part = row["identity"].strip(), row["split"].strip()
         if part not in people:
             raise DataError(f"{file}: {identity}: unknown split {part!r}; expected {', '.join(PARTS)}")
         if any(identity in others for name, others in people.items() if name != part):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +10,7 @@ from PIL import Image
 
 from facenet.data.records import Records
 from facenet.evaluation.verification import score_pairs
-from facenet.files import atomic_write
+from facenet.files import atomic_write, write_csv
 from facenet.types import EmbeddingSet, Pairs
 
 THUMBNAIL = 64  # pixels a side, at most
@@ -28,14 +26,10 @@ def save_evaluation(folder: str | Path, embeddings: EmbeddingSet, faces: Records
     folder = Path(folder)
     (folder / "meta.json").unlink(missing_ok=True)  # written last, so that half a folder does not load
     scored = score_pairs(embeddings, pairs, allow_missing=True)
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["first", "second", "same", "fold", "sq_dist"])
     kept = scored.pairs
     columns = (kept.same.astype(int).tolist(), kept.fold.tolist(), map(float, scored.sq_dist))
-    writer.writerows(zip(kept.first, kept.second, *columns, strict=True))
-    with atomic_write(folder / "pairs.csv") as file:
-        file.write(text.getvalue().encode())
+    header = ("first", "second", "same", "fold", "sq_dist")
+    write_csv(folder / "pairs.csv", header, zip(kept.first, kept.second, *columns, strict=True))
     (folder / "thumbnails.npy").unlink(missing_ok=True)
     if faces.images is not None:
         with atomic_write(folder / "thumbnails.npy") as file:

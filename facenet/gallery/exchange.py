@@ -5,7 +5,6 @@ Whoever outgrows one machine takes the vectors along with their ids, identities,
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from facenet.errors import ConfigError, DataError, choose
-from facenet.files import atomic_write
+from facenet.files import atomic_write, read_csv
 from facenet.gallery.gallery import Gallery
 from facenet.gallery.search import Item
 from facenet.types import EmbeddingSet, Progress
@@ -64,14 +63,12 @@ def read_metadata(file: str | Path, paths: Sequence[str]) -> tuple[list[str], li
 
 
 def _rows(file: Path) -> Iterator[dict[str, Any]]:
+    if file.suffix == ".csv":
+        yield from read_csv(file, ("path",), remedy="metadata tables need a column path and whole lines", whole=True)
+        return
     try:
         with file.open(newline="", encoding="utf-8") as stream:
-            if file.suffix == ".csv":
-                for row in csv.DictReader(stream, restkey=""):
-                    if "" in row or None in row.values():
-                        raise ValueError(f"the line of {row.get('path')!r} has more or fewer fields than the header")
-                    yield row
-            elif file.suffix in (".jsonl", ".ndjson"):
+            if file.suffix in (".jsonl", ".ndjson"):
                 for text in stream:
                     row = json.loads(text)
                     if not isinstance(row, dict):
@@ -79,7 +76,7 @@ def _rows(file: Path) -> Iterator[dict[str, Any]]:
                     yield row
             else:
                 raise ValueError("expected .csv or .jsonl")
-    except (OSError, ValueError, RecursionError, csv.Error) as error:
+    except (OSError, ValueError, RecursionError) as error:
         why = getattr(error, "strerror", None) or error
         raise DataError(f"{file}: not readable as a metadata table ({why})") from error
 

@@ -8,7 +8,7 @@ Letters: Q queries, D embedding width.
 
 from __future__ import annotations
 
-import csv
+import itertools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from facenet.data.records import scan
 from facenet.encoders.bundle import Encoder
 from facenet.encoders.embedding import embed_records
 from facenet.errors import ConfigError, DataError, FacenetError
-from facenet.files import atomic_write, read_array
+from facenet.files import read_array, write_csv
 from facenet.gallery.gallery import Gallery, Hit
 from facenet.types import EmbeddingSet
 
@@ -198,24 +198,10 @@ def converse(
     return {"answered": len(seconds), "failed": failed, "seconds_median": median(seconds) if seconds else None}
 
 
-def write_csv(file: str | Path, answers: Sequence[Answer]) -> None:
+def write_answers(file: str | Path, answers: Sequence[Answer]) -> None:
     """Write one line for each neighbour: `COLUMNS`; a query without any has one with rank 0."""
-    with atomic_write(file) as binary:
-        lines = _Lines(binary)
-        writer = csv.writer(lines, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for answer in answers:
-            writer.writerows(answer.rows() or [(answer.query, 0, "", "", "", answer.threshold, NO_MATCH, "")])
-
-
-class _Lines:
-    """What `csv` writes text to."""
-
-    def __init__(self, binary: Any) -> None:
-        self.binary = binary
-
-    def write(self, text: str) -> int:
-        return int(self.binary.write(text.encode()))
+    rows = (answer.rows() or [(answer.query, 0, "", "", "", answer.threshold, NO_MATCH, "")] for answer in answers)
+    write_csv(file, COLUMNS, itertools.chain.from_iterable(rows))
 
 
 def score(answers: Sequence[Answer], people: set[str]) -> dict[str, float]:

@@ -6,7 +6,6 @@ Numbers are read through :func:`number`, so null, NaN and text never reach arith
 
 from __future__ import annotations
 
-import csv
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from facenet.errors import ConfigError, DataError
-from facenet.files import read_array, read_json, read_sealed
+from facenet.files import read_array, read_csv, read_json, read_sealed
 from facenet.types import EmbeddingSet, image_key
 
 SWEEPS = ("table3", "table5", "table6", "lfw_view2")
@@ -257,17 +256,7 @@ def _read_thumbnails(path: Path, count: int) -> np.ndarray | None:
 
 
 def _rows(path: Path, needed: Sequence[str] = ()) -> list[dict[str, str]]:
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file, restkey="", restval="")
-            rows = [{key: cell for key, cell in row.items() if isinstance(cell, str)} for row in reader]
-            names = reader.fieldnames or []
-    except (OSError, ValueError, csv.Error) as error:
-        raise DataError(f"{path}: not readable as CSV ({error}); run the command that wrote it again") from error
-    missing = [name for name in needed if name not in names]
-    if missing:
-        raise DataError(f"{path}: no column {', '.join(missing)}; run the command that wrote it again")
-    return rows
+    return read_csv(path, needed, remedy="run the command that wrote it again")
 
 
 def _cell(text: str | None) -> float | None:

@@ -6,8 +6,6 @@ counts it as a step, so that schedule, batches and random numbers of the others 
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import sys
 from collections.abc import Sequence
@@ -18,7 +16,7 @@ import pytorch_lightning as pl
 import torch
 
 from facenet.errors import ConfigError, FacenetError, choose
-from facenet.files import atomic_write
+from facenet.files import atomic_write, csv_text
 
 CHOICES = {"fatal": "the run ends", "skip": "the step is left out, so many in a row at most"}
 FILE = "not_finite.csv"
@@ -114,14 +112,11 @@ class NotFiniteSteps(pl.Callback):
 
     def _write(self, rows: Sequence[tuple[Any, ...]]) -> None:
         path = self.folder / FILE
-        text = io.StringIO(newline="")
-        writer = csv.writer(text, lineterminator="\n")
-        if not path.is_file():
-            writer.writerow(["step", "batch", "what", "path", "alone"])
-        writer.writerows(rows)
-        before = path.read_bytes() if path.is_file() else b""
+        before = (
+            path.read_bytes() if path.is_file() else csv_text([("step", "batch", "what", "path", "alone")]).encode()
+        )
         with atomic_write(path) as file:
-            file.write(before + text.getvalue().encode())
+            file.write(before + csv_text(rows).encode())
 
 
 def finite(tensors: Sequence[torch.Tensor]) -> bool:

@@ -23,15 +23,15 @@ def test_what_is_written_is_read_for_any_of_the_paths(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("cluster,image\n0,a\n", "columns cluster and path"),
-        ("", "columns cluster and path"),
+        ("cluster,image\n0,a\n", "missing: path"),
+        ("", "missing: cluster, path"),
         ("cluster,path\nx,a\n", "cluster of a: expected a number of at least 0, got 'x'"),
         ("cluster,path\n-1,a\n", "got '-1'"),
         ("cluster,path\n" + "9" * 5000 + ",a\n", "got '9999"),
         ("cluster,path\n" + "9" * 19 + ",a\n", "got '9999"),
         ("cluster,path\n0,a\n1,a\n", "a is in clusters 0 and 1"),
         ("cluster,path\n0,b\n", "1 of 1 known faces are not in it, the first a"),
-        ("\udcff\udcfe", "not a table of clusters"),
+        ("\udcff\udcfe", "not readable as CSV"),
     ],
 )
 def test_files_that_do_not_fit_raise(text: str, message: str, tmp_path: Path) -> None:
@@ -42,5 +42,5 @@ def test_files_that_do_not_fit_raise(text: str, message: str, tmp_path: Path) ->
 
 
 def test_no_such_file_raises(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"nowhere.csv: can not be read \(No such file"):
+    with pytest.raises(DataError, match=r"nowhere.csv: no such file"):
         read_labels(tmp_path / "nowhere.csv", ["a"])

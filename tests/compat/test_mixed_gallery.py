@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from facenet.compat.cells import score_cells
 from facenet.compat.matching import enrolled
-from facenet.compat.mixed_gallery import Regression, backfilled, mixed_curve, regressions, summary
-from facenet.compat.table import write_csv
+from facenet.compat.mixed_gallery import backfilled, mixed_curve, regressions, summary
 from facenet.errors import ConfigError
 from facenet.evaluation.verification import verify
 from tests.compat.test_cells import answers_by_loops
@@ -114,12 +111,3 @@ def test_nobody_regresses_under_the_same_encoder() -> None:
     cells = score_cells(shared, scored, who)
     cells["new_old"] = cells["old_old"]  # two scores a pair choose the same threshold or, on ties, one close to it
     assert regressions(shared, cells, who) == []
-
-
-def test_tables_are_csv_with_the_words_as_they_are(tmp_path: Path) -> None:
-    row = Regression('Žofie, "Z"', 3, 1.0, 0.5, 1.0, 0.1, 0.2, 0.3, 0.05)
-    write_csv(tmp_path / "people.csv", Regression._fields, [row, row._replace(person="b")])
-    with (tmp_path / "people.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    assert [one["person"] for one in rows] == ['Žofie, "Z"', "b"]
-    assert float(rows[0]["rank1_new_old"]) == 0.5

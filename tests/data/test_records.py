@@ -37,7 +37,7 @@ def test_csv(face_tree: Path, tmp_path: Path) -> None:
     assert (records.paths, records.identities) == (("p000/p000_0001.png",), ("Ada",))
     assert records.skipped[0].reason == "no such file"
     table.write_text("file,identity\na,b\n")
-    with pytest.raises(DataError, match=r"missing \['path'\]"):
+    with pytest.raises(DataError, match=r"missing: path"):
         scan_csv(table, face_tree)
     table.write_text("path,identity\n../../etc/passwd,b\n")
     with pytest.raises(DataError, match="leads outside"):
@@ -145,7 +145,7 @@ def test_a_table_may_name_anything(tmp_path: Path) -> None:
     table.write_text("path,identity\na\0.jpg,A\n")
     with pytest.raises(DataError, match=r"leads outside|not readable"):
         scan_csv(table)
-    with pytest.raises(DataError, match=r"none\.csv: no such table"):
+    with pytest.raises(DataError, match=r"none\.csv: no such file"):
         scan_csv(tmp_path / "none.csv")
 
 

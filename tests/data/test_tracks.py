@@ -93,7 +93,7 @@ def test_a_splits_file_decides(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("name,part\n", "identity,split"),
+        ("name,part\n", "missing: identity, split"),
         ("identity,split\np00,tran\n", "unknown split 'tran'"),
         ("identity,split\np00,train\np00,evaluation\n", "two splits"),
         ("identity,split\np00,train\n", "too few"),
@@ -120,7 +120,7 @@ def test_data_that_can_not_work_is_one_line(tmp_path: Path) -> None:
         split_tracks(made(9))
     with pytest.raises(DataError, match="too few"):
         split_tracks(made(12, tracks=1))
-    with pytest.raises(DataError, match="not readable as a table"):
+    with pytest.raises(DataError, match="no such file"):
         split_tracks(made(), splits=str(tmp_path / "none.csv"))
     with pytest.raises(ConfigError, match="held_out"):
         split_tracks(made(), held_out=1.0)

@@ -141,10 +141,10 @@ def test_a_table_of_metadata(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
-        ("a.csv", "name,camera\nx.jpg,3\n", "row 1 has no path"),
+        ("a.csv", "name,camera\nx.jpg,3\n", "missing: path"),
         ("a.csv", "path,camera\nx.jpg,3\nx.jpg,4\n", "row 2 names x.jpg again"),
-        ("a.csv", "path,camera\nx.jpg,3,4\n", "more or fewer fields"),
-        ("a.csv", "path,camera\nx.jpg\n", "more or fewer fields"),
+        ("a.csv", "path,camera\nx.jpg,3,4\n", "row 1 has 3 cells for 2 columns"),
+        ("a.csv", "path,camera\nx.jpg\n", "row 1 has 1 cells for 2 columns"),
         ("a.csv", "path\nx.jpg\nq.jpg\nr.jpg\n", "q.jpg and 1 more are no images"),
         ("a.jsonl", "[1]\n", "one JSON object a line"),
         ("a.jsonl", "{\n", "not readable"),
@@ -156,7 +156,7 @@ def test_a_table_that_is_none(tmp_path: Path, name: str, text: str, said: str) -
     (tmp_path / name).write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(DataError, match=said):
         read_metadata(tmp_path / name, ["x.jpg"])
-    with pytest.raises(DataError, match="No such file"):
+    with pytest.raises(DataError, match="no such file"):
         read_metadata(tmp_path / "none.csv", ["x.jpg"])
 
 

@@ -14,7 +14,7 @@ from facenet.data.records import scan_folder
 from facenet.encoders.embedding import embed_records
 from facenet.errors import ConfigError, DataError, FacenetError
 from facenet.gallery.gallery import Gallery, Hit
-from facenet.gallery.query import NO_MATCH, Answer, ask, converse, read, score, write_csv
+from facenet.gallery.query import NO_MATCH, Answer, ask, converse, read, score, write_answers
 from facenet.gallery.query_sheet import draw_answers
 from tests.conftest import write_tree
 from tests.encoders.test_bundle import make
@@ -154,7 +154,7 @@ def test_answers_as_csv_and_json(folder: Path, tmp_path: Path) -> None:
     with Gallery.open(folder) as gallery:
         first = next(iter(gallery.blocks()))[0][0].id
         answers = [*ask(gallery, read(first, gallery, None), k=2, threshold=0.5), Answer('odd, "name"', "", [], 0.5)]
-    write_csv(tmp_path / "a.csv", answers)
+    write_answers(tmp_path / "a.csv", answers)
     with (tmp_path / "a.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["rank"] for row in rows] == ["1", "2", "0"]

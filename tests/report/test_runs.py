@@ -190,7 +190,7 @@ def test_pairs_of_keys_with_dots_find_their_faces(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("pairs.csv", "first,second,same\n", "no column fold, sq_dist"),
+        ("pairs.csv", "first,second,same\n", "missing: fold, sq_dist"),
         ("pairs.csv", "first,second,same,fold,sq_dist\nwho,who,1,0,0.1\n", "line 2"),
         ("pairs.csv", "first,second,same,fold,sq_dist\np00/p00_0000,p00/p00_0001,maybe,0,0.1\n", "'p00/p00_0000,"),
         ("pairs.csv", "first,second,same,fold,sq_dist\np00/p00_0000,p00/p00_0001,1,0,nan\n", "a distance"),
