@@ -1,7 +1,7 @@
 """Files written atomically and read back checked: bytes, JSON, sealed JSON, arrays, checksums, paths.
 
-A reader sees the old file or the new one, never half of one. Nothing is unpickled, and no header makes us reserve more
-memory than the file itself takes.
+A reader sees the old file or the new one, never half of one. No function unpickles. No header of a file makes a
+function reserve more memory than the file itself takes.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ import numpy as np
 
 from facenet.errors import DataError, one_line
 
-DIGEST = "digest"  # of a sealed JSON file: the SHA-256 over all its other fields
-MOST_JSON = 1 << 28  # bytes of a JSON file; the hashes of a million people are a tenth of it
+DIGEST = "digest"  # field of a sealed JSON file: the SHA-256 over all other fields
+MOST_JSON = 1 << 28  # bytes; a JSON file with the hashes of a million people has a tenth of this
 
 if sys.platform != "win32":
     import fcntl
@@ -39,9 +39,9 @@ TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp")  # what mkstemp makes of ".{n
 def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
     """Open a temporary file beside `path`; on success fsync it and move it over `path`.
 
-    The temporary file lies in the target's own folder, so the move never crosses a file system. It is locked while
-    its writer lives, so that :func:`sweep` knows those of killed ones. On any error the old file is left as it was and
-    the temporary one is removed.
+    The temporary file lies in the folder of `path`, so the move never crosses a file system. Its writer holds a lock on
+    it, by which :func:`remove_abandoned` tells the files of living writers from those of killed ones. After any error
+    the old file is as it was and the temporary file is gone.
 
     Raises:
         DataError: the folder can not be written (missing rights, full disk).
@@ -57,9 +57,9 @@ def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-            os.chmod(file.name, 0o666 & ~_umask())  # noqa: PTH101 - mkstemp makes files private; ours are ordinary
+            os.chmod(file.name, 0o666 & ~_umask())  # noqa: PTH101 - mkstemp makes private files
             if sys.platform == "win32":
-                file.close()  # it moves no open file
+                file.close()  # Windows moves no open file
             Path(file.name).replace(path)
         _sync_folder(path.parent)
     except BaseException as error:
@@ -70,11 +70,11 @@ def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
         raise
 
 
-def sweep(*folders: str | Path) -> list[Path]:
-    """Remove what killed writers left of :func:`atomic_write` in these folders; return the files that were removed.
+def remove_abandoned(*folders: str | Path) -> list[Path]:
+    """Remove temporary files of :func:`atomic_write` whose writers were killed; return the files that were removed.
 
-    A file whose writer lives, in this or another process, stays: it is locked. Folders that are not there hold nothing,
-    and what can not be removed (missing rights) stays.
+    A file whose writer lives, in this or another process, is locked and stays. A file that can not be removed (missing
+    rights) stays too. A folder that does not exist counts as empty.
     """
     return [path for folder in folders for path in sorted(Path(folder).glob(".*.tmp")) if _abandoned(path)]
 
@@ -86,29 +86,29 @@ def _temporary(path: Path) -> IO[bytes]:
         file = open(name, "wb", opener=lambda *_, handle=handle: handle)  # noqa: SIM115
         if sys.platform == "win32":
             return file
-        with contextlib.suppress(OSError):  # a file system without locks
+        with contextlib.suppress(OSError):  # some file systems have no locks
             fcntl.flock(handle, fcntl.LOCK_EX)
         if os.fstat(handle).st_nlink:
             return file
-        file.close()  # swept between its creation and the lock
+        file.close()  # removed between its creation and the lock
 
 
 def _abandoned(path: Path) -> bool:
-    """Remove a temporary file if nobody holds it; whether that was done."""
+    """Remove a temporary file if no writer holds its lock; return whether it was removed."""
     if sys.platform == "win32" or not TEMPORARY.fullmatch(path.name) or path.is_symlink():
         return False
     try:
         with path.open("r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             path.unlink()
-    except OSError:  # somebody writes it, or it is not ours to remove
+    except OSError:  # a writer holds its lock, or we lack the right
         return False
     return True
 
 
 @contextlib.contextmanager
-def clear_errors(folder: str | Path) -> Iterator[None]:
-    """Turn what the disk or its rights refuse, wherever in the block, into one DataError that says what to do."""
+def explain_disk_errors(folder: str | Path) -> Iterator[None]:
+    """Raise DataError that says what to do if the disk is full, or refuses a write or a read, within the block."""
     try:
         yield
     except OSError as error:
@@ -129,7 +129,11 @@ def write_json(path: str | Path, content: Any) -> None:
 
 
 def read_json(path: str | Path) -> dict[str, Any]:
-    """Read a JSON object; a missing, broken or foreign file raises :class:`DataError`."""
+    """Read a JSON object.
+
+    Raises:
+        DataError: missing, larger than 2^28 bytes, not JSON, or JSON of another type.
+    """
     path = Path(path)
     data = read_bytes(path, most=MOST_JSON)
     try:
@@ -142,7 +146,7 @@ def read_json(path: str | Path) -> dict[str, Any]:
 
 
 def read_bytes(path: str | Path, *, most: int | None = None) -> bytes:
-    """Read an ordinary file of at most `most` bytes; a pipe or device, which may never end, is none.
+    """Read an ordinary file of at most `most` bytes; a pipe or device may never end and is refused.
 
     Raises:
         DataError: missing, too large, not a file, or not readable.
@@ -178,12 +182,12 @@ def _digest(file: IO[bytes]) -> str:
 
 
 def write_sealed(path: str | Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON object with its own SHA-256 in the field ``digest``; as :func:`write_json`."""
+    """Write a JSON object as :func:`write_json` does, with the SHA-256 of its fields in the field ``digest``."""
     write_json(path, {**content, DIGEST: digest_of(content)})
 
 
 def read_sealed(path: str | Path) -> dict[str, Any]:
-    """Read what :func:`write_sealed` wrote, without its digest; any changed field raises :class:`DataError`."""
+    """Read what :func:`write_sealed` wrote, without the digest; raises DataError if any field has changed."""
     content = read_json(path)
     try:
         whole = content.pop(DIGEST, None) == digest_of(content)
@@ -195,7 +199,7 @@ def read_sealed(path: str | Path) -> dict[str, Any]:
 
 
 def digest_of(content: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of what JSON keeps of a mapping, whatever the order of its keys; NaN raises ValueError."""
+    """Return the SHA-256 of a mapping as JSON with sorted keys, in hex digits; NaN raises ValueError."""
     plain = json.loads(json.dumps(content, allow_nan=False))
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
@@ -260,7 +264,7 @@ def read_csv(path: str | Path, needed: Sequence[str] = (), *, remedy: str, whole
 
 
 def read_array(path: str | Path, *, mode: Literal["r", "c"] | None = None) -> np.ndarray:
-    """Read a ``.npy`` file of plain numbers, mapped into memory where `mode` (of ``numpy.memmap``) is given.
+    """Read a ``.npy`` file of plain numbers, mapped into memory if `mode` (of ``numpy.memmap``) is given.
 
     Raises:
         DataError: missing, damaged, not numbers, or of another size than its header says.
@@ -279,20 +283,22 @@ def read_array(path: str | Path, *, mode: Literal["r", "c"] | None = None) -> np
         return np.load(path, mmap_mode=mode if size else None, allow_pickle=False)
     except DataError:
         raise
-    except Exception as error:  # numpy raises many kinds on headers that are none
+    except Exception as error:  # numpy raises many kinds of errors on damaged headers
         raise DataError(f"{path}: not readable as a NumPy array ({one_line(error)}); write it again") from error
 
 
-def keep_array(path: Path, array: np.ndarray) -> None:
-    """Write an array with its SHA-256 beside it, for :func:`kept_array`; what killed writers left there goes."""
-    sweep(path.parent)
+def write_cached_array(path: Path, array: np.ndarray) -> None:
+    """Write an array, and its SHA-256 in a JSON file beside it; abandoned temporary files of the folder are removed."""
+    remove_abandoned(path.parent)
     with atomic_write(path) as file:
         np.save(file, array, allow_pickle=False)
     write_json(path.with_suffix(".json"), {"sha256": sha256_file(path)})
 
 
-def kept_array(path: Path, shape: tuple[int, ...], kind: type, *, mode: Literal["r", "c"] = "r") -> np.ndarray | None:
-    """Map an array that :func:`keep_array` wrote, or return None if it has to be made again."""
+def read_cached_array(
+    path: Path, shape: tuple[int, ...], kind: type, *, mode: Literal["r", "c"] = "r"
+) -> np.ndarray | None:
+    """Map an array of :func:`write_cached_array`; None if it is missing, damaged, or of another shape or type."""
     try:
         if not path.is_file() or read_json(path.with_suffix(".json")).get("sha256") != sha256_file(path):
             return None
@@ -303,7 +309,7 @@ def kept_array(path: Path, shape: tuple[int, ...], kind: type, *, mode: Literal[
 
 
 def is_inside(path: str) -> bool:
-    """Whether a POSIX path that a file names stays in the folder it is relative to, by its text alone.
+    """Return whether a relative POSIX path, judged by its text alone, stays inside its folder.
 
     >>> [is_inside(path) for path in ("a/b.jpg", "a..b", "", "/a", "a/../../b", "a\\0", ".")]
     [True, True, False, False, False, False, False]

@@ -15,16 +15,16 @@ import pytest
 from facenet.errors import DataError
 from facenet.files import (
     atomic_write,
-    clear_errors,
+    explain_disk_errors,
     is_inside,
-    keep_array,
-    kept_array,
     read_array,
+    read_cached_array,
     read_csv,
     read_json,
     read_sealed,
+    remove_abandoned,
     sha256_file,
-    sweep,
+    write_cached_array,
     write_csv,
     write_json,
     write_sealed,
@@ -70,9 +70,9 @@ def test_a_full_disk_is_one_clear_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
 def test_what_a_disk_refuses_is_one_clear_line(number: int, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="choose a folder you may write to"), clear_errors(tmp_path):
+    with pytest.raises(DataError, match="choose a folder you may write to"), explain_disk_errors(tmp_path):
         raise OSError(number, os.strerror(number))
-    with pytest.raises(ConnectionError), clear_errors(tmp_path):
+    with pytest.raises(ConnectionError), explain_disk_errors(tmp_path):
         raise ConnectionResetError(errno.ECONNRESET, "reset")
 
 
@@ -95,10 +95,10 @@ def test_what_killed_writers_left_is_swept_and_that_of_living_ones_is_not(tmp_pa
         with subprocess.Popen(line, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)}) as writer:
             assert writer.stdout is not None
             assert writer.stdout.readline() == b"writing\n"
-            assert sweep(tmp_path, tmp_path / "none") == [], "both live"
+            assert remove_abandoned(tmp_path, tmp_path / "none") == [], "both live"
             writer.kill()
             writer.wait()
-        swept = sweep(tmp_path)
+        swept = remove_abandoned(tmp_path)
         assert [path.name.split(".")[1] for path in swept] == ["a"]
         assert sorted(tmp_path.iterdir()) == sorted([own, Path(living.name)])
     assert sorted(path.name for path in tmp_path.iterdir()) == [".mine.tmp", "b.bin"]
@@ -112,7 +112,7 @@ def test_a_temporary_file_that_is_swept_before_its_lock_is_made_again(
     def swept(**options: Any) -> tuple[int, str]:
         made.append(make(**options))
         if len(made) == 1:
-            assert len(sweep(tmp_path)) == 1
+            assert len(remove_abandoned(tmp_path)) == 1
         return made[-1]
 
     monkeypatch.setattr(tempfile, "mkstemp", swept)
@@ -205,17 +205,17 @@ def test_an_array_comes_back(tmp_path: Path, array: np.ndarray) -> None:
 
 def test_a_kept_array_is_made_again_where_anything_is_off(tmp_path: Path) -> None:
     path, array = tmp_path / "a.npy", np.arange(12, dtype=np.uint8).reshape(3, 4)
-    assert kept_array(path, (3, 4), np.uint8) is None
-    keep_array(path, array)
-    np.testing.assert_array_equal(kept_array(path, (3, 4), np.uint8), array)
-    assert kept_array(path, (4, 3), np.uint8) is None
-    assert kept_array(path, (3, 4), np.int8) is None
+    assert read_cached_array(path, (3, 4), np.uint8) is None
+    write_cached_array(path, array)
+    np.testing.assert_array_equal(read_cached_array(path, (3, 4), np.uint8), array)
+    assert read_cached_array(path, (4, 3), np.uint8) is None
+    assert read_cached_array(path, (3, 4), np.int8) is None
     good = path.read_bytes()
     path.write_bytes(good[:-1] + b"\xff")
-    assert kept_array(path, (3, 4), np.uint8) is None
+    assert read_cached_array(path, (3, 4), np.uint8) is None
     path.write_bytes(good)
     path.with_suffix(".json").unlink()
-    assert kept_array(path, (3, 4), np.uint8) is None
+    assert read_cached_array(path, (3, 4), np.uint8) is None
 
 
 def test_paths_that_leave_their_folder_are_told() -> None:

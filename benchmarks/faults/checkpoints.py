@@ -24,7 +24,7 @@ import torch
 
 from benchmarks.gallery import closed
 from facenet.errors import DataError
-from facenet.files import sweep
+from facenet.files import remove_abandoned
 from facenet.training.callbacks import AtomicCheckpointIO
 
 MOST_ALIVE = 0.15  # seconds after its first checkpoint at which a child is killed at the latest; one takes some 10 ms
@@ -135,7 +135,7 @@ def _kill(place: Path, kills: int, temporary: str, rng: random.Random) -> dict[s
             told["lost"] += number_of(path) not in (last, last + 1)  # one may be saved and not yet said
         except DataError:
             told["unreadable"] += 1
-        told["halves_swept"] += len(sweep(place))
+        told["halves_swept"] += len(remove_abandoned(place))
         if number % 25 == 24:
             print(f"{number + 1} of {kills} writers killed: {told}", flush=True)
     left = {path.name for path in place.iterdir()} - {"last.ckpt", "last.ckpt.sha256"}

@@ -18,7 +18,7 @@ from facenet.data.pictures import why
 from facenet.data.preprocess import Preprocess, stack
 from facenet.data.records import NothingUsable, Records, Skipped
 from facenet.errors import DataError
-from facenet.files import keep_array, kept_array, read_array
+from facenet.files import read_array, read_cached_array, write_cached_array
 from facenet.interrupts import thread_pool
 from facenet.types import Progress
 
@@ -47,12 +47,12 @@ def pack(
         return images, records.without(bad)
     target = Path(folder) / f"{_key(records, preprocess, margin)}.npy"
     shape = (len(records), 3, *preprocess.stored_size(margin))
-    found = kept_array(target, shape, np.uint8)
+    found = read_cached_array(target, shape, np.uint8)
     if found is None:
         images, bad = _decode(records, preprocess, margin, progress)
         if bad:  # the next run must list them again, so an incomplete array is not kept
             return images, records.without(bad)
-        keep_array(target, images)
+        write_cached_array(target, images)
         found = read_array(target, mode="r")
     return found, records
 

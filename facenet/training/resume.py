@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from facenet.errors import ConfigError, DataError, choose
-from facenet.files import read_json, sweep, write_json
+from facenet.files import read_json, remove_abandoned, write_json
 from facenet.interrupts import Interrupted
 from facenet.training.callbacks import AtomicCheckpointIO
 
@@ -58,7 +58,7 @@ def start(config: Mapping[str, Any], out: Path) -> None:
 
     What killed writers left in it goes.
     """
-    sweep(out, *(path for path in out.glob("*") if path.is_dir()))
+    remove_abandoned(out, *(path for path in out.glob("*") if path.is_dir()))
     (out / "metrics.json").unlink(missing_ok=True)
     write_json(out / "config.json", fixed(config))
 

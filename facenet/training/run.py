@@ -42,7 +42,7 @@ from facenet.errors import ConfigError, FacenetError, choose
 from facenet.evaluation.evaluate import calibrate, evaluate_all, evaluate_fold
 from facenet.evaluation.leakage import people_record, world_of
 from facenet.faces.align import DETECTORS
-from facenet.files import clear_errors
+from facenet.files import explain_disk_errors
 from facenet.interrupts import Request, postponed
 from facenet.large_batch.chunks import leave_at_end
 from facenet.large_batch.memory import available_bytes, choose_chunk, step_memory
@@ -94,7 +94,7 @@ def train(config: dict[str, Any], out: str | Path, say: Callable[[str], None] = 
         RankLost: another rank ended.
         Interrupted: SIGTERM or SIGINT came while the network was trained, and a checkpoint was saved.
     """
-    with clear_errors(out), resume.told_how(Path(out)):
+    with explain_disk_errors(out), resume.told_how(Path(out)):
         return _train(config, Path(out), say)
 
 

@@ -21,7 +21,7 @@ from PIL import Image
 from facenet.data.drawn.people import NAMES, image_count, sample_picture
 from facenet.data.drawn.render import Noise, render
 from facenet.errors import ConfigError
-from facenet.files import keep_array, kept_array
+from facenet.files import read_cached_array, write_cached_array
 from facenet.interrupts import thread_pool
 from facenet.types import Progress
 
@@ -130,7 +130,7 @@ def load_or_draw(
     plan = _plan(identities, images_per_identity, size, difficulty, seed, first_identity, workers)
     target = Path(cache_dir) / f"synthetic_{_key(plan, size, difficulty, seed)}.npy"
     shape = (len(plan), size, size, 3)
-    images = kept_array(target, shape, np.uint8, mode="c")
+    images = read_cached_array(target, shape, np.uint8, mode="c")
     if images is None:
         faces = draw(
             identities=identities,
@@ -142,8 +142,8 @@ def load_or_draw(
             workers=workers,
             progress=progress,
         )
-        keep_array(target, faces.images)
-        images = kept_array(target, shape, np.uint8, mode="c")
+        write_cached_array(target, faces.images)
+        images = read_cached_array(target, shape, np.uint8, mode="c")
     return SyntheticFaces(faces.images if images is None else images, *_columns(plan, prefix))
 
 

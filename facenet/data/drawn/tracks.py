@@ -21,7 +21,7 @@ from facenet.data.drawn.render import Noise, render
 from facenet.data.records import Records
 from facenet.data.tracks import Tracks, TrackSplits, group_tracks
 from facenet.errors import ConfigError
-from facenet.files import keep_array, kept_array
+from facenet.files import read_cached_array, write_cached_array
 from facenet.types import Progress
 
 VERSION = 1  # raise it when frames change: what older versions cached is then drawn again
@@ -78,13 +78,13 @@ def draw_tracks(
     if cache_dir is not None:
         name = json.dumps([VERSION, size, float(difficulty), seed, plan])
         keep = Path(cache_dir) / f"tracks_{hashlib.sha256(name.encode()).hexdigest()[:24]}.npy"
-    images = kept_array(keep, (len(plan), size, size, 3), np.uint8, mode="c") if keep else None
+    images = read_cached_array(keep, (len(plan), size, size, 3), np.uint8, mode="c") if keep else None
     if images is None:
         images = draw_in_batches(
             len(plan), size, lambda part: _draw_batch(plan[part], seed, difficulty, size), None, progress
         )
         if keep:
-            keep_array(keep, images)
+            write_cached_array(keep, images)
     keys = [f"person_{frame.person:04d}/track_{frame.clip:02d}" for frame in plan]
     paths = tuple(f"{key}/{frame.number + 1:04d}.png" for key, frame in zip(keys, plan, strict=True))
     people = tuple(key.split("/")[0] for key in keys)
