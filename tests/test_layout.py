@@ -75,6 +75,13 @@ def test_a_package_is_imported_by_its_owner_alone(path: Path) -> None:
     assert not foreign, f"{place(path)} imports {sorted(foreign)}"
 
 
+def test_no_test_file_imports_another() -> None:
+    """What test files share lies in tests/helpers, so that a test file can be moved, split or deleted on its own."""
+    for path in (ROOT / "tests").rglob("*.py"):
+        others = [name for name in imports(path) if name.startswith("tests.") and ".test_" in name]
+        assert not others, f"{path.relative_to(ROOT)} imports {others}; move what they share into tests/helpers"
+
+
 @pytest.mark.parametrize("module", ["facenet", "facenet.types", "facenet.data.records", "facenet.data.pictures"])
 def test_light_rooms_need_no_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"

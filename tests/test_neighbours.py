@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from facenet import neighbours as knn
 from facenet.errors import ConfigError, DataError
 from facenet.types import Neighbours
-from tests.clustering.test_clusters import people
 from tests.conftest import ROOT
+from tests.helpers.clusters import people
 
 
 def brute(vectors: np.ndarray, k: int) -> list[list[float]]:

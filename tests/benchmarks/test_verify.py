@@ -6,7 +6,7 @@ import numpy as np
 
 from benchmarks.verify import loops, run, tables
 from facenet.evaluation.verification import verify
-from tests.evaluation.test_verification import lfw_like
+from tests.helpers.verification import lfw_like
 
 
 def test_run_returns_plain_positive_numbers() -> None:

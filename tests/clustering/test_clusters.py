@@ -14,16 +14,9 @@ from sklearn.metrics import normalized_mutual_info_score
 from facenet.clustering import whispers
 from facenet.clustering.clusters import METHODS, assign, cluster, method_for, scores
 from facenet.errors import ConfigError, DataError
+from tests.helpers.clusters import people
 
 LARGE = 3001  # one more than "auto" gives to average linkage
-
-
-def people(count: int, each: int, noise: float, dim: int = 32, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Unit vectors (count * each, dim) around a centre per person, in random order, and the person of each."""
-    rng = np.random.default_rng(seed)
-    labels = rng.permutation(np.repeat(np.arange(count), each))
-    vectors = rng.normal(size=(count, dim))[labels] + noise * rng.normal(size=(len(labels), dim))
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32), labels
 
 
 def same_groups(one: np.ndarray, two: np.ndarray) -> bool:

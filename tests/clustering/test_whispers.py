@@ -13,7 +13,7 @@ from scipy import sparse
 from facenet import neighbours as knn
 from facenet.clustering.whispers import FLOOR, ONE_WAY, PARTS, ROUNDS, edges, vote, weaken_one_way, whisper
 from facenet.types import Neighbours
-from tests.clustering.test_clusters import people
+from tests.helpers.clusters import people
 
 
 def loops(weights: np.ndarray, labels: list[int], seed: int) -> list[int]:

@@ -18,9 +18,9 @@ from benchmarks.cluster import draw_gallery
 from facenet.clustering.threshold import LINKS, calibrate, threshold_for
 from facenet.encoders import bundle
 from facenet.types import EmbeddingSet
-from tests.commands.test_scripts import mistaken
 from tests.conftest import ROOT, write_tree
-from tests.encoders.test_bundle import make
+from tests.helpers.commands import mistaken
+from tests.helpers.encoders import make
 
 Run = Callable[..., dict[str, Any]]
 

@@ -11,9 +11,9 @@ from facenet.data.records import scan_folder
 from facenet.encoders import bundle
 from facenet.encoders import lookup as encoders
 from facenet.evaluation.evaluate import calibrate
-from tests.commands.test_scripts import mistaken, succeed
 from tests.conftest import write_tree
-from tests.encoders.test_bundle import make
+from tests.helpers.commands import mistaken, succeed
+from tests.helpers.encoders import make
 from tests.helpers.onnx_graphs import quantised
 
 pytest.importorskip("onnxscript")

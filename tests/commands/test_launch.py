@@ -14,35 +14,12 @@ import pytest
 import torch
 
 from facenet.errors import ConfigError
-from tests.conftest import ROOT
-
-TINY = [
-    "data.synthetic.train_identities=24",
-    "data.synthetic.held_out_identities=6",
-    "data.synthetic.evaluation_identities=6",
-    "data.synthetic.train_images=[1,6]",
-    "data.synthetic.held_out_images=[4,4]",
-    "data.synthetic.evaluation_images=[4,4]",
-    "data.synthetic.size=40",
-    "model.input_size=[32,32]",
-    "model.dropout=0.1",
-    "sampler.batch_size=24",
-    "sampler.faces_per_identity=4",
-    "trainer.val_check_interval=2",
-    "trainer.accelerator=cpu",
-    "trainer.devices=2",
-]
-TRAIN = [sys.executable, str(ROOT / "scripts" / "train.py")]
+from tests.helpers.commands import TINY, TRAIN, environment
 
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"data.cache_dir={tmp_path_factory.mktemp('cache')}"
-
-
-def environment() -> dict[str, str]:
-    own = {key: value for key, value in os.environ.items() if key not in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
-    return {**own, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:

@@ -10,8 +10,8 @@ from PIL import Image
 
 from facenet.data.records import scan_folder
 from facenet.encoders import bundle
-from tests.commands.test_scripts import mistaken, succeed
-from tests.encoders.test_bundle import make
+from tests.helpers.commands import mistaken, succeed
+from tests.helpers.encoders import make
 
 
 @pytest.fixture(scope="module")

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
-import os
-import runpy
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from hydra.core.global_hydra import GlobalHydra
 
 from facenet.data.records import scan_folder
 from facenet.encoders import bundle
@@ -23,47 +17,8 @@ from facenet.evaluation.evaluate import calibrate
 from facenet.gallery.gallery import Gallery
 from facenet.types import EmbeddingSet
 from tests.conftest import ROOT, write_tree, write_view2
-from tests.encoders.test_bundle import make
-
-
-def command(name: str, *arguments: object, out: Path) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, str(ROOT / "scripts" / f"{name}.py"), *map(str, arguments), f"hydra.run.dir={out}"]
-    return subprocess.run(line, capture_output=True, text=True, check=False, cwd=out.parent)
-
-
-def mistaken(
-    name: str, *arguments: object, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> tuple[int, str]:
-    """Run a command in this process, for the sake of time; return its exit code and what it wrote as an error."""
-    monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments), f"hydra.run.dir={out}"])
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
-    try:
-        with pytest.raises(SystemExit) as stopped:
-            runpy.run_path(str(ROOT / "scripts" / f"{name}.py"), run_name="__main__")
-    finally:
-        GlobalHydra.instance().clear()
-    return int(stopped.value.code or 0), capsys.readouterr().err
-
-
-def succeed(name: str, *arguments: object, out: Path) -> dict[str, Any]:
-    """Run a command in this process, which saves the seconds that its imports take; return its metrics."""
-    printed, said, before = io.StringIO(), io.StringIO(), (sys.argv, sys.path[:], Path.cwd())
-    code: Any = 0
-    sys.argv = [f"{name}.py", *map(str, arguments), f"hydra.run.dir={out}"]
-    os.chdir(out.parent)
-    try:
-        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(said):
-            runpy.run_path(str(ROOT / "scripts" / f"{name}.py"), run_name="__main__")
-    except SystemExit as stopped:
-        code = stopped.code
-    finally:
-        sys.argv, sys.path[:] = before[:2]
-        os.chdir(before[2])
-        GlobalHydra.instance().clear()
-    assert not code, said.getvalue()
-    assert said.getvalue() == "", "no warning is printed"
-    assert "metrics.json" in printed.getvalue()
-    return json.loads((out / "metrics.json").read_text())
+from tests.helpers.commands import mistaken, succeed
+from tests.helpers.encoders import make
 
 
 @pytest.fixture(scope="module")

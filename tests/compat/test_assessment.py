@@ -23,10 +23,10 @@ from facenet.errors import DataError
 from facenet.evaluation.roc import roc
 from facenet.types import EmbeddingSet
 from facenet.vectors import normalise
-from tests.commands.test_scripts import command, mistaken, succeed
-from tests.compat.test_matching import ALONE, NEW, OLD, sets
 from tests.conftest import ROOT
-from tests.encoders.test_bundle import make
+from tests.helpers.commands import command, mistaken, succeed
+from tests.helpers.compat import ALONE, NEW, OLD, sets
+from tests.helpers.encoders import make
 
 LOOSE = {"max_negative_flips": 1.0}
 

@@ -13,7 +13,7 @@ from facenet.compat.cells import score_cells
 from facenet.compat.matching import enrolled
 from facenet.errors import ConfigError
 from facenet.evaluation.roc import at_far
-from tests.compat.test_matching import case
+from tests.helpers.compat import case
 
 
 def test_a_draw_keeps_the_size_of_its_strata() -> None:

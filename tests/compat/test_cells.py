@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from facenet.compat.cells import FARS, METRICS, MODES, decisions, score_cells, verify_scores
-from facenet.compat.matching import Enrolled, Scored, Shared, enrolled
+from facenet.compat.matching import Scored, Shared, enrolled
 from facenet.errors import DataError
 from facenet.evaluation.roc import wilson
-from tests.compat.test_matching import case
-from tests.evaluation.test_verification import accuracies_by_loops, at_far_by_loops, eer_by_loops
+from tests.helpers.compat import answers_by_loops, case, right_by_loops
+from tests.helpers.verification import accuracies_by_loops, at_far_by_loops, eer_by_loops
 
 
 def scores_by_loops(shared: Shared, scored: Scored, query: str, gallery: str) -> list[list[float]]:
@@ -21,29 +21,6 @@ def scores_by_loops(shared: Shared, scored: Scored, query: str, gallery: str) ->
         directions = [(i, j)] if query == gallery else [(i, j), (j, i)]
         found.append([float(sum((a - b) ** 2 for a, b in zip(asks[x], holds[y], strict=True))) for x, y in directions])
     return found
-
-
-def right_by_loops(distances: np.ndarray, scored: Scored, thresholds: tuple[float, ...]) -> list[list[bool]]:
-    folds = sorted(set(scored.fold.tolist()))
-    return [
-        [(score <= thresholds[folds.index(fold)]) == same for score in row]
-        for row, same, fold in zip(distances, scored.same, scored.fold.tolist(), strict=True)
-    ]
-
-
-def answers_by_loops(shared: Shared, who: Enrolled, query: str, gallery: str) -> tuple[list[int], list[float]]:
-    """Rank of the own person and average precision of each probe."""
-    ranks, precisions = [], []
-    names = shared.identities
-    for probe in who.probes.tolist():
-        asked = shared.vectors[query][probe]
-        far = {face: float(max(0, 2 - 2 * (shared.vectors[gallery][face] @ asked))) for face in who.gallery.tolist()}
-        own = {face: value for face, value in far.items() if names[face] == names[probe]}
-        people = {names[face] for face, value in far.items() if value <= min(own.values())}
-        ranks.append(1 + len(people - {names[probe]}))
-        shares = [sum(v <= d for v in own.values()) / sum(v <= d for v in far.values()) for d in own.values()]
-        precisions.append(sum(shares) / len(shares))
-    return ranks, precisions
 
 
 @pytest.mark.parametrize("gallery_faces", [1, 2])

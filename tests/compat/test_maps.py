@@ -11,7 +11,7 @@ from scipy.linalg import orthogonal_procrustes
 from facenet.compat.maps import MAPS, apply, linear, matched, procrustes
 from facenet.errors import DataError
 from facenet.vectors import normalise, sq_dist
-from tests.compat.test_matching import sets
+from tests.helpers.compat import sets
 
 
 def test_a_known_turn_is_found_by_both() -> None:

@@ -7,33 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from facenet.compat.matching import Scored, Shared, drawn_pairs, enrolled, scored_pairs, share
+from facenet.compat.matching import drawn_pairs, enrolled, scored_pairs, share
 from facenet.errors import DataError
-from facenet.types import EmbeddingSet, Pairs
+from facenet.types import Pairs
 from facenet.vectors import normalise
-
-OLD, NEW, ALONE = "ab" * 32, "cd" * 32, "ef" * 32
-D = 12
-
-
-def sets(people: int = 20, images: int = 5, *, seed: int = 0, dim: int = D) -> dict[str, EmbeddingSet]:
-    """Old, noisy vectors; new, better ones in the same space; and a reference, better still in a space of its own."""
-    rng = np.random.default_rng(seed)
-    centres = np.repeat(rng.normal(size=(people, dim)), images, 0)
-    turned = np.linalg.qr(rng.normal(size=(dim, dim)))[0]
-    paths = [f"p{i:02d}/p{i:02d}_{j + 1:04d}.jpg" for i in range(people) for j in range(images)]
-    names = [path.split("/")[0] for path in paths]
-    found = {}
-    for name, noise, turn in (("old", 1.3, None), ("new", 0.9, None), ("reference", 0.8, turned)):
-        vectors = centres + noise * rng.normal(size=centres.shape)
-        vectors = normalise(vectors if turn is None else vectors @ turn)
-        found[name] = EmbeddingSet(vectors, paths, names, {"old": OLD, "new": NEW, "reference": ALONE}[name])
-    return found
-
-
-def case(people: int = 20, images: int = 5, *, seed: int = 0) -> tuple[Shared, Scored]:
-    shared = share(sets(people, images, seed=seed))
-    return shared, scored_pairs(shared, drawn_pairs(shared, seed))
+from tests.helpers.compat import case, sets
 
 
 def test_images_are_matched_by_key_in_any_order_and_type() -> None:

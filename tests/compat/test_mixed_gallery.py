@@ -12,8 +12,7 @@ from facenet.compat.matching import enrolled
 from facenet.compat.mixed_gallery import backfilled, mixed_curve, regressions, summary
 from facenet.errors import ConfigError
 from facenet.evaluation.verification import verify
-from tests.compat.test_cells import answers_by_loops
-from tests.compat.test_matching import case
+from tests.helpers.compat import answers_by_loops, case
 
 
 def test_the_curve_runs_from_one_cell_to_the_other() -> None:

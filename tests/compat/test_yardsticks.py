@@ -10,8 +10,7 @@ import pytest
 from facenet.compat.cells import METRICS, score_cells
 from facenet.compat.yardsticks import flips, gate, yardsticks
 from facenet.errors import ConfigError
-from tests.compat.test_cells import right_by_loops
-from tests.compat.test_matching import case
+from tests.helpers.compat import case, right_by_loops
 
 
 def measures(old: Any, mixed: Any, new: Any, reference: Any = ...) -> dict[str, dict[str, Any]]:

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from facenet.data.augment import Augment
 from facenet.data.preprocess import Preprocess, to_tensor
-from tests.data.test_pictures import picture
+from tests.helpers.pictures import picture
 
 
 def batch(n: int = 4, side: int = 40) -> torch.Tensor:

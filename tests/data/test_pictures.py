@@ -13,12 +13,7 @@ from PIL import Image, ImageOps
 from benchmarks.faults.data import grey_png
 from facenet.data.pictures import decode, read_picture, why
 from facenet.errors import DataError
-
-
-def picture(height: int = 60, width: int = 80) -> np.ndarray:
-    """A smooth ramp: red grows to the right, green downwards."""
-    x, y = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
-    return np.stack([x, y, np.full_like(x, 90)], -1).astype(np.uint8)
+from tests.helpers.pictures import picture
 
 
 def read(path: Path) -> np.ndarray:

@@ -11,7 +11,7 @@ from torchvision.transforms.v2 import functional as tv
 from facenet.data.preprocess import Preprocess, read_image, to_tensor
 from facenet.errors import ConfigError, DataError
 from facenet.faces.align import Alignment, NoFace
-from tests.data.test_pictures import picture
+from tests.helpers.pictures import picture
 
 
 def test_cut_takes_the_middle_square() -> None:

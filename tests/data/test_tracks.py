@@ -7,7 +7,6 @@ import pytest
 
 from facenet.data.records import Records
 from facenet.data.tracks import (
-    Tracks,
     group_tracks,
     pad,
     reported_tracks,
@@ -17,14 +16,7 @@ from facenet.data.tracks import (
 )
 from facenet.errors import ConfigError, DataError
 from facenet.types import Pairs
-
-
-def made(people: int = 12, tracks: int = 2, frames: int = 3) -> Tracks:
-    paths = [
-        f"p{i:02d}/t{t}/f{f}.png" for i in range(people) for t in range(tracks) for f in range(frames + (i + t) % 2)
-    ]
-    images = np.random.default_rng(0).integers(0, 256, (len(paths), 8, 8, 3), np.uint8)
-    return group_tracks(Records(tuple(paths), tuple(path.split("/")[0] for path in paths), "", images))
+from tests.helpers.tracks import made
 
 
 def test_a_folder_gives_the_tracks_that_were_written(tmp_path: Path) -> None:

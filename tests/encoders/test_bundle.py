@@ -13,17 +13,9 @@ from facenet.encoders import bundle
 from facenet.encoders.bundle import Encoder
 from facenet.errors import ConfigError, DataError
 from facenet.files import read_sealed, write_sealed
-from facenet.models.build import build_model
 from facenet.models.linear_attention import TrackPool
 from tests.conftest import blob
-
-OPTIONS = {"embedding_dim": 16, "norm": "batch", "input_size": [32, 32], "dropout": 0.1}
-
-
-def make(seed: int = 0, **preprocess: object) -> Encoder:
-    torch.manual_seed(seed)
-    model = build_model("small", **{**OPTIONS, "input_size": (32, 32)})  # type: ignore[arg-type]
-    return Encoder(model, "small", OPTIONS, Preprocess(size=(32, 32), **preprocess))  # type: ignore[arg-type]
+from tests.helpers.encoders import OPTIONS, make
 
 
 def test_round_trip_is_exact(tmp_path: Path) -> None:

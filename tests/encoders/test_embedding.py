@@ -9,7 +9,7 @@ from facenet.data.records import Records, scan_folder
 from facenet.encoders.embedding import embed_changed, embed_records
 from facenet.errors import DataError
 from tests.conftest import blob, write_tree
-from tests.encoders.test_bundle import make
+from tests.helpers.encoders import make
 
 
 def test_files_and_arrays_give_the_same_vectors(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from facenet.encoders import bundle
 from facenet.encoders import lookup as encoders
 from facenet.errors import ConfigError, DataError
 from facenet.files import read_sealed, write_sealed
-from tests.encoders.test_bundle import make
+from tests.helpers.encoders import make
 
 
 def test_folders_and_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

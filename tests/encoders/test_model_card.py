@@ -16,8 +16,8 @@ from facenet.encoders.bundle import Encoder
 from facenet.evaluation.leakage import people_record
 from facenet.faces.align import Alignment
 from facenet.training.run import train
-from tests.encoders.test_bundle import make
-from tests.training.test_run import config
+from tests.helpers.encoders import make
+from tests.helpers.training import config
 
 PEOPLE = ("Ada_Lovelace", "Alan_Turing")
 METRICS: dict[str, Any] = {

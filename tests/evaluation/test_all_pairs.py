@@ -10,7 +10,7 @@ import pytest
 
 from facenet.errors import ConfigError, DataError
 from facenet.evaluation.all_pairs import BYTES_OF_TAIL, all_pairs, tiles
-from tests.evaluation.test_verification import unit
+from tests.helpers.verification import unit
 
 
 def at_far_by_sort(distances: np.ndarray, same: np.ndarray, far: float) -> tuple[float, int] | None:

@@ -21,8 +21,8 @@ from facenet.errors import ConfigError, DataError
 from facenet.evaluation.degradation import SCORES, degrade, level_name, plan, table_rows, val_shown
 from facenet.evaluation.verification import verify, verify_embeddings
 from facenet.types import EmbeddingSet, Pairs
-from tests.commands.test_scripts import mistaken, succeed
-from tests.encoders.test_bundle import make
+from tests.helpers.commands import mistaken, succeed
+from tests.helpers.encoders import make
 
 
 class Pixels:

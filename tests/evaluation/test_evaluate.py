@@ -20,7 +20,7 @@ from facenet.evaluation.evaluate import (
 )
 from facenet.evaluation.leakage import people_record
 from facenet.types import EmbeddingSet, Pairs
-from tests.encoders.test_bundle import make
+from tests.helpers.encoders import make
 
 
 def test_calibrated_thresholds_keep_their_rates(face_tree: Path) -> None:

@@ -17,7 +17,7 @@ from facenet.evaluation.folder import save_evaluation, thumbnails
 from facenet.evaluation.verification import verify, verify_embeddings
 from facenet.types import EmbeddingSet, Pairs
 from tests.conftest import blob
-from tests.encoders.test_bundle import make
+from tests.helpers.encoders import make
 
 
 def rows_of(folder: Path) -> list[dict[str, str]]:

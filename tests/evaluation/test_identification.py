@@ -10,7 +10,7 @@ from sklearn.metrics import average_precision_score, label_ranking_average_preci
 
 from facenet.errors import ConfigError, DataError
 from facenet.evaluation.identification import enrol, identify
-from tests.evaluation.test_verification import unit
+from tests.helpers.verification import unit
 
 
 def case(seed: int, lattice: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -11,7 +11,7 @@ import pytest
 from facenet.errors import DataError
 from facenet.evaluation.leakage import SHOWN, leakage, people_record, shared_people, world_of
 from facenet.types import EmbeddingSet
-from tests.evaluation.test_verification import unit
+from tests.helpers.verification import unit
 
 TRAIN = {"train": ["Ada_Byron", "Alan_Turing"], "held_out": ["Grace_Hopper"]}
 

@@ -13,7 +13,7 @@ from facenet.encoders.bundle import Encoder
 from facenet.errors import ConfigError, DataError
 from facenet.evaluation.photos import compare
 from facenet.faces.align import NoFace
-from tests.encoders.test_bundle import make
+from tests.helpers.encoders import make
 
 
 @pytest.fixture(scope="module")

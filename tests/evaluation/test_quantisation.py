@@ -11,7 +11,7 @@ from facenet.errors import ConfigError, DataError
 from facenet.evaluation.quantisation import METHODS, compare_quantised, methods, quantise
 from facenet.evaluation.verification import verify_embeddings
 from facenet.types import EmbeddingSet, Pairs
-from tests.evaluation.test_verification import unit
+from tests.helpers.verification import unit
 
 
 def faces(count: int = 1200, dim: int = 32) -> tuple[EmbeddingSet, Pairs]:

@@ -8,7 +8,7 @@ from sklearn.metrics import det_curve, roc_auc_score, roc_curve
 
 from facenet.errors import ConfigError, DataError
 from facenet.evaluation.roc import allowed_accepts, at_far, auc_and_eer, between, by_distance, cut, roc, wilson
-from tests.evaluation.test_verification import lfw_like
+from tests.helpers.verification import lfw_like
 
 
 @pytest.mark.parametrize("ties", [False, True])

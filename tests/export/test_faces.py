@@ -17,7 +17,7 @@ from facenet.evaluation.evaluate import evaluate
 from facenet.export.faces import calibration_faces, score_files
 from facenet.export.onnx import export
 from tests.conftest import write_tree
-from tests.encoders.test_bundle import make
+from tests.helpers.encoders import make
 
 pytest.importorskip("onnxscript")
 SIZE = Preprocess(size=(32, 32))

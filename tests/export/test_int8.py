@@ -19,7 +19,7 @@ from facenet.errors import DataError
 from facenet.export import int8 as export_int8
 from facenet.export import onnx as export
 from tests.conftest import ROOT
-from tests.models.test_models import smallest
+from tests.helpers.models import smallest
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")

@@ -22,9 +22,9 @@ from facenet.errors import ConfigError, DataError
 from facenet.export import onnx as export
 from facenet.models.registry import NETS
 from tests.conftest import ROOT, blob
-from tests.encoders.test_bundle import make
+from tests.helpers.encoders import make
+from tests.helpers.models import CASES, options, smallest
 from tests.helpers.onnx_graphs import quantised
-from tests.models.test_models import CASES, options, smallest
 
 pytest.importorskip("onnxscript")
 PEOPLE = [{"role": "train", "salt": "s", "count": 2, "hashes": "0123456789abcdef fedcba9876543210"}]

@@ -16,7 +16,7 @@ import pytest
 from facenet.errors import ConfigError, DataError
 from facenet.gallery.gallery import BackfillResult, Gallery
 from facenet.types import EmbeddingSet
-from tests.gallery.test_gallery import OURS, THEIRS, D, brute, faces, people, unit
+from tests.helpers.galleries import OURS, THEIRS, D, brute, faces, people, unit
 
 THIRD = "ef" * 32
 OLD = [OURS]

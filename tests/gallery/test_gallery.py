@@ -14,7 +14,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,32 +32,9 @@ from facenet.gallery.faiss.layers import Layers
 from facenet.gallery.gallery import Gallery, Hit
 from facenet.types import EmbeddingSet, Neighbours
 from facenet.vectors import normalise
+from tests.helpers.galleries import OURS, THEIRS, D, brute, faces, people, unit, vector_of
 
 ROOT = Path(__file__).resolve().parents[2]
-OURS, THEIRS = "ab" * 32, "cd" * 32
-D = 16
-
-
-def unit(n: int, seed: int = 0, dim: int = D) -> np.ndarray:
-    return normalise(np.random.default_rng(seed).normal(size=(n, dim)))
-
-
-def vector_of(name: str) -> np.ndarray:
-    return unit(1, zlib.crc32(name.encode()))[0]
-
-
-def faces(names: list[str], fingerprint: str = OURS) -> EmbeddingSet:
-    """Items named "person/image", each with a vector that follows from its name."""
-    vectors = np.array([vector_of(name) for name in names]).reshape(-1, D)
-    return EmbeddingSet(vectors, names, [name.split("/")[0] for name in names], fingerprint)
-
-
-def people(count: int, images: int = 4, start: int = 0) -> list[str]:
-    return [f"p{i}/{j}" for i in range(start, start + count) for j in range(images)]
-
-
-def brute(vectors: np.ndarray, queries: np.ndarray) -> np.ndarray:
-    return ((queries[:, None].astype(np.float64) - vectors[None].astype(np.float64)) ** 2).sum(2)
 
 
 def assert_answers(gallery: Gallery, names: list[str], k: int = 5, queries: int = 6) -> None:

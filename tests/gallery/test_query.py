@@ -17,7 +17,7 @@ from facenet.gallery.gallery import Gallery, Hit
 from facenet.gallery.query import NO_MATCH, Answer, ask, converse, read, score, write_answers
 from facenet.gallery.query_sheet import draw_answers
 from tests.conftest import write_tree
-from tests.encoders.test_bundle import make
+from tests.helpers.encoders import make
 
 
 @pytest.fixture(scope="module")

@@ -13,10 +13,8 @@ from facenet.report.compat import compatibility
 from facenet.report.page import Figures
 from facenet.report.report import write_report
 from facenet.report.runs import Run, kind_of
-from tests.compat.test_matching import sets
-from tests.report.test_page import HOSTILE, read
-from tests.report.test_report import titles
-from tests.report.test_runs import write_metrics
+from tests.helpers.compat import sets
+from tests.helpers.reports import HOSTILE, read, titles, write_metrics
 
 
 @pytest.fixture(scope="module")

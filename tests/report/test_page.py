@@ -2,60 +2,10 @@
 
 from __future__ import annotations
 
-from html.parser import HTMLParser
-from typing import Any
-
 import pytest
 
 from facenet.report.page import Chapter, Figure, Figures, Picture, Section, Sheet, Table, Text, Tile, render
-
-HOSTILE = "<script>alert(1)</script>\"'&<img src=x onerror=y>"
-VOID = {"meta", "img", "br", "link", "input", "hr"}
-
-
-class Reader(HTMLParser):
-    """Collects elements, attributes and text; fails on tags that do not nest."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-
-    def handle_starttag(self, tag: str, attrs: Any) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: Any) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open, f"</{tag}> closes nothing"
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-
-def read(page: str) -> Reader:
-    """Parse a page and check what holds for each: well nested, no scripts, no address, nothing that loads."""
-    reader = Reader()
-    reader.feed(page)
-    reader.close()
-    assert reader.open == []
-    names = {tag for tag, _ in reader.tags}
-    assert not names & {"script", "link", "iframe", "object", "embed", "base", "form"}
-    assert "<script" not in page.lower()
-    assert "http://" not in page
-    assert "https://" not in page
-    assert "@import" not in page
-    for tag, attributes in reader.tags:
-        assert not [name for name in attributes if name.startswith("on")], tag
-        for name in ("src", "href", "xlink:href"):
-            value = attributes.get(name)
-            assert value is None or value.startswith(("data:image/jpeg;base64,", "#")), value
-    return reader
+from tests.helpers.reports import HOSTILE, read
 
 
 def chapter(text: str) -> Chapter:

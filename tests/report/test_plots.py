@@ -21,7 +21,7 @@ from facenet.report.plots import (
     operating_curves,
     training_curves,
 )
-from tests.report.test_runs import faces
+from tests.helpers.reports import faces
 
 HOSTILE = "<script>alert(1)</script> \"'& $\\frac{1}{0$ -->"
 

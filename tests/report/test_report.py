@@ -17,8 +17,7 @@ from facenet.files import read_sealed, write_sealed
 from facenet.report import report
 from facenet.report.report import LIMIT, write_report
 from tests.conftest import ROOT, write_tree
-from tests.report.test_page import HOSTILE, read
-from tests.report.test_runs import faces, write_metrics, write_run
+from tests.helpers.reports import HOSTILE, faces, read, titles, write_metrics, write_run
 
 TITLES = {
     "How often it is right",
@@ -39,10 +38,6 @@ def page_of(tmp_path: Path, *folders: Path, **options: Any) -> tuple[str, dict[s
     read(text)
     json.dumps(metrics)
     return text, metrics
-
-
-def titles(text: str) -> set[str]:
-    return {part.split("</h3>")[0] for part in text.split("<h3>")[1:]}
 
 
 @pytest.fixture(scope="module")

@@ -2,103 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from facenet.data.pairs import make_pairs_in_folds
 from facenet.errors import ConfigError, DataError
-from facenet.evaluation.verification import verify
-from facenet.files import read_sealed, sha256_file, write_sealed
 from facenet.report.runs import find_runs, kind_of, read_curves, read_encoder, read_evaluation
 from facenet.types import EmbeddingSet, image_key
-from facenet.vectors import normalise, sq_dist
-from tests.conftest import blob
-
-FINGERPRINT = "f" * 64
-
-
-def faces(people: int = 14, images: int = 6, *, noise: float = 0.9, names: list[str] | None = None) -> EmbeddingSet:
-    """Unit vectors around a centre for each person, so that some pairs are judged wrongly."""
-    rng = np.random.default_rng(0)
-    names = names or [f"person {i:02d}" for i in range(people)]
-    centres = np.repeat(rng.normal(size=(len(names), 16)), images, 0)
-    vectors = normalise(centres + noise * rng.normal(size=centres.shape))
-    paths = [f"p{i:02d}/p{i:02d}_{j:04d}.png" for i in range(len(names)) for j in range(images)]
-    return EmbeddingSet(vectors, paths, [name for name in names for _ in range(images)], FINGERPRINT)
-
-
-def write_evaluation(folder: Path, embeddings: EmbeddingSet, *, thumbnails: bool = True) -> dict[str, Any]:
-    """Write ``evaluation/`` as facenet.evaluation.evaluate does; return what ``verification`` in metrics.json holds."""
-    embeddings.save(folder)
-    remedy = {"of": "pairs", "remedy": "more", "seed": 0}
-    pairs = make_pairs_in_folds(embeddings.keys, embeddings.identities, **remedy)
-    row = {key: place for place, key in enumerate(embeddings.keys)}
-    one, two = ([row[key] for key in side] for side in (pairs.first, pairs.second))
-    distances = sq_dist(embeddings.vectors[one], embeddings.vectors[two])
-    with (folder / "pairs.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["first", "second", "same", "fold", "sq_dist"])
-        writer.writerows(
-            zip(pairs.first, pairs.second, pairs.same.astype(int), pairs.fold, distances.tolist(), strict=True)
-        )
-    if thumbnails:
-        people = np.unique(embeddings.identities, return_inverse=True)[1].tolist()
-        np.save(folder / "thumbnails.npy", np.stack([blob(who, place, 48) for place, who in enumerate(people)]))
-    sign(folder)
-    return verify(distances, pairs.same, pairs.fold).metrics() | {"duplicated": 0}
-
-
-def sign(folder: Path) -> None:
-    """Bring the sums of an evaluation up to date."""
-    beside = [name for name in ("pairs.csv", "thumbnails.npy") if (folder / name).is_file()]
-    meta = read_sealed(folder / "meta.json")
-    sums = {name: sha256_file(folder / name) for name in ("vectors.npy", "items.csv", *beside)}
-    write_sealed(folder / "meta.json", {**meta, "sha256": sums})
-
-
-def write_metrics(folder: Path, metrics: Any) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "metrics.json").write_text(json.dumps(metrics))
-    return folder
-
-
-def write_run(folder: Path, embeddings: EmbeddingSet | None = None, *, thumbnails: bool = True, **more: Any) -> Path:
-    """Write a whole training run: evaluation, logs, encoder record, metrics."""
-    verification = write_evaluation(folder / "evaluation", embeddings or faces(), thumbnails=thumbnails)
-    (folder / "logs").mkdir(exist_ok=True)
-    lines = [f"{step},{1 / (step + 1):.4f},,{0.5 + step / 400:.3f}," for step in range(0, 100, 10)]
-    lines += ["99,,0.9,,0.95"]
-    (folder / "logs" / "metrics.csv").write_text("\n".join(["step,loss,val_accuracy,active,val_auc", *lines]))
-    record = {
-        "schema": 1,
-        "model": {"name": "small", "options": {"norm": "batch"}},
-        "embedding_dim": 16,
-        "preprocessing": {"size": [64, 64], "crop": 0.5, "mean": [0.5] * 3, "std": [0.5] * 3},
-        "fingerprint": FINGERPRINT,
-        "thresholds": {"0.01": 0.8, "0.001": 0.6},
-        "training": {"data": "synthetic", "seed": 3, "loss": {"name": "triplet", "margin": 0.2}},
-    }
-    (folder / "encoder").mkdir(exist_ok=True)
-    write_sealed(folder / "encoder" / "encoder.json", record)
-    train = {
-        "images": 400,
-        "identities": 50,
-        "steps": 100,
-        "faces_seen": 36000,
-        "images_per_second": 400.0,
-        "skipped": 0,
-    }
-    metrics = {
-        "train": train,
-        "held_out": {"identities": 9, "accuracy": 0.91, "step": 80},
-        "verification": verification,
-    }
-    return write_metrics(folder, {**metrics, **more})
+from facenet.vectors import sq_dist
+from tests.helpers.reports import FINGERPRINT, faces, sign, write_metrics, write_run
 
 
 @pytest.mark.parametrize(

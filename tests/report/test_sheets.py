@@ -26,7 +26,7 @@ from facenet.report.sheets import (
 from facenet.types import EmbeddingSet
 from facenet.vectors import normalise, sq_dist
 from tests.conftest import write_tree
-from tests.report.test_runs import faces
+from tests.helpers.reports import faces
 
 
 def evaluation(embeddings: EmbeddingSet, thumbnails: Any = None) -> Evaluation:

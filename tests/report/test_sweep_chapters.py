@@ -9,7 +9,7 @@ from facenet.report.page import Chapter, Table
 from facenet.report.runs import Found, Run
 from facenet.report.sweep_chapters import clustered, degraded, folds, overview, sweep
 from facenet.report.sweeps import PAPER_NOTE, sweeps, view2
-from tests.report.test_sweeps import run
+from tests.helpers.reports import run
 
 
 def tables(chapter: Chapter) -> list[Table]:

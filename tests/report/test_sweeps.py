@@ -4,25 +4,12 @@ from __future__ import annotations
 
 import math
 import statistics
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from facenet.report.runs import Run
 from facenet.report.sweeps import LFW_NEIGHBOURS, PAPER, PAPER_DEGRADED, by_level, numbers, sweeps, view2
-
-
-def run(name: str, accuracy: Any, *, val: Any = 0.5, faces_seen: Any = 1000, **of: Any) -> Run:
-    about = {"table": "table3", "scale": "synthetic", "model": "nn4", "embedding_dim": 128, "seed": 0, **of}
-    verification = {
-        "accuracy": accuracy,
-        "auc": 0.9,
-        "pairs": 600,
-        "val_at_far": {"1e-2": {"val": 0.7}, "1e-3": {"val": val}},
-    }
-    metrics = {"run": about, "verification": verification, "train": {"faces_seen": faces_seen}}
-    return Run(Path(name), name, about["table"], metrics)
+from tests.helpers.reports import run
 
 
 def test_a_setting_is_the_mean_and_spread_over_its_seeds() -> None:

@@ -8,12 +8,11 @@ import pytest
 import torch
 
 from facenet.data.records import Records
-from facenet.data.tracks import Tracks, pad, scan_tracks, write_tracks
+from facenet.data.tracks import Tracks, scan_tracks, write_tracks
 from facenet.errors import DataError
 from facenet.models.linear_attention import TrackPool
 from facenet.tracks.evaluation import (
     FLOORS,
-    TrackSet,
     _by_kind,
     embed_tracks,
     evaluate_templates,
@@ -24,26 +23,8 @@ from facenet.tracks.evaluation import (
     verify_templates,
 )
 from facenet.types import Pairs
-from tests.data.test_tracks import made
-from tests.encoders.test_bundle import make
-
-
-def toy(people: int = 40, tracks: int = 4, *, seed: int = 0, bad_share: float = 0.6, dim: int = 16) -> TrackSet:
-    """Good frames lie near their person's centre, bad ones near one direction that all people share."""
-    rng = np.random.default_rng(seed)
-    junk = np.random.default_rng(99).normal(size=dim)
-    centres = rng.normal(size=(people, dim))
-    lengths = rng.integers(3, 9, people * tracks)
-    person = np.repeat(np.repeat(np.arange(people), tracks), lengths)
-    bad = rng.random((len(person), 1)) < bad_share
-    frames = np.where(bad, 3 * junk, centres[person]) + 0.35 * rng.normal(size=(len(person), dim))
-    frames /= np.linalg.norm(frames, axis=1, keepdims=True)
-    names = [f"p{i:02d}" for i in range(people) for _ in range(tracks)]
-    keys = tuple(f"{name}/t{row % tracks}" for row, name in enumerate(names))
-    kinds = tuple("bad" if part.mean() > 0.5 else "good" for part in np.split(bad[:, 0], np.cumsum(lengths)[:-1]))
-    vectors, mask = pad(lengths, frames.astype(np.float32))
-    table = Tracks(Records((), ()), keys, tuple(names), lengths, kinds)
-    return TrackSet(torch.from_numpy(vectors), torch.from_numpy(mask), table)
+from tests.helpers.encoders import make
+from tests.helpers.tracks import made, toy
 
 
 def test_floors_are_what_their_names_say() -> None:

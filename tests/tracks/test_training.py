@@ -14,17 +14,16 @@ import torch
 
 from facenet.data.drawn.tracks import draw_splits, draw_tracks
 from facenet.data.pairs import read_pairs
-from facenet.data.tracks import TrackSplits, reported_tracks, scan_tracks, split_tracks
+from facenet.data.tracks import TrackSplits, reported_tracks, scan_tracks, split_tracks, write_tracks
 from facenet.encoders import bundle
 from facenet.errors import ConfigError, DataError
 from facenet.evaluation.verification import verify
 from facenet.models.linear_attention import TrackPool
 from facenet.tracks.evaluation import FLOORS, evaluate_templates, evaluate_tracks, track_pairs
 from facenet.tracks.training import draw_batch, thin, train_pool, train_tracks
-from tests.commands.test_scripts import mistaken, succeed
-from tests.data.test_tracks import made, write_tracks
-from tests.encoders.test_bundle import make
-from tests.tracks.test_evaluation import toy
+from tests.helpers.commands import mistaken, succeed
+from tests.helpers.encoders import make
+from tests.helpers.tracks import made, toy
 
 POOL = {"key_dim": 8, "num_features": 16}
 SHORT = {"steps": 60, "identities": 16, "tracks_each": 3, "lr": 1e-2, "check_every": 20}

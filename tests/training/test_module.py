@@ -9,29 +9,7 @@ import torch
 
 from facenet.errors import ConfigError
 from facenet.training.module import TripletModule
-
-CONFIG: dict[str, Any] = {
-    "model": {"name": "small", "embedding_dim": 16, "norm": "batch", "input_size": [32, 32], "dropout": 0.0},
-    "loss": {
-        "name": "triplet",
-        "margin": 0.2,
-        "reduction": "mean",
-        "head": {"name": "cosface", "scale": 16.0, "margin": 0.1, "label_smoothing": 0.0},
-        "head_share": 0.5,
-        "head_weight": 0.25,
-    },
-    "mining": {"miner": "semi_hard", "select": "nearest", "fallback": "none", "max_triplets": 1000},
-    "optim": {
-        "name": "adamw",
-        "lr": 1e-3,
-        "weight_decay": 0.0,
-        "momentum": 0.9,
-        "schedule": "cosine",
-        "warmup_steps": 2,
-    },
-    "num_classes": 5,
-    "total_steps": 10,
-}
+from tests.helpers.training import CONFIG
 
 
 def build(**loss: object) -> TripletModule:

@@ -19,8 +19,8 @@ from facenet.training.callbacks import AtomicCheckpointIO
 from facenet.training.module import TripletModule
 from facenet.training.non_finite import FILE, NotFinite, NotFiniteSteps, check, finite
 from facenet.training.run import train
-from tests.commands.test_launch import TINY, TRAIN, environment
-from tests.training.test_run import config
+from tests.helpers.commands import TINY, TRAIN, environment
+from tests.helpers.training import config
 
 Run = dict[str, Any]
 

@@ -16,7 +16,7 @@ from facenet.training import old_embeddings
 from facenet.training.old_embeddings import old_vectors, read_old
 from facenet.types import EmbeddingSet
 from tests.conftest import write_tree
-from tests.encoders.test_bundle import make
+from tests.helpers.encoders import make
 
 
 @pytest.fixture

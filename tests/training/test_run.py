@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import csv
 import functools
 import shutil
@@ -30,43 +29,7 @@ from facenet.training.callbacks import TrainingCollapsed
 from facenet.training.module import TripletModule
 from facenet.training.run import device_settings, train
 from facenet.types import EmbeddingSet
-from tests.training.test_module import CONFIG
-
-SYNTHETIC = {
-    "train_identities": 24,
-    "held_out_identities": 8,
-    "evaluation_identities": 8,
-    "train_images": [1, 6],
-    "held_out_images": [6, 6],
-    "evaluation_images": [6, 6],
-    "size": 40,
-    "difficulty": 0.2,
-}
-
-
-def config(cache: Path, **changes: Any) -> dict[str, Any]:
-    base = {
-        "seed": 0,
-        "init": None,
-        "data": {"kind": "synthetic", "crop": 1.0, "synthetic": SYNTHETIC, "cache_dir": str(cache)},
-        "preprocess": {"mean": [0.5] * 3, "std": [0.5] * 3, "mirror": True},
-        "augment": {"enabled": True, "rotate": 5.0},
-        "sampler": {"batch_size": 24, "faces_per_identity": 4, "negative_share": 0.1, "coverage": 5},
-        "loader": {"cache": "auto", "workers": 0, "repeat_batch": False},
-        **{key: copy.deepcopy(CONFIG[key]) for key in ("model", "loss", "mining", "optim")},
-        "trainer": {
-            "max_steps": 8,
-            "val_check_interval": 4,
-            "accelerator": "cpu",
-            "log_every_n_steps": 2,
-            "progress": True,
-            "refresh_rate": 1,
-        },
-    }
-    for key, value in changes.items():
-        base[key] = {**base.get(key, {}), **value} if isinstance(value, dict) else value
-    base["data"].setdefault("seed", base["seed"])
-    return base
+from tests.helpers.training import SYNTHETIC, config
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from facenet.training import run as training
 from facenet.training.callbacks import AtomicCheckpointIO
 from facenet.training.run import train
 from facenet.training.stop import StopAtSignal, move, owes, stand_between
-from tests.training.test_run import config
+from tests.helpers.training import config
 
 TIMES = ("seconds", "images_per_second", "faces_per_second", "current_score")  # Lightning does not bring the last back
 

@@ -15,7 +15,7 @@ from benchmarks.faults.resume import MARK, _unequal, alive, configuration, diffe
 from facenet.console import write_metrics
 from facenet.training.callbacks import AtomicCheckpointIO
 from facenet.training.run import train
-from tests.commands.test_scripts import succeed
+from tests.helpers.commands import succeed
 
 
 def test_a_short_campaign_finds_every_run_equal(monkeypatch: pytest.MonkeyPatch) -> None:
