@@ -14,9 +14,11 @@ from facenet.encoders import bundle
 from facenet.encoders.bundle import Encoder
 from facenet.errors import ConfigError
 from facenet.losses.harmonic import reset_embedding_layer, stage
+from facenet.losses.registry import OBJECTIVES, register_objective
 from facenet.models.build import build_model
 from facenet.models.registry import NETS, register_net
 from facenet.models.summary import summarise, total
+from facenet.training.module import TripletModule
 
 
 class Stripes(nn.Module):
@@ -86,3 +88,45 @@ def test_a_size_is_two_numbers() -> None:
     for size in ((8,), (8, 0), (8.0, 8)):
         with pytest.raises(ConfigError, match=r"expected input_size=\(height, width\)"):
             register_net("flat", Stripes, input_size=size)  # type: ignore[arg-type]
+
+
+class Centres(nn.Module):
+    """The mean squared distance of each embedding to a learned centre of its class."""
+
+    def __init__(self, num_classes: int, embedding_dim: int) -> None:
+        super().__init__()
+        self.centres = nn.Parameter(torch.zeros(num_classes, embedding_dim))
+
+    def forward(
+        self, embeddings: Tensor, labels: Tensor, step: int, old: Tensor | None
+    ) -> tuple[Tensor, dict[str, float]]:
+        assert old is None
+        loss = (embeddings - self.centres[labels]).square().sum(1).mean()
+        return loss, {"centres": float(self.centres.detach().norm()), "at": float(step)}
+
+
+def test_an_objective_from_outside_with_weights_of_its_own() -> None:
+    with OBJECTIVES.restored():
+        register_objective("centres", Centres)
+        module = TripletModule(
+            model={"name": "small", "embedding_dim": 6, "input_size": [16, 32]},
+            loss={"name": "centres", "margin": 0.2, "head": None},
+            mining={"miner": "semi_hard"},
+            optim={"name": "sgd", "lr": 0.1, "momentum": 0.0, "schedule": "constant", "warmup_steps": 0},
+            num_classes=3,
+            total_steps=5,
+        )
+    assert [key for key in module.state_dict() if not key.startswith("model.")] == ["head.centres"]
+    logged: dict[str, float] = {}
+    module.log_dict = logged.update  # type: ignore[method-assign, assignment]
+    images, labels = torch.randn(4, 3, 16, 32), torch.tensor([0, 0, 2, 2])
+    optimizer = module.configure_optimizers()["optimizer"]
+    loss = module.objective(module.model(images), labels)
+    assert loss.item() == pytest.approx(1.0)  # of unit embeddings to centres at 0
+    assert logged == {"centres": 0.0, "at": 0.0}
+    loss.backward()
+    optimizer.step()
+    assert (module.head.centres.norm(dim=1) > 0).tolist() == [True, False, True]  # type: ignore[union-attr, operator]
+    assert module.objective(module.model(images), labels) < 0.95 * loss
+    with pytest.raises(ConfigError, match=r"loss\.name: unknown name 'centres'"):
+        TripletModule(**module.hparams)

@@ -1,4 +1,4 @@
-"""What a mini-batch is asked: the triplet loss on the triplets mined in it, and a classification head, over all ranks.
+"""The objectives of a mini-batch over all ranks: the triplet loss on mined triplets, and a classification head.
 
 Every rank holds some rows of the mini-batch and returns its part of the loss; the parts add up to that of the whole.
 
@@ -7,14 +7,18 @@ Letters: b rows of this rank, B rows of all ranks, D width, T triplets.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from facenet.errors import ConfigError
 from facenet.large_batch.chunks import add_up, anchor_share, gather, world
-from facenet.losses.harmonic import SLOTS, keep, own_distance, pool
+from facenet.losses.harmonic import METHODS, SLOTS, check, keep, own_distance, pool
+from facenet.losses.heads import build_head
+from facenet.losses.registry import Objective
 from facenet.losses.triplet import triplet_loss
 from facenet.mining.online import merge, mine, thin
 from facenet.types import MiningStats
@@ -84,3 +88,95 @@ def head_objective(head: nn.Module, embeddings: Tensor, labels: Tensor) -> Tenso
     count = add_up(own.clone()).clamp(min=1)
     loss: Tensor = head(embeddings, labels)
     return loss * own / count
+
+
+class MinedObjective:
+    """The triplet loss on mined triplets, a classification head's loss, and the distance to old embeddings.
+
+    loss = w_t triplets + weight own + w_h head. For the first `head_steps` steps (w_h, w_t) is (1, 0), then
+    (head_weight, 1). Own is the mean squared distance to the image's own old embedding, for the methods that ask for
+    it. Triplets are mined at every step, since their statistics are logged.
+
+    Args:
+        name: "triplet" (no head), "softmax" (the head alone) or "softmax_then_triplet" (the head for `head_share` of
+            the steps).
+        margin: In squared L2, in (0, 4].
+        reduction: As for :func:`~facenet.losses.triplet.triplet_loss`.
+        mining: Options of :func:`facenet.mining.online.mine`, less margin and seed.
+        seed: Seed of random mining; the step is added.
+        head: ``name`` and options of the head.
+        head_share: Share of `total_steps`.
+        head_weight: w_h afterwards; 0 drops the head.
+        harmonic: ``method``, ``slots``, ``own_positive`` and ``weight``, see :mod:`.harmonic`; None without an old
+            encoder.
+        num_classes: Training identities, for the head.
+        embedding_dim: D.
+        total_steps: Length of the run.
+
+    Raises:
+        ConfigError: an unknown name, or a number out of range.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        margin: float,
+        mining: Mapping[str, Any],
+        num_classes: int,
+        embedding_dim: int,
+        total_steps: int,
+        reduction: str = "mean",
+        seed: int = 0,
+        head: Mapping[str, Any] | None = None,
+        head_share: float = 0.5,
+        head_weight: float = 0.0,
+        harmonic: Mapping[str, Any] | None = None,
+    ) -> None:
+        if not 0 < margin <= 4:
+            raise ConfigError(f"loss.margin: expected a squared distance in (0, 4], got {margin}")
+        check(harmonic)
+        self.seed, self.harmonic = seed, harmonic or {"method": "none"}
+        self.method = METHODS[self.harmonic["method"]]
+        self.options = {"margin": margin, "reduction": reduction, **mining}
+        if self.method.pool:
+            self.options |= {key: self.harmonic[key] for key in ("slots", "own_positive")}
+        self.head = None if name == "triplet" else build_head(head, num_classes, embedding_dim)
+        self.head_weight = 0.0 if name == "triplet" else head_weight
+        self.head_steps = {"triplet": 0.0, "softmax": math.inf}.get(name, head_share * total_steps)
+
+    def weights(self, step: int) -> tuple[float, float]:
+        """Return the weights (w_h, w_t) of the head's loss and of the triplet loss at a step."""
+        return (self.head_weight, 1.0) if step >= self.head_steps else (1.0, 0.0)
+
+    def __call__(
+        self, embeddings: Tensor, labels: Tensor, step: int, old: Tensor | None
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Return this rank's part of the loss of a batch, and the statistics of the mining."""
+        head_weight, triplet_weight = self.weights(step)
+        pooled = old if self.method.pool else None
+        loss, stats = triplet_objective(embeddings, labels, seed=self.seed + step, old=pooled, **self.options)
+        total = triplet_weight * loss
+        if self.method.own and old is not None:
+            total = total + self.harmonic["weight"] * own_objective(embeddings, old)
+        if self.head is not None and head_weight:
+            total = total + head_weight * head_objective(self.head, embeddings, labels)
+        return total, shares(stats)
+
+
+def shares(stats: MiningStats) -> dict[str, float]:
+    """Return what is logged of the mining: shares of pairs with a semi-hard and a hard negative, means, triplets."""
+    pairs = max(1, stats.pairs)
+    return {
+        "active": stats.semi_hard_pairs / pairs,
+        "hard": stats.hard_pairs / pairs,
+        "dist/positive": stats.mean_positive,
+        "dist/negative": stats.mean_negative,
+        "triplets": float(stats.triplets),
+    }
+
+
+def trained_part(objective: Objective) -> nn.Module | None:
+    """Return what an optimiser trains of an objective: itself if it is a module, else its `head` if it has one."""
+    part = objective if isinstance(objective, nn.Module) else getattr(objective, "head", None)
+    return part if isinstance(part, nn.Module) else None

@@ -1,20 +1,19 @@
-"""Losses: the triplet loss on (embeddings, Triplets), and classification heads on (embeddings, labels).
+"""The triplet loss on (embeddings, Triplets).
 
-Letters: B batch, D width, T triplets, C classes.
-Sources: triplet loss, Schroff et al. 2015, equation 3. CosFace: Wang et al., arXiv 1801.09414, equation 4.
+Letters: B batch, D width, T triplets.
+Source: Schroff et al. 2015, equation 3.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from facenet.errors import ConfigError, choose
+from facenet.errors import choose
 from facenet.mining.sorting import argsort_stable, pick, search, sort_keys
 from facenet.types import Triplets
 
@@ -107,79 +106,3 @@ def _row_dots(vectors: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         values = vectors.new_zeros(len(rows)).requires_grad_()
         product = _sparse_times(_begin(rows, len(vectors)), columns, values, vectors)
         return torch.autograd.grad(product, values, vectors)[0]
-
-
-class Softmax(nn.Module):
-    """Cross entropy of a linear layer: mean of -log softmax(W x + b)[label], x (B, D), W (C, D).
-
-    `label_smoothing` in [0, 1) spreads that share of the target evenly over all classes. Rows with label -1 are
-    ignored; when all are, the loss is 0 with a graph. Raises ConfigError for options out of range.
-    """
-
-    def __init__(self, num_classes: int, embedding_dim: int, *, label_smoothing: float = 0.0) -> None:
-        """Make the layer with torch's default initialisation and a zero bias."""
-        super().__init__()
-        _check_head(num_classes, embedding_dim, label_smoothing)
-        self.label_smoothing = label_smoothing
-        self.linear = nn.Linear(embedding_dim, num_classes)
-        nn.init.zeros_(self.linear.bias)
-
-    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """Return the scalar loss of `embeddings` (B, D) with class numbers `labels` (B,)."""
-        return _cross_entropy(self.linear(embeddings), labels, self.label_smoothing)
-
-
-class CosFace(nn.Module):
-    """Large margin cosine loss: cross entropy of scale * (cos(x, w_c) - margin [c = label]), x (B, D), w (C, D).
-
-    `scale` multiplies cosines into logits (the paper's 64), `margin` is in cosine (the paper's 0.35). Rows with
-    label -1 are ignored; when all are, the loss is 0 with a graph. Raises ConfigError for options out of range.
-    Source: Wang et al. 2018, equation 4.
-    """
-
-    def __init__(
-        self,
-        num_classes: int,
-        embedding_dim: int,
-        *,
-        scale: float = 64.0,
-        margin: float = 0.35,
-        label_smoothing: float = 0.0,
-    ) -> None:
-        """Make the class directions, drawn evenly on the sphere."""
-        super().__init__()
-        _check_head(num_classes, embedding_dim, label_smoothing)
-        if not (scale > 0 and math.isfinite(scale) and 0 <= margin < 2):
-            raise ConfigError(f"cosface: expected scale > 0 and 0 <= margin < 2, got {scale} and {margin}")
-        self.scale, self.margin, self.label_smoothing = scale, margin, label_smoothing
-        self.weight = nn.Parameter(F.normalize(torch.randn(num_classes, embedding_dim), dim=1))
-
-    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """Return the scalar loss of `embeddings` (B, D) with class numbers `labels` (B,)."""
-        eps = 1e-6  # bounds the gradient near the zero vector
-        cosines = F.linear(F.normalize(embeddings, dim=1, eps=eps), F.normalize(self.weight, dim=1, eps=eps))
-        own = F.one_hot(labels.clamp(min=0), cosines.shape[1]).to(cosines.dtype)  # (B, C)
-        return _cross_entropy(self.scale * (cosines - self.margin * own), labels, self.label_smoothing)
-
-
-def _check_head(num_classes: int, embedding_dim: int, label_smoothing: float) -> None:
-    if num_classes < 1 or embedding_dim < 1:
-        raise ConfigError(f"head: expected sizes of at least 1, got {num_classes} and {embedding_dim}")
-    if not 0 <= label_smoothing < 1:
-        raise ConfigError(f"label_smoothing: expected 0 <= x < 1, got {label_smoothing}")
-
-
-def _cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
-    """Mean over the rows with a label other than -1; 0 with a graph when there are none."""
-    total = F.cross_entropy(
-        logits.float() if logits.dtype != torch.float64 else logits,
-        labels,
-        ignore_index=-1,
-        label_smoothing=label_smoothing,
-        reduction="sum",
-    )
-    return total / (labels != -1).sum().clamp(min=1)
-
-
-LOSSES: dict[str, Callable[..., Tensor]] = {"triplet": triplet_loss}
-HEADS: dict[str, Callable[..., nn.Module]] = {"softmax": Softmax, "cosface": CosFace}

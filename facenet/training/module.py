@@ -11,22 +11,15 @@ import torch
 from torch import Tensor
 
 from facenet.encoders.bundle import encode
-from facenet.errors import ConfigError, choose
+from facenet.errors import ConfigError
 from facenet.large_batch.chunks import Images, add_up, backward, chunks, gather, smallest_chunk, synchronise
-from facenet.losses.harmonic import METHODS, check, stage
-from facenet.losses.objective import head_objective, own_objective, triplet_objective
-from facenet.losses.triplet import HEADS
+from facenet.losses.harmonic import stage
+from facenet.losses.objective import trained_part
+from facenet.losses.registry import build_objective
 from facenet.mining.online import NotFiniteEmbeddings
 from facenet.models.build import build_model
 from facenet.training.non_finite import Spoiled, finite
 from facenet.training.optim import build_optimizer, clip_gradients, lr_factor
-from facenet.types import MiningStats
-
-LOSSES = {
-    "triplet": "triplet loss on mined triplets",
-    "softmax": "the classification head alone",
-    "softmax_then_triplet": "the head for the first `head_share` of the steps, then triplets",
-}
 
 
 class TripletModule(pl.LightningModule):
@@ -37,10 +30,8 @@ class TripletModule(pl.LightningModule):
 
     Args:
         model: ``name`` and the options of :func:`facenet.models.build.build_model`.
-        loss: ``name`` (triplet, softmax, softmax_then_triplet), ``margin``, ``reduction``, and for the
-            classification part ``head`` (name and options), ``head_share`` (of the steps) and ``head_weight``
-            (what the head's loss still weighs beside the triplets afterwards; 0 drops it).
-        mining: Options of :func:`facenet.mining.mine`, less the margin.
+        loss: ``name`` of the objective and its options, see :mod:`facenet.losses.registry`.
+        mining: Options of :func:`facenet.mining.online.mine`, less the margin.
         optim: Options of :func:`facenet.training.build_optimizer`, plus ``schedule``, ``warmup_steps``, ``clip_norm``
             (largest norm of the gradient; None is no limit) and ``accumulate`` (batches of a step). What is to happen
             after a step that is not finite is the business of :mod:`.non_finite`; it changes nothing here.
@@ -76,10 +67,6 @@ class TripletModule(pl.LightningModule):
         super().__init__()
         self.save_hyperparameters()
         self.automatic_optimization = False
-        choose(LOSSES, loss["name"], "loss.name")
-        if not 0 < loss["margin"] <= 4:
-            raise ConfigError(f"loss.margin: expected a squared distance in (0, 4], got {loss['margin']}")
-        check(harmonic)
         self.model = build_model(**model)
         if channels_last:
             self.model = self.model.to(memory_format=torch.channels_last)
@@ -87,11 +74,17 @@ class TripletModule(pl.LightningModule):
         self._compile = compile
         self.spoiled: list[Spoiled] = []  # batches of the step that is being taken, or was taken last
         self._before: list[Tensor] = []
-        self.head: torch.nn.Module | None = None
-        if loss["name"] != "triplet":
-            head = dict(loss["head"])
-            build = choose(HEADS, head.pop("name"), "loss.head.name")
-            self.head = build(num_classes, self.model.embedding_dim, **head)
+        objective = build_objective(
+            **loss,
+            mining=mining,
+            harmonic=harmonic,
+            seed=seed,
+            num_classes=num_classes,
+            embedding_dim=self.model.embedding_dim,
+            total_steps=total_steps,
+        )
+        self._objective = objective.__call__  # not the module that it may be: its weights are the head's
+        self.head = trained_part(objective)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return unit embeddings (B, D)."""
@@ -112,16 +105,6 @@ class TripletModule(pl.LightningModule):
                 print(f"trainer.compile: failed ({type(error).__name__}: {reason}); going on without", file=sys.stderr)
                 self._compile, self._compiled = False, None
         return self.model(images)
-
-    def phase(self) -> tuple[float, float]:
-        """Return the weights of the head's loss and of the triplet loss at the current step."""
-        loss = self.hparams["loss"]
-        if loss["name"] == "triplet":
-            return 0.0, 1.0
-        if loss["name"] == "softmax":
-            return 1.0, 0.0
-        started = self.global_step >= loss["head_share"] * self.hparams["total_steps"]
-        return (loss["head_weight"], 1.0) if started else (1.0, 0.0)
 
     def training_step(self, batch: tuple[Images, Tensor] | tuple[Images, Tensor, Tensor], batch_idx: int) -> None:
         """Mine a batch, and step after every `accumulate` of them; a step that is not finite changes nothing."""
@@ -188,28 +171,9 @@ class TripletModule(pl.LightningModule):
 
     def objective(self, embeddings: Tensor, labels: Tensor, old: Tensor | None = None) -> Tensor:
         """Return this rank's part of the loss of a batch: embeddings (b, D), labels (b,), old embeddings (b, D)."""
-        head_weight, triplet_weight = self.phase()
-        options = {key: self.hparams["loss"][key] for key in ("margin", "reduction")}
-        harmonic = self.hparams["harmonic"] or {"method": "none"}
-        method = METHODS[harmonic["method"]]
-        if method.pool:
-            options |= {"old": old, "slots": harmonic["slots"], "own_positive": harmonic["own_positive"]}
-        seed = self.hparams["seed"] + self.global_step
-        loss, stats = triplet_objective(embeddings, labels, seed=seed, **options, **self.hparams["mining"])
-        total = triplet_weight * loss
-        if method.own and old is not None:
-            total = total + harmonic["weight"] * own_objective(embeddings, old)
-        if self.head is not None and head_weight:
-            total = total + head_weight * head_objective(self.head, embeddings, labels)
-        self._log_mining(stats)
-        return total
-
-    def _log_mining(self, stats: MiningStats) -> None:
-        pairs = max(1, stats.pairs)
-        self.log("active", stats.semi_hard_pairs / pairs)  # share of pairs with a semi-hard negative
-        self.log("hard", stats.hard_pairs / pairs)
-        self.log_dict({"dist/positive": stats.mean_positive, "dist/negative": stats.mean_negative})
-        self.log("triplets", float(stats.triplets))
+        loss, stats = self._objective(embeddings, labels, self.global_step, old)
+        self.log_dict(stats)
+        return loss
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         """Limit the gradient's norm; half precision has been unscaled by now."""

@@ -47,6 +47,7 @@ from facenet.interrupts import Request, postponed
 from facenet.large_batch.chunks import leave_at_end
 from facenet.large_batch.memory import available_bytes, choose_chunk, step_memory
 from facenet.losses.harmonic import reset_embedding_layer
+from facenet.losses.registry import OBJECTIVES
 from facenet.mining.online import FALLBACKS, MINERS, SELECTS
 from facenet.models.build import build_model
 from facenet.models.registry import NETS
@@ -61,7 +62,7 @@ from facenet.training.callbacks import (
 )
 from facenet.training.checkpoints import check_states, read_checkpoint, restoring
 from facenet.training.logs import loggers
-from facenet.training.module import LOSSES, TripletModule
+from facenet.training.module import TripletModule
 from facenet.training.old_embeddings import old_vectors, read_old
 from facenet.training.optim import OPTIMIZERS, SCHEDULES, clip_gradients
 from facenet.training.stop import StopAtSignal
@@ -207,7 +208,7 @@ def _check_names(config: dict[str, Any]) -> None:
     size = _preprocess(config).size
     with torch.device("meta"):  # its checks without its weights
         build_model(**{**config["model"], "input_size": size})
-    choose(LOSSES, config["loss"]["name"], "loss.name")
+    choose(OBJECTIVES, config["loss"]["name"], "loss.name")
     for option, table in (("miner", MINERS), ("select", SELECTS), ("fallback", FALLBACKS)):
         choose(table, config["mining"][option], f"mining.{option}")
     choose(OPTIMIZERS, config["optim"]["name"], "optim.name")

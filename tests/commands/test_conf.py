@@ -24,12 +24,12 @@ from facenet.data.sampler import IdentitySampler
 from facenet.data.splits import KINDS, split_faces
 from facenet.errors import ConfigError
 from facenet.faces.align import Alignment
-from facenet.losses.triplet import HEADS
+from facenet.losses.heads import HEADS
+from facenet.losses.registry import OBJECTIVES
 from facenet.mining.online import FALLBACKS, MINERS, SELECTS, mine
 from facenet.models.build import build_model
 from facenet.models.registry import NETS
 from facenet.models.tables import NORMS
-from facenet.training.module import LOSSES
 from facenet.training.optim import OPTIMIZERS, SCHEDULES, build_optimizer
 from facenet.training.run import _check_names, _preprocess
 
@@ -71,7 +71,7 @@ def test_every_choice_composes_and_is_known(group: str, choice: str) -> None:
     assert config["mining"]["miner"] in MINERS
     assert config["mining"]["select"] in SELECTS
     assert config["mining"]["fallback"] in FALLBACKS
-    assert config["loss"]["name"] in LOSSES
+    assert config["loss"]["name"] in OBJECTIVES
     assert config["loss"]["head"] is None or config["loss"]["head"]["name"] in HEADS
     assert config["optim"]["name"] in OPTIMIZERS
     assert config["optim"]["schedule"] in SCHEDULES
@@ -80,7 +80,7 @@ def test_every_choice_composes_and_is_known(group: str, choice: str) -> None:
 
 @pytest.mark.parametrize(
     ("group", "known"),
-    [("model", NETS), ("optim", OPTIMIZERS), ("loss", LOSSES), ("data", KINDS)],
+    [("model", NETS), ("optim", OPTIMIZERS), ("loss", OBJECTIVES), ("data", KINDS)],
     ids=["model", "optim", "loss", "data"],
 )
 def test_file_names_are_the_names_of_the_rooms(group: str, known: dict[str, object]) -> None:

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from facenet.errors import ConfigError
 from facenet.large_batch import chunks as large_batch
 from facenet.large_batch.chunks import RankLost, backward, chunks, gather, synchronise
+from facenet.losses.heads import CosFace
 from facenet.losses.objective import head_objective, triplet_objective
-from facenet.losses.triplet import CosFace, triplet_loss
+from facenet.losses.triplet import triplet_loss
 from facenet.mining.online import mine
 from facenet.models.build import build_model
 from facenet.models.layers import L2Normalize

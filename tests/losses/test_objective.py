@@ -1,14 +1,17 @@
-"""The objective of one process; tests/test_large_batch.py holds two ranks against it."""
+"""The objectives of one process; tests/large_batch holds two ranks against it."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from facenet.errors import ConfigError
-from facenet.losses.objective import head_objective, triplet_objective
-from facenet.losses.triplet import CosFace, triplet_loss
+from facenet.losses.heads import CosFace
+from facenet.losses.objective import MinedObjective, head_objective, trained_part, triplet_objective
+from facenet.losses.triplet import triplet_loss
 from facenet.mining.online import mine
 
 
@@ -43,3 +46,73 @@ def test_the_head_alone_is_its_own_mean() -> None:
     embeddings, labels = batch()
     head = CosFace(6, 6)
     assert head_objective(head, embeddings, labels).item() == pytest.approx(head(embeddings, labels).item())
+
+
+OPTIONS: dict[str, Any] = {
+    "margin": 0.2,
+    "mining": {"miner": "all_valid", "select": "all"},
+    "head": {"name": "cosface", "scale": 16.0, "margin": None},
+    "head_weight": 0.25,
+    "num_classes": 6,
+    "embedding_dim": 6,
+    "total_steps": 10,
+}
+
+
+def test_each_name_weighs_its_parts_by_the_step() -> None:
+    steps = (0, 4, 5, 9)
+    expected = {
+        "triplet": [(0.0, 1.0)] * 4,
+        "softmax": [(1.0, 0.0)] * 4,
+        "softmax_then_triplet": [(1.0, 0.0), (1.0, 0.0), (0.25, 1.0), (0.25, 1.0)],
+    }
+    for name, weights in expected.items():
+        assert [MinedObjective(name, **OPTIONS).weights(step) for step in steps] == weights
+
+
+def test_the_loss_is_the_weighed_sum_and_the_shares_are_of_pairs() -> None:
+    embeddings, labels = batch()
+    torch.manual_seed(0)
+    objective = MinedObjective("softmax_then_triplet", **OPTIONS)
+    assert trained_part(objective) is objective.head
+    assert objective.head is not None
+    alone = head_objective(objective.head, embeddings, labels).item()
+    mined, stats = triplet_objective(embeddings, labels, margin=0.2, **OPTIONS["mining"])
+    first, shares = objective(embeddings, labels, 0, None)
+    assert first.item() == pytest.approx(alone, rel=1e-6)
+    assert objective(embeddings, labels, 5, None)[0].item() == pytest.approx(mined.item() + 0.25 * alone, rel=1e-6)
+    assert list(shares) == ["active", "hard", "dist/positive", "dist/negative", "triplets"]
+    assert shares["active"] == stats.semi_hard_pairs / (24 * 3) > 0
+    assert shares["triplets"] == stats.triplets > 0
+    assert trained_part(MinedObjective("triplet", **OPTIONS)) is None
+
+
+def test_old_embeddings_enter_by_the_method() -> None:
+    embeddings, labels = batch()
+    old = F.normalize(embeddings.detach() + 0.3 * embeddings.detach().roll(1, 1), dim=1)
+    harmonic = {"slots": ["nno", "onn"], "own_positive": False, "embedding_share": 0.0, "weight": 3.0}
+    found = {}
+    for method in ("none", "l2", "harmonic", "harmonic_l2"):
+        objective = MinedObjective("triplet", **OPTIONS, harmonic={**harmonic, "method": method})
+        found[method] = objective(embeddings, labels, 0, old)[0].item()
+    own = 3 * float((embeddings.detach() - old).square().sum(1).mean())
+    pooled, _ = triplet_objective(
+        embeddings, labels, margin=0.2, old=old, slots=["nno", "onn"], own_positive=False, **OPTIONS["mining"]
+    )
+    assert own > 0.1
+    assert found["harmonic"] == pytest.approx(pooled.item(), rel=1e-6)
+    assert found["harmonic"] != pytest.approx(found["none"], rel=1e-3)
+    assert found["l2"] == pytest.approx(found["none"] + own, rel=1e-6)
+    assert found["harmonic_l2"] == pytest.approx(found["harmonic"] + own, rel=1e-6)
+
+
+def test_wrong_options_are_named() -> None:
+    for change, message in (
+        ({"margin": 0.0}, r"loss\.margin"),
+        ({"head": None}, r"loss\.head: expected a head, got none"),
+        ({"head": {"name": "arc"}}, r"loss\.head\.name: unknown name 'arc'"),
+        ({"head": {"name": "softmax", "scale": 2.0}}, r"loss\.head\.scale: the head 'softmax' has no such option"),
+        ({"harmonic": {"method": "l1"}}, r"harmonic\.method"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            MinedObjective("softmax", **{**OPTIONS, **change})

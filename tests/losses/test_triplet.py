@@ -1,4 +1,4 @@
-"""The triplet loss against autograd of its naive form; the heads against loops."""
+"""The triplet loss against autograd of its naive form."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 
 from facenet.errors import ConfigError
-from facenet.losses.triplet import HEADS, LOSSES, triplet_loss
+from facenet.losses.triplet import triplet_loss
 from facenet.mining.online import mine
 from facenet.types import MiningStats, Triplets
-from tests.reference import softmax_cross_entropy_loops, triplet_loss_naive
+from tests.reference import triplet_loss_naive
 
 NO_STATS = MiningStats(0, 0, 0, 0, 0.0, 0.0, 0)
 
@@ -134,90 +134,6 @@ def test_no_gradient_wanted() -> None:
 def test_unknown_reduction_raises() -> None:
     with pytest.raises(ConfigError, match="did you mean 'mean'"):
         triplet_loss(unit_rows(3, 4, 0), triplets_of(torch.tensor([[0, 1, 2]])), margin=0.2, reduction="men")
-
-
-def test_losses_table() -> None:
-    assert list(LOSSES.items()) == [("triplet", triplet_loss)]
-
-
-@pytest.mark.parametrize("smoothing", [0.0, 0.2])
-@pytest.mark.parametrize("name", HEADS)
-def test_heads_equal_the_loops_and_ignore_unlabelled_rows(name: str, smoothing: float) -> None:
-    torch.manual_seed(0)
-    head = HEADS[name](5, 8, label_smoothing=smoothing).double()
-    embeddings = (2 * unit_rows(7, 8, 0)).requires_grad_()
-    labels = torch.tensor([0, 4, -1, 2, 2, -1, 1])
-    if name == "softmax":
-        torch.nn.init.normal_(head.linear.bias)
-        logits = embeddings @ head.linear.weight.T + head.linear.bias
-    else:
-        logits = F.normalize(embeddings, dim=1) @ F.normalize(head.weight, dim=1).T
-        for row, label in enumerate(labels.tolist()):
-            if label >= 0:
-                logits[row, label] -= head.margin
-        logits = head.scale * logits
-    loss = head(embeddings, labels)
-    expected = softmax_cross_entropy_loops(logits, labels, smoothing)
-    assert expected > 0.1
-    assert loss.item() == pytest.approx(expected, rel=1e-9)
-    loss.backward()
-    assert (embeddings.grad[labels == -1] == 0).all()
-    assert (embeddings.grad[labels >= 0] != 0).any(dim=1).all()
-    assert all(parameter.grad.abs().max() > 0 for parameter in head.parameters())
-
-
-@pytest.mark.parametrize("name", HEADS)
-def test_heads_without_labelled_rows_give_zero_with_a_graph(name: str) -> None:
-    for B in (0, 3):
-        head, embeddings = HEADS[name](4, 8), unit_rows(B, 8, 0, torch.float32).requires_grad_()
-        loss = head(embeddings, torch.full((B,), -1))
-        loss.backward()
-        assert loss == 0
-        assert (embeddings.grad == 0).all()
-        assert all((parameter.grad == 0).all() for parameter in head.parameters())
-
-
-@pytest.mark.parametrize("name", HEADS)
-def test_heads_learn_separable_classes(name: str) -> None:
-    torch.manual_seed(0)
-    embeddings, labels = torch.eye(4).repeat(3, 1), torch.arange(12) % 4
-    head = HEADS[name](4, 4)
-    optimiser = torch.optim.Adam(head.parameters(), lr=0.1)
-    before = head(embeddings, labels).item()
-    for _ in range(60):
-        optimiser.zero_grad()
-        head(embeddings, labels).backward()
-        optimiser.step()
-    assert head(embeddings, labels).item() < 0.1 * before
-
-
-def test_cosface_margin_makes_the_loss_larger_and_length_does_not_matter() -> None:
-    torch.manual_seed(0)
-    plain = HEADS["cosface"](4, 8, scale=8.0, margin=0.0)
-    strict = HEADS["cosface"](4, 8, scale=8.0, margin=0.3)
-    strict.load_state_dict(plain.state_dict())
-    embeddings, labels = unit_rows(6, 8, 0, torch.float32), torch.arange(6) % 4
-    assert strict(embeddings, labels) > plain(embeddings, labels) + 0.1
-    assert plain(5 * embeddings, labels).item() == pytest.approx(plain(embeddings, labels).item(), rel=1e-5)
-    zero = torch.zeros(2, 8, requires_grad=True)
-    strict(zero, torch.tensor([0, 1])).backward()
-    assert zero.grad.isfinite().all()
-
-
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        ("softmax", {"label_smoothing": 1.0}),
-        ("softmax", {"label_smoothing": -0.1}),
-        ("softmax", {"num_classes": 0}),
-        ("cosface", {"scale": 0.0}),
-        ("cosface", {"margin": -0.1}),
-        ("cosface", {"embedding_dim": 0}),
-    ],
-)
-def test_head_options_out_of_range_raise(name: str, options: dict[str, float]) -> None:
-    with pytest.raises(ConfigError):
-        HEADS[name](**{"num_classes": 3, "embedding_dim": 4, **options})
 
 
 @pytest.mark.parametrize("order", [1, -1])
