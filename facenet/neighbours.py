@@ -22,6 +22,7 @@ import numpy as np
 
 from facenet.errors import ConfigError, DataError
 from facenet.types import Neighbours
+from facenet.vectors import finite_rows
 
 EXACT_TO = 50_000
 BLOCK = 2048  # queries at a time on a thread
@@ -100,14 +101,9 @@ def nearest(vectors: np.ndarray, queries: np.ndarray, k: int, *, threads: int | 
 
 
 def _checked(vectors: np.ndarray, k: int) -> np.ndarray:
-    if vectors.ndim != 2 or 0 in vectors.shape:
-        raise DataError(f"neighbours: expected vectors (N, D) with N, D >= 1, got shape {vectors.shape}")
     if k < 1:
         raise DataError(f"neighbours: expected k >= 1, got {k}")
-    rows = np.ascontiguousarray(vectors, np.float32)
-    if not np.isfinite(np.einsum("nd,nd->n", rows, rows)).all():
-        raise DataError("neighbours: some vectors are NaN or infinite; the encoder gave broken vectors")
-    return rows
+    return finite_rows(vectors, "neighbours")
 
 
 def _empty(count: int, k: int) -> Neighbours:

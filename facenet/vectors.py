@@ -1,7 +1,8 @@
-"""Squared L2 distance on unit vectors: the one definition of distance, for numpy and torch alike.
+"""Squared L2 distance on unit vectors, for numpy and torch; and the checks that make an array usable as vectors.
 
-For unit vectors ||a - b||^2 = 2 - 2 a.b lies in [0, 4]. Names say ``sq_dist``
-(FAISS METRIC_L2 is squared too).
+For unit vectors ||a - b||^2 = 2 - 2 a.b lies in [0, 4]. Names say ``sq_dist`` (FAISS METRIC_L2 is squared too).
+FAISS accepts NaN and a wrong width in silence, so the checks stand before it.
+Letters: N M rows, D embedding width.
 Source: Schroff et al. 2015, section 3 (embeddings on the unit hypersphere, thresholds on squared L2).
 """
 
@@ -45,10 +46,16 @@ def normalise(vectors: np.ndarray, eps: float = 1e-6) -> np.ndarray:
     return unit
 
 
-def as_rows(
+def finite_rows(
     vectors: np.ndarray, what: str, *, dim: int | None = None, names: Sequence[str] | None = None
 ) -> np.ndarray:
-    """Return `vectors` as contiguous float32 (N, D); empty, non-finite or of another width raises DataError."""
+    """Return `vectors` (N, D) as contiguous float32, a copy only if they are not that already.
+
+    `what` begins each message, `names` (N,) are named in it.
+
+    Raises:
+        DataError: no rows, no numbers, a width that is not `dim`, or a row that is NaN, infinite or too large.
+    """
     rows = np.asarray(vectors)
     if rows.ndim != 2 or 0 in rows.shape or rows.dtype.kind not in "fiu":
         raise DataError(f"{what}: expected numbers of shape (N, D) with N, D >= 1, got {rows.dtype} {rows.shape}")
@@ -57,23 +64,27 @@ def as_rows(
     rows = np.ascontiguousarray(rows, np.float32)
     bad = ~np.isfinite(square_norms(rows))
     if bad.any():
-        raise DataError(f"{what}: {_listed(bad, names)} NaN, infinite or too large; embed again or leave out")
+        raise DataError(f"{what}: {_list_rows(bad, names)} NaN, infinite or too large; embed again or leave out")
     return rows
 
 
 def unit_rows(
     vectors: np.ndarray, what: str, *, dim: int | None = None, names: Sequence[str] | None = None
 ) -> np.ndarray:
-    """As :func:`as_rows`, and refuse zero rows and rows whose norm is not 1 within 1e-3."""
-    rows = as_rows(vectors, what, dim=dim, names=names)
+    """Return as :func:`finite_rows` does, for rows of unit length: | ||v|| - 1 | <= 1e-3.
+
+    Raises:
+        DataError: as :func:`finite_rows`, a zero row, or a row of another length.
+    """
+    rows = finite_rows(vectors, what, dim=dim, names=names)
     norms = np.sqrt(square_norms(rows))
     zero = norms < UNIT_TOLERANCE
     if zero.any():
-        raise DataError(f"{what}: {_listed(zero, names)} zero; embed again or leave out")
+        raise DataError(f"{what}: {_list_rows(zero, names)} zero; embed again or leave out")
     long = np.abs(norms - 1) > UNIT_TOLERANCE
     if long.any():
         raise DataError(
-            f"{what}: {_listed(long, names)} not of unit length (norm {norms[long][0]:.4g}); "
+            f"{what}: {_list_rows(long, names)} not of unit length (norm {norms[long][0]:.4g}); "
             "normalise them (facenet.vectors.normalise)"
         )
     return rows
@@ -85,7 +96,7 @@ def square_norms(rows: np.ndarray) -> np.ndarray:
         return np.einsum("nd,nd->n", rows, rows)
 
 
-def _listed(bad: np.ndarray, names: Sequence[str] | None, most: int = 3) -> str:
+def _list_rows(bad: np.ndarray, names: Sequence[str] | None, most: int = 3) -> str:
     rows = np.flatnonzero(bad)
     shown = ", ".join(f"row {i}" + (f" ({names[i]})" if names is not None else "") for i in rows[:most])
     more = f" and {len(rows) - most} more" if len(rows) > most else ""

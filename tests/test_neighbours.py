@@ -145,7 +145,7 @@ def test_cells_are_a_power_of_two_with_forty_faces_each(count: int) -> None:
     [
         (np.zeros((0, 3)), {}, DataError, "N, D >= 1"),
         (np.zeros(3), {}, DataError, r"\(N, D\)"),
-        (np.full((2, 2), np.inf), {}, DataError, "NaN or infinite"),
+        (np.full((2, 2), np.inf), {}, DataError, "2 of 2 vectors, row 0, row 1: are NaN, infinite"),
         (np.eye(2), {"k": 0}, DataError, "k >= 1"),
         (np.eye(2), {"threads": 0}, ConfigError, "threads"),
     ],

@@ -19,6 +19,7 @@ from facenet import neighbours as knn
 from facenet.clustering import whispers
 from facenet.errors import ConfigError, DataError, choose
 from facenet.types import Neighbours
+from facenet.vectors import finite_rows
 
 SMALL = 3_000  # "auto" takes average linkage up to this many faces
 MOST_LINKED = 20_000  # average linkage beyond it would need more than 3 GB
@@ -146,15 +147,12 @@ def assign(
 
 def checked(vectors: np.ndarray, threshold: float, neighbours: int = NEIGHBOURS) -> np.ndarray:
     """Return the vectors as contiguous float32; raises what :func:`cluster` says."""
-    if vectors.ndim != 2 or not len(vectors):
-        raise DataError(f"cluster: expected vectors (N, D) with N >= 1, got shape {vectors.shape}; embed some images")
-    if not np.isfinite(np.einsum("nd,nd->n", vectors, vectors)).all():
-        raise DataError("cluster: some vectors are NaN or infinite; the encoder gave broken vectors")
+    rows = finite_rows(vectors, "cluster")
     if not 0 <= threshold <= 4:
         raise ConfigError(f"cluster: expected a threshold on squared L2 in [0, 4], got {threshold}")
     if neighbours < 1:
         raise ConfigError(f"cluster: expected neighbours >= 1, got {neighbours}")
-    return np.ascontiguousarray(vectors, np.float32)
+    return rows
 
 
 def scores(labels: np.ndarray, identities: Sequence[str] | np.ndarray) -> dict[str, float]:

@@ -16,6 +16,7 @@ import numpy as np
 
 from facenet.errors import ConfigError, DataError
 from facenet.evaluation.roc import FARS, allowed_accepts, at_far, far_name
+from facenet.vectors import finite_rows
 
 BLOCK_ROWS, TILE_COLUMNS = 512, 2048  # a tile is 4 MB of float32
 BYTES_OF_TAIL = 16  # for each kept different pair, at the worst moment: twice the tail, and its copy
@@ -67,6 +68,7 @@ def all_pairs(
     negatives = len(codes) * (len(codes) - 1) // 2 - positives
     if negatives == 0:
         raise DataError(f"all pairs: expected two or more identities, got {len(counts)}; add faces of other people")
+    known = finite_rows(known, "all pairs")
     allowed = {float(far): allowed_accepts(far, negatives) for far in fars}
     room = memory_gb * 1e9 - BYTES_OF_SAME * positives
     if room < 0:
@@ -130,10 +132,7 @@ def _labelled(vectors: np.ndarray, labels: Sequence[str] | np.ndarray) -> tuple[
     rows = np.flatnonzero(names != "") if names.dtype.kind in "US" else np.arange(len(names))
     codes = np.unique(names[rows], return_inverse=True)[1]
     order = np.argsort(codes, kind="stable")
-    sorted_vectors = np.ascontiguousarray(vectors[rows[order]], np.float32)
-    if not np.isfinite(sorted_vectors).all():
-        raise DataError("all pairs: some vectors are NaN or infinite; the encoder gave broken vectors")
-    return sorted_vectors, codes[order]
+    return vectors[rows[order]], codes[order]
 
 
 def tiles(vectors: np.ndarray, block_rows: int = BLOCK_ROWS) -> Iterator[tuple[int, int, np.ndarray]]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from facenet.errors import ConfigError, DataError
 from facenet.evaluation.roc import at_far, far_name
-from facenet.vectors import sq_dist_matrix
+from facenet.vectors import finite_rows, sq_dist_matrix
 
 RANKS = (1, 5, 10, 20)
 FPIRS = (1e-1, 1e-2, 1e-3)
@@ -202,5 +202,5 @@ def _check(
             f"identification: none of {len(probes)} probes shows one of the {len(set(gallery_ids))} people enrolled;"
             " give more faces of each"
         )
-    if not (np.isfinite(gallery).all() and np.isfinite(probes).all()):
-        raise DataError("identification: some vectors are NaN or infinite; the encoder gave broken vectors")
+    finite_rows(gallery, "identification, gallery")
+    finite_rows(probes, "identification, probes")

@@ -165,7 +165,7 @@ def test_faces_of_somebody_new_outvote_a_stranger_who_looks_alike() -> None:
         (np.eye(4), np.arange(3), {}, DataError, "width 4"),
         (np.eye(3), np.arange(3), {"threshold": 5.0}, ConfigError, r"\[0, 4\]"),
         (np.full((1, 3), np.nan), np.arange(3), {}, DataError, "NaN"),
-        (np.zeros((0, 3)), np.arange(3), {}, DataError, "N >= 1"),
+        (np.zeros((0, 3)), np.arange(3), {}, DataError, "N, D >= 1"),
     ],
 )
 def test_bad_assignments_raise(
@@ -182,7 +182,7 @@ def test_bad_assignments_raise(
 @pytest.mark.parametrize(
     ("vectors", "options", "error", "message"),
     [
-        (np.empty((0, 4)), {}, DataError, "N >= 1"),
+        (np.empty((0, 4)), {}, DataError, "N, D >= 1"),
         (np.ones(4), {}, DataError, r"\(N, D\)"),
         (np.full((3, 2), np.nan), {}, DataError, "NaN"),
         (np.eye(3), {"threshold": 4.1}, ConfigError, r"\[0, 4\], got 4.1"),
