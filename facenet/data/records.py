@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from facenet.data.walk import SUFFIXES, shown, walk, why_not
+from facenet.data.sources.walk import SUFFIXES, shown, walk, why_not
 from facenet.errors import ConfigError, DataError
 from facenet.faces.align import Alignment
 from facenet.files import is_inside, read_csv, read_sealed, write_csv, write_sealed
@@ -122,7 +122,7 @@ def scan_folder(root: str | Path) -> Records:
     """List ``root/<identity>/.../<image>``; images right under `root` get the identity "".
 
     Hidden files and files that are no images by their names are passed over; what can not be used is listed as
-    skipped, see :mod:`facenet.data.walk`. Names of people are compared as they look (Unicode NFC). A folder that
+    skipped, see :mod:`facenet.data.sources.walk`. Names of people are compared as they look (Unicode NFC). A folder that
     scripts/align.py wrote says how its faces were cut.
 
     Raises:

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from facenet.data.drawn.faces import default_cache, load_or_draw
-from facenet.data.duplicates import without_duplicates
 from facenet.data.pairs import make_pairs_in_folds, pair_rows, read_pairs, read_people
 from facenet.data.records import NothingUsable, Records, Skipped, same_name, scan_csv, scan_lfw, summary
+from facenet.data.sources.duplicates import without_duplicates
 from facenet.errors import ConfigError, DataError, choose
 from facenet.types import Pairs, Progress, image_key
 
@@ -49,7 +49,7 @@ def split_faces(
     """Read a data set and divide its identities.
 
     Files that can not be used are left out: what the scan lists, images without identity, and files that are there
-    twice, see :mod:`facenet.data.duplicates`. Images that `pairs` names are reported as they are.
+    twice, see :mod:`facenet.data.sources.duplicates`. Images that `pairs` names are reported as they are.
 
     Args:
         kind: A key of `KINDS`: "synthetic" (drawn, no files), "folder" (``<identity>/<image>``), "csv" (a table of

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from facenet.data import duplicates
-from facenet.data.duplicates import same_files, without_duplicates
 from facenet.data.records import scan_folder
+from facenet.data.sources.duplicates import same_files, without_duplicates
 from tests.conftest import write_tree
 
 
