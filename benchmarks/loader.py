@@ -27,7 +27,8 @@ from facenet.data.cache import pack
 from facenet.data.datamodule import BatchDataset
 from facenet.data.drawn.faces import draw, write_folder
 from facenet.data.preprocess import Preprocess, stack
-from facenet.data.records import Records, scan
+from facenet.data.records import Records
+from facenet.data.sources.kinds import scan
 from facenet.errors import ConfigError, choose
 from facenet.models.registry import NETS
 

@@ -17,7 +17,8 @@ import numpy as np
 from facenet.data.pairs import read_pairs
 from facenet.data.pictures import read_picture
 from facenet.data.preprocess import Preprocess
-from facenet.data.records import Records, scan_lfw
+from facenet.data.records import Records
+from facenet.data.sources.folder import scan_lfw
 from facenet.encoders import lookup as encoders
 from facenet.encoders.bundle import Encoder
 from facenet.encoders.embedding import embed_records

@@ -20,7 +20,8 @@ from PIL import Image
 from benchmarks.faults.kinds import KINDS, PEOPLE, PICTURES, Kind, copied, mark, opened, reseal_rows, tell
 from facenet.data.align_folder import COLUMNS, TABLE, read_table
 from facenet.data.pairs import read_pairs
-from facenet.data.records import scan, scan_csv
+from facenet.data.sources.kinds import scan
+from facenet.data.sources.table import scan_csv
 from facenet.encoders import bundle
 from facenet.encoders import lookup as encoders
 from facenet.encoders.onnx_record import seal

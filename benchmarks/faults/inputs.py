@@ -28,7 +28,7 @@ from PIL import Image
 from benchmarks.faults.data import as_a_user
 from facenet.data.drawn.faces import draw
 from facenet.data.preprocess import Preprocess
-from facenet.data.records import scan_folder
+from facenet.data.sources.folder import scan_folder
 from facenet.encoders import bundle
 from facenet.encoders.bundle import Encoder
 from facenet.encoders.embedding import embed_records

@@ -28,7 +28,9 @@ from facenet.data.align_folder import COLUMNS, TABLE, Line, read_table
 from facenet.data.cache import pack
 from facenet.data.pairs import make_pairs, read_pairs, write_pairs
 from facenet.data.preprocess import Preprocess
-from facenet.data.records import Records, read_alignment, scan_csv, scan_folder, write_alignment
+from facenet.data.records import Records
+from facenet.data.sources.folder import read_alignment, scan_folder, write_alignment
+from facenet.data.sources.table import scan_csv
 from facenet.encoders import bundle
 from facenet.encoders import lookup as encoders
 from facenet.encoders.bundle import Encoder

@@ -12,7 +12,8 @@ from facenet.console import flatten, progress, table
 
 def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
     from facenet.data.align_folder import ALL, TABLE, align_folder, read_table, skipped
-    from facenet.data.records import scan, write_skipped
+    from facenet.data.records import write_skipped
+    from facenet.data.sources.kinds import scan
     from facenet.errors import DataError
     from facenet.faces.align import Alignment
 

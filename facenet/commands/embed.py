@@ -11,7 +11,8 @@ from facenet.console import progress, table
 
 
 def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
-    from facenet.data.records import scan, write_skipped
+    from facenet.data.records import write_skipped
+    from facenet.data.sources.kinds import scan
     from facenet.encoders import lookup as encoders
     from facenet.encoders.embedding import embed_records
 

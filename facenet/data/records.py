@@ -1,10 +1,8 @@
-"""Folder, CSV or LFW tree to a table of (path, identity); what can not be read is listed, not fatal by surprise."""
+"""N images as a table of (path, identity), and the list of files that are not used, each with its reason."""
 
 from __future__ import annotations
 
-import os
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,13 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from facenet.data.sources.walk import SUFFIXES, shown, walk, why_not
-from facenet.errors import ConfigError, DataError
+from facenet.errors import DataError
 from facenet.faces.align import Alignment
-from facenet.files import is_inside, read_csv, read_sealed, write_csv, write_sealed
+from facenet.files import write_csv
 from facenet.types import image_key
-
-ALIGNED = "align.json"  # lies in a folder of aligned faces and says how they were cut
 
 
 class Skipped(NamedTuple):
@@ -118,106 +113,13 @@ def summary(skipped: Sequence[Skipped]) -> str:
     return ", ".join([*shown_first, *([f"{sum(n for _, n in counts[5:])} others"] if counts[5:] else [])])
 
 
-def scan_folder(root: str | Path) -> Records:
-    """List ``root/<identity>/.../<image>``; images right under `root` get the identity "".
+def shown(path: str) -> str:
+    r"""Return a path as text that every table and terminal takes: bytes that are no UTF-8 as ``\xe9``.
 
-    Hidden files and files that are no images by their names are passed over; what can not be used is listed as
-    skipped, see :mod:`facenet.data.sources.walk`. Names of people are compared as they look (Unicode NFC). A folder that
-    scripts/align.py wrote says how its faces were cut.
-
-    Raises:
-        DataError: no such folder, not readable, no image in it, or an unusable ``align.json``.
+    >>> shown("Ren\udce9/1.jpg")
+    'Ren\\xe9/1.jpg'
     """
-    root = _folder(root)
-    try:
-        paths, left_out = walk(root)
-    except OSError as error:
-        raise DataError(f"{root}: not readable ({error.strerror}); give a folder you may read") from error
-    skipped = tuple(Skipped(*pair) for pair in left_out)
-    if not paths:
-        kinds = " ".join(sorted(SUFFIXES))
-        raise NothingUsable(f"{root}: no usable image in this folder ({kinds}); expected <identity>/<image>", skipped)
-    names = tuple(same_name(path.split("/", 1)[0]) if "/" in path else "" for path in paths)
-    return Records(tuple(paths), names, str(root), None, skipped, read_alignment(root))
-
-
-def same_name(identity: str) -> str:
-    """Return a person's name in the one of its spellings in Unicode that all compare by (NFC)."""
-    return unicodedata.normalize("NFC", identity)
-
-
-def read_alignment(root: str | Path) -> Alignment | None:
-    """Return how the faces below a folder were cut out of photos, None where it does not say.
-
-    Raises:
-        DataError: its ``align.json`` is damaged or of another version.
-    """
-    file = Path(root) / ALIGNED
-    if not file.is_file():
-        return None
-    try:
-        return Alignment.from_dict(read_sealed(file))
-    except ConfigError as error:
-        raise DataError(f"{file}: {error}; align the photos again") from error
-
-
-def write_alignment(root: str | Path, alignment: Alignment) -> None:
-    """Write ``align.json``, which marks the images below a folder as aligned faces."""
-    write_sealed(Path(root) / ALIGNED, alignment.to_dict())
-
-
-def scan_lfw(root: str | Path) -> Records:
-    """List an LFW tree: ``root/images/<Name>/<Name>_0001.jpg``, or the name folders right under `root`."""
-    root = _folder(root)
-    return scan_folder(root / "images" if (root / "images").is_dir() else root)
-
-
-def scan_csv(file: str | Path, root: str | Path | None = None) -> Records:
-    """Read a table with the columns ``path`` and ``identity``; paths are relative to `root` or to the table.
-
-    Raises:
-        DataError: no such table, a missing column, no usable row, or a path that leaves the root folder.
-    """
-    file = Path(file)
-    rows = _table(file)
-    root = _folder(root if root is not None else file.parent)
-    inside = root.resolve()
-    found, skipped = [], []
-    for path, identity in rows:
-        path = os.path.relpath(path, root) if os.path.isabs(path) else path  # noqa: PTH117 - texts, not files
-        if not is_inside(path):
-            raise DataError(f"{file}: the path {path[:80]!r} is empty or leads outside {root}; use paths below it")
-        try:
-            leaves = not (root / path).resolve().is_relative_to(inside)
-        except (OSError, RuntimeError):  # a name too long, or a circle of links
-            leaves = False
-        if leaves:
-            raise DataError(f"{file}: the path {path[:80]!r} is a link that leads outside {root}; use paths below it")
-        reason = why_not(root / path)
-        if reason:
-            skipped.append(Skipped(path, reason))
-        else:
-            found.append((Path(path).as_posix(), same_name(identity)))
-    if not found:
-        raise NothingUsable(f"{file}: none of its {len(rows)} rows names a usable image under {root}", skipped)
-    paths, identities = tuple(p for p, _ in found), tuple(i for _, i in found)
-    return Records(paths, identities, str(root), None, tuple(skipped), read_alignment(root))
-
-
-def _table(file: Path) -> list[tuple[str, str]]:
-    """Read path and identity of every row of a table."""
-    rows = read_csv(file, ("path", "identity"), remedy="give a CSV file with the columns path, identity")
-    return [(row["path"].strip(), row["identity"].strip()) for row in rows]
-
-
-def scan(path: str | Path) -> Records:
-    """List images from a folder, a CSV table or a single image file."""
-    path = Path(path)
-    if path.suffix.lower() == ".csv":
-        return scan_csv(path)
-    if path.is_file():
-        return Records((path.name,), ("",), str(path.parent), alignment=read_alignment(path.parent))
-    return scan_lfw(path) if (path / "images").is_dir() else scan_folder(path)
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def write_skipped(file: str | Path, skipped: Sequence[Skipped]) -> None:
@@ -246,11 +148,3 @@ def _state(file: Path) -> str:
     except OSError:
         return "gone"
     return f"{status.st_size}\0{status.st_mtime_ns}"
-
-
-def _folder(root: str | Path) -> Path:
-    root = Path(root)
-    if not root.is_dir():
-        kind = "a file, not a folder" if root.exists() else "no such folder"
-        raise DataError(f"{root}: {kind}; give the folder that holds <identity>/<image>")
-    return root

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,8 +11,9 @@ import numpy as np
 
 from facenet.data.drawn.faces import default_cache, load_or_draw
 from facenet.data.pairs import make_pairs_in_folds, pair_rows, read_pairs, read_people
-from facenet.data.records import NothingUsable, Records, Skipped, same_name, scan_csv, scan_lfw, summary
-from facenet.data.sources.duplicates import without_duplicates
+from facenet.data.records import Records
+from facenet.data.sources.folder import same_name
+from facenet.data.sources.kinds import SOURCES, Listed, scan_kind, scan_usable
 from facenet.errors import ConfigError, DataError, choose
 from facenet.types import Pairs, Progress, image_key
 
@@ -44,7 +45,7 @@ def split_faces(
     seed: int = 0,
     progress: Progress | None = None,
     readable: Callable[[Records], Records] | None = None,
-    listed: Callable[[Sequence[Skipped]], None] | None = None,
+    listed: Listed | None = None,
 ) -> Splits:
     """Read a data set and divide its identities.
 
@@ -52,7 +53,7 @@ def split_faces(
     twice, see :mod:`facenet.data.sources.duplicates`. Images that `pairs` names are reported as they are.
 
     Args:
-        kind: A key of `KINDS`: "synthetic" (drawn, no files), "folder" (``<identity>/<image>``), "csv" (a table of
+        kind: "synthetic" (drawn, no files), or a key of `SOURCES`: "folder" (``<identity>/<image>``), "csv" (a table of
             path and identity) or "lfw" (an LFW tree with ``images`` and ``protocol``).
         root: Folder or table; not used by "synthetic".
         people: File of the training people (an LFW people list); without one all are divided by share.
@@ -76,7 +77,7 @@ def split_faces(
         ConfigError: an unknown kind, no root, a share or a fold out of range.
         DataError: missing or unusable files, too many of them, or people shared between training and reported pairs.
     """
-    choose(KINDS, kind, "data.kind")
+    choose({"synthetic": None, **SOURCES}, kind, "data.kind")
     if not 0 < held_out < 1 or not 0 <= evaluation < 1:
         raise ConfigError(f"data: held_out {held_out} must lie in (0, 1), evaluation {evaluation} in [0, 1)")
     if fold is not None and (kind == "synthetic" or not people or not pairs):
@@ -87,7 +88,7 @@ def split_faces(
     if kind == "synthetic":
         splits = _synthetic(dict(synthetic or {}), cache_dir, seed, progress)
         return splits._replace(train=share_of_people(splits.train, train_share, seed))
-    records, labelled = _usable(kind, root, max_bad_share, listed)
+    records, labelled = scan_usable(kind, root, max_bad_share=max_bad_share, listed=listed)
     readable = readable or (lambda faces: faces)
     reported_pairs: Pairs | None
     if people and pairs and fold is not None:
@@ -108,42 +109,6 @@ def split_faces(
             " report on; give a folder for each of at least 12 people, with several images each"
         )
     return Splits(share_of_people(kept, train_share, seed), training.of_people(held), reported, reported_pairs)
-
-
-def _usable(
-    kind: str, root: str | None, max_bad_share: float, listed: Callable[[Sequence[Skipped]], None] | None
-) -> tuple[Records, Records]:
-    """Return all images of the data set, and those to divide: with an identity, and none of them twice."""
-    if not 0 <= max_bad_share <= 1:
-        raise ConfigError(f"data.max_bad_share: expected a share of the files in [0, 1], got {max_bad_share}")
-    tell = listed or (lambda skipped: None)
-    try:
-        records = KINDS[kind](_root(root, kind))
-    except NothingUsable as error:
-        tell(error.skipped)
-        raise
-    nameless = [
-        (row, "no identity: it lies in no person's folder") for row, name in enumerate(records.identities) if not name
-    ]
-    labelled = without_duplicates(records.without(nameless))
-    tell(labelled.skipped)
-    check_share(labelled.skipped, len(labelled), max_bad_share, records.root)
-    return records, labelled
-
-
-def check_share(skipped: Sequence[Skipped], used: int, most: float, where: str) -> None:
-    """Refuse a data set of which too much can not be used.
-
-    Raises:
-        DataError: `skipped` is more than the share `most` of `skipped` and `used` together.
-    """
-    share = len(skipped) / max(1, len(skipped) + used)
-    if share > most:
-        raise DataError(
-            f"{where}: {len(skipped)} of {len(skipped) + used} files ({share:.0%}) can not be used, more than"
-            f" data.max_bad_share={most:g} ({summary(skipped)}); see skipped.csv in the run folder, mend or remove"
-            " them, or allow a larger share"
-        )
 
 
 def check_pairs(splits: Splits, file: str | None) -> None:
@@ -201,11 +166,10 @@ def reported_faces(
     With a `pairs` file: every image it names, from anywhere under `root`. Otherwise, and with a `fold`, the pairs that
     a training run with the same options would report. Raises DataError as :func:`split_faces` does.
     """
-    choose(KINDS, kind, "data.kind")
     if fold is not None:
         splits = split_faces(kind=kind, root=root, pairs=pairs, fold=fold, seed=seed, **options)
     elif pairs and kind != "synthetic":
-        records = KINDS[kind](_root(root, kind))
+        records = scan_kind(kind, root)
         return _named_by(records, read_pairs(_file(pairs, records, "pairs")))
     else:
         splits = split_faces(kind=kind, root=root, pairs=None, seed=seed, **options)
@@ -335,12 +299,6 @@ def _synthetic(options: dict[str, Any], cache_dir: str | None, seed: int, progre
     return Splits(train, held_out, evaluation, held_out_pairs(evaluation, seed))
 
 
-def _root(root: str | None, kind: str) -> str:
-    if not root:
-        raise ConfigError(f"data.root: not set; data={kind} needs data.root=DIR (or FACENET_LFW in the environment)")
-    return root
-
-
 def _file(name: str, records: Records, option: str) -> Path:
     """Find a protocol file: as given, under ``<root>/protocol``, or beside the images."""
     base = Path(records.root)
@@ -349,11 +307,3 @@ def _file(name: str, records: Records, option: str) -> Path:
         if place.is_file():
             return place
     raise DataError(f"{option}={name}: no such file, nor under {places[2].parent} or {places[3].parent}")
-
-
-KINDS: dict[str, Callable[[str], Records]] = {
-    "synthetic": scan_lfw,
-    "folder": scan_lfw,
-    "csv": scan_csv,
-    "lfw": scan_lfw,
-}

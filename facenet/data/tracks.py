@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from facenet.data.records import Records, Skipped, scan_folder, write_images
+from facenet.data.records import Records, Skipped, write_images
+from facenet.data.sources.folder import scan_folder
 from facenet.errors import ConfigError, DataError
 from facenet.files import read_csv
 from facenet.types import Pairs

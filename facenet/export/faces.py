@@ -12,7 +12,8 @@ from torch import Tensor
 
 from facenet.data.cache import pack
 from facenet.data.preprocess import Preprocess
-from facenet.data.records import Records, scan
+from facenet.data.records import Records
+from facenet.data.sources.kinds import scan
 from facenet.data.splits import reported_faces
 from facenet.errors import DataError
 from facenet.evaluation.evaluate import evaluate

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from facenet.data.records import scan
+from facenet.data.sources.kinds import scan
 from facenet.encoders.bundle import Encoder
 from facenet.encoders.embedding import embed_records
 from facenet.errors import ConfigError, DataError, FacenetError

@@ -21,7 +21,8 @@ from facenet.data.augment import Augment
 from facenet.data.datamodule import FaceDataModule
 from facenet.data.preprocess import Preprocess
 from facenet.data.sampler import IdentitySampler
-from facenet.data.splits import KINDS, split_faces
+from facenet.data.sources.kinds import SOURCES
+from facenet.data.splits import split_faces
 from facenet.errors import ConfigError
 from facenet.faces.align import Alignment
 from facenet.losses.heads import HEADS
@@ -65,7 +66,7 @@ def test_every_choice_composes_and_is_known(group: str, choice: str) -> None:
         options = set(config["benchmark"]) - {"name"}
         assert options <= set(inspect.signature(importlib.import_module(f"benchmarks.{choice}").run).parameters)
         return
-    assert config["data"]["kind"] in KINDS
+    assert config["data"]["kind"] in ("synthetic", *SOURCES)
     assert config["model"]["name"] in NETS
     assert config["model"]["norm"] in NORMS
     assert config["mining"]["miner"] in MINERS
@@ -80,7 +81,7 @@ def test_every_choice_composes_and_is_known(group: str, choice: str) -> None:
 
 @pytest.mark.parametrize(
     ("group", "known"),
-    [("model", NETS), ("optim", OPTIMIZERS), ("loss", OBJECTIVES), ("data", KINDS)],
+    [("model", NETS), ("optim", OPTIMIZERS), ("loss", OBJECTIVES), ("data", ("synthetic", *SOURCES))],
     ids=["model", "optim", "loss", "data"],
 )
 def test_file_names_are_the_names_of_the_rooms(group: str, known: dict[str, object]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from facenet.data.records import scan_folder
+from facenet.data.sources.folder import scan_folder
 from facenet.encoders import bundle
 from facenet.encoders import lookup as encoders
 from facenet.evaluation.evaluate import calibrate

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from facenet.data.records import scan_folder
+from facenet.data.sources.folder import scan_folder
 from facenet.encoders import bundle
 from tests.helpers.commands import mistaken, succeed
 from tests.helpers.encoders import make
@@ -76,7 +76,7 @@ def test_a_mistake_is_one_clear_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from facenet.data.records import write_alignment
+    from facenet.data.sources.folder import write_alignment
     from facenet.faces.align import Alignment
 
     places = {"photos": tmp_path / "photos", "out": tmp_path / "out", "faces": tmp_path / "faces"}

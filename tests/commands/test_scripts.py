@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from facenet.data.records import scan_folder
+from facenet.data.sources.folder import scan_folder
 from facenet.encoders import bundle
 from facenet.evaluation.evaluate import calibrate
 from facenet.gallery.gallery import Gallery

@@ -11,7 +11,7 @@ from PIL import Image
 
 from facenet.data import align_folder as room
 from facenet.data.align_folder import ALL, COLUMNS, TABLE, USED, Line, align_folder, read_table, skipped
-from facenet.data.records import read_alignment, scan_folder
+from facenet.data.sources.folder import read_alignment, scan_folder
 from facenet.errors import ConfigError, DataError
 from facenet.faces.align import Alignment
 from facenet.files import write_sealed

@@ -8,7 +8,8 @@ import torch
 
 from facenet.data.cache import pack, packed_bytes, read_batch, readable
 from facenet.data.preprocess import Preprocess
-from facenet.data.records import NothingUsable, scan_folder
+from facenet.data.records import NothingUsable
+from facenet.data.sources.folder import scan_folder
 from facenet.errors import DataError
 from tests.conftest import write_tree
 

@@ -9,7 +9,7 @@ import torch
 from facenet.data.augment import Augment
 from facenet.data.datamodule import FaceDataModule
 from facenet.data.preprocess import Preprocess
-from facenet.data.records import scan_folder
+from facenet.data.sources.folder import scan_folder
 from facenet.data.splits import split_faces
 from facenet.errors import ConfigError, DataError
 from tests.conftest import write_tree

@@ -11,8 +11,10 @@ from PIL import Image
 from facenet.data.cache import readable
 from facenet.data.pairs import read_pairs, read_people
 from facenet.data.preprocess import Preprocess
-from facenet.data.records import Records, Skipped, scan_lfw
-from facenet.data.splits import KINDS, Splits, check_pairs, held_out_pairs, reported_faces, share_of_people, split_faces
+from facenet.data.records import Records, Skipped
+from facenet.data.sources.folder import scan_lfw
+from facenet.data.sources.kinds import SOURCES
+from facenet.data.splits import Splits, check_pairs, held_out_pairs, reported_faces, share_of_people, split_faces
 from facenet.errors import ConfigError, DataError
 from facenet.types import image_key
 from tests.conftest import blob, write_tree
@@ -202,7 +204,7 @@ def test_view2_trains_on_nobody_of_the_held_fold(view2_root: Path) -> None:
 @pytest.mark.lfw
 def test_lfw_view2_trains_on_nobody_of_the_held_fold(lfw_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     listed = scan_lfw(lfw_root)
-    monkeypatch.setitem(KINDS, "lfw", lambda root: listed)  # once, for the sake of time
+    monkeypatch.setitem(SOURCES, "lfw", lambda root: listed)  # once, for the sake of time
     for fold in (1, 5, 10):
         splits = check_view2(lfw_root, fold)
         assert len(splits.pairs or ()) == 600

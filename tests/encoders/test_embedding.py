@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from facenet.data.records import Records, scan_folder
+from facenet.data.records import Records
+from facenet.data.sources.folder import scan_folder
 from facenet.encoders.embedding import embed_changed, embed_records
 from facenet.errors import DataError
 from tests.conftest import blob, write_tree

@@ -11,7 +11,7 @@ from onnx.reference import ReferenceEvaluator
 from PIL import Image
 
 from facenet.data.pairs import read_pairs
-from facenet.data.records import scan_lfw
+from facenet.data.sources.folder import scan_lfw
 from facenet.encoders import pretrained
 from facenet.encoders.bundle import Encoder
 from facenet.encoders.embedding import embed_records

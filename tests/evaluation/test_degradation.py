@@ -14,7 +14,8 @@ from torch import Tensor
 from facenet.data.degradations import KINDS, Degraded
 from facenet.data.pairs import make_pairs, write_pairs
 from facenet.data.preprocess import Preprocess
-from facenet.data.records import Records, scan_folder, write_images
+from facenet.data.records import Records, write_images
+from facenet.data.sources.folder import scan_folder
 from facenet.encoders import bundle
 from facenet.encoders.embedding import embed_records
 from facenet.errors import ConfigError, DataError

@@ -10,7 +10,7 @@ import pytest
 
 from facenet.data.pairs import read_pairs
 from facenet.data.preprocess import Preprocess
-from facenet.data.records import scan_folder
+from facenet.data.sources.folder import scan_folder
 from facenet.data.splits import held_out_pairs
 from facenet.errors import DataError
 from facenet.evaluation.evaluate import evaluate

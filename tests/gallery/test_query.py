@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from facenet.data.records import scan_folder
+from facenet.data.sources.folder import scan_folder
 from facenet.encoders.embedding import embed_records
 from facenet.errors import ConfigError, DataError, FacenetError
 from facenet.gallery.gallery import Gallery, Hit

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from facenet.data.records import Records, scan_folder
+from facenet.data.records import Records
+from facenet.data.sources.folder import scan_folder
 from facenet.encoders import bundle
 from facenet.encoders.bundle import Encoder
 from facenet.encoders.embedding import embed_records

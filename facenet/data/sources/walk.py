@@ -12,6 +12,8 @@ from collections import deque
 from pathlib import Path
 from typing import NamedTuple
 
+from facenet.data.records import shown
+
 SUFFIXES = {".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"}
 # What a camera or a web page leaves among them, and nobody should miss without a word.
 OTHER = {".avif", ".dng", ".heic", ".heif", ".jp2", ".jxl", ".psd", ".svg", ".tga"}
@@ -56,15 +58,6 @@ def why_not(path: str | Path) -> str:
     if not stat.S_ISREG(status.st_mode):
         return "a pipe, socket or device, not a file"
     return "" if status.st_size else EMPTY
-
-
-def shown(path: str) -> str:
-    r"""Return a path as text that every table and terminal takes: bytes that are no UTF-8 as ``\xe9``.
-
-    >>> shown("Ren\udce9/1.jpg")
-    'Ren\\xe9/1.jpg'
-    """
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _below(top: str, start: os.DirEntry[str], found: Found) -> None:

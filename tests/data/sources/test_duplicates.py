@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from facenet.data import duplicates
-from facenet.data.records import scan_folder
+from facenet.data.sources import duplicates
 from facenet.data.sources.duplicates import same_files, without_duplicates
+from facenet.data.sources.folder import scan_folder
 from tests.conftest import write_tree
 
 

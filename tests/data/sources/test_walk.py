@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.faults.data import as_a_user
-from facenet.data.sources.walk import shown, walk, why_not
+from facenet.data.records import shown
+from facenet.data.sources.walk import walk, why_not
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="names of bytes, and rights that root lays down")
 
