@@ -26,7 +26,8 @@ from safetensors.torch import load as load_tensors
 from benchmarks.gallery import faces, ids, vector_of
 from facenet.data.align_folder import COLUMNS, TABLE, Line, read_table
 from facenet.data.cache import pack
-from facenet.data.pairs import make_pairs, read_pairs, write_pairs
+from facenet.data.pair_folds import make_pairs
+from facenet.data.pairs import read_pairs, write_pairs
 from facenet.data.preprocess import Preprocess
 from facenet.data.records import Records
 from facenet.data.sources.folder import read_alignment, scan_folder, write_alignment

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from facenet.data.pairs import make_pairs_in_folds, pair_rows
+from facenet.data.pair_folds import make_pairs_in_folds
+from facenet.data.pairs import pair_rows
 from facenet.errors import DataError
 from facenet.evaluation.identification import enrol
 from facenet.types import EmbeddingSet, Pairs

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from facenet.data.drawn.faces import default_cache, load_or_draw
-from facenet.data.pairs import make_pairs_in_folds, pair_rows, read_pairs, read_people
+from facenet.data.pair_folds import held_out_pairs
+from facenet.data.pairs import pair_rows, read_pairs, read_people
 from facenet.data.records import Records
 from facenet.data.sources.folder import same_name
 from facenet.data.sources.kinds import SOURCES, Listed, scan_kind, scan_usable
@@ -186,17 +186,6 @@ def other_faces(*, needed: bool, **options: Any) -> Records | None:
         if needed:
             raise
         return None
-
-
-def held_out_pairs(held_out: Records, seed: int = 0) -> Pairs:
-    """Draw balanced pairs in ten folds (fewer when people are few) among the held-out faces.
-
-    Images that only their file type tells from others (``1.jpg`` and ``1.png``) are in no pair: pairs name keys.
-    """
-    remedy = "more people with several images, or a larger share"
-    counts = Counter(held_out.keys)
-    own = held_out.subset([row for row, key in enumerate(held_out.keys) if counts[key] == 1])
-    return make_pairs_in_folds(own.keys, own.identities, of="pairs", remedy=remedy, seed=seed)
 
 
 def _divide(records: Records, share: float, seed: int) -> tuple[Records, set[str]]:

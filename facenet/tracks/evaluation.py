@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from facenet.data.pairs import make_pairs_in_folds, pair_rows
+from facenet.data.pair_folds import make_pairs_in_folds
+from facenet.data.pairs import pair_rows
 from facenet.data.records import write_skipped
 from facenet.data.tracks import Tracks, group_tracks, pad
 from facenet.encoders.bundle import Encoder

@@ -23,11 +23,12 @@ from facenet.data.augment import Augment
 from facenet.data.cache import readable
 from facenet.data.datamodule import FaceDataModule
 from facenet.data.drawn.faces import default_cache
+from facenet.data.pair_folds import held_out_pairs
 from facenet.data.pairs import pair_rows
 from facenet.data.preprocess import Preprocess
 from facenet.data.records import NothingUsable, Records, Skipped, write_skipped
 from facenet.data.sources.kinds import check_share
-from facenet.data.splits import MAX_BAD_SHARE, Splits, check_pairs, held_out_pairs, split_faces, split_options
+from facenet.data.splits import MAX_BAD_SHARE, Splits, check_pairs, split_faces, split_options
 from facenet.encoders import bundle, model_card
 from facenet.encoders.bundle import Encoder
 from facenet.encoders.embedding import embed_records

@@ -9,12 +9,13 @@ import pytest
 from PIL import Image
 
 from facenet.data.cache import readable
+from facenet.data.pair_folds import held_out_pairs
 from facenet.data.pairs import read_pairs, read_people
 from facenet.data.preprocess import Preprocess
 from facenet.data.records import Records, Skipped
 from facenet.data.sources.folder import scan_lfw
 from facenet.data.sources.kinds import SOURCES
-from facenet.data.splits import Splits, check_pairs, held_out_pairs, reported_faces, share_of_people, split_faces
+from facenet.data.splits import Splits, check_pairs, reported_faces, share_of_people, split_faces
 from facenet.errors import ConfigError, DataError
 from facenet.types import image_key
 from tests.conftest import blob, write_tree

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from facenet.data.degradations import KINDS, Degraded
-from facenet.data.pairs import make_pairs, write_pairs
+from facenet.data.pair_folds import make_pairs
+from facenet.data.pairs import write_pairs
 from facenet.data.preprocess import Preprocess
 from facenet.data.records import Records, write_images
 from facenet.data.sources.folder import scan_folder

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from facenet.data.pair_folds import held_out_pairs
 from facenet.data.records import Records
-from facenet.data.splits import held_out_pairs, split_faces
+from facenet.data.splits import split_faces
 from facenet.encoders.embedding import embed_records
 from facenet.errors import ConfigError, DataError
 from facenet.evaluation.evaluate import (

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from facenet.data.pair_folds import held_out_pairs
 from facenet.data.pairs import read_pairs
 from facenet.data.records import Records
 from facenet.data.sources.folder import scan_folder
-from facenet.data.splits import held_out_pairs
 from facenet.encoders.embedding import embed_records
 from facenet.evaluation.evaluate import evaluate
 from facenet.evaluation.folder import save_evaluation, thumbnails

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from facenet.data.pair_folds import held_out_pairs
 from facenet.data.pairs import read_pairs
 from facenet.data.preprocess import Preprocess
 from facenet.data.sources.folder import scan_folder
-from facenet.data.splits import held_out_pairs
 from facenet.errors import DataError
 from facenet.evaluation.evaluate import evaluate
 from facenet.export.faces import calibration_faces, score_files

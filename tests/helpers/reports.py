@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from facenet.data.pairs import make_pairs_in_folds
+from facenet.data.pair_folds import make_pairs_in_folds
 from facenet.evaluation.verification import verify
 from facenet.files import read_sealed, sha256_file, write_sealed
 from facenet.report.runs import Run

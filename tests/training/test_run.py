@@ -16,10 +16,11 @@ from PIL import Image
 
 from facenet.console import plain, write_metrics
 from facenet.data.align_folder import align_folder
+from facenet.data.pair_folds import held_out_pairs
 from facenet.data.pairs import pair_rows, read_pairs
 from facenet.data.preprocess import Preprocess
 from facenet.data.sources.folder import scan_folder
-from facenet.data.splits import held_out_pairs, split_faces, split_options
+from facenet.data.splits import split_faces, split_options
 from facenet.encoders import bundle
 from facenet.encoders.embedding import embed_records
 from facenet.errors import ConfigError, DataError
