@@ -24,7 +24,7 @@ from facenet.encoders.bundle import Encoder
 from facenet.encoders.embedding import embed_records
 from facenet.errors import ConfigError
 from facenet.evaluation.verification import verify_embeddings
-from facenet.faces.align import Alignment, find_faces
+from facenet.faces.alignment import Alignment, find_faces
 from facenet.types import Pairs
 
 PAGE = ("accuracy", "sem", "auc", "eer")

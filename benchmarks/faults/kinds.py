@@ -39,7 +39,7 @@ from facenet.encoders.onnx_record import seal
 from facenet.errors import FacenetError
 from facenet.evaluation.folder import save_evaluation
 from facenet.export.onnx import OPSET, record
-from facenet.faces.align import Alignment
+from facenet.faces.alignment import Alignment
 from facenet.files import digest_of, read_json, sha256_file, write_json
 from facenet.gallery.gallery import Gallery
 from facenet.gallery.query import read as read_query

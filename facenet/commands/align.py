@@ -15,7 +15,7 @@ def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
     from facenet.data.records import write_skipped
     from facenet.data.sources.kinds import scan
     from facenet.errors import DataError
-    from facenet.faces.align import Alignment
+    from facenet.faces.alignment import Alignment
 
     options = {name: config[name] for name in ("detector", "template", "margin", "size", "score", "min_face")}
     every = config["pick"] == ALL

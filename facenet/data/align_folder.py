@@ -24,7 +24,7 @@ from facenet.data.pictures import read_picture, why
 from facenet.data.records import Records, Skipped
 from facenet.data.sources.folder import read_alignment, write_alignment
 from facenet.errors import ConfigError, DataError, one_line
-from facenet.faces.align import PICKS, Alignment, find_faces
+from facenet.faces.alignment import PICKS, Alignment, find_faces
 from facenet.files import atomic_write, is_inside, read_bytes
 from facenet.types import Progress
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from facenet.data.pictures import decode, upright_rgb
 from facenet.errors import ConfigError, DataError
-from facenet.faces.align import Alignment
+from facenet.faces.alignment import Alignment
 
 LARGEST = 2048  # pixels a side that a network may read
 

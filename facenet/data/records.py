@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from facenet.errors import DataError
-from facenet.faces.align import Alignment
+from facenet.faces.alignment import Alignment
 from facenet.files import write_csv
 from facenet.types import image_key
 

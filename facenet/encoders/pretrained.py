@@ -12,7 +12,7 @@ from facenet.data.preprocess import Preprocess
 from facenet.encoders.bundle import Encoder
 from facenet.encoders.onnx_net import OnnxNet
 from facenet.errors import choose
-from facenet.faces.align import Alignment
+from facenet.faces.alignment import Alignment
 from facenet.foreign import PACKAGE_MODELS, package_model, plain_graph
 
 

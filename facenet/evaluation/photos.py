@@ -12,7 +12,7 @@ from facenet.data.pictures import read_picture
 from facenet.encoders.bundle import Encoder
 from facenet.errors import ConfigError
 from facenet.evaluation.sheets import GREEN, RED, Row, Tile, draw
-from facenet.faces.align import Face, NoFace, find_faces
+from facenet.faces.alignment import Face, NoFace, find_faces
 from facenet.vectors import sq_dist
 
 

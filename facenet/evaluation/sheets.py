@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from facenet.data.preprocess import Preprocess
 from facenet.errors import DataError
-from facenet.faces.align import NoFace
+from facenet.faces.alignment import NoFace
 from facenet.files import atomic_write
 
 SIDE, GAP, LINE = 112, 10, 15  # pixels of a picture, between pictures, and of a line of text

@@ -81,7 +81,7 @@ class Faces:
     def _read(self, path: Path) -> np.ndarray:
         """Decode a file and cut it as the encoder does, at the size of the page."""
         from facenet.data.preprocess import Preprocess
-        from facenet.faces.align import Alignment
+        from facenet.faces.alignment import Alignment
 
         height, width = dig(self.crop, "size") or (self.side, self.side)
         scale = self.side / max(height, width)

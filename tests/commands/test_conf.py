@@ -24,7 +24,7 @@ from facenet.data.sampler import IdentitySampler
 from facenet.data.sources.kinds import SOURCES
 from facenet.data.splits import split_faces
 from facenet.errors import ConfigError
-from facenet.faces.align import Alignment
+from facenet.faces.alignment import Alignment
 from facenet.losses.heads import HEADS
 from facenet.losses.registry import OBJECTIVES
 from facenet.mining.online import FALLBACKS, MINERS, SELECTS, mine

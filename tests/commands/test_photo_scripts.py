@@ -77,7 +77,7 @@ def test_a_mistake_is_one_clear_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     from facenet.data.sources.folder import write_alignment
-    from facenet.faces.align import Alignment
+    from facenet.faces.alignment import Alignment
 
     places = {"photos": tmp_path / "photos", "out": tmp_path / "out", "faces": tmp_path / "faces"}
     for place in (*places.values(), tmp_path / "photos" / "noise"):

@@ -13,7 +13,7 @@ from facenet.data import align_folder as room
 from facenet.data.align_folder import ALL, COLUMNS, TABLE, USED, Line, align_folder, read_table, skipped
 from facenet.data.sources.folder import read_alignment, scan_folder
 from facenet.errors import ConfigError, DataError
-from facenet.faces.align import Alignment
+from facenet.faces.alignment import Alignment
 from facenet.files import write_sealed
 
 OPTIONS = Alignment(size=64, margin=1.2)

@@ -10,7 +10,7 @@ from torchvision.transforms.v2 import functional as tv
 
 from facenet.data.preprocess import Preprocess, read_image, to_tensor
 from facenet.errors import ConfigError, DataError
-from facenet.faces.align import Alignment, NoFace
+from facenet.faces.alignment import Alignment, NoFace
 from tests.helpers.pictures import picture
 
 

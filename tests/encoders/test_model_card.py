@@ -14,7 +14,7 @@ from facenet.encoders import bundle, model_card
 from facenet.encoders import lookup as encoders
 from facenet.encoders.bundle import Encoder
 from facenet.evaluation.leakage import people_record
-from facenet.faces.align import Alignment
+from facenet.faces.alignment import Alignment
 from facenet.training.run import train
 from tests.helpers.encoders import make
 from tests.helpers.training import config

@@ -12,7 +12,7 @@ from facenet.encoders import lookup as encoders
 from facenet.encoders.bundle import Encoder
 from facenet.errors import ConfigError, DataError
 from facenet.evaluation.photos import compare
-from facenet.faces.align import NoFace
+from facenet.faces.alignment import NoFace
 from tests.helpers.encoders import make
 
 

@@ -25,7 +25,7 @@ from facenet.encoders import bundle
 from facenet.encoders.embedding import embed_records
 from facenet.errors import ConfigError, DataError
 from facenet.evaluation import evaluate
-from facenet.faces.align import Alignment
+from facenet.faces.alignment import Alignment
 from facenet.training.callbacks import TrainingCollapsed
 from facenet.training.module import TripletModule
 from facenet.training.run import device_settings, train

@@ -8,7 +8,7 @@ from pathlib import Path
 from facenet.data.records import NothingUsable, Records, Skipped
 from facenet.data.sources.walk import SUFFIXES, walk
 from facenet.errors import ConfigError, DataError
-from facenet.faces.align import Alignment
+from facenet.faces.alignment import Alignment
 from facenet.files import read_sealed, write_sealed
 
 ALIGNED = "align.json"  # lies in a folder of aligned faces and says how they were cut

@@ -10,8 +10,8 @@ from PIL import Image
 from scipy.optimize import least_squares
 
 from facenet.errors import ConfigError
-from facenet.faces import align
-from facenet.faces.align import ARCFACE, Alignment, Face, NoFace, distinct, find_faces, overlap, similarity
+from facenet.faces import alignment as align
+from facenet.faces.alignment import ARCFACE, Alignment, Face, NoFace, distinct, find_faces, overlap, similarity
 
 EYES = ((226, 188), (306, 187))  # of the portrait: its pupils, marked by hand
 BOX = (178, 115, 175, 217)  # from the hat's brim to the chin, from temple to temple
