@@ -24,7 +24,8 @@ from facenet.encoders.bundle import Encoder
 from facenet.encoders.embedding import embed_records
 from facenet.errors import ConfigError
 from facenet.evaluation.verification import verify_embeddings
-from facenet.faces.alignment import Alignment, find_faces
+from facenet.faces.alignment import Alignment
+from facenet.faces.detector import find_faces
 from facenet.types import Pairs
 
 PAGE = ("accuracy", "sem", "auc", "eer")
@@ -90,7 +91,7 @@ def _detection(records: Records, threads: int) -> dict[str, float]:
 
     def one(row: int) -> tuple[int, float]:
         pixels = np.asarray(read_picture(Path(records.root) / records.paths[row]))
-        usable = [face for face in find_faces(pixels) if not alignment.usable(face)]
+        usable = [face for face in find_faces(pixels) if not alignment.why_unusable(face)]
         if not usable:
             return 0, np.nan
         face = alignment.choose(usable, (pixels.shape[1], pixels.shape[0]))

@@ -24,7 +24,9 @@ from facenet.data.pictures import read_picture, why
 from facenet.data.records import Records, Skipped
 from facenet.data.sources.folder import read_alignment, write_alignment
 from facenet.errors import ConfigError, DataError, one_line
-from facenet.faces.alignment import PICKS, Alignment, find_faces
+from facenet.faces.alignment import Alignment
+from facenet.faces.detector import find_faces
+from facenet.faces.options import PICKS
 from facenet.files import atomic_write, is_inside, read_bytes
 from facenet.types import Progress
 
@@ -231,11 +233,11 @@ def _cut(
     faces = find_faces(np.asarray(picture))
     if not faces:
         return [Line(photo, *picture.size, NONE)]
-    usable = [face for face in faces if not alignment.usable(face)]
+    usable = [face for face in faces if not alignment.why_unusable(face)]
     meant = usable if every else [alignment.choose(faces, picture.size)] if usable else []
     lines = []
     for face in faces:
-        status, file = alignment.usable(face) or OTHER, ""
+        status, file = alignment.why_unusable(face) or OTHER, ""
         number = next((place for place, other in enumerate(meant, 1) if other is face), 0)
         if number:
             path = PurePosixPath(name)

@@ -10,7 +10,7 @@ from facenet.encoders.bundle import Encoder
 from facenet.encoders.pretrained import PRETRAINED
 from facenet.errors import ConfigError, DataError, choose, nearest
 from facenet.export import onnx as export
-from facenet.faces.alignment import DETECTORS
+from facenet.faces.options import DETECTORS
 from facenet.files import read_sealed
 
 

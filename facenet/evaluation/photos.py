@@ -12,7 +12,8 @@ from facenet.data.pictures import read_picture
 from facenet.encoders.bundle import Encoder
 from facenet.errors import ConfigError
 from facenet.evaluation.sheets import GREEN, RED, Row, Tile, draw
-from facenet.faces.alignment import Face, NoFace, find_faces
+from facenet.faces.alignment import NoFace
+from facenet.faces.detector import Face, find_faces
 from facenet.vectors import sq_dist
 
 

@@ -6,15 +6,27 @@ from dataclasses import dataclass
 
 from facenet.options import Options, option
 
+DETECTORS = {"yunet": "YuNet 2023mar, weights rounded to 8 bits", "none": "pictures are faces already"}
+TEMPLATES = {
+    "arcface": "a similarity transform of the five landmarks to ArcFace's template",
+    "box": "a square around the box, nothing turned",
+}
+PICKS = {
+    "prominent": "the face whose longer side, times its nearness to the picture's centre, is largest",
+    "largest": "the largest face",
+    "center": "the face nearest to the picture's centre",
+}
+LEAST_SCORE = 0.3  # a detection with a lower score is no face
+
 
 @dataclass(frozen=True, kw_only=True)
 class AlignOptions(Options):
-    """Detection and alignment; :class:`facenet.faces.alignment.Alignment` does it."""
+    """Detection and alignment of faces; :class:`facenet.faces.alignment.Alignment` does both."""
 
-    detector: str = option("none", choices=("none", "yunet"), help="yunet finds faces in photos; none: faces already")
-    template: str = option("arcface", choices=("arcface", "box"), help="landmarks turned upright, or the box as it is")
+    detector: str = option("none", choices=DETECTORS, help="yunet finds faces in photos; none: faces already")
+    template: str = option("arcface", choices=TEMPLATES, help="landmarks turned upright, or the box as it is")
     margin: float = option(2.0, least=0.5, most=4, help="side of the result over the template's")
     size: int = option(224, least=16, most=2048, help="pixels of the result's side")
-    pick: str = option("prominent", choices=("prominent", "largest", "center"), help="which face of several is meant")
-    score: float = option(0.6, least=0.3, most=1, help="detection score that a face must reach")
+    pick: str = option("prominent", choices=PICKS, help="which face of several is meant")
+    score: float = option(0.6, least=LEAST_SCORE, most=1, help="detection score that a face must reach")
     min_face: int = option(20, least=1, help="pixels that the shorter side of a face's box must have")

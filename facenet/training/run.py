@@ -35,7 +35,7 @@ from facenet.encoders.embedding import embed_records
 from facenet.errors import ConfigError, FacenetError, choose
 from facenet.evaluation.evaluate import calibrate, evaluate_all, evaluate_fold
 from facenet.evaluation.leakage import people_record, world_of
-from facenet.faces.alignment import DETECTORS
+from facenet.faces.options import DETECTORS
 from facenet.files import explain_disk_errors
 from facenet.interrupts import Request, postponed
 from facenet.large_batch.chunks import leave_at_end
