@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.faults.rights import close_folder
 from facenet.errors import DataError
 from facenet.gallery.gallery import Gallery
 from facenet.types import EmbeddingSet
@@ -179,25 +180,10 @@ def _full_disks(place: Path, count: int, rng: random.Random) -> dict[str, int]:
     return told
 
 
-def closed(place: Path) -> Callable[[], None]:
-    """Take the right to write from a folder, and from root its power to write all the same; returns what mends it."""
-    root = os.geteuid() == 0
-    place.chmod(0o555)
-    if root:
-        os.seteuid(65534)
-
-    def again() -> None:
-        if root:
-            os.seteuid(0)
-        place.chmod(0o755)
-
-    return again
-
-
 def _read_only(place: Path, count: int) -> dict[str, int]:
     told = {"read_only": count, "changed": 0, "unclear": 0}
     for number in range(count):
-        _refused(place, [f"closed{number}/0"], lambda: closed(place), "folder you may write to", told)
+        _refused(place, [f"closed{number}/0"], lambda: close_folder(place), "folder you may write to", told)
     return told
 
 

@@ -1,4 +1,4 @@
-"""The campaign of faults: what is killed, cut, stopped, damaged, hostile, dirty or wrongly asked loses nothing.
+"""The campaign of faults: what is killed, cut, stopped, damaged, hostile or dirty loses nothing.
 
 Each part is a room of its own and counts what went wrong.
 """
@@ -18,7 +18,6 @@ PARTS = {
     "resume": "resume",
     "files": "files",
     "data": "data",
-    "inputs": "inputs",
 }
 
 
@@ -29,7 +28,6 @@ def run(
     resume: dict[str, Any] | None = None,
     files: dict[str, Any] | None = None,
     data: dict[str, Any] | None = None,
-    inputs: dict[str, Any] | None = None,
     folder: str = "",
     temporary: str = "",
     seed: int = 0,
@@ -41,7 +39,7 @@ def run(
     Raises:
         ConfigError: an unknown part.
     """
-    counts = {"checkpoints": checkpoints, "resume": resume, "files": files, "data": data, "inputs": inputs}
+    counts = {"checkpoints": checkpoints, "resume": resume, "files": files, "data": data}
     names = list(PARTS) if parts is None else list(parts)
     for name in names:
         choose(PARTS, name, "benchmark.parts")

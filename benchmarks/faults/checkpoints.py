@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.gallery import closed
+from benchmarks.faults.rights import close_folder
 from facenet.errors import DataError
 from facenet.files import remove_abandoned
 from facenet.training.callbacks import AtomicCheckpointIO
@@ -188,7 +188,7 @@ def _read_only(place: Path, count: int, rng: random.Random) -> dict[str, int]:
     if count:
         AtomicCheckpointIO().save_checkpoint(checkpoint(0, 1 << 16), path)
     for number in range(1, count + 1):
-        _refused(path, checkpoint(number, rng.randrange(1 << 12, 1 << 18)), lambda: closed(place), told)
+        _refused(path, checkpoint(number, rng.randrange(1 << 12, 1 << 18)), lambda: close_folder(place), told)
     return told
 
 

@@ -6,9 +6,7 @@ Training runs on them from a cache and straight from the files, where some more 
 
 from __future__ import annotations
 
-import contextlib
 import csv
-import ctypes
 import io
 import os
 import random
@@ -19,13 +17,14 @@ import tempfile
 import unicodedata
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from benchmarks.faults.rights import without_root_power
 from facenet.data.drawn.faces import draw
 from facenet.data.records import Skipped
 from facenet.data.splits import split_faces
@@ -296,7 +295,7 @@ def run(
     Straight from the files, `lost` more are deleted or cut when training has begun. Then the folder is refused, as more
     of it is bad than is allowed. Root does it without root's power to read everything.
     """
-    with tempfile.TemporaryDirectory(prefix="facenet-dirty-", dir=folder or None) as name, as_a_user():
+    with tempfile.TemporaryDirectory(prefix="facenet-dirty-", dir=folder or None) as name, without_root_power():
         told: dict[str, dict[str, int]] = {}
         for cache, workers in (("ram", 0), ("none", 0), ("none", 2)):
             print(f"dirty folder of {images} images: {cache} cache, {workers} workers", flush=True)
@@ -309,28 +308,6 @@ def run(
         config = _config(place / "faces", steps, seed, {"cache": "ram"}, max_bad_share=0.1)
         told["dirty folder, refused"] = _refused(tree, place, config)
     return told
-
-
-@contextlib.contextmanager
-def as_a_user() -> Iterator[None]:
-    """Root may read and write everything: lay that power down (Linux), so that rights mean what they mean to others.
-
-    It goes for the calling thread, and for threads and processes that it starts meanwhile.
-    """
-    if os.geteuid() != 0:
-        yield
-        return
-    libc = ctypes.CDLL(None, use_errno=True)
-    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
-    before = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable; twice
-    libc.capget(header, before)
-    less = (ctypes.c_uint32 * 6)(*before)
-    less[0] &= ~0b110  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
-    libc.capset(header, less)
-    try:
-        yield
-    finally:
-        libc.capset(header, before)
 
 
 def _config(root: Path, steps: int, seed: int, loader: dict[str, Any], **data: Any) -> dict[str, Any]:

@@ -557,19 +557,12 @@ class DataFaults:
 
 
 @dataclass
-class InputFaults:
-    cases: int = MISSING
-    children: int = MISSING
-
-
-@dataclass
 class FaultsBenchmark(Room):
     parts: list[str] | None = None
     checkpoints: CheckpointFaults = field(default_factory=CheckpointFaults)
     resume: ResumeFaults = field(default_factory=ResumeFaults)
     files: FileFaults = field(default_factory=FileFaults)
     data: DataFaults = field(default_factory=DataFaults)
-    inputs: InputFaults = field(default_factory=InputFaults)
     folder: str = ""
     temporary: str = ""
     seed: int = 0

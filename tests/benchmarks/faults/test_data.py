@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from benchmarks.faults import data as room
-from benchmarks.faults.data import BAD, GOOD, as_a_user, dirty_tree, read_skipped, run
+from benchmarks.faults.data import BAD, GOOD, dirty_tree, read_skipped, run
+from benchmarks.faults.rights import without_root_power
 from facenet.data.records import Skipped, write_skipped
 from facenet.training import run as training
 
@@ -57,7 +58,7 @@ def test_a_crash_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_root_is_a_user_for_a_while(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("x")
     (tmp_path / "x").chmod(0)
-    with as_a_user(), pytest.raises(PermissionError):
+    with without_root_power(), pytest.raises(PermissionError):
         (tmp_path / "x").read_text()
     (tmp_path / "x").chmod(0o600)
     assert (tmp_path / "x").read_text() == "x"

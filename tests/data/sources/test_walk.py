@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.faults.data import as_a_user
+from benchmarks.faults.rights import without_root_power
 from facenet.data.records import shown
 from facenet.data.sources.walk import walk, why_not
 
@@ -78,7 +78,7 @@ def test_rights_and_names(tmp_path: Path) -> None:
     touch(tmp_path, "a/1.jpg", "closed/2.jpg")
     (tmp_path / "closed").chmod(0)
     Path(os.fsdecode(os.fsencode(tmp_path / "a") + b"/Ren\xe9.jpg")).write_bytes(b"x")
-    with as_a_user():
+    with without_root_power():
         found = walk(tmp_path)
         (tmp_path / "closed").chmod(0o700)
         tmp_path.chmod(0)
