@@ -10,7 +10,7 @@ from facenet.console import table
 
 
 def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
-    from facenet.compat.assessment import compare
+    from facenet.compat.assessment import assess_upgrade
     from facenet.compat.plot import write_plot
     from facenet.data.pairs import read_pairs
     from facenet.errors import ConfigError, GateError
@@ -26,7 +26,7 @@ def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
     fit = (EmbeddingSet.load(config["fit_old"]), EmbeddingSet.load(config["fit_new"])) if config["fit_old"] else None
     options = {name: config[name] for name in ("allow_missing", "gallery_faces", "steps", "draws", "seed")}
     pairs = read_pairs(config["pairs"]) if config["pairs"] else None
-    metrics = compare(**sets, pairs=pairs, fit=fit, gate_options=config["gate"], **options)
+    metrics = assess_upgrade(**sets, pairs=pairs, fit=fit, gate_options=config["gate"], **options)
     write_plot(metrics, out / "roc.svg")
     write_tables(metrics, out)
     show(metrics)

@@ -30,7 +30,7 @@ POINTS = 120  # of a drawn ROC
 LISTED = 10  # images named that are not in all sets
 
 
-def compare(
+def assess_upgrade(
     old: EmbeddingSet,
     new: EmbeddingSet,
     pairs: Pairs | None = None,
@@ -135,7 +135,7 @@ def _baselines(
     sets: Mapping[str, EmbeddingSet],
     fit: tuple[EmbeddingSet, EmbeddingSet],
 ) -> dict[str, Any]:
-    """Score (independent new, old) as it is, and mapped by each of :data:`facenet.compat.assessment.MAPS`."""
+    """Score (independent new, old) as it is, and mapped by each of :data:`facenet.compat.maps.MAPS`."""
     name = "reference" if "reference" in sets else "new"
     for given, of, option in ((fit[0], "old", "fit_old"), (fit[1], name, "fit_new")):
         wanted = sets[of]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from facenet.compat.assessment import compare
+from facenet.compat.assessment import assess_upgrade
 from facenet.compat.cells import METRICS, score_cell
 from facenet.compat.maps import apply, linear, procrustes
 from facenet.compat.matching import drawn_pairs, enrolled, scored_pairs, share
@@ -33,7 +33,7 @@ LOOSE = {"max_negative_flips": 1.0}
 
 def test_the_parts_fit_together() -> None:
     given = sets()
-    found = compare(**given, steps=3, draws=50, gate_options=LOOSE)
+    found = assess_upgrade(**given, steps=3, draws=50, gate_options=LOOSE)
     json.dumps(plain(found), allow_nan=False)
     assert found["encoders"] == {"old": OLD, "new": NEW, "reference": ALONE}
     assert found["images"] == {
@@ -54,14 +54,14 @@ def test_the_parts_fit_together() -> None:
     assert found["intervals"]["accuracy"]["new_old"]["difference"] == pytest.approx(mixed - old)
     assert found["regressions"]["people"] == 20
     assert len(found["regressions"]["worst"]) <= 20
-    assert found == compare(**given, steps=3, draws=50, gate_options=LOOSE)
+    assert found == assess_upgrade(**given, steps=3, draws=50, gate_options=LOOSE)
 
 
 def test_the_drawn_curve_is_the_roc() -> None:
     given = sets()
     shared = share(given)
     scored = scored_pairs(shared, drawn_pairs(shared))
-    drawn = compare(**given, steps=2, draws=2)["roc"]
+    drawn = assess_upgrade(**given, steps=2, draws=2)["roc"]
     difference = shared.vectors["old"][scored.first] - shared.vectors["old"][scored.second]
     points = roc((difference**2).sum(1), scored.same)
     for far, val in zip(drawn["far"], drawn["old_old"], strict=True):
@@ -73,7 +73,7 @@ def test_an_independent_net_crosses_at_chance_and_maps_mend_it() -> None:
     given = sets(30)
     fit = (given["old"].subset(range(75)), given["reference"].subset(range(75)))
     held = {name: embeddings.subset(range(75, 150)) for name, embeddings in given.items()}
-    found = compare(**held, fit=fit, steps=2, draws=20)
+    found = assess_upgrade(**held, fit=fit, steps=2, draws=20)
     rows = found["baselines"]
     assert (rows["of"], rows["fitted_on"], rows["scored_too"]) == ("reference", 75, 0)
     assert abs(rows["none"]["auc"] - 0.5) < 0.2 < rows["procrustes"]["auc"] - 0.4
@@ -84,17 +84,17 @@ def test_an_independent_net_crosses_at_chance_and_maps_mend_it() -> None:
         cell = score_cell(shared, mapped, shared.vectors["old"], scored, who, mixed=True)
         assert rows[name] == cell.measures()
         assert set(rows[name]) == set(METRICS)
-    alone = compare(held["old"], held["reference"], fit=fit, steps=2, draws=20)
+    alone = assess_upgrade(held["old"], held["reference"], fit=fit, steps=2, draws=20)
     assert alone["baselines"]["of"] == "new"
     assert alone["baselines"]["none"]["accuracy"] == alone["cells"]["new_old"]["verification"]["accuracy"]
-    assert compare(**given, fit=fit, steps=2, draws=20)["baselines"]["scored_too"] == 75
+    assert assess_upgrade(**given, fit=fit, steps=2, draws=20)["baselines"]["scored_too"] == 75
     with pytest.raises(DataError, match=f"fit_new: made by encoder {NEW[:12]}.*not by that of reference, {ALONE[:12]}"):
-        compare(**held, fit=(fit[0], held["new"]))
+        assess_upgrade(**held, fit=(fit[0], held["new"]))
 
 
 def test_equal_encoders_gain_nothing_and_lose_nothing() -> None:
     old = sets()["old"]
-    found = compare(old, old, steps=2, draws=20)
+    found = assess_upgrade(old, old, steps=2, draws=20)
     row = found["yardsticks"]["accuracy"]
     assert (row["gain"], row["criterion"]) == (None, False)
     assert "nothing to gain" in row["reason"]
@@ -108,8 +108,8 @@ def test_images_of_one_set_are_listed() -> None:
     pairs = drawn_pairs(share(given))
     some = given["new"].subset(range(1, 100))
     with pytest.raises(DataError, match=r"not in all embeddings .first missing: p00/p00_0001"):
-        compare(given["old"], some, pairs)
-    found = compare(given["old"], some, pairs, allow_missing=True, steps=2, draws=20)
+        assess_upgrade(given["old"], some, pairs)
+    found = assess_upgrade(given["old"], some, pairs, allow_missing=True, steps=2, draws=20)
     assert found["images"]["left_out"] == {"old": ["p00/p00_0001"], "new": []}
     assert (found["images"]["shared"], found["images"]["only_old"]) == (99, 1)
     assert found["cells"]["new_old"]["verification"]["skipped"] > 0
@@ -120,7 +120,7 @@ def test_without_second_faces_identification_is_left_out_with_a_reason() -> None
     shared = share({"old": given["old"], "new": given["new"]})
     pairs = drawn_pairs(shared)
     unknown = {name: replace(given[name], identities=[""] * 100) for name in ("old", "new")}
-    found = compare(**unknown, pairs=pairs, steps=2, draws=20)
+    found = assess_upgrade(**unknown, pairs=pairs, steps=2, draws=20)
     assert found["yardsticks"]["rank1"]["reason"] == "not measured in every cell"
     assert "none of 0 people" in found["identification_left_out"]
     assert (found["mixed"][0]["rank1"], found["regressions"]["worst"]) == (None, [])
@@ -130,11 +130,11 @@ def test_without_second_faces_identification_is_left_out_with_a_reason() -> None
 def test_one_person_is_refused() -> None:
     given = sets(1, 6)
     with pytest.raises(DataError, match="people"):
-        compare(given["old"], given["new"])
+        assess_upgrade(given["old"], given["new"])
     pairs = drawn_pairs(share(sets(6)))
     one = pairs.subset([row for row in range(len(pairs)) if pairs.same[row]])
     with pytest.raises(DataError, match="same and different pairs"):
-        compare(sets(6)["old"], sets(6)["new"], one)
+        assess_upgrade(sets(6)["old"], sets(6)["new"], one)
 
 
 # the command

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from facenet.compat.assessment import compare
+from facenet.compat.assessment import assess_upgrade
 from facenet.console import plain
 from facenet.report.compat import compatibility
 from facenet.report.page import Figures
@@ -23,7 +23,9 @@ def metrics() -> dict[str, Any]:
     given = sets(30)
     fit = (given["old"].subset(range(60)), given["reference"].subset(range(60)))
     held = {name: embeddings.subset(range(60, 150)) for name, embeddings in given.items()}
-    found: dict[str, Any] = plain(compare(**held, fit=fit, steps=3, draws=50, gate_options={"max_negative_flips": 1.0}))
+    found: dict[str, Any] = plain(
+        assess_upgrade(**held, fit=fit, steps=3, draws=50, gate_options={"max_negative_flips": 1.0})
+    )
     return found
 
 
