@@ -11,7 +11,7 @@ from facenet.console import table
 
 def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
     from facenet.compat.assessment import assess_upgrade
-    from facenet.compat.plot import write_plot
+    from facenet.compat.display import write_plot, write_tables
     from facenet.data.pairs import read_pairs
     from facenet.errors import ConfigError, GateError
     from facenet.types import EmbeddingSet
@@ -64,17 +64,8 @@ def record(config: dict[str, Any], old: str, new: Any, out: Path) -> dict[str, A
     return {"encoder": str(folder), "compatible_with": encoder.compatible_with}
 
 
-def write_tables(metrics: dict[str, Any], out: Path) -> None:
-    from facenet.compat.mixed_gallery import Regression
-    from facenet.files import write_csv
-
-    worst = (row.values() for row in metrics["regressions"]["worst"])
-    write_csv(out / "regressions.csv", Regression._fields, worst, errors="replace")
-    write_csv(out / "mixed.csv", list(metrics["mixed"][0]), (row.values() for row in metrics["mixed"]))
-
-
 def show(metrics: dict[str, Any]) -> None:
-    from facenet.compat.table import baseline_rows, counts_rows, table_rows
+    from facenet.compat.display import baseline_rows, counts_rows, table_rows
 
     header, rows = table_rows(metrics)
     table(rows, header=header, title="compat: query-gallery")

@@ -17,9 +17,9 @@ import numpy as np
 from facenet.compat import maps
 from facenet.compat.bootstrap import intervals
 from facenet.compat.cells import Cell, score_cell, score_cells
+from facenet.compat.display import verdict
 from facenet.compat.matching import Enrolled, Scored, Shared, drawn_pairs, enrolled, scored_pairs, share
 from facenet.compat.mixed_gallery import Regression, mixed_curve, regressions, summary
-from facenet.compat.table import verdict
 from facenet.compat.yardsticks import flips, gate, yardsticks
 from facenet.errors import DataError
 from facenet.evaluation.roc import by_distance, curve

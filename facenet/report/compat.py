@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
-from facenet.compat.plot import CURVES, LINES, paint_mixed, paint_roc
+from facenet.compat.display import CURVES, LINES, paint_mixed, paint_roc
 from facenet.report.compat_tables import (
     METRICS,
     baseline_table,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from facenet.compat.plot import CURVES
+from facenet.compat.display import CURVES
 from facenet.report.facts import percent, plain, short
 from facenet.report.page import Table
 from facenet.report.runs import Run, dig, number
