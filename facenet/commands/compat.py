@@ -65,11 +65,11 @@ def record(config: dict[str, Any], old: str, new: Any, out: Path) -> dict[str, A
 
 
 def show(metrics: dict[str, Any]) -> None:
-    from facenet.compat.display import baseline_rows, counts_rows, table_rows
+    from facenet.compat.display import baseline_rows, flip_rows, table_rows
 
     header, rows = table_rows(metrics)
     table(rows, header=header, title="compat: query-gallery")
-    table(counts_rows(metrics), header=("flips", "negative", "positive"))
+    table(flip_rows(metrics), header=("flips", "negative", "positive"))
     if metrics["baselines"]:
         header, rows = baseline_rows(metrics)
         table(rows, header=header, title=f"new-old by a map fitted on {metrics['baselines']['fitted_on']} faces")

@@ -1,8 +1,8 @@
 """Paired bootstrap: how sure is it that a cell is better than (old, old)?
 
-Pairs (for accuracy and VAL at FAR) or people with all their probes (for rank-1 and mAP) are drawn again with
-replacement, the same draw for every cell, and the difference of the cells is taken in each draw. Same and different
-pairs are drawn apart. Thresholds of the accuracy stay those of the folds; those of VAL at FAR follow the draw.
+Pairs are drawn again with replacement for accuracy and VAL at FAR, people with all their probes for rank-1 and mAP.
+Every cell gets the same draw, and the difference of the cells is taken in each draw. Same and different pairs are drawn
+apart. Thresholds of the accuracy stay those of the folds; those of VAL at FAR follow the draw.
 Letters: R draws, P pairs, C scores of a pair, Q probes.
 Source: Efron and Tibshirani 1993, chapter 13 (percentile intervals).
 """
@@ -15,23 +15,29 @@ from typing import Any
 import numpy as np
 
 from facenet.compat.cells import Cell
-from facenet.compat.matching import Scored
+from facenet.compat.matching import SharedPairs
 from facenet.errors import ConfigError
 from facenet.evaluation.roc import allowed_accepts, far_name
 
 COMPARED = ("new_old", "new_new")  # with old_old
 FARS = (1e-1, 1e-2)  # rates at which VAL gets an interval; at smaller ones few pairs decide
-BLOCK = 1 << 22  # weights at a time
+BLOCK = 1 << 22  # weights held at a time
 LOW, HIGH = 2.5, 97.5
 
 
 def intervals(
-    cells: Mapping[str, Cell], scored: Scored, people: Sequence[str] | None, *, draws: int = 1000, seed: int = 0
+    cells: Mapping[str, Cell],
+    pairs: SharedPairs,
+    people: Sequence[str] | None,
+    *,
+    draws: int = 1000,
+    seed: int = 0,
+    block: int = BLOCK,
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """Return {metric: {cell: difference to (old, old) with the 95 % percentile interval, low and high}}.
+    """Return {metric: {cell: difference to (old, old), and low and high of its 95 % percentile interval}}.
 
-    Metrics: accuracy, val_1e-1 and val_1e-2 where the pairs resolve them and, with the identities `people` of the Q
-    probes, rank1 and map. The same arguments give the same numbers.
+    Metrics are accuracy, val_1e-1 and val_1e-2 if the pairs resolve them, and rank1 and map if `people` holds the
+    identities of the Q probes. The same arguments give the same numbers. `block` limits the weights held at a time.
 
     Raises:
         ConfigError: `draws` < 2.
@@ -40,7 +46,7 @@ def intervals(
         raise ConfigError(f"draws: expected at least 2, got {draws}")
     rng = np.random.default_rng([seed, 23])
     found = {name: cells[name] for name in ("old_old", *COMPARED)}
-    drawn = _of_pairs(found, scored, draws, rng)
+    drawn = _of_pairs(found, pairs, draws, rng, block)
     if people is not None:
         drawn |= _of_people(found, np.asarray(people, str), draws, rng)
     measures = {name: cell.measures() for name, cell in found.items()}
@@ -59,24 +65,24 @@ def _interval(
 
 
 def _of_pairs(
-    cells: Mapping[str, Cell], scored: Scored, draws: int, rng: np.random.Generator
+    cells: Mapping[str, Cell], pairs: SharedPairs, draws: int, rng: np.random.Generator, block: int
 ) -> dict[str, dict[str, np.ndarray]]:
-    negatives = int((~scored.same).sum())
+    negatives = int((~pairs.same).sum())
     fars = [far for far in FARS if allowed_accepts(far, negatives)]
     parts: dict[str, dict[str, list[np.ndarray]]] = {}
-    step = max(1, BLOCK // len(scored.same))
+    step = max(1, block // len(pairs.same))
     for start in range(0, draws, step):
-        weights = resample(scored.same, min(step, draws - start), rng)
+        weights = resample(pairs.same, min(step, draws - start), rng)
         for name, cell in cells.items():
-            parts.setdefault("accuracy", {}).setdefault(name, []).append(accuracies(weights, cell.right, scored.fold))
+            parts.setdefault("accuracy", {}).setdefault(name, []).append(accuracies(weights, cell.right, pairs.fold))
             for far in fars:
-                values = vals_at_far(weights, cell.sq_dist, scored.same, far)
+                values = vals_at_far(weights, cell.sq_dist, pairs.same, far)
                 parts.setdefault(f"val_{far_name(far)}", {}).setdefault(name, []).append(values)
     return {metric: {name: np.concatenate(some) for name, some in row.items()} for metric, row in parts.items()}
 
 
 def resample(strata: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
-    """How often each of P elements is drawn in each of R draws, (R, P) float32; each stratum (P,) keeps its size."""
+    """Return how often each of P elements is drawn in each of R draws, (R, P) float32; a stratum keeps its size."""
     weights = np.zeros((draws, len(strata)), np.float32)
     for stratum in np.unique(strata):
         rows = np.flatnonzero(strata == stratum)
@@ -86,7 +92,7 @@ def resample(strata: np.ndarray, draws: int, rng: np.random.Generator) -> np.nda
 
 
 def accuracies(weights: np.ndarray, right: np.ndarray, fold: np.ndarray) -> np.ndarray:
-    """Accuracy in each draw (R,): mean over the folds it holds of the share of right scores (P, C)."""
+    """Return the accuracy in each draw (R,): the share of right scores (P, C), averaged over the folds in the draw."""
     hot = (fold[:, None] == np.unique(fold)).astype(np.float32)  # (P, folds)
     hits, count = weights @ (hot * right.mean(1, dtype=np.float32)[:, None]), weights @ hot  # (R, folds)
     shares = np.divide(hits, count, out=np.zeros_like(hits), where=count > 0)
@@ -94,7 +100,7 @@ def accuracies(weights: np.ndarray, right: np.ndarray, fold: np.ndarray) -> np.n
 
 
 def vals_at_far(weights: np.ndarray, sq_dist: np.ndarray, same: np.ndarray, far: float) -> np.ndarray:
-    """VAL at FAR in each draw (R,), as :func:`facenet.evaluation.at_far` of scores (P, C) repeated by their weights."""
+    """Return VAL at FAR in each draw (R,): :func:`facenet.evaluation.roc.at_far` of scores (P, C), pairs repeated."""
     sides = sq_dist.shape[1]
     order, distances, counts = {}, {}, {}
     for label in (True, False):

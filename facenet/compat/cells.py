@@ -1,9 +1,9 @@
 """Old and new embeddings of the same images in four cells: which model asks, and which one made the gallery.
 
-M(q, g) is a metric for query model q and gallery model g. A verification pair has no direction, so in a mixed cell it
-is scored both ways, d(q_i, g_j) and d(q_j, g_i), and both are pooled: no order of the images in a pair file changes a
-number, and the verification of (new, old) and (old, new) is the same. Identification has a direction and tells them
-apart. Intervals count pairs, not scores.
+M(q, g) is a metric for query model q and gallery model g. A verification pair has no direction. In a mixed cell a pair
+is therefore scored both ways, d(q_i, g_j) and d(q_j, g_i), and both scores are pooled. The order of the images in a
+pair file changes no number, and the verification of (new, old) equals that of (old, new). Identification has a
+direction and tells the two apart. Intervals count pairs, not scores.
 Letters: N images in all sets, D embedding width, P pairs, C scores of a pair (1, in mixed cells 2), Q probes.
 Source: Shen et al., CVPR 2020 (the cells); Schroff et al. 2015, appendix (harmonic embeddings).
 """
@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from facenet.compat.matching import Enrolled, Scored, Shared
-from facenet.evaluation.identification import Answers, look_up
+from facenet.compat.matching import SharedImages, SharedPairs
+from facenet.evaluation.identification import Answers, Enrolment, look_up
 from facenet.evaluation.roc import allowed_accepts, far_name, wilson
 from facenet.evaluation.verification import Verification, verify
 from facenet.vectors import sq_dist
@@ -33,40 +33,43 @@ class Cell(NamedTuple):
     sq_dist: np.ndarray  # (P, C) float32
     verification: Verification
     right: np.ndarray  # (P, C) bool, at the threshold of the pair's fold, chosen on the other folds
-    answers: Answers | None  # None where nobody can be enrolled
+    answers: Answers | None  # None if nobody can be enrolled
 
     def measures(self) -> dict[str, float | None]:
-        """Return the value of each of `METRICS`; None where it can not be measured."""
+        """Return the value of each of `METRICS`; None if it can not be measured."""
         found = self.verification
         vals = {f"val_{far_name(far)}": row["val"] for far, row in found.val_at_far.items()}
-        ranks: dict[str, float | None] = {"rank1": None, "map": None}
-        if self.answers is not None:
-            hits, precision = self.answers.rank == 1, self.answers.precision
-            ranks = {"rank1": float(np.mean(hits)), "map": float(np.mean(precision))}
-        return {"accuracy": found.accuracy, "auc": found.auc, **vals, **ranks}
+        return {"accuracy": found.accuracy, "auc": found.auc, **vals, **rank1_and_map(self.answers)}
 
 
-def pair_distances(query: np.ndarray, gallery: np.ndarray, scored: Scored, *, mixed: bool) -> np.ndarray:
+def rank1_and_map(answers: Answers | None) -> dict[str, float | None]:
+    """Return rank-1 and mean average precision of the answers; None each without answers."""
+    if answers is None:
+        return {"rank1": None, "map": None}
+    return {"rank1": float(np.mean(answers.rank == 1)), "map": float(np.mean(answers.precision))}
+
+
+def pair_distances(query: np.ndarray, gallery: np.ndarray, pairs: SharedPairs, *, mixed: bool) -> np.ndarray:
     """Return the squared distances (P, C) of pairs, from query and gallery (N, D) each; both ways if `mixed`."""
-    there = sq_dist(query[scored.first], gallery[scored.second])
+    forward = sq_dist(query[pairs.first], gallery[pairs.second])
     if not mixed:
-        return np.asarray(there)[:, None]
-    return np.stack([there, sq_dist(query[scored.second], gallery[scored.first])], axis=1)
+        return np.asarray(forward)[:, None]
+    return np.stack([forward, sq_dist(query[pairs.second], gallery[pairs.first])], axis=1)
 
 
-def verify_scores(distances: np.ndarray, scored: Scored, *, fars: Sequence[float] = FARS) -> Verification:
+def verify_scores(distances: np.ndarray, pairs: SharedPairs, *, fars: Sequence[float] = FARS) -> Verification:
     """Verify pairs by their scores (P, C) with :func:`facenet.evaluation.verify`; the scores of a pair share its fold.
 
-    The Wilson intervals are those of P pairs, and a FAR is resolvable only where far |P_diff| >= 1, whatever C is: the
-    two scores of a pair are not two observations.
+    The two scores of a pair are not two observations. The Wilson intervals are therefore those of P pairs, and a FAR is
+    resolvable only if far |P_diff| >= 1, whatever C is.
     """
     count, sides = distances.shape
-    labels, folds = scored.same.repeat(sides), scored.fold.repeat(sides)
+    labels, folds = pairs.same.repeat(sides), pairs.fold.repeat(sides)
     found = verify(distances.ravel(), labels, folds, fars=fars)
-    counts = {"pairs": count, "skipped": scored.skipped, "duplicated": scored.duplicated}
+    counts = {"pairs": count, "skipped": pairs.skipped, "duplicated": pairs.duplicated}
     if sides == 1:
         return replace(found, **counts)
-    positives = int(scored.same.sum())
+    positives = int(pairs.same.sum())
     counts |= {"same": positives, "different": count - positives}
     rows = {far: _by_pairs(row, far, positives, count - positives) for far, row in found.val_at_far.items()}
     return replace(found, val_at_far=rows, **counts)
@@ -80,35 +83,43 @@ def _by_pairs(row: Mapping[str, Any], far: float, positives: int, negatives: int
     return {**row, "low": low, "high": high, "negatives": negatives}
 
 
-def decisions(distances: np.ndarray, scored: Scored, thresholds: Sequence[float]) -> np.ndarray:
+def decisions(distances: np.ndarray, pairs: SharedPairs, thresholds: Sequence[float]) -> np.ndarray:
     """Return whether scores (P, C) are right at the threshold of the pair's fold; thresholds by ascending fold."""
-    place = np.unique(scored.fold, return_inverse=True)[1]
+    place = np.unique(pairs.fold, return_inverse=True)[1]
     accepted = distances <= np.asarray(thresholds, np.float64)[place][:, None]
-    return np.asarray(accepted == scored.same[:, None])
+    return np.asarray(accepted == pairs.same[:, None])
 
 
-def ask(query: np.ndarray, gallery: np.ndarray, names: np.ndarray, who: Enrolled) -> Answers:
+def ask(query: np.ndarray, gallery: np.ndarray, names: np.ndarray, enrolment: Enrolment) -> Answers:
     """Look up the probes of `query` (N, D) among the enrolled faces of `gallery` (N, D); names (N,)."""
-    return look_up(gallery[who.gallery], names[who.gallery], query[who.probes], names[who.probes])
+    return look_up(
+        gallery[enrolment.gallery], names[enrolment.gallery], query[enrolment.probes], names[enrolment.probes]
+    )
 
 
 def score_cell(
-    shared: Shared, query: np.ndarray, gallery: np.ndarray, scored: Scored, who: Enrolled | None, *, mixed: bool
+    shared: SharedImages,
+    query: np.ndarray,
+    gallery: np.ndarray,
+    pairs: SharedPairs,
+    enrolment: Enrolment | None,
+    *,
+    mixed: bool,
 ) -> Cell:
     """Score one cell, query and gallery (N, D) each."""
-    distances = pair_distances(query, gallery, scored, mixed=mixed)
-    found = verify_scores(distances, scored)
-    answers = None if who is None else ask(query, gallery, np.asarray(shared.identities, str), who)
-    return Cell(distances, found, decisions(distances, scored, found.thresholds), answers)
+    distances = pair_distances(query, gallery, pairs, mixed=mixed)
+    found = verify_scores(distances, pairs)
+    answers = None if enrolment is None else ask(query, gallery, np.asarray(shared.identities, str), enrolment)
+    return Cell(distances, found, decisions(distances, pairs, found.thresholds), answers)
 
 
-def score_cells(shared: Shared, scored: Scored, who: Enrolled | None) -> dict[str, Cell]:
-    """Score the four cells and, where there is one, the reference as ``reference``: M(new*, new*)."""
+def score_cells(shared: SharedImages, pairs: SharedPairs, enrolment: Enrolment | None) -> dict[str, Cell]:
+    """Score the four cells and, if `shared` has a reference, the cell ``reference``: M(new*, new*)."""
     found = {
-        name: score_cell(shared, shared.vectors[q], shared.vectors[g], scored, who, mixed=q != g)
+        name: score_cell(shared, shared.vectors[q], shared.vectors[g], pairs, enrolment, mixed=q != g)
         for name, (q, g) in MODES.items()
     }
     if "reference" in shared.vectors:
         alone = shared.vectors["reference"]
-        found["reference"] = score_cell(shared, alone, alone, scored, who, mixed=False)
+        found["reference"] = score_cell(shared, alone, alone, pairs, enrolment, mixed=False)
     return found

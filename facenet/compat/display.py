@@ -70,7 +70,7 @@ def table_rows(metrics: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
     return header, rows
 
 
-def counts_rows(metrics: Mapping[str, Any]) -> list[list[Any]]:
+def flip_rows(metrics: Mapping[str, Any]) -> list[list[Any]]:
     """Return the rows of the printed table of flips: cell, negative share, positive share."""
     return [[name.replace("_", "-"), row["negative"], row["positive"]] for name, row in metrics["flips"].items()]
 

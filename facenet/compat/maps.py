@@ -1,14 +1,21 @@
-"""Maps from the new space to the old one, fitted after training: what a net that knows nothing of the old one reaches.
+"""Maps from the new space to the old one, fitted after training, and what they reach: baselines for an upgrade.
 
+An encoder that was trained without regard to the old one can still join its gallery through such a map.
 Letters: M training faces, N images, D embedding width.
 Source: Schoenemann 1966 (orthogonal Procrustes); Shen et al., CVPR 2020 (maps as a baseline).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
+from facenet.compat.cells import score_cell
+from facenet.compat.matching import SharedImages, SharedPairs
 from facenet.errors import DataError
+from facenet.evaluation.identification import Enrolment
 from facenet.types import EmbeddingSet
 from facenet.vectors import normalise
 
@@ -20,11 +27,49 @@ def procrustes(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def linear(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Return the W (D, D) of least squares, and of those with equal squares the shortest, over rows (M, D)."""
+    """Return the W (D, D) of least squares over rows (M, D); of several such W the shortest."""
     return np.linalg.lstsq(source.astype(np.float64), target.astype(np.float64), rcond=None)[0]
 
 
 MAPS = {"procrustes": procrustes, "linear": linear}
+
+
+def score_maps(
+    shared: SharedImages,
+    pairs: SharedPairs,
+    enrolment: Enrolment | None,
+    sets: Mapping[str, EmbeddingSet],
+    fit: tuple[EmbeddingSet, EmbeddingSet],
+) -> dict[str, Any]:
+    """Score queries of the independent new encoder on the old gallery: as they are, and through each of `MAPS`.
+
+    The independent new encoder is "reference" if `sets` holds it, else "new". `fit` holds embeddings of training
+    faces: of the old encoder and of the independent new one.
+
+    Returns:
+        The measures by map ("none" is no map), `of`, `fitted_on` (faces), and `scored_too` (of these, how many are
+        among the shared images).
+
+    Raises:
+        DataError: `fit` is of other encoders, or has fewer than two faces in both.
+    """
+    name = "reference" if "reference" in sets else "new"
+    for given, of, option in ((fit[0], "old", "fit_old"), (fit[1], name, "fit_new")):
+        wanted = sets[of]
+        if given.fingerprint != wanted.fingerprint or given.dim != wanted.dim:
+            raise DataError(
+                f"compat, {option}: made by encoder {given.fingerprint[:12]} (width {given.dim}), not by that of {of}, "
+                f"{wanted.fingerprint[:12]} (width {wanted.dim}); embed the training faces with that one"
+            )
+    source, target, keys = matched(*fit)
+    queries = {"none": shared.vectors[name]}
+    queries |= {text: apply(make(source, target), shared.vectors[name]) for text, make in MAPS.items()}
+    measures = {
+        text: score_cell(shared, vectors, shared.vectors["old"], pairs, enrolment, mixed=True).measures()
+        for text, vectors in queries.items()
+    }
+    both = len(set(keys) & set(shared.keys))
+    return {**measures, "of": name, "fitted_on": len(keys), "scored_too": both}
 
 
 def matched(old: EmbeddingSet, new: EmbeddingSet) -> tuple[np.ndarray, np.ndarray, list[str]]:

@@ -1,4 +1,4 @@
-"""Which images, pairs and people two or three sets of embeddings can be compared on.
+"""The images, pairs and people on which two or three sets of embeddings can be compared.
 
 Letters: N images in all sets, D embedding width, P pairs, G enrolled faces, Q probes.
 """
@@ -13,22 +13,22 @@ import numpy as np
 from facenet.data.pair_folds import make_pairs_in_folds
 from facenet.data.pairs import pair_rows
 from facenet.errors import DataError
-from facenet.evaluation.identification import enrol
+from facenet.evaluation.identification import Enrolment, enrol
 from facenet.types import EmbeddingSet, Pairs
 from facenet.vectors import unit_rows
 
 
-class Shared(NamedTuple):
+class SharedImages(NamedTuple):
     """The N images that every set holds, in the order of the old one."""
 
     keys: list[str]
     identities: list[str]  # "" where no set knows
-    vectors: dict[str, np.ndarray]  # "old", "new" and, where given, "reference" -> (N, D) float32
+    vectors: dict[str, np.ndarray]  # "old", "new" and, if given, "reference" -> (N, D) float32
     left_out: dict[str, list[str]]  # images of a set that another one lacks
 
 
-class Scored(NamedTuple):
-    """The P pairs whose two images are shared, by rows of :class:`Shared`."""
+class SharedPairs(NamedTuple):
+    """The P pairs whose two images are shared, by rows of :class:`SharedImages`."""
 
     first: np.ndarray  # (P,) int64
     second: np.ndarray  # (P,) int64
@@ -38,19 +38,12 @@ class Scored(NamedTuple):
     duplicated: int  # pairs of two images that an earlier pair has too, in either order
 
 
-class Enrolled(NamedTuple):
-    """Who is in the gallery and who asks, by rows of :class:`Shared`; every probe has a mate."""
-
-    gallery: np.ndarray  # (G,) int64
-    probes: np.ndarray  # (Q,) int64
-
-
-def share(sets: Mapping[str, EmbeddingSet]) -> Shared:
+def share_images(sets: Mapping[str, EmbeddingSet]) -> SharedImages:
     """Match the images of "old", "new" and perhaps "reference" by :func:`~facenet.types.image_key`.
 
     Raises:
-        DataError: no image in all sets, two of one key, other widths, vectors that are broken or not of unit length,
-            or an image that shows one person in one set and another in another.
+        DataError: no image in all sets, two images of one key, different widths, vectors that are broken or not of
+            unit length, or an image with different identities in two sets.
     """
     rows = {name: embeddings.rows_by_key(f"compat, {name}") for name, embeddings in sets.items()}
     old = sets["old"]
@@ -72,7 +65,7 @@ def share(sets: Mapping[str, EmbeddingSet]) -> Shared:
     for name, embeddings in sets.items():
         at = [rows[name][key] for key in keys]
         vectors[name] = unit_rows(embeddings.vectors[at], f"compat, {name}", names=keys)
-    return Shared(keys, _identities(sets, rows, keys), vectors, left_out)
+    return SharedImages(keys, _identities(sets, rows, keys), vectors, left_out)
 
 
 def _identities(
@@ -83,13 +76,13 @@ def _identities(
         names = {name: embeddings.identities[rows[name][key]] for name, embeddings in sets.items()}
         known = {identity for identity in names.values() if identity}
         if len(known) > 1:
-            said = ", ".join(f"{identity!r} in {name}" for name, identity in names.items())
-            raise DataError(f"compat: {key} shows {said}; embed the same labelled images with both encoders")
+            shown = ", ".join(f"{identity!r} in {name}" for name, identity in names.items())
+            raise DataError(f"compat: {key} shows {shown}; embed the same labelled images with both encoders")
         found.append(next(iter(known), ""))
     return found
 
 
-def scored_pairs(shared: Shared, pairs: Pairs, *, allow_missing: bool = False) -> Scored:
+def share_pairs(shared: SharedImages, pairs: Pairs, *, allow_missing: bool = False) -> SharedPairs:
     """Look up the pairs among the shared images.
 
     Raises:
@@ -105,22 +98,24 @@ def scored_pairs(shared: Shared, pairs: Pairs, *, allow_missing: bool = False) -
     first, second = first[found], second[found]
     unordered = np.minimum(first, second) * len(shared.keys) + np.maximum(first, second)
     counts = len(pairs) - len(found), len(found) - len(np.unique(unordered))
-    return Scored(first, second, np.asarray(pairs.same, bool)[found], np.asarray(pairs.fold)[found], *counts)
+    return SharedPairs(first, second, np.asarray(pairs.same, bool)[found], np.asarray(pairs.fold)[found], *counts)
 
 
-def enrolled(shared: Shared, *, gallery_faces: int = 1, seed: int = 0) -> Enrolled:
-    """Draw who is enrolled by :func:`enrol`, with nobody left out; probes without a mate are dropped.
+def draw_enrolment(shared: SharedImages, *, gallery_faces: int = 1, seed: int = 0) -> Enrolment:
+    """Draw the gallery and the probes by rows of the shared images; probes without a mate are dropped.
+
+    The draw is that of :func:`facenet.evaluation.identification.enrol` without strangers.
 
     Raises:
         DataError: nobody has enough faces of known identity.
     """
     names = np.asarray(shared.identities, str)
     drawn = enrol(shared.identities, gallery_faces=gallery_faces, strangers=0.0, seed=seed)
-    return Enrolled(drawn.gallery, drawn.probes[np.isin(names[drawn.probes], names[drawn.gallery])])
+    return Enrolment(drawn.gallery, drawn.probes[np.isin(names[drawn.probes], names[drawn.gallery])])
 
 
-def drawn_pairs(shared: Shared, seed: int = 0) -> Pairs:
-    """Draw balanced pairs from the shared images of known identity.
+def draw_pairs(shared: SharedImages, seed: int = 0) -> Pairs:
+    """Draw balanced verification pairs from the shared images of known identity.
 
     Raises:
         DataError: too few people.

@@ -11,23 +11,23 @@ from typing import Any
 import numpy as np
 
 from facenet.compat.cells import METRICS, Cell, decisions
-from facenet.compat.matching import Scored
+from facenet.compat.matching import SharedPairs
 from facenet.errors import ConfigError, choose
 
 Measures = Mapping[str, Mapping[str, float | None]]  # cell -> metric -> value
 
 
-def yardsticks(measures: Measures) -> dict[str, dict[str, Any]]:
-    """Return for each of `METRICS` the values of the cells and what they come to.
+def upgrade_gains(measures: Measures) -> dict[str, dict[str, Any]]:
+    """Return for each of `METRICS` the values of the cells, the criterion, the update gain and the tax.
 
     criterion = M(new,old) > M(old,old); gain = (M(new,old) - M(old,old)) / (M(new*,new*) - M(old,old));
-    tax = M(new*,new*) - M(new,new). Without the cell ``reference`` the gain is taken against M(new,new), which
-    `against` says, and the tax is None. The gain is None, with a `reason`, where the divisor is not positive.
+    tax = M(new*,new*) - M(new,new). Without the cell ``reference`` the gain is taken against M(new,new) and the tax is
+    None; `against` names the cell. If the divisor is not positive, the gain is None and `reason` says why.
     """
-    return {metric: _yardstick({cell: row.get(metric) for cell, row in measures.items()}) for metric in METRICS}
+    return {metric: _gain({cell: row.get(metric) for cell, row in measures.items()}) for metric in METRICS}
 
 
-def _yardstick(value: Mapping[str, float | None]) -> dict[str, Any]:
+def _gain(value: Mapping[str, float | None]) -> dict[str, Any]:
     best = "reference" if "reference" in value else "new_new"
     old, mixed, new, top = (value.get(cell) for cell in ("old_old", "new_old", "new_new", best))
     found: dict[str, Any] = {**value, "criterion": None, "gain": None, "against": best, "tax": None}
@@ -42,19 +42,20 @@ def _yardstick(value: Mapping[str, float | None]) -> dict[str, Any]:
     return {**found, "gain": (mixed - old) / (top - old)}
 
 
-def flips(cells: Mapping[str, Cell], scored: Scored) -> dict[str, dict[str, float]]:
+def flips(cells: Mapping[str, Cell], pairs: SharedPairs) -> dict[str, dict[str, float]]:
     """Return negative and positive flips of the cells (new, old) and (new, new) against (old, old).
 
-    negative = share of the scores that are right under old and wrong under the cell, positive = wrong under old and
-    right; each at the thresholds of its own folds, and with `_at_old_threshold` at those of (old, old), as where
-    nobody chooses a new one. positive - negative is the difference of the pooled shares of right scores.
+    negative = share of the scores that are right under (old, old) and wrong under the cell; positive = wrong under
+    (old, old) and right under the cell. Each cell is judged at the thresholds of its own folds. Keys that end in
+    `_at_old_threshold` keep those of (old, old), for users who choose no new threshold.
+    positive - negative is the difference of the pooled shares of right scores.
     """
     before = cells["old_old"].right  # (P, 1)
     kept = cells["old_old"].verification.thresholds
     found = {}
     for name in ("new_old", "new_new"):
         cell = cells[name]
-        for key, after in ((name, cell.right), (f"{name}_at_old_threshold", decisions(cell.sq_dist, scored, kept))):
+        for key, after in ((name, cell.right), (f"{name}_at_old_threshold", decisions(cell.sq_dist, pairs, kept))):
             found[key] = {"negative": float(np.mean(before & ~after)), "positive": float(np.mean(~before & after))}
     return found
 
@@ -68,15 +69,15 @@ def gate(
     max_negative_flips: float = 0.05,
     max_fall: float = 0.0,
 ) -> dict[str, Any]:
-    """Decide whether the new encoder may join the old one's gallery; `failed` says in words what is not good enough.
+    """Decide whether the new encoder may join the old one's gallery; `failed` lists what is not good enough.
 
-    It passes when the update gain of `metric` is at least `min_gain` and the negative flips of (new, old) and of
-    (new, new), before and after the backfill, are at most `max_negative_flips`. Where the gain is not defined, because
-    there is nothing to gain, M(new,old) >= M(old,old) - `max_fall` and `min_gain` <= 0 take its place: a small net that
-    joins the gallery of a large one can not be better than that.
+    The gate passes if the update gain of `metric` is at least `min_gain`, and if the negative flips of (new, old) and
+    of (new, new) are at most `max_negative_flips`: before and after the backfill. The gain is not defined if there is
+    nothing to gain, as when a small net joins the gallery of a large one. M(new,old) >= M(old,old) - `max_fall` and
+    `min_gain` <= 0 are then asked for instead.
 
     Raises:
-        ConfigError: an unknown metric, a share or fall outside [0, 1] or a gain that is no number.
+        ConfigError: an unknown metric, a share or fall outside [0, 1], or a gain that is no number.
     """
     row = choose(dict(found), metric, "gate.metric")
     if not 0 <= max_negative_flips <= 1 or not 0 <= max_fall <= 1 or not np.isfinite(min_gain):

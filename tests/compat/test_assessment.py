@@ -15,7 +15,7 @@ import pytest
 from facenet.compat.assessment import assess_upgrade
 from facenet.compat.cells import METRICS, score_cell
 from facenet.compat.maps import apply, linear, procrustes
-from facenet.compat.matching import drawn_pairs, enrolled, scored_pairs, share
+from facenet.compat.matching import draw_enrolment, draw_pairs, share_images, share_pairs
 from facenet.console import plain
 from facenet.data.pairs import write_pairs
 from facenet.encoders import bundle
@@ -59,11 +59,11 @@ def test_the_parts_fit_together() -> None:
 
 def test_the_drawn_curve_is_the_roc() -> None:
     given = sets()
-    shared = share(given)
-    scored = scored_pairs(shared, drawn_pairs(shared))
+    shared = share_images(given)
+    pairs = share_pairs(shared, draw_pairs(shared))
     drawn = assess_upgrade(**given, steps=2, draws=2)["roc"]
-    difference = shared.vectors["old"][scored.first] - shared.vectors["old"][scored.second]
-    points = roc((difference**2).sum(1), scored.same)
+    difference = shared.vectors["old"][pairs.first] - shared.vectors["old"][pairs.second]
+    points = roc((difference**2).sum(1), pairs.same)
     for far, val in zip(drawn["far"], drawn["old_old"], strict=True):
         assert val == max(v for f, v in zip(points.far, points.val, strict=True) if f <= far)
     assert set(drawn) == {"far", "old_old", "new_old", "old_new", "new_new", "reference"}
@@ -77,11 +77,11 @@ def test_an_independent_net_crosses_at_chance_and_maps_mend_it() -> None:
     rows = found["baselines"]
     assert (rows["of"], rows["fitted_on"], rows["scored_too"]) == ("reference", 75, 0)
     assert abs(rows["none"]["auc"] - 0.5) < 0.2 < rows["procrustes"]["auc"] - 0.4
-    shared = share(held)
-    scored, who = scored_pairs(shared, drawn_pairs(shared)), enrolled(shared)
+    shared = share_images(held)
+    pairs, enrolment = share_pairs(shared, draw_pairs(shared)), draw_enrolment(shared)
     for name, make_map in (("procrustes", procrustes), ("linear", linear)):
         mapped = apply(make_map(fit[1].vectors, fit[0].vectors), shared.vectors["reference"])
-        cell = score_cell(shared, mapped, shared.vectors["old"], scored, who, mixed=True)
+        cell = score_cell(shared, mapped, shared.vectors["old"], pairs, enrolment, mixed=True)
         assert rows[name] == cell.measures()
         assert set(rows[name]) == set(METRICS)
     alone = assess_upgrade(held["old"], held["reference"], fit=fit, steps=2, draws=20)
@@ -105,7 +105,7 @@ def test_equal_encoders_gain_nothing_and_lose_nothing() -> None:
 
 def test_images_of_one_set_are_listed() -> None:
     given = sets()
-    pairs = drawn_pairs(share(given))
+    pairs = draw_pairs(share_images(given))
     some = given["new"].subset(range(1, 100))
     with pytest.raises(DataError, match=r"not in all embeddings .first missing: p00/p00_0001"):
         assess_upgrade(given["old"], some, pairs)
@@ -117,8 +117,8 @@ def test_images_of_one_set_are_listed() -> None:
 
 def test_without_second_faces_identification_is_left_out_with_a_reason() -> None:
     given = sets(20, 5)
-    shared = share({"old": given["old"], "new": given["new"]})
-    pairs = drawn_pairs(shared)
+    shared = share_images({"old": given["old"], "new": given["new"]})
+    pairs = draw_pairs(shared)
     unknown = {name: replace(given[name], identities=[""] * 100) for name in ("old", "new")}
     found = assess_upgrade(**unknown, pairs=pairs, steps=2, draws=20)
     assert found["yardsticks"]["rank1"]["reason"] == "not measured in every cell"
@@ -131,7 +131,7 @@ def test_one_person_is_refused() -> None:
     given = sets(1, 6)
     with pytest.raises(DataError, match="people"):
         assess_upgrade(given["old"], given["new"])
-    pairs = drawn_pairs(share(sets(6)))
+    pairs = draw_pairs(share_images(sets(6)))
     one = pairs.subset([row for row in range(len(pairs)) if pairs.same[row]])
     with pytest.raises(DataError, match="same and different pairs"):
         assess_upgrade(sets(6)["old"], sets(6)["new"], one)
@@ -150,7 +150,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     given["new"] = replace(given["new"], fingerprint=encoder.fingerprint)
     for name, embeddings in given.items():
         embeddings.save(place / name)
-    write_pairs(place / "pairs.csv", drawn_pairs(share(given)))
+    write_pairs(place / "pairs.csv", draw_pairs(share_images(given)))
     return place
 
 

@@ -7,10 +7,9 @@ import time
 import numpy as np
 import pytest
 
-from facenet.compat import bootstrap as compat_bootstrap
 from facenet.compat.bootstrap import accuracies, intervals, resample, vals_at_far
 from facenet.compat.cells import score_cells
-from facenet.compat.matching import enrolled
+from facenet.compat.matching import draw_enrolment
 from facenet.errors import ConfigError
 from facenet.evaluation.roc import at_far
 from tests.helpers.compat import case
@@ -44,11 +43,11 @@ def test_each_draw_equals_repeated_pairs(sides: int, far: float) -> None:
 
 
 def test_intervals_against_a_loop_of_redrawn_pairs() -> None:
-    shared, scored = case(40)
-    who = enrolled(shared)
-    cells = score_cells(shared, scored, who)
-    people = np.array([shared.identities[row] for row in who.probes])
-    found = intervals(cells, scored, people.tolist(), draws=4000)
+    shared, pairs = case(40)
+    enrolment = draw_enrolment(shared)
+    cells = score_cells(shared, pairs, enrolment)
+    people = np.array([shared.identities[row] for row in enrolment.probes])
+    found = intervals(cells, pairs, people.tolist(), draws=4000)
     assert set(found) == {"accuracy", "val_1e-1", "val_1e-2", "rank1", "map"}
     rng = np.random.default_rng(5)
     for name in ("new_old", "new_new"):
@@ -56,9 +55,9 @@ def test_intervals_against_a_loop_of_redrawn_pairs() -> None:
         drawn, ranks = [], []
         for _ in range(2000):
             rows = np.concatenate(
-                [rng.choice(np.flatnonzero(scored.same == kind), np.sum(scored.same == kind)) for kind in (True, False)]
+                [rng.choice(np.flatnonzero(pairs.same == kind), np.sum(pairs.same == kind)) for kind in (True, False)]
             )
-            folds = [rows[scored.fold[rows] == fold] for fold in np.unique(scored.fold)]
+            folds = [rows[pairs.fold[rows] == fold] for fold in np.unique(pairs.fold)]
             drawn.append(np.mean([new.right[part].mean() - old.right[part].mean() for part in folds]))
             chosen = np.concatenate([np.flatnonzero(people == one) for one in rng.choice(np.unique(people), 40)])
             ranks.append(np.mean(new.answers.rank[chosen] == 1) - np.mean(old.answers.rank[chosen] == 1))
@@ -73,24 +72,23 @@ def test_intervals_against_a_loop_of_redrawn_pairs() -> None:
 
 
 def test_pairing_narrows_the_interval_and_equal_cells_differ_by_nothing() -> None:
-    shared, scored = case()
-    cells = score_cells(shared, scored, None)
-    found = intervals({**cells, "new_old": cells["old_old"]}, scored, None, draws=50)
+    shared, pairs = case()
+    cells = score_cells(shared, pairs, None)
+    found = intervals({**cells, "new_old": cells["old_old"]}, pairs, None, draws=50)
     assert all(row["new_old"] == {"difference": 0, "low": 0, "high": 0} for row in found.values())
     assert found["accuracy"]["new_new"]["high"] > found["accuracy"]["new_new"]["low"]
 
 
-def test_the_seed_decides_and_blocks_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    shared, scored = case()
-    cells = score_cells(shared, scored, None)
-    first = intervals(cells, scored, None, draws=60)
-    assert first == intervals(cells, scored, None, draws=60)
-    assert first != intervals(cells, scored, None, draws=60, seed=1)
-    monkeypatch.setattr(compat_bootstrap, "BLOCK", 7 * len(scored.same))
-    blocks = intervals(cells, scored, None, draws=60)["accuracy"]["new_old"]
+def test_the_seed_decides_and_blocks_do_not() -> None:
+    shared, pairs = case()
+    cells = score_cells(shared, pairs, None)
+    first = intervals(cells, pairs, None, draws=60)
+    assert first == intervals(cells, pairs, None, draws=60)
+    assert first != intervals(cells, pairs, None, draws=60, seed=1)
+    blocks = intervals(cells, pairs, None, draws=60, block=7 * len(pairs.same))["accuracy"]["new_old"]
     assert blocks["low"] == pytest.approx(first["accuracy"]["new_old"]["low"], abs=0.03)
     with pytest.raises(ConfigError, match="draws"):
-        intervals(cells, scored, None, draws=1)
+        intervals(cells, pairs, None, draws=1)
 
 
 def test_a_thousand_draws_of_lfw_are_fast() -> None:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from facenet.compat.display import (
     baseline_rows,
-    counts_rows,
+    flip_rows,
     paint_mixed,
     paint_roc,
     table_rows,
@@ -112,7 +112,7 @@ def test_rows_hold_each_metric_and_cell() -> None:
         ["accuracy", 0.7, 0.76, 0.76, 0.85, 0.4, None, "+0.0410 to +0.0790"],
         ["auc", None, 0.76, 0.76, 0.85, 0.4, None, "-"],
     ]
-    assert counts_rows(metrics) == [["new-old", 0.021, 0.1], ["new-new", 0.01, 0.2]]
+    assert flip_rows(metrics) == [["new-old", 0.021, 0.1], ["new-new", 0.01, 0.2]]
     header, rows = baseline_rows(metrics)
     assert header == ["map", "accuracy", "auc"]
     assert rows == [["ours", 0.76, 0.76], ["none", 0.5, 0.51], ["linear", 0.6, None]]

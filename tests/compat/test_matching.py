@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from facenet.compat.matching import drawn_pairs, enrolled, scored_pairs, share
+from facenet.compat.matching import draw_enrolment, draw_pairs, share_images, share_pairs
 from facenet.errors import DataError
 from facenet.types import Pairs
 from facenet.vectors import normalise
@@ -19,7 +19,7 @@ def test_images_are_matched_by_key_in_any_order_and_type() -> None:
     order = np.random.default_rng(1).permutation(100)
     new = given["new"].subset(order)
     new = replace(new, paths=[path.replace(".jpg", ".png") for path in new.paths], identities=[""] * 100)
-    shared = share({"old": given["old"].subset(range(10, 100)), "new": new.subset(np.flatnonzero(order != 50))})
+    shared = share_images({"old": given["old"].subset(range(10, 100)), "new": new.subset(np.flatnonzero(order != 50))})
     assert shared.keys == [key for row, key in enumerate(given["old"].keys) if row >= 10 and row != 50]
     assert shared.left_out == {"old": ["p10/p10_0001"], "new": [k for k in new.keys if k < "p02"]}
     assert shared.identities == [key.split("/")[0] for key in shared.keys], "one set that knows is enough"
@@ -43,7 +43,7 @@ def test_what_can_not_be_matched_is_one_clear_line() -> None:
     ]
     for embeddings, said in wrong:
         with pytest.raises(DataError, match=said) as error:
-            share({"old": old, "new": embeddings})
+            share_images({"old": old, "new": embeddings})
         assert "\n" not in str(error.value)
 
 
@@ -54,8 +54,8 @@ def test_pairs_without_an_image_are_refused_or_counted() -> None:
     with pytest.raises(
         DataError, match=r"1 of 4 pairs have an image that is not in all embeddings .first missing: gone"
     ):
-        scored_pairs(shared, pairs)
-    found = scored_pairs(shared, pairs, allow_missing=True)
+        share_pairs(shared, pairs)
+    found = share_pairs(shared, pairs, allow_missing=True)
     assert (found.first.tolist(), found.second.tolist(), found.fold.tolist()) == ([0, 5, 1], [1, 9, 0], [0, 1, 2])
     assert (found.skipped, found.duplicated) == (1, 1)
 
@@ -63,18 +63,18 @@ def test_pairs_without_an_image_are_refused_or_counted() -> None:
 def test_every_probe_has_a_mate_and_the_draw_is_fixed() -> None:
     shared, _ = case()
     shared = shared._replace(identities=["", "single", *shared.identities[2:]])
-    who, again, other = (enrolled(shared, gallery_faces=2, seed=seed) for seed in (0, 0, 1))
+    enrolment, again, other = (draw_enrolment(shared, gallery_faces=2, seed=seed) for seed in (0, 0, 1))
     names = np.asarray(shared.identities)
-    assert set(names[who.probes]) == set(names[who.gallery]) == set(names) - {"", "single"}
-    assert all(np.sum(names[who.gallery] == name) == 2 for name in set(names[who.gallery]))
-    assert not set(who.probes) & set(who.gallery)
-    assert len(who.probes) + len(who.gallery) == 98
-    np.testing.assert_array_equal(who.gallery, again.gallery)
-    assert who.gallery.tolist() != other.gallery.tolist()
+    assert set(names[enrolment.probes]) == set(names[enrolment.gallery]) == set(names) - {"", "single"}
+    assert all(np.sum(names[enrolment.gallery] == name) == 2 for name in set(names[enrolment.gallery]))
+    assert not set(enrolment.probes) & set(enrolment.gallery)
+    assert len(enrolment.probes) + len(enrolment.gallery) == 98
+    np.testing.assert_array_equal(enrolment.gallery, again.gallery)
+    assert enrolment.gallery.tolist() != other.gallery.tolist()
 
 
 def test_drawn_pairs_need_people() -> None:
     shared, _ = case(6)
-    assert len(drawn_pairs(shared)) > 10
+    assert len(draw_pairs(shared)) > 10
     with pytest.raises(DataError, match=r"compat: pairs among 1 people.*pairs=FILE"):
-        drawn_pairs(shared._replace(identities=["one"] * 30))
+        draw_pairs(shared._replace(identities=["one"] * 30))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from facenet.compat.cells import score_cells
-from facenet.compat.matching import enrolled
+from facenet.compat.matching import draw_enrolment
 from facenet.compat.mixed_gallery import backfilled, mixed_curve, regressions, summary
 from facenet.errors import ConfigError
 from facenet.evaluation.verification import verify
@@ -16,9 +16,9 @@ from tests.helpers.compat import answers_by_loops, case
 
 
 def test_the_curve_runs_from_one_cell_to_the_other() -> None:
-    shared, scored = case()
-    who = enrolled(shared)
-    cells, rows = score_cells(shared, scored, who), mixed_curve(shared, scored, who, steps=6)
+    shared, pairs = case()
+    enrolment = draw_enrolment(shared)
+    cells, rows = score_cells(shared, pairs, enrolment), mixed_curve(shared, pairs, enrolment, steps=6)
     assert [row["share"] for row in rows] == [0, 0.2, 0.4, 0.6, 0.8, 1]
     for row, name in ((rows[0], "new_old"), (rows[-1], "new_new")):
         measures = cells[name].measures()
@@ -26,31 +26,31 @@ def test_the_curve_runs_from_one_cell_to_the_other() -> None:
             k: v for k, v in row.items() if k != "share"
         }
     assert rows[0] != rows[3] != rows[-1]
-    assert mixed_curve(shared, scored, who, steps=6) == rows
-    assert mixed_curve(shared, scored, who, steps=6, seed=1)[2] != rows[2]
-    assert [row["rank1"] for row in mixed_curve(shared, scored, None, steps=2)] == [None, None]
+    assert mixed_curve(shared, pairs, enrolment, steps=6) == rows
+    assert mixed_curve(shared, pairs, enrolment, steps=6, seed=1)[2] != rows[2]
+    assert [row["rank1"] for row in mixed_curve(shared, pairs, None, steps=2)] == [None, None]
     with pytest.raises(ConfigError, match="steps"):
-        mixed_curve(shared, scored, who, steps=1)
+        mixed_curve(shared, pairs, enrolment, steps=1)
 
 
 def test_a_step_against_loops() -> None:
-    shared, scored = case()
-    who = enrolled(shared)
-    row = mixed_curve(shared, scored, who, steps=5, seed=3)[1]
+    shared, pairs = case()
+    enrolment = draw_enrolment(shared)
+    row = mixed_curve(shared, pairs, enrolment, steps=5, seed=3)[1]
     rng = np.random.default_rng([3, 29])
-    order, faces = rng.permutation(100).tolist(), rng.permutation(len(who.gallery)).tolist()
+    order, faces = rng.permutation(100).tolist(), rng.permutation(len(enrolment.gallery)).tolist()
     old, new = shared.vectors["old"], shared.vectors["new"]
     images = [new[i] if i in order[:25] else old[i] for i in range(100)]
     distances = [
         [float(np.sum((new[x] - images[y]) ** 2)) for x, y in ((i, j), (j, i))]
-        for i, j in zip(scored.first.tolist(), scored.second.tolist(), strict=True)
+        for i, j in zip(pairs.first.tolist(), pairs.second.tolist(), strict=True)
     ]
     flat = np.asarray(distances, np.float32).ravel()
-    assert row["accuracy"] == pytest.approx(verify(flat, scored.same.repeat(2), scored.fold.repeat(2)).accuracy)
-    done = {int(who.gallery[place]) for place in faces[: len(faces) // 4]}
+    assert row["accuracy"] == pytest.approx(verify(flat, pairs.same.repeat(2), pairs.fold.repeat(2)).accuracy)
+    done = {int(enrolment.gallery[place]) for place in faces[: len(faces) // 4]}
     gallery = np.array([new[i] if i in done else old[i] for i in range(100)])
     ranks, precisions = answers_by_loops(
-        shared._replace(vectors={**shared.vectors, "mixed": gallery}), who, "new", "mixed"
+        shared._replace(vectors={**shared.vectors, "mixed": gallery}), enrolment, "new", "mixed"
     )
     assert row["rank1"] == np.mean([rank == 1 for rank in ranks])
     assert row["map"] == pytest.approx(np.mean(precisions))
@@ -65,20 +65,22 @@ def test_a_backfill_only_ever_grows() -> None:
 
 @pytest.mark.parametrize("backwards", [False, True])
 def test_regressions_against_loops(backwards: bool) -> None:
-    shared, scored = case(24, 6)
+    shared, pairs = case(24, 6)
     if backwards:  # the worse model comes as the new one
         shared = shared._replace(vectors={"old": shared.vectors["new"], "new": shared.vectors["old"]})
-    who = enrolled(shared, gallery_faces=2)
-    cells = score_cells(shared, scored, who)
-    found = regressions(shared, cells, who)
+    enrolment = draw_enrolment(shared, gallery_faces=2)
+    cells = score_cells(shared, pairs, enrolment)
+    found = regressions(shared, cells, enrolment)
     expected = []
     for person in sorted(set(shared.identities)):
-        asking = [row for row in who.probes.tolist() if shared.identities[row] == person]
-        there = [row for row in who.gallery.tolist() if shared.identities[row] == person]
+        asking = [row for row in enrolment.probes.tolist() if shared.identities[row] == person]
+        there = [row for row in enrolment.gallery.tolist() if shared.identities[row] == person]
         rank1, far, scaled = {}, {}, {}
         for mode in ("old_old", "new_old", "new_new"):
             query, gallery = (shared.vectors[side] for side in mode.split("_"))
-            ranks = dict(zip(who.probes.tolist(), answers_by_loops(shared, who, *mode.split("_"))[0], strict=True))
+            ranks = dict(
+                zip(enrolment.probes.tolist(), answers_by_loops(shared, enrolment, *mode.split("_"))[0], strict=True)
+            )
             rank1[mode] = sum(ranks[row] == 1 for row in asking) / len(asking)
             values = [float(np.sum((query[a] - gallery[b]) ** 2)) for a in asking for b in there]
             far[mode] = sum(values) / len(values)
@@ -104,9 +106,9 @@ def test_regressions_against_loops(backwards: bool) -> None:
 
 
 def test_nobody_regresses_under_the_same_encoder() -> None:
-    shared, scored = case()
+    shared, pairs = case()
     shared = shared._replace(vectors={"old": shared.vectors["old"], "new": shared.vectors["old"].copy()})
-    who = enrolled(shared)
-    cells = score_cells(shared, scored, who)
+    enrolment = draw_enrolment(shared)
+    cells = score_cells(shared, pairs, enrolment)
     cells["new_old"] = cells["old_old"]  # two scores a pair choose the same threshold or, on ties, one close to it
-    assert regressions(shared, cells, who) == []
+    assert regressions(shared, cells, enrolment) == []

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from facenet.compat.cells import METRICS, score_cells
-from facenet.compat.yardsticks import flips, gate, yardsticks
+from facenet.compat.yardsticks import flips, gate, upgrade_gains
 from facenet.errors import ConfigError
 from tests.helpers.compat import case, right_by_loops
 
@@ -20,18 +20,18 @@ def measures(old: Any, mixed: Any, new: Any, reference: Any = ...) -> dict[str, 
 
 
 def test_gain_and_tax_are_the_formulas() -> None:
-    row = yardsticks(measures(0.70, 0.76, 0.85, 0.90))["accuracy"]
+    row = upgrade_gains(measures(0.70, 0.76, 0.85, 0.90))["accuracy"]
     assert row["criterion"] is True
     assert row["gain"] == pytest.approx((0.76 - 0.70) / (0.90 - 0.70))
     assert row["tax"] == pytest.approx(0.90 - 0.85)
     assert row["against"] == "reference"
     assert "reason" not in row
-    row = yardsticks(measures(0.70, 0.69, 0.85, 0.90))["map"]
+    row = upgrade_gains(measures(0.70, 0.69, 0.85, 0.90))["map"]
     assert (row["criterion"], row["gain"]) == (False, pytest.approx(-0.05))
 
 
 def test_without_a_reference_the_gain_says_so_and_the_tax_is_none() -> None:
-    row = yardsticks(measures(0.70, 0.76, 0.85))["accuracy"]
+    row = upgrade_gains(measures(0.70, 0.76, 0.85))["accuracy"]
     assert row["gain"] == pytest.approx(0.4)
     assert (row["against"], row["tax"]) == ("new_new", None)
 
@@ -46,24 +46,24 @@ def test_without_a_reference_the_gain_says_so_and_the_tax_is_none() -> None:
     ],
 )
 def test_a_gain_without_a_divisor_is_none_with_a_reason(values: tuple[Any, ...], reason: str) -> None:
-    row = yardsticks(measures(*values))["accuracy"]
+    row = upgrade_gains(measures(*values))["accuracy"]
     assert row["gain"] is None
     with pytest.raises(AssertionError, match=reason):
         raise AssertionError(row["reason"])
 
 
 def test_flips_against_loops() -> None:
-    shared, scored = case()
-    cells = score_cells(shared, scored, None)
-    found = flips(cells, scored)
+    shared, pairs = case()
+    cells = score_cells(shared, pairs, None)
+    found = flips(cells, pairs)
     old = cells["old_old"]
-    before = right_by_loops(old.sq_dist, scored, old.verification.thresholds)
+    before = right_by_loops(old.sq_dist, pairs, old.verification.thresholds)
     for name in ("new_old", "new_new"):
         for key, thresholds in (
             (name, cells[name].verification.thresholds),
             (f"{name}_at_old_threshold", old.verification.thresholds),
         ):
-            after = right_by_loops(cells[name].sq_dist, scored, thresholds)
+            after = right_by_loops(cells[name].sq_dist, pairs, thresholds)
             both = [(one[0], score) for one, row in zip(before, after, strict=True) for score in row]
             assert found[key]["negative"] == sum(a and not b for a, b in both) / len(both) > 0
             assert found[key]["positive"] == sum(b and not a for a, b in both) / len(both) > 0
@@ -98,7 +98,7 @@ def flipped(new_old: float = 0.01, new_new: float = 0.01) -> dict[str, dict[str,
     ],
 )
 def test_the_gate(values: Any, shares: Any, options: Any, failed: list[str]) -> None:
-    found = gate(yardsticks(measures(*values)), flipped(*shares), **options)
+    found = gate(upgrade_gains(measures(*values)), flipped(*shares), **options)
     assert found["passed"] == (not failed)
     assert len(found["failed"]) == len(failed)
     assert all(said.startswith(wanted) for said, wanted in zip(found["failed"], failed, strict=True))
@@ -116,4 +116,4 @@ def test_the_gate(values: Any, shares: Any, options: Any, failed: list[str]) -> 
 )
 def test_the_gate_refuses(options: Any, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        gate(yardsticks(measures(0.7, 0.8, 0.9)), flipped(), **options)
+        gate(upgrade_gains(measures(0.7, 0.8, 0.9)), flipped(), **options)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from facenet.compat.matching import Enrolled, Scored, Shared, drawn_pairs, scored_pairs, share
+from facenet.compat.matching import Enrolment, SharedImages, SharedPairs, draw_pairs, share_images, share_pairs
 from facenet.types import EmbeddingSet
 from facenet.vectors import normalise
 
 OLD, NEW, ALONE = "ab" * 32, "cd" * 32, "ef" * 32
-
-
 D = 12
 
 
@@ -29,26 +27,30 @@ def sets(people: int = 20, images: int = 5, *, seed: int = 0, dim: int = D) -> d
     return found
 
 
-def case(people: int = 20, images: int = 5, *, seed: int = 0) -> tuple[Shared, Scored]:
-    shared = share(sets(people, images, seed=seed))
-    return shared, scored_pairs(shared, drawn_pairs(shared, seed))
+def case(people: int = 20, images: int = 5, *, seed: int = 0) -> tuple[SharedImages, SharedPairs]:
+    shared = share_images(sets(people, images, seed=seed))
+    return shared, share_pairs(shared, draw_pairs(shared, seed))
 
 
-def right_by_loops(distances: np.ndarray, scored: Scored, thresholds: tuple[float, ...]) -> list[list[bool]]:
-    folds = sorted(set(scored.fold.tolist()))
+def right_by_loops(distances: np.ndarray, pairs: SharedPairs, thresholds: tuple[float, ...]) -> list[list[bool]]:
+    folds = sorted(set(pairs.fold.tolist()))
     return [
         [(score <= thresholds[folds.index(fold)]) == same for score in row]
-        for row, same, fold in zip(distances, scored.same, scored.fold.tolist(), strict=True)
+        for row, same, fold in zip(distances, pairs.same, pairs.fold.tolist(), strict=True)
     ]
 
 
-def answers_by_loops(shared: Shared, who: Enrolled, query: str, gallery: str) -> tuple[list[int], list[float]]:
+def answers_by_loops(
+    shared: SharedImages, enrolment: Enrolment, query: str, gallery: str
+) -> tuple[list[int], list[float]]:
     """Rank of the own person and average precision of each probe."""
     ranks, precisions = [], []
     names = shared.identities
-    for probe in who.probes.tolist():
+    for probe in enrolment.probes.tolist():
         asked = shared.vectors[query][probe]
-        far = {face: float(max(0, 2 - 2 * (shared.vectors[gallery][face] @ asked))) for face in who.gallery.tolist()}
+        far = {
+            face: float(max(0, 2 - 2 * (shared.vectors[gallery][face] @ asked))) for face in enrolment.gallery.tolist()
+        }
         own = {face: value for face, value in far.items() if names[face] == names[probe]}
         people = {names[face] for face, value in far.items() if value <= min(own.values())}
         ranks.append(1 + len(people - {names[probe]}))
