@@ -17,10 +17,10 @@ from torch import nn
 from benchmarks.mining import summary
 from benchmarks.training import interleave
 from facenet.data.preprocess import Preprocess
-from facenet.encoders.bundle import Encoder
-from facenet.encoders.onnx_record import seal
+from facenet.encoders.encoder import Encoder
+from facenet.encoders.onnx_file import need, seal
 from facenet.errors import ConfigError, choose
-from facenet.export.onnx import differences, graph, need, opened, pictures, record
+from facenet.export.onnx import differences, graph, opened, pictures, record
 from facenet.models.build import build_model
 from facenet.models.registry import NETS
 

@@ -20,8 +20,8 @@ from facenet.data.preprocess import Preprocess
 from facenet.data.records import Records
 from facenet.data.sources.folder import scan_lfw
 from facenet.encoders import lookup as encoders
-from facenet.encoders.bundle import Encoder
 from facenet.encoders.embedding import embed_records
+from facenet.encoders.encoder import Encoder
 from facenet.errors import ConfigError
 from facenet.evaluation.verification import verify_embeddings
 from facenet.faces.alignment import Alignment
@@ -57,7 +57,7 @@ def run(
     listed = read_pairs(Path(root) / "protocol" / pairs)
     wanted = {*listed.first, *listed.second}
     shown = records.subset([row for row, key in enumerate(records.keys) if key in wanted])
-    net = encoders.load(encoder)
+    net = encoders.load(encoder, device="cpu")
     result["scores"] = {name: _score(net, way, shown, listed) for name, way in ways(net.preprocess, crops).items()}
     return result | {"pairs": pairs, "encoder": encoder, "images": len(drawn)}
 

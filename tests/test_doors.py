@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from facenet.data.preprocess import Preprocess
-from facenet.encoders import bundle
-from facenet.encoders.bundle import Encoder
+from facenet.encoders.bundle import load_bundle, save_bundle
+from facenet.encoders.encoder import Encoder
 from facenet.errors import ConfigError
 from facenet.losses.harmonic import reset_embedding_layer, stage
 from facenet.losses.registry import OBJECTIVES, register_objective
@@ -51,8 +51,8 @@ def test_a_net_from_outside(tmp_path: Any) -> None:
     torch.testing.assert_close(model(images).norm(dim=1), torch.ones(3))
     assert total(summarise(model)) == (54 * 5, 54 * 5)
     encoder = Encoder(model, "stripes", {"embedding_dim": 5, "input_size": [18, 16]}, Preprocess(size=(18, 16)))
-    bundle.save(encoder, tmp_path)
-    assert (bundle.load(tmp_path).embed_batch(images) == encoder.embed_batch(images)).all()
+    save_bundle(encoder, tmp_path)
+    assert (load_bundle(tmp_path).embed_batch(images) == encoder.embed_batch(images)).all()
     before = model.last.weight.clone()
     reset_embedding_layer(model)
     assert not torch.equal(model.last.weight, before)

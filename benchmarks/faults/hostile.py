@@ -22,9 +22,9 @@ from facenet.data.align_folder import COLUMNS, TABLE, read_table
 from facenet.data.pairs import read_pairs
 from facenet.data.sources.kinds import scan
 from facenet.data.sources.table import scan_csv
-from facenet.encoders import bundle
 from facenet.encoders import lookup as encoders
-from facenet.encoders.onnx_record import seal
+from facenet.encoders.bundle import load_bundle
+from facenet.encoders.onnx_file import seal
 from facenet.errors import FacenetError
 from facenet.files import read_json
 from facenet.gallery.gallery import Gallery
@@ -136,7 +136,7 @@ def addressed() -> dict[str, int]:
     told = {"addresses": 0, "refused": 0, "crashes": 0, "connections": 0}
     uses: tuple[Callable[[str], Any], ...] = (
         encoders.load,
-        bundle.load,
+        load_bundle,
         read_old,
         EmbeddingSet.load,
         Gallery.open,

@@ -32,10 +32,10 @@ from facenet.data.preprocess import Preprocess
 from facenet.data.records import Records
 from facenet.data.sources.folder import read_alignment, scan_folder, write_alignment
 from facenet.data.sources.table import scan_csv
-from facenet.encoders import bundle
 from facenet.encoders import lookup as encoders
-from facenet.encoders.bundle import Encoder
-from facenet.encoders.onnx_record import seal
+from facenet.encoders.bundle import save_bundle
+from facenet.encoders.encoder import Encoder, fingerprint
+from facenet.encoders.onnx_file import seal
 from facenet.errors import FacenetError
 from facenet.evaluation.folder import save_evaluation
 from facenet.export.onnx import OPSET, record
@@ -49,6 +49,7 @@ from facenet.models.linear_attention import TrackPool
 from facenet.models.registry import NETS, entry_of
 from facenet.models.tables import Conv, NetTable
 from facenet.report.runs import Run, read_evaluation
+from facenet.tracks.pool import read_track_pool, write_track_pool
 from facenet.types import EmbeddingSet
 
 LIMIT = 20  # seconds that a file may take
@@ -161,7 +162,7 @@ def _encoder_again(folder: Path, changed: str) -> None:
         told = read_json(folder / "encoder.json")
         model, tensors = told["model"], load_tensors((folder / "encoder.safetensors").read_bytes())
         preprocess = Preprocess.from_dict(told["preprocessing"])
-        print_ = {"fingerprint": bundle.fingerprint(tensors, model["name"], model["options"], preprocess)}
+        print_ = {"fingerprint": fingerprint(tensors, model["name"], model["options"], preprocess)}
     _seal(folder / "encoder.json", **print_)
 
 
@@ -176,11 +177,11 @@ def _effect(encoder: Encoder) -> Any:
 
 def _make_pool(folder: Path) -> None:
     encoder = tiny_encoder()
-    bundle.save_track_pool(TrackPool(D, **POOL), folder, encoder, options=POOL, training={})  # type: ignore[arg-type]
+    write_track_pool(TrackPool(D, **POOL), folder, encoder, options=POOL, training={})  # type: ignore[arg-type]
 
 
 def _use_pool(folder: Path) -> Any:
-    pool = bundle.load_track_pool(folder, tiny_encoder())
+    pool = read_track_pool(folder, tiny_encoder())
     return pool(torch.from_numpy(np.stack([vector_of(name) for name in PEOPLE[:3]]))[None])
 
 
@@ -376,7 +377,7 @@ def _reseal_json(name: str) -> Callable[[Path, str], None]:
 
 
 KINDS: dict[str, Kind] = {
-    "encoders": Kind(lambda folder: bundle.save(tiny_encoder(), folder), _use_encoder, _encoder_again),
+    "encoders": Kind(lambda folder: save_bundle(tiny_encoder(), folder), _use_encoder, _encoder_again),
     "embeddings": Kind(_make_embeddings, _use_embeddings, _embeddings_again),
     "track_pools": Kind(_make_pool, _use_pool, _pool_again),
     "onnx": Kind(_make_onnx, _use_onnx, _onnx_again, "tiny.onnx", "*part*"),

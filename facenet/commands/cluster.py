@@ -34,7 +34,7 @@ def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
     if bool(config["known"]) != bool(config["clusters"]):
         raise ConfigError("cluster: known=EMBEDDINGS and clusters=FILE go together")
     new = load(config["embeddings"])
-    encoder = encoders.load(config["encoder"]) if config["encoder"] else None
+    encoder = encoders.load(config["encoder"], device="cpu") if config["encoder"] else None
     if encoder and encoder.fingerprint != new.fingerprint:
         raise DataError(f"{config['embeddings']}: embedded by another encoder than {config['encoder']}; embed again")
     folders = [config["known"]] if isinstance(config["known"], str) else config["known"] or []

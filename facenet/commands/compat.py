@@ -42,7 +42,7 @@ def checked_encoder(config: dict[str, Any], new: Any) -> Any:
     from facenet.encoders import lookup as encoders
     from facenet.errors import DataError
 
-    encoder = encoders.load(config["encoder"])
+    encoder = encoders.load(config["encoder"], device="cpu")
     if encoder.fingerprint != new.fingerprint:
         raise DataError(
             f"{config['new']}: embedded by encoder {new.fingerprint[:12]}, but {config['encoder']} is "
@@ -58,7 +58,7 @@ def record(config: dict[str, Any], old: str, new: Any, out: Path) -> dict[str, A
     encoder, folder = checked_encoder(config, new), Path(config["encoder"])
     if old not in (encoder.fingerprint, *encoder.compatible_with):
         encoder.compatible_with.append(old)
-        folder = encoders.save_record(encoder, config["encoder"], out)
+        folder = encoders.write_calibration(encoder, config["encoder"], out)
     named = ", ".join(name[:12] for name in encoder.compatible_with) or "its own"
     print(f"encoder: {folder} may join galleries of {named}")
     return {"encoder": str(folder), "compatible_with": encoder.compatible_with}

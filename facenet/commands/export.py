@@ -14,10 +14,11 @@ def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
     from facenet.encoders import lookup as encoders
     from facenet.export.faces import calibration_faces, score_files
     from facenet.export.int8 import export_int8
-    from facenet.export.onnx import export
+    from facenet.export.onnx import export_onnx
 
     checked(config)
-    encoder, files, images, pairs = encoders.load(config["encoder"]), [config["out"]], config["images"], config["pairs"]
+    encoder = encoders.load(config["encoder"], device="cpu")
+    files, images, pairs = [config["out"]], config["images"], config["pairs"]
     faces = None
     if config["int8"]:
         faces = calibration_faces(
@@ -25,7 +26,8 @@ def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
         )
     started = time.perf_counter()
     metrics: dict[str, Any] = {"model": encoder.name, "dim": encoder.dim, "fingerprint": encoder.fingerprint}
-    metrics |= {"file": config["out"], **export(encoder, config["out"]), "mirror_in_graph": encoder.preprocess.mirror}
+    metrics |= {"file": config["out"], **export_onnx(encoder, config["out"])}
+    metrics["mirror_in_graph"] = encoder.preprocess.mirror
     metrics["seconds"] = time.perf_counter() - started
     if faces is not None:
         metrics["int8"] = {"file": config["int8"], **export_int8(config["out"], faces, config["int8"])}
@@ -54,10 +56,10 @@ def speed(encoder: Any, files: dict[str, str], config: dict[str, Any]) -> dict[s
     import torch
 
     from benchmarks.export import measure
-    from facenet.export import onnx as export
+    from facenet.encoders.onnx_file import load_onnx
 
     torch.set_num_threads(config["threads"] or torch.get_num_threads())
-    loaded = {name: export.load(file, threads=torch.get_num_threads()) for name, file in files.items()}
+    loaded = {name: load_onnx(file, threads=torch.get_num_threads()) for name, file in files.items()}
     return measure({"torch": encoder, **loaded}, config["batch_size"], seconds=20.0, repeats=15)
 
 

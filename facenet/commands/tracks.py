@@ -10,10 +10,10 @@ from facenet.console import progress, table
 
 
 def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
-    from facenet.encoders import bundle
     from facenet.encoders import lookup as encoders
     from facenet.errors import ConfigError
     from facenet.tracks.evaluation import evaluate_tracks
+    from facenet.tracks.pool import read_track_pool
     from facenet.tracks.training import check_options, train_tracks
 
     training, seeds = config["train"], tuple(config["seeds"])
@@ -25,7 +25,7 @@ def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
         check_options(encoder, **parts, seeds=seeds)
         metrics = train_tracks(encoder, load(config)[0], out, **parts, seeds=seeds)
     else:
-        pool = bundle.load_track_pool(config["track_pool"], encoder) if config["track_pool"] else None
+        pool = read_track_pool(config["track_pool"], encoder) if config["track_pool"] else None
         tracks, pairs = load(config)
         metrics = evaluate_tracks(encoder, tracks, out, pool=pool, pairs=pairs)
     show(metrics)

@@ -31,7 +31,7 @@ def of_encoder(config: dict[str, Any], out: Path) -> dict[str, Any]:
     from facenet.evaluation.leakage import world_of
 
     if config["calibrate"]:
-        encoders.check_record(config["encoder"])
+        encoders.check_calibration(config["encoder"])
     options = asked(config)
     encoder = encoders.load(config["encoder"], device=config["device"], detector=config["detector"])
     data = split_options(config["data"])
@@ -48,7 +48,7 @@ def of_encoder(config: dict[str, Any], out: Path) -> dict[str, Any]:
         metrics |= compare_baselines(encoder, faces, pairs, others, config["seed"])
     if config["calibrate"]:
         encoder.thresholds = calibrate(encoder, faces)
-        metrics["encoder"] = str(encoders.save_record(encoder, config["encoder"], out))
+        metrics["encoder"] = str(encoders.write_calibration(encoder, config["encoder"], out))
         metrics["thresholds"] = {f"{far:g}": value for far, value in encoder.thresholds.items()}
     return metrics
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from facenet.data.pictures import why
 from facenet.data.preprocess import Preprocess, stack, to_tensor
 from facenet.data.records import Records
-from facenet.encoders.bundle import Encoder
+from facenet.encoders.encoder import Encoder
 from facenet.errors import DataError
 from facenet.types import EmbeddingSet, image_key
 

@@ -1,90 +1,106 @@
-"""Whatever `encoder=` names: a bundle's folder, an exported ONNX file, or a pretrained net by its name."""
+"""Whatever `encoder=` names: a folder, an exported ONNX file, or a pretrained net by its name."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from facenet.encoders import bundle, model_card, onnx_record, pretrained
-from facenet.encoders.bundle import Encoder
-from facenet.encoders.pretrained import PRETRAINED
+from facenet.encoders import model_card
+from facenet.encoders.encoder import Encoder
+from facenet.encoders.onnx_file import load_onnx, unseal
+from facenet.encoders.pretrained import PRETRAINED, load_pretrained
+from facenet.encoders.record import FILE, apply_record, record_of, write_record
 from facenet.errors import ConfigError, DataError, choose, nearest
-from facenet.export import onnx as export
 from facenet.faces.options import DETECTORS
-from facenet.files import read_sealed
+from facenet.files import read_bytes, read_sealed
 
 
-def load(encoder: str | Path, *, device: str = "cpu", detector: str | None = None) -> Encoder:
-    """Return the encoder; a pretrained net's name goes before a folder of that name (say ``./sface`` for that).
+def load(
+    name_or_path: str | Path, *, device: str = "auto", detector: str | None = None, threads: int | None = None
+) -> Encoder:
+    """Return an encoder: a folder, an exported ONNX file, or a pretrained net by its name.
 
-    `detector` "none" says that its images are faces already, cut as its alignment would cut them; None: as it is.
+    A name goes before a folder of the same name; ``./sface`` is the folder. An ONNX encoder does not load torch.
+
+    Args:
+        name_or_path: What to load.
+        device: Of a torch network: "auto" (cuda, else mps, else cpu), "cpu", "cuda", ... ONNX runs on the CPU.
+        detector: "none" if the images are faces already, cut as the encoder's alignment would cut them; None for the
+            encoder's own.
+        threads: Of onnxruntime; None is one a core.
 
     Raises:
-        ConfigError: another detector than the encoder's.
-        DataError: nothing of that name, a damaged bundle or file, or a package that is not installed.
+        ConfigError: another detector than the encoder's, threads for a torch network, or a device that can not be used.
+        DataError: nothing of that name, a damaged folder or file, or a package that is not installed.
     """
-    found = _load(encoder, device)
+    found = _load(name_or_path, device, threads)
     align = found.preprocess.align
     if detector not in (None, align.detector if align else "none"):
         choose(DETECTORS, str(detector), "detector")
         if detector != "none":
             raise ConfigError(
-                f"detector={detector}: {encoder} reads cropped faces; cut them out of photos with scripts/align.py"
+                f"detector={detector}: {name_or_path} reads cropped faces; cut them out of photos with scripts/align.py"
             )
         found.preprocess = found.preprocess.of(align)
     return found
 
 
-def _load(encoder: str | Path, device: str) -> Encoder:
-    if str(encoder) in PRETRAINED:
-        return pretrained.load(str(encoder))
-    if not Path(encoder).exists():
+def _load(source: str | Path, device: str, threads: int | None) -> Encoder:
+    if str(source) in PRETRAINED:
+        return load_pretrained(str(source), threads=threads)
+    if not Path(source).exists():
         names = ", ".join(sorted(PRETRAINED))
-        hint = nearest(str(encoder), PRETRAINED)
+        hint = nearest(str(source), PRETRAINED)
         raise DataError(
-            f"{encoder}: no such encoder folder{hint}; scripts/train.py writes one into its run folder"
+            f"{source}: no such encoder folder{hint}; scripts/train.py writes one into its run folder"
             f" (pretrained: {names})"
         )
-    if Path(encoder).is_file():
-        return export.load(encoder)
-    record = Path(encoder) / "encoder.json"
+    if Path(source).is_file():
+        return load_onnx(source, threads=threads)
+    record = Path(source) / FILE
     model = read_sealed(record).get("model") if record.is_file() else None
     name = model.get("name") if isinstance(model, dict) else None
     if isinstance(name, str) and name in PRETRAINED:
-        return bundle.with_record(pretrained.load(str(name)), encoder)
-    return bundle.load(encoder, device=device)
+        return apply_record(load_pretrained(name, threads=threads), source)
+    if threads is not None:
+        raise ConfigError(f"threads={threads}: {source} runs in torch; leave threads out, use torch.set_num_threads")
+    from facenet.encoders.bundle import load_bundle
+
+    return load_bundle(source, device=device)
 
 
 def read_record(encoder: str | Path | None) -> dict[str, Any] | None:
-    """Return what an encoder says of itself, None for none; a folder's or file's network is not opened for it.
+    """Return what an encoder says of itself, None for none; the network of a folder or file is not opened for it.
 
     Raises:
         DataError: as :func:`load`.
     """
     if encoder is None:
         return None
-    named = str(encoder) in PRETRAINED or not Path(encoder).exists()
-    return bundle.record_of(load(encoder)) if named else onnx_record.read_record(encoder)
+    path = Path(encoder)
+    if str(encoder) in PRETRAINED or not path.exists():
+        return record_of(load(encoder))
+    return unseal(read_bytes(path), path) if path.is_file() else read_sealed(path / FILE)
 
 
-def save_record(encoder: Encoder, source: str | Path, out: str | Path) -> Path:
+def write_calibration(encoder: Encoder, source: str | Path, out: str | Path) -> Path:
     """Keep what was calibrated for an encoder that :func:`load` found at `source`; returns the folder that has it.
 
-    A bundle keeps it itself; for a pretrained net a folder ``out/encoder`` is made that names the net, and can be used
-    as ``encoder=``.
+    A folder keeps the calibration itself. For a pretrained net a folder ``out/encoder`` is made that names the net, and
+    can be used as ``encoder=``.
 
     Raises:
-        ConfigError: an exported file, which is what it is.
+        ConfigError: an exported file, which is not changed.
     """
-    check_record(source)
+    check_calibration(source)
     folder = Path(out) / "encoder" if encoder.name in PRETRAINED and str(source) in PRETRAINED else Path(source)
-    bundle.save_record(encoder, folder)
+    write_record(encoder, folder)
     model_card.recalibrate(folder, encoder)
     return folder
 
 
-def check_record(source: str | Path) -> None:
-    """Raise ConfigError if what is calibrated for the encoder at `source` can not be kept there."""
+def check_calibration(source: str | Path) -> None:
+    """Raise ConfigError if the encoder at `source` is a file, which can not keep what is calibrated for it."""
     if Path(source).is_file():
         raise ConfigError(
             f"calibrate=true: {source} is an exported file, which is not changed; calibrate the folder it was made of"

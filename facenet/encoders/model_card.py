@@ -13,7 +13,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from facenet.encoders.bundle import Encoder
+from facenet.encoders.encoder import Encoder
 from facenet.files import atomic_write
 
 NAME = "README.md"

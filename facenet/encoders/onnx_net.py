@@ -1,4 +1,4 @@
-"""An ONNX file as a network that an Encoder holds: run by onnxruntime on the CPU.
+"""An ONNX graph as the network of an encoder: run by onnxruntime on the CPU, without torch.
 
 Needs the package `onnxruntime` (extras `export`, `align`, `pretrained`); nothing is downloaded.
 """
@@ -10,24 +10,20 @@ import os
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from facenet.errors import DataError, one_line
 from facenet.foreign import session
 
 AT_ONCE = 32  # images of a run: more take gigabytes and are no faster
+LANES = 8
 
 
-class OnnxNet(nn.Module):
-    """Images (B, 3, H, W) to unit vectors (B, D), without gradients; the session is opened at first use.
+class OnnxNet:
+    """Images (B, 3, H, W) to unit vectors (B, D); the session is opened at first use.
 
-    What identifies it in a state dict, and so in an encoder's fingerprint, is `identity`: the SHA-256 of its file.
-    `mirrors` says that its graph averages over the mirror image itself, so that an encoder does not do it again;
-    `shape` (H, W, D), where given, is what the graph has to read and give.
+    `mirrors` says that the graph averages over the mirror image itself, so that an encoder does not do it again.
+    `shape` (H, W, D), if given, is what the graph has to read and give.
     """
-
-    identity: Tensor
 
     def __init__(
         self,
@@ -38,17 +34,19 @@ class OnnxNet(nn.Module):
         mirrors: bool = False,
         shape: tuple[int, int, int] | None = None,
     ) -> None:
-        """Take the bytes of an ONNX file; `identity` is 64 hex digits where the file's own hash is not meant."""
-        super().__init__()
+        """Take the bytes of an ONNX file; `identity` is 64 hex digits if the file's own hash is not meant."""
         self.mirrors = mirrors
-        digits = identity or hashlib.sha256(data).hexdigest()
-        self.register_buffer("identity", torch.from_numpy(np.frombuffer(bytes.fromhex(digits), np.uint8).copy()))
+        self.identity = identity or hashlib.sha256(data).hexdigest()
         self._data, self._threads, self._shape = data, threads, shape
         self._opened: tuple[int, Any] | None = None
 
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Return what identifies the network in an encoder's fingerprint: the SHA-256 of its file, in bytes."""
+        return {"identity": np.frombuffer(bytes.fromhex(self.identity), np.uint8)}
+
     @property
     def session(self) -> Any:
-        """The open model; a forked process opens its own. Raises DataError where it is none of the stated shape."""
+        """The open model; a forked process opens its own. Raises DataError if it is none of the stated shape."""
         if self._opened is None or self._opened[0] != os.getpid():
             opened = session(self._data, threads=self._threads)
             if self._shape is not None:
@@ -56,19 +54,44 @@ class OnnxNet(nn.Module):
             self._opened = (os.getpid(), opened)
         return self._opened[1]
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Run the model and scale its vectors to length 1."""
+    def embed(self, images: np.ndarray, *, mirror: bool = False) -> np.ndarray:
+        """Embed normalised images (B, 3, H, W): (B, D), averaged with the mirror images' if asked."""
+        vectors = self(images)
+        if mirror and not self.mirrors:
+            vectors = unit(vectors + self(images[..., ::-1]))
+        return vectors
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Run the graph on images (B, 3, H, W) and scale its vectors (B, D) to length 1."""
         opened, name = self.session, self.session.get_inputs()[0].name
-        given = images.detach().to("cpu", torch.float32).split(AT_ONCE)
+        images = np.asarray(images, np.float32)
+        starts = range(0, max(1, len(images)), AT_ONCE)
         try:
-            parts = [opened.run(None, {name: part.contiguous().numpy()})[0] for part in given]
+            parts = [opened.run(None, {name: np.ascontiguousarray(images[at : at + AT_ONCE])})[0] for at in starts]
         except Exception as error:  # onnxruntime raises many kinds
             raise DataError(f"onnxruntime can not run the model ({one_line(error)}); export it again") from error
-        return nn.functional.normalize(torch.from_numpy(np.concatenate(parts)).to(images.device), dim=-1, eps=1e-4)
+        return unit(np.concatenate(parts))
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the session behind: it can not be copied."""
         return {**self.__dict__, "_opened": None}
+
+
+def unit(vectors: np.ndarray, eps: float = 1e-4) -> np.ndarray:
+    """Scale `vectors` (..., D) float32 to unit length; those shorter than `eps` are divided by it.
+
+    The squares are summed in eight lanes, and the lanes from left to right: the order of torch's `normalize` on a CPU
+    with AVX2. So the vectors are, to the last bit, those that galleries hold of the same graph run through torch.
+    """
+    squares, whole = vectors * vectors, vectors.shape[-1] // LANES * LANES
+    lanes = np.zeros((*vectors.shape[:-1], LANES), np.float32)
+    for at in range(0, whole, LANES):
+        lanes += squares[..., at : at + LANES]
+    total = np.zeros(vectors.shape[:-1], np.float32)
+    for column in (*np.moveaxis(lanes, -1, 0), *np.moveaxis(squares[..., whole:], -1, 0)):
+        total += column
+    found: np.ndarray = vectors / np.maximum(np.sqrt(total), np.float32(eps))[..., None]
+    return found
 
 
 def _check(opened: Any, height: int, width: int, dim: int) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from facenet.data.preprocess import Preprocess
-from facenet.encoders.bundle import Encoder
+from facenet.encoders.encoder import Encoder
 from facenet.encoders.onnx_net import OnnxNet
 from facenet.errors import choose
 from facenet.faces.alignment import Alignment
@@ -45,7 +45,7 @@ PRETRAINED = {
 }
 
 
-def load(name: str) -> Encoder:
+def load_pretrained(name: str, *, threads: int | None = None) -> Encoder:
     """Return a foreign net as an encoder; its fingerprint covers its weights' file and its preprocessing.
 
     Raises:
@@ -53,6 +53,6 @@ def load(name: str) -> Encoder:
         DataError: the package that brings it is missing or not the one known here.
     """
     foreign = choose(PRETRAINED, name, "encoder")
-    net = OnnxNet(plain_graph(package_model(name), foreign.free), identity=PACKAGE_MODELS[name].sha256)
+    net = OnnxNet(plain_graph(package_model(name), foreign.free), identity=PACKAGE_MODELS[name].sha256, threads=threads)
     options = {"embedding_dim": foreign.dim, "input_size": list(foreign.preprocess.size)}
     return Encoder(net, name, options, foreign.preprocess, dict(foreign.thresholds), [], dict(foreign.training))

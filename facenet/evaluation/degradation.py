@@ -17,8 +17,8 @@ import numpy as np
 
 from facenet.data.degradations import KINDS, Degraded
 from facenet.data.records import Records
-from facenet.encoders.bundle import Encoder
 from facenet.encoders.embedding import embed_changed
+from facenet.encoders.encoder import Encoder
 from facenet.errors import ConfigError, choose
 from facenet.evaluation.verification import FARS, far_name, verify_embeddings
 from facenet.types import EmbeddingSet, Pairs

@@ -11,8 +11,8 @@ import torch
 
 from facenet.data.cache import pack
 from facenet.data.records import Records
-from facenet.encoders.bundle import Encoder
 from facenet.encoders.embedding import embed_records
+from facenet.encoders.encoder import Encoder
 from facenet.errors import ConfigError
 from facenet.evaluation.all_pairs import all_pairs
 from facenet.evaluation.baselines import color_histogram, grey_pixels, pca

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from facenet.data.pictures import read_picture
-from facenet.encoders.bundle import Encoder
+from facenet.encoders.encoder import Encoder
 from facenet.errors import ConfigError
 from facenet.evaluation.sheets import GREEN, RED, Row, Tile, draw
 from facenet.faces.alignment import NoFace

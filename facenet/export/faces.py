@@ -15,9 +15,9 @@ from facenet.data.preprocess import Preprocess
 from facenet.data.records import Records
 from facenet.data.sources.kinds import scan
 from facenet.data.splits import reported_faces
+from facenet.encoders.onnx_file import load_onnx
 from facenet.errors import DataError
 from facenet.evaluation.evaluate import evaluate
-from facenet.export import onnx as export
 from facenet.types import Pairs
 
 
@@ -50,7 +50,7 @@ def score_files(
     faces, named = _reported(images, pairs)
     found: dict[str, Any] = {}
     for name, file in files.items():
-        found[name] = evaluate(export.load(file), faces, named, allow_missing=allow_missing)
+        found[name] = evaluate(load_onnx(file), faces, named, allow_missing=allow_missing)
         first = next(iter(found.values()))
         found[name]["accuracy_difference"] = found[name]["accuracy"] - first["accuracy"]
     return found

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from facenet.encoders.bundle import Encoder
-from facenet.encoders.onnx_record import seal, unseal
+from facenet.encoders.encoder import Encoder
+from facenet.encoders.onnx_file import load_onnx, need, seal, unseal
 from facenet.errors import DataError
-from facenet.export.onnx import BATCHES, TOLERANCE, load, need, opened, quiet
+from facenet.export.onnx import BATCHES, TOLERANCE, opened, quiet
 from facenet.files import atomic_write, read_bytes
 
 INT8_NODES = ("Conv", "Relu", "Gemm")
@@ -48,7 +48,7 @@ def export_int8(source: str | Path, images: Tensor, path: str | Path) -> dict[st
     record["training"] = {**record["training"], "int8_of": record["fingerprint"]}
     record |= {"fingerprint": digest, "compatible_with": [], "graph": {**record["graph"], "precision": "int8"}}
     data = seal(quantised, record)
-    moved = _moved(load(source), data, images, path)
+    moved = _moved(load_onnx(source), data, images, path)
     with atomic_write(path) as file:
         file.write(data)
     told = {"bytes": len(data), "fingerprint": digest, "calibration_images": len(images)}

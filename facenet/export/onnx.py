@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import importlib.util
 import logging
 import warnings
 from collections.abc import Iterator
@@ -21,13 +20,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from facenet.data.preprocess import Preprocess
-from facenet.encoders.bundle import SCHEMA, Encoder, record_of, told
+from facenet.encoders.encoder import Encoder
+from facenet.encoders.onnx_file import need, seal
 from facenet.encoders.onnx_net import OnnxNet
-from facenet.encoders.onnx_record import seal, unseal
-from facenet.errors import ConfigError, DataError, one_line
-from facenet.files import atomic_write, read_bytes
-from facenet.foreign import install
+from facenet.encoders.record import record_of
+from facenet.errors import ConfigError, DataError
+from facenet.files import atomic_write
 from facenet.models.layers import ConvBlock
 
 OPSET = 18  # what the exporter writes without converting, and runtimes since 2023 read
@@ -36,14 +34,14 @@ TOLERANCE = 1e-5
 LONG = ("people",)  # of the training summary: hashes of everybody's name
 
 
-class Whole(nn.Module):
+class WholeNet(nn.Module):
     """All that happens after the preprocessing: images (B, 3, H, W) to unit embeddings (B, D)."""
 
-    def __init__(self, encoder: Encoder) -> None:
+    def __init__(self, net: nn.Module, *, mirror: bool) -> None:
         """Copy the network, in plain memory format, with batch norm folded into the convolutions."""
         super().__init__()
-        self.mirror = encoder.preprocess.mirror
-        self.net = copy.deepcopy(encoder.model).cpu().to(memory_format=torch.contiguous_format)
+        self.mirror = mirror
+        self.net = copy.deepcopy(net).cpu().to(memory_format=torch.contiguous_format)
         for block in self.net.modules():
             if isinstance(block, ConvBlock) and isinstance(block.norm, nn.BatchNorm2d):
                 block.conv, block.norm = fuse_conv_bn_eval(block.conv, block.norm), nn.Identity()
@@ -58,7 +56,7 @@ class Whole(nn.Module):
         return nn.functional.normalize(both.sum(0), dim=-1, eps=1e-4)
 
 
-def export(encoder: Encoder, path: str | Path) -> dict[str, Any]:
+def export_onnx(encoder: Encoder, path: str | Path) -> dict[str, Any]:
     """Write an encoder as ONNX, unless it differs from torch by more than 1e-5 at some batch size.
 
     The fingerprint is the encoder's own: the vectors are the same, and so are the galleries. Returns `bytes`, `opset`
@@ -69,8 +67,7 @@ def export(encoder: Encoder, path: str | Path) -> dict[str, Any]:
         DataError: a package is missing, the vectors differ, or the file can not be written.
     """
     path = Path(path)
-    if isinstance(encoder.model, OnnxNet):
-        raise ConfigError(f"{encoder.name}: this encoder is an ONNX file already; export the folder of a trained one")
+    network_of(encoder)
     need("onnx", "onnxscript", "onnxruntime")
     data = seal(graph(encoder), record(encoder))
     found = differences(encoder, data)
@@ -82,27 +79,11 @@ def export(encoder: Encoder, path: str | Path) -> dict[str, Any]:
     return {"bytes": len(data), "opset": OPSET, "max_difference": {str(size): value for size, value in found.items()}}
 
 
-def load(path: str | Path, *, threads: int | None = None) -> Encoder:
-    """Read an exported file as an encoder that runs in onnxruntime; `threads` None is one a core.
-
-    Raises:
-        DataError: missing, damaged or foreign, or onnxruntime is not installed.
-    """
-    try:
-        data = read_bytes(path)
-    except DataError as error:
-        raise DataError(f"{error}; give a file that scripts/export.py wrote") from None
-    found = unseal(data, path)
-    need("onnxruntime")
-    if found.get("schema") != SCHEMA:
-        raise DataError(f"{path}: schema {found.get('schema')!r}, this version reads {SCHEMA}; export it again")
-    try:
-        options, preprocess = dict(found["model"]["options"]), Preprocess.from_dict(found["preprocessing"])
-        shape, mirrors = (*preprocess.size, int(options["embedding_dim"])), bool(found["graph"]["mirrors"])
-        net = OnnxNet(data, threads=threads, mirrors=mirrors, shape=shape)
-        return Encoder(net, str(found["model"]["name"]), options, preprocess, *told(found), str(found["fingerprint"]))
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise DataError(f"{path}: its record is not one of an encoder ({one_line(error)}); export it again") from error
+def network_of(encoder: Encoder) -> nn.Module:
+    """Return the torch network of an encoder; raises ConfigError if the encoder is ONNX already."""
+    if isinstance(encoder.model, OnnxNet):
+        raise ConfigError(f"{encoder.name}: this encoder is an ONNX file already; export the folder of a trained one")
+    return encoder.model
 
 
 def graph(encoder: Encoder) -> bytes:
@@ -110,7 +91,7 @@ def graph(encoder: Encoder) -> bytes:
     images = torch.zeros(2, 3, *encoder.preprocess.size)
     with quiet(), torch.no_grad():
         program = torch.onnx.export(
-            Whole(encoder),
+            WholeNet(network_of(encoder), mirror=encoder.preprocess.mirror),
             (images,),
             dynamo=True,
             verbose=False,
@@ -164,13 +145,6 @@ def pictures(count: int, size: tuple[int, int]) -> Tensor:
     smooth = nn.functional.interpolate(coarse, size, mode="bicubic", align_corners=False)
     noise = torch.rand(count, 3, *size, generator=generator)
     return (255 * (0.9 * smooth + 0.1 * noise)).clamp(0, 255)
-
-
-def need(*packages: str) -> None:
-    """Fail if a package is not installed; raises DataError."""
-    for package in packages:
-        if importlib.util.find_spec(package) is None:
-            raise DataError(f"{package} is not installed; run: {install('export')}")
 
 
 @contextlib.contextmanager

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from facenet.data.sources.kinds import scan
-from facenet.encoders.bundle import Encoder
 from facenet.encoders.embedding import embed_records
+from facenet.encoders.encoder import Encoder
 from facenet.errors import ConfigError, DataError, FacenetError
 from facenet.files import read_array, write_csv
 from facenet.gallery.gallery import Gallery, Hit

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from facenet.encoders.onnx_record import read_record
+from facenet.encoders.lookup import read_record
 from facenet.errors import DataError
 from facenet.files import atomic_write, read_sealed
 from facenet.report import facts, plots, sheets
@@ -89,7 +89,7 @@ def write_report(
 def _records(runs: Sequence[Run], encoder: str | Path | None) -> dict[str, dict[str, Any]]:
     """Return the encoder record of each run by the run's name: its own, one given, or one with its fingerprint."""
     own = {run.name: read_encoder(run) for run in runs}
-    given = read_record(encoder) if encoder else None
+    given = read_record(encoder)
     by_print = {
         record["fingerprint"]: record for record in [*own.values(), given] if record and "fingerprint" in record
     }

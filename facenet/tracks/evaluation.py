@@ -19,8 +19,8 @@ from facenet.data.pair_folds import make_pairs_in_folds
 from facenet.data.pairs import pair_rows
 from facenet.data.records import write_skipped
 from facenet.data.tracks import Tracks, group_tracks, pad
-from facenet.encoders.bundle import Encoder
 from facenet.encoders.embedding import embed_records
+from facenet.encoders.encoder import Encoder
 from facenet.errors import DataError
 from facenet.evaluation.verification import Verification, verify
 from facenet.models.linear_attention import TrackPool
@@ -148,7 +148,7 @@ def evaluate_tracks(
         encoder: Embeds the frames.
         tracks: To report on; see :func:`facenet.data.tracks.reported_tracks`.
         out: Gets ``skipped.csv``.
-        pool: See :func:`facenet.encoders.load_track_pool`.
+        pool: See :func:`facenet.tracks.pool.read_track_pool`.
         pairs: Of track keys; without them pairs are drawn among the people.
 
     Returns:

@@ -18,8 +18,7 @@ from torch import Tensor
 
 from facenet.data.records import write_skipped
 from facenet.data.tracks import Tracks, TrackSplits
-from facenet.encoders import bundle
-from facenet.encoders.bundle import Encoder
+from facenet.encoders.encoder import Encoder
 from facenet.errors import ConfigError, DataError, choose
 from facenet.losses.triplet import triplet_loss
 from facenet.mining.online import MINERS, SELECTS, mine
@@ -35,6 +34,7 @@ from facenet.tracks.evaluation import (
     track_pairs,
     verify_templates,
 )
+from facenet.tracks.pool import write_track_pool
 from facenet.training.optim import build_optimizer, lr_factor
 from facenet.types import Pairs
 
@@ -86,9 +86,7 @@ def train_tracks(
         )
         if summary["held_out_auc"] > chosen:
             chosen, best = summary["held_out_auc"], seed
-            bundle.save_track_pool(
-                model, Path(out) / "track_pool", encoder, options={**pool, "seed": seed}, training=summary
-            )
+            write_track_pool(model, Path(out) / "track_pool", encoder, options={**pool, "seed": seed}, training=summary)
     skipped = {
         item for given, part in zip(splits, parts, strict=True) for item in (*given.skipped, *part.tracks.skipped)
     }

@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from facenet.encoders.bundle import encode
+from facenet.encoders.encoder import encode
 from facenet.errors import ConfigError
 from facenet.large_batch.chunks import Images, add_up, backward, chunks, gather, smallest_chunk, synchronise
 from facenet.losses.harmonic import stage

@@ -9,8 +9,8 @@ import numpy as np
 
 from facenet.data.records import Records
 from facenet.encoders import lookup as encoders
-from facenet.encoders.bundle import Encoder
 from facenet.encoders.embedding import embed_records
+from facenet.encoders.encoder import Encoder
 from facenet.errors import DataError
 from facenet.types import EmbeddingSet, Progress
 

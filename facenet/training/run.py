@@ -29,9 +29,10 @@ from facenet.data.preprocess import Preprocess
 from facenet.data.records import NothingUsable, Records, Skipped, write_skipped
 from facenet.data.sources.kinds import check_share
 from facenet.data.splits import MAX_BAD_SHARE, Splits, check_pairs, split_faces, split_options
-from facenet.encoders import bundle, model_card
-from facenet.encoders.bundle import Encoder
+from facenet.encoders import model_card
+from facenet.encoders.bundle import load_bundle, save_bundle
 from facenet.encoders.embedding import embed_records
+from facenet.encoders.encoder import Encoder
 from facenet.errors import ConfigError, FacenetError, choose
 from facenet.evaluation.evaluate import calibrate, evaluate_all, evaluate_fold
 from facenet.evaluation.leakage import people_record, world_of
@@ -129,9 +130,9 @@ def _train(config: dict[str, Any], out: Path, say: Callable[[str], None]) -> dic
             return {}
     best = _best(trainer, module, out)
     encoder = _encoder(config, module, preprocess, best, module_data)
-    encoder.model.to(device)
+    module.model.to(device)
     encoder.thresholds = calibrate(encoder, module_data.held_out)
-    bundle.save(encoder, out / "encoder")
+    save_bundle(encoder, out / "encoder")
     metrics: dict[str, Any] = {
         "run": _run(config, preprocess),
         "train": {
@@ -341,7 +342,7 @@ def _module(
     )
     module.hparams["chunk_size"] = _chunk_size(config, data, module, trainer, saved, say)
     if config["init"]:
-        start = bundle.load(config["init"])
+        start = load_bundle(config["init"])
         ours, theirs = module.model.state_dict(), start.model.state_dict()
         if {k: v.shape for k, v in ours.items()} != {k: v.shape for k, v in theirs.items()}:
             raise ConfigError(
@@ -516,7 +517,7 @@ def _encoder(
     encoder = Encoder(module.model.cpu(), name, options, preprocess, training=summary)
     people = {"train": data.train.names, "held_out": data.held_out.names}
     world = world_of(config["data"]["kind"], config["data"]["seed"])
-    earlier = bundle.load(config["init"]).training.get("people", []) if config["init"] else []
+    earlier = load_bundle(config["init"]).training.get("people", []) if config["init"] else []
     summary["people"] = [*people_record(people, encoder.fingerprint, world=world), *earlier]
     return encoder
 

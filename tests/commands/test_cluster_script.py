@@ -16,7 +16,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 from benchmarks.cluster import draw_gallery
 from facenet.clustering.threshold import LINKS, calibrate, threshold_for
-from facenet.encoders import bundle
+from facenet.encoders.bundle import load_bundle, save_bundle
 from facenet.types import EmbeddingSet
 from tests.conftest import ROOT, write_tree
 from tests.helpers.commands import mistaken
@@ -48,7 +48,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     encoder = make()
     sample, people = draw_gallery(400, seed=1)
     encoder.thresholds = {far: calibrate(sample, people.astype(str)).thresholds[far] for far in (1e-1, 1e-2, 1e-3)}
-    bundle.save(encoder, root / "encoder")
+    save_bundle(encoder, root / "encoder")
     vectors, labels = draw_gallery(600)
     rows = np.arange(600)
     files = write_tree(root / "images", 2, 2)
@@ -71,7 +71,7 @@ def lines(file: Path) -> dict[str, int]:
 
 def test_each_rule_gives_its_threshold_and_says_so(made: Path, run: Run) -> None:
     embeddings, encoder = f"embeddings={made / 'all'}", f"encoder={made / 'encoder'}"
-    rates = bundle.load(made / "encoder").thresholds
+    rates = load_bundle(made / "encoder").thresholds
     given = run(embeddings, "threshold=0.7")
     assert (given["threshold"], given["rule"], given["method"]) == (0.7, "given", "average_linkage")
     assert run(embeddings, encoder, "far=0.01")["threshold"] == rates[1e-2]

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from facenet.data.sources.folder import scan_folder
-from facenet.encoders import bundle
 from facenet.encoders import lookup as encoders
+from facenet.encoders.bundle import load_bundle, save_bundle
 from facenet.evaluation.evaluate import calibrate
 from tests.conftest import write_tree
 from tests.helpers.commands import mistaken, succeed
@@ -28,7 +28,7 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def encoder(faces: Path) -> Path:
     made = make()
     made.thresholds = calibrate(made, scan_folder(faces), (0.1, 0.01))
-    bundle.save(made, faces.parent / "encoder")
+    save_bundle(made, faces.parent / "encoder")
     return faces.parent / "encoder"
 
 
@@ -45,7 +45,7 @@ def exported(faces: Path, encoder: Path) -> dict[str, Any]:
 
 def test_the_metrics_say_what_was_made(faces: Path, encoder: Path, exported: dict[str, Any]) -> None:
     base = faces.parent
-    assert exported["fingerprint"] == bundle.load(encoder).fingerprint
+    assert exported["fingerprint"] == load_bundle(encoder).fingerprint
     assert exported["bytes"] == (base / "e.onnx").stat().st_size
     assert exported["int8"]["bytes"] == (base / "e8.onnx").stat().st_size < exported["bytes"] / 3
     assert max(exported["max_difference"].values()) <= 1e-5

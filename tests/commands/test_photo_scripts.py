@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from facenet.data.sources.folder import scan_folder
-from facenet.encoders import bundle
+from facenet.encoders.bundle import save_bundle
 from tests.helpers.commands import mistaken, succeed
 from tests.helpers.encoders import make
 
@@ -87,7 +87,7 @@ def test_a_mistake_is_one_clear_line(
     write_alignment(places["faces"], Alignment())
     noise = np.random.default_rng(0).integers(0, 255, (90, 90, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "photos" / "noise" / "n.png")
-    bundle.save(make(), tmp_path / "out" / "e")
+    save_bundle(make(), tmp_path / "out" / "e")
     given = [argument.format(**places) for argument in arguments]
     got, text = mistaken(name, *given, out=tmp_path / "run", monkeypatch=monkeypatch, capsys=capsys)
     assert got == code, text

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from facenet.data.sources.folder import scan_folder
-from facenet.encoders import bundle
+from facenet.encoders.bundle import save_bundle
 from facenet.evaluation.evaluate import calibrate
 from facenet.gallery.gallery import Gallery
 from facenet.types import EmbeddingSet
@@ -31,7 +31,7 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def encoder(faces: Path) -> Path:
     made = make()
     made.thresholds = calibrate(made, scan_folder(faces), (0.1, 0.01))
-    bundle.save(made, faces.parent / "encoder")
+    save_bundle(made, faces.parent / "encoder")
     return faces.parent / "encoder"
 
 
@@ -256,7 +256,7 @@ def test_another_encoder_is_refused_by_fingerprint(
 ) -> None:
     other = make(seed=5)
     other.thresholds = {0.001: 1.0}
-    bundle.save(other, tmp_path / "other")
+    save_bundle(other, tmp_path / "other")
     gallery, foreign = f"gallery={tmp_path / 'g'}", f"encoder={tmp_path / 'other'}"
     both = {"monkeypatch": monkeypatch, "capsys": capsys}
     code, said = mistaken("index", gallery, f"add={embeddings}", foreign, out=tmp_path / "r", **both)

@@ -18,7 +18,8 @@ from facenet.compat.maps import apply, linear, procrustes
 from facenet.compat.matching import draw_enrolment, draw_pairs, share_images, share_pairs
 from facenet.console import plain
 from facenet.data.pairs import write_pairs
-from facenet.encoders import bundle
+from facenet.encoders.bundle import load_bundle, save_bundle
+from facenet.encoders.record import write_record
 from facenet.errors import DataError
 from facenet.evaluation.roc import roc
 from facenet.types import EmbeddingSet
@@ -145,7 +146,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Old and new embeddings, pairs, and the encoder that the new ones say they are of."""
     place = tmp_path_factory.mktemp("compat")
     encoder = make()
-    bundle.save(encoder, place / "encoder")
+    save_bundle(encoder, place / "encoder")
     given = sets()
     given["new"] = replace(given["new"], fingerprint=encoder.fingerprint)
     for name, embeddings in given.items():
@@ -177,14 +178,14 @@ def test_the_gate_decides_exit_code_and_record(folder: Path, tmp_path: Path) -> 
     assert (done.returncode, done.stderr) == (0, "")
     assert metrics["verdict"] in done.stdout
     assert metrics["compatible_with"] == [OLD]
-    encoder = bundle.load(folder / "encoder")
+    encoder = load_bundle(folder / "encoder")
     assert encoder.compatible_with == [OLD]
     assert encoder.fingerprint == json.loads(before)["fingerprint"]
     assert {path.name for path in (tmp_path / "yes").iterdir()} >= {"roc.svg", "mixed.csv", "regressions.csv"}
     assert (tmp_path / "yes" / "mixed.csv").read_text().startswith("share,accuracy,rank1,map\n0.0,")
     again, _ = run(folder, tmp_path / "again", "gate.max_negative_flips=0.5")
     assert again.returncode == 0
-    assert bundle.load(folder / "encoder").compatible_with == [OLD], "listed once"
+    assert load_bundle(folder / "encoder").compatible_with == [OLD], "listed once"
 
 
 def test_a_gallery_takes_the_new_encoder_only_after_the_check(
@@ -192,7 +193,7 @@ def test_a_gallery_takes_the_new_encoder_only_after_the_check(
 ) -> None:
     both = {"monkeypatch": monkeypatch, "capsys": capsys}
     made = make()
-    bundle.save(made, tmp_path / "encoder")
+    save_bundle(made, tmp_path / "encoder")
     gallery, new = f"gallery={tmp_path / 'gallery'}", f"encoder={tmp_path / 'encoder'}"
     succeed("index", gallery, f"add={folder / 'old'}", out=tmp_path / "add")
     search = ("search", gallery, new, f"query={folder / 'new'}", "k=1", "threshold=1.5")
@@ -220,7 +221,7 @@ def test_a_mistake_is_refused_before_anything_is_measured(
 ) -> None:
     both = {"monkeypatch": monkeypatch, "capsys": capsys}
     other = make(seed=5)
-    bundle.save(other, tmp_path / "other")
+    save_bundle(other, tmp_path / "other")
     code, said = mistaken("compat", *arguments(folder, f"encoder={tmp_path / 'other'}"), out=tmp_path / "r", **both)
     assert (code, f"is {other.fingerprint[:12]}; embed the images again" in said) == (3, True), said
     narrow = EmbeddingSet.load(folder / "new")
@@ -237,8 +238,8 @@ def test_a_mistake_is_refused_before_anything_is_measured(
 def test_a_record_is_written_whole_or_not_at_all(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from facenet import files
 
-    encoder = bundle.load(folder / "encoder")
-    bundle.save(encoder, tmp_path / "encoder")
+    encoder = load_bundle(folder / "encoder")
+    save_bundle(encoder, tmp_path / "encoder")
     before = (tmp_path / "encoder" / "encoder.json").read_bytes()
 
     def fail(handle: int) -> None:
@@ -247,7 +248,7 @@ def test_a_record_is_written_whole_or_not_at_all(folder: Path, tmp_path: Path, m
     monkeypatch.setattr(files.os, "fsync", fail)
     encoder.compatible_with.append("11" * 32)
     with pytest.raises(DataError, match="unchanged"):
-        bundle.save_record(encoder, tmp_path / "encoder")
+        write_record(encoder, tmp_path / "encoder")
     assert (tmp_path / "encoder" / "encoder.json").read_bytes() == before
 
 

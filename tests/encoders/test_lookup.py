@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from facenet.encoders import bundle
 from facenet.encoders import lookup as encoders
+from facenet.encoders.bundle import save_bundle
 from facenet.errors import ConfigError, DataError
 from facenet.files import read_sealed, write_sealed
 from tests.helpers.encoders import make
 
 
 def test_folders_and_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bundle.save(make(), tmp_path / "sface")
+    save_bundle(make(), tmp_path / "sface")
     monkeypatch.chdir(tmp_path)
     assert encoders.load("sface").name == "sface"
     assert encoders.load("./sface").name == "small"
@@ -28,7 +28,7 @@ def test_a_detector_can_be_left_out_but_not_exchanged(tmp_path: Path) -> None:
     assert plain.preprocess.align is None
     assert plain.fingerprint == found.fingerprint, "the images are the same, cut before"
     assert encoders.load("sface", detector="yunet").preprocess == found.preprocess
-    bundle.save(make(), tmp_path / "e")
+    save_bundle(make(), tmp_path / "e")
     assert encoders.load(tmp_path / "e", detector="none").preprocess.align is None
     with pytest.raises(ConfigError, match="reads cropped faces; cut them out of photos with scripts/align"):
         encoders.load(tmp_path / "e", detector="yunet")
@@ -40,13 +40,13 @@ def test_thresholds_of_a_pretrained_net_are_kept_in_a_folder_that_names_it(tmp_p
     encoder = encoders.load("sface")
     encoder.thresholds = {0.01: 1.25}
     encoder.compatible_with = ["ab" * 32]
-    folder = encoders.save_record(encoder, "sface", tmp_path)
+    folder = encoders.write_calibration(encoder, "sface", tmp_path)
     assert folder == tmp_path / "encoder"
     again = encoders.load(folder)
     assert (again.thresholds, again.compatible_with) == ({0.01: 1.25}, ["ab" * 32])
     assert again.fingerprint == encoder.fingerprint
     again.thresholds = {0.01: 1.5}
-    assert encoders.save_record(again, folder, tmp_path / "other") == folder
+    assert encoders.write_calibration(again, folder, tmp_path / "other") == folder
     assert encoders.load(folder).threshold(0.01) == 1.5
     assert not (tmp_path / "other").exists()
     record = read_sealed(folder / "encoder.json")
@@ -61,8 +61,8 @@ def test_thresholds_of_a_pretrained_net_are_kept_in_a_folder_that_names_it(tmp_p
 
 
 def test_a_bundle_keeps_its_own_thresholds(tmp_path: Path) -> None:
-    bundle.save(make(), tmp_path / "e")
+    save_bundle(make(), tmp_path / "e")
     encoder = encoders.load(tmp_path / "e")
     encoder.thresholds = {0.1: 0.5}
-    assert encoders.save_record(encoder, tmp_path / "e", tmp_path / "run") == tmp_path / "e"
+    assert encoders.write_calibration(encoder, tmp_path / "e", tmp_path / "run") == tmp_path / "e"
     assert encoders.load(tmp_path / "e").threshold(0.1) == 0.5

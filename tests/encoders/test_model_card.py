@@ -10,9 +10,10 @@ import pytest
 import yaml
 
 from facenet.data.preprocess import Preprocess
-from facenet.encoders import bundle, model_card
 from facenet.encoders import lookup as encoders
-from facenet.encoders.bundle import Encoder
+from facenet.encoders import model_card
+from facenet.encoders.bundle import load_bundle, save_bundle
+from facenet.encoders.encoder import Encoder
 from facenet.evaluation.leakage import people_record
 from facenet.faces.alignment import Alignment
 from facenet.training.run import train
@@ -169,12 +170,12 @@ def test_one_fold_and_aligned_faces(encoder: Encoder) -> None:
 
 
 def test_calibrating_again_changes_the_thresholds_alone(encoder: Encoder, tmp_path: Path) -> None:
-    bundle.save(encoder, tmp_path)
+    save_bundle(encoder, tmp_path)
     model_card.write(tmp_path, encoder, METRICS, CONFIG)
     before = (tmp_path / "README.md").read_text()
     again = encoders.load(tmp_path)
     again.thresholds = {0.1: 1.25}
-    encoders.save_record(again, tmp_path, tmp_path / "run")
+    encoders.write_calibration(again, tmp_path, tmp_path / "run")
     after = (tmp_path / "README.md").read_text()
     outside = re.compile(f"{model_card.BEGIN}.*{model_card.END}", re.S)
     assert outside.sub("", after) == outside.sub("", before)
@@ -183,10 +184,10 @@ def test_calibrating_again_changes_the_thresholds_alone(encoder: Encoder, tmp_pa
     assert "last given to `calibrate=true`" in after
     for text in ("mine\n", before.replace(model_card.END, ""), f"{model_card.END}{model_card.BEGIN}"):
         (tmp_path / "README.md").write_text(text)
-        encoders.save_record(again, tmp_path, tmp_path / "run")
+        encoders.write_calibration(again, tmp_path, tmp_path / "run")
         assert (tmp_path / "README.md").read_text() == text, "a card of somebody's own stays"
     (tmp_path / "README.md").unlink()
-    encoders.save_record(again, tmp_path, tmp_path / "run")
+    encoders.write_calibration(again, tmp_path, tmp_path / "run")
     assert not (tmp_path / "README.md").exists()
 
 
@@ -194,7 +195,7 @@ def test_a_run_writes_the_card_of_its_encoder(tmp_path: Path) -> None:
     metrics = train(config(tmp_path / "cache"), tmp_path / "run")
     folder = tmp_path / "run" / "encoder"
     text = (folder / "README.md").read_text()
-    assert text == model_card.card(bundle.load(folder), metrics, config(tmp_path / "cache"))
+    assert text == model_card.card(load_bundle(folder), metrics, config(tmp_path / "cache"))
     assert rows(text)["trained on"] == f"{metrics['train']['identities']} people, {metrics['train']['images']} images"
     assert f"{metrics['verification']['accuracy']:.4f}" in rows(text)["accuracy"]
     assert str(tmp_path) not in text

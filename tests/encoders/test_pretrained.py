@@ -12,9 +12,9 @@ from PIL import Image
 
 from facenet.data.pairs import read_pairs
 from facenet.data.sources.folder import scan_lfw
-from facenet.encoders import pretrained
-from facenet.encoders.bundle import Encoder
 from facenet.encoders.embedding import embed_records
+from facenet.encoders.encoder import Encoder
+from facenet.encoders.pretrained import load_pretrained
 from facenet.errors import ConfigError
 from facenet.evaluation.verification import verify_embeddings
 from facenet.foreign import package_model
@@ -22,7 +22,7 @@ from facenet.foreign import package_model
 
 @pytest.fixture(scope="module")
 def sface() -> Encoder:
-    return pretrained.load("sface")
+    return load_pretrained("sface")
 
 
 def test_vectors_are_those_of_the_graph_as_it_was_published(sface: Encoder, portrait: Image.Image) -> None:
@@ -44,12 +44,12 @@ def test_vectors_are_those_of_the_graph_as_it_was_published(sface: Encoder, port
 
 def test_the_fingerprint_stays_what_it_is(sface: Encoder) -> None:
     """Galleries name it: it may change with the weights or the preprocessing alone."""
-    assert sface.fingerprint == pretrained.load("sface").fingerprint
+    assert sface.fingerprint == load_pretrained("sface").fingerprint
     assert sface.fingerprint.startswith("17e4661f3374")
     assert sface.dim == 128
     assert sface.training["data"] == "outside data"
     with pytest.raises(ConfigError, match="unknown name 'face'"):
-        pretrained.load("face")
+        load_pretrained("face")
 
 
 @pytest.mark.lfw

@@ -17,7 +17,7 @@ from facenet.data.pairs import write_pairs
 from facenet.data.preprocess import Preprocess
 from facenet.data.records import Records, write_images
 from facenet.data.sources.folder import scan_folder
-from facenet.encoders import bundle
+from facenet.encoders.bundle import load_bundle, save_bundle
 from facenet.encoders.embedding import embed_records
 from facenet.errors import ConfigError, DataError
 from facenet.evaluation.degradation import SCORES, degrade, level_name, plan, table_rows, val_shown
@@ -230,7 +230,7 @@ def test_the_configuration_knows_every_kind() -> None:
 def test_the_command_writes_a_table_and_metrics(tmp_path: Path) -> None:
     faces = drawn(8)
     write_images(faces, tmp_path / "faces")
-    bundle.save(make(), tmp_path / "encoder")
+    save_bundle(make(), tmp_path / "encoder")
     pairs = make_pairs(faces.keys, faces.identities, pairs_per_fold=8, folds=2)
     write_pairs(tmp_path / "pairs.csv", pairs)
     where = [f"encoder={tmp_path / 'encoder'}", f"data.root={tmp_path / 'faces'}", f"pairs={tmp_path / 'pairs.csv'}"]
@@ -240,7 +240,7 @@ def test_the_command_writes_a_table_and_metrics(tmp_path: Path) -> None:
     assert list(metrics["degrade"]) == ["jpeg", "brightness"]
     assert list(metrics["degrade"]["jpeg"]) == ["5"]
     assert (metrics["pairs"], metrics["sides"]) == (16, "first")
-    encoder = bundle.load(tmp_path / "encoder")
+    encoder = load_bundle(tmp_path / "encoder")
     clean = verify_embeddings(embed_records(encoder, scan_folder(tmp_path / "faces"))[0], pairs)
     assert metrics["clean"]["accuracy"] == pytest.approx(clean.accuracy)
     assert json.loads((tmp_path / "run" / "metrics.json").read_text()) == metrics

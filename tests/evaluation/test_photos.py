@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from facenet.encoders import lookup as encoders
-from facenet.encoders.bundle import Encoder
+from facenet.encoders.encoder import Encoder
 from facenet.errors import ConfigError, DataError
 from facenet.evaluation.photos import compare
 from facenet.faces.alignment import NoFace

@@ -15,7 +15,7 @@ from facenet.data.sources.folder import scan_folder
 from facenet.errors import DataError
 from facenet.evaluation.evaluate import evaluate
 from facenet.export.faces import calibration_faces, score_files
-from facenet.export.onnx import export
+from facenet.export.onnx import export_onnx
 from tests.conftest import write_tree
 from tests.helpers.encoders import make
 
@@ -59,7 +59,7 @@ def test_faces_are_drawn_and_those_of_the_pairs_come_last(tree: Path) -> None:
 def test_a_file_scores_as_its_encoder_does(tree: Path) -> None:
     encoder, pairs = make(), tree.parent / "pairs.csv"
     for name, made in (("a", encoder), ("b", make(seed=1))):
-        export(made, tree.parent / f"{name}.onnx")
+        export_onnx(made, tree.parent / f"{name}.onnx")
     files = {name: tree.parent / f"{name}.onnx" for name in "ab"}
     found = score_files(files, tree, str(pairs))
     expected = evaluate(encoder, scan_folder(tree), read_pairs(pairs))
@@ -70,7 +70,7 @@ def test_a_file_scores_as_its_encoder_does(tree: Path) -> None:
 
 
 def test_missing_images_fail_unless_allowed(tree: Path, tmp_path: Path) -> None:
-    export(make(), tmp_path / "a.onnx")
+    export_onnx(make(), tmp_path / "a.onnx")
     shutil.copytree(tree, tmp_path / "faces")
     (tmp_path / "faces" / "p000" / "p000_0001.png").unlink()
     options = {"images": tmp_path / "faces", "pairs": str(tree.parent / "pairs.csv")}
@@ -90,7 +90,7 @@ def test_a_table_of_faces_will_do(tree: Path) -> None:
     named = held_out_pairs(scan_folder(tree))
     rows = [f"{a},{b},{int(s)}" for a, b, s in zip(named.first, named.second, named.same, strict=True)]
     pairs.write_text("first,second,same\n" + "\n".join(rows))
-    export(make(), tree.parent / "c.onnx")
+    export_onnx(make(), tree.parent / "c.onnx")
     by_table = score_files({"c": tree.parent / "c.onnx"}, tree / "faces.csv", str(pairs))
     by_folder = score_files({"c": tree.parent / "c.onnx"}, tree, str(pairs))
     assert by_table["c"]["accuracy"] == by_folder["c"]["accuracy"]

@@ -14,7 +14,7 @@ import torch
 from benchmarks.export import drawn
 from facenet.data.preprocess import Preprocess
 from facenet.encoders import lookup as encoders
-from facenet.encoders.onnx_record import unseal
+from facenet.encoders.onnx_file import unseal
 from facenet.errors import DataError
 from facenet.export import int8 as export_int8
 from facenet.export import onnx as export
@@ -36,7 +36,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     encoder.thresholds, encoder.fingerprint = {0.01: 0.7}, "ab" * 32
     encoder.preprocess = Preprocess(size=(32, 32))
     path = tmp_path_factory.mktemp("int8") / "plain.onnx"
-    export.export(encoder, path)
+    export.export_onnx(encoder, path)
     return path
 
 
@@ -96,7 +96,7 @@ def test_what_loses_much_stays_float(made: tuple[Path, dict[str, object]]) -> No
 @pytest.mark.slow  # NN1 has 34 million weights at its smallest: exported, calibrated, written and read
 def test_inner_fully_connected_layers_are_quantised(tmp_path: Path) -> None:
     encoder = drawn("nn1", smallest("nn1"), embedding_dim=8)
-    export.export(encoder, tmp_path / "nn1.onnx")
+    export.export_onnx(encoder, tmp_path / "nn1.onnx")
     told = export_int8.export_int8(tmp_path / "nn1.onnx", faces(16, smallest("nn1")), tmp_path / "int8.onnx")
     assert told["bytes"] < 0.27 * (tmp_path / "nn1.onnx").stat().st_size
 
@@ -109,7 +109,7 @@ from facenet.export import onnx as export
 from facenet.export import int8 as export_int8
 from benchmarks.export import drawn
 encoder = drawn("nns2", (64, 65), norm="lrn")
-export.export(encoder, pathlib.Path({str(tmp_path)!r}) / "a.onnx")
+export.export_onnx(encoder, pathlib.Path({str(tmp_path)!r}) / "a.onnx")
 export_int8.export_int8({str(tmp_path / "a.onnx")!r}, torch.rand(4, 3, 64, 65), {str(tmp_path / "b.onnx")!r})
 """
     done = subprocess.run([sys.executable, "-W", "always", "-c", code], capture_output=True, text=True, cwd=ROOT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,11 @@ from PIL import Image
 
 from benchmarks.export import drawn
 from facenet.data.preprocess import Preprocess
-from facenet.encoders import bundle
 from facenet.encoders import lookup as encoders
-from facenet.encoders.bundle import Encoder
+from facenet.encoders.bundle import save_bundle
+from facenet.encoders.encoder import Encoder
+from facenet.encoders.onnx_file import KEY, load_onnx, seal, unseal
 from facenet.encoders.onnx_net import OnnxNet
-from facenet.encoders.onnx_record import KEY, seal, unseal
 from facenet.errors import ConfigError, DataError
 from facenet.export import onnx as export
 from facenet.models.registry import NETS
@@ -41,7 +42,7 @@ def encoder() -> Encoder:
 @pytest.fixture(scope="module")
 def file(encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("export") / "small.onnx"
-    export.export(encoder, path)
+    export.export_onnx(encoder, path)
     return path
 
 
@@ -92,8 +93,8 @@ def test_the_file_is_the_encoder(encoder: Encoder, file: Path) -> None:
 
 def test_the_mirror_image_is_averaged_once(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found, calls = encoders.load(file), []
-    forward = OnnxNet.forward
-    monkeypatch.setattr(OnnxNet, "forward", lambda net, images: calls.append(len(images)) or forward(net, images))
+    run = OnnxNet.__call__
+    monkeypatch.setattr(OnnxNet, "__call__", lambda net, images: calls.append(len(images)) or run(net, images))
     found.embed(np.stack([blob(0, 0)]))
     assert calls == [1]
 
@@ -131,7 +132,7 @@ def test_the_file_tells_nothing_of_where_and_whom(file: Path) -> None:
 
 def test_the_same_encoder_gives_the_same_file(encoder: Encoder, file: Path, tmp_path: Path) -> None:
     before = {key: value.clone() for key, value in encoder.model.state_dict().items()}
-    told = export.export(encoder, tmp_path / "again.onnx")
+    told = export.export_onnx(encoder, tmp_path / "again.onnx")
     assert (tmp_path / "again.onnx").read_bytes() == file.read_bytes()
     assert (told["bytes"], told["opset"]) == (file.stat().st_size, 18)
     assert set(told["max_difference"]) == {"1", "4", "7"}
@@ -148,7 +149,7 @@ def test_what_differs_is_not_written(
 
     monkeypatch.setattr(export, "differences", differences)
     with pytest.raises(DataError, match=r"not written; its vectors differ from torch's by .* at batch 4") as raised:
-        export.export(encoder, tmp_path / "deep" / "a.onnx")
+        export.export_onnx(encoder, tmp_path / "deep" / "a.onnx")
     assert "\n" not in str(raised.value)
     assert not list(tmp_path.rglob("*"))
 
@@ -186,7 +187,7 @@ def test_files_of_others_and_of_another_time_are_refused(file: Path, tmp_path: P
         with pytest.raises(DataError, match=said):
             encoders.load(bad)
     with pytest.raises(DataError, match=r"no such file; give a file"):
-        export.load(tmp_path / "none.onnx")
+        load_onnx(tmp_path / "none.onnx")
     bad.write_bytes(seal(b"", told))
     with pytest.raises(DataError, match="onnxruntime can not read the model"):
         encoders.load(bad).embed(np.stack([blob(0, 0)]))
@@ -194,16 +195,16 @@ def test_files_of_others_and_of_another_time_are_refused(file: Path, tmp_path: P
 
 def test_what_can_not_be_exported_or_kept(file: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="an ONNX file already"):
-        export.export(encoders.load(file), file.with_name("b.onnx"))
+        export.export_onnx(encoders.load(file), file.with_name("b.onnx"))
     with pytest.raises(ConfigError, match="calibrate the folder it was made of and export that again"):
-        encoders.save_record(encoders.load(file), file, file.parent)
-    monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None if name == "onnxscript" else name)
+        encoders.write_calibration(encoders.load(file), file, file.parent)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxscript" else name)
     with pytest.raises(DataError, match=r"onnxscript is not installed; run: pip install -e '\.\[export\]'"):
-        export.export(encoder, file.with_name("b.onnx"))
+        export.export_onnx(encoder, file.with_name("b.onnx"))
     assert not file.with_name("b.onnx").exists()
 
 
 def test_a_bundle_and_its_file_are_told_apart_by_what_is_there(encoder: Encoder, file: Path, tmp_path: Path) -> None:
-    bundle.save(encoder, tmp_path / "e")
+    save_bundle(encoder, tmp_path / "e")
     assert not isinstance(encoders.load(tmp_path / "e").model, OnnxNet)
     assert isinstance(encoders.load(file).model, OnnxNet)

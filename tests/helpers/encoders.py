@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from facenet.data.preprocess import Preprocess
-from facenet.encoders.bundle import Encoder
+from facenet.encoders.encoder import Encoder
 from facenet.models.build import build_model
 
 OPTIONS = {"embedding_dim": 16, "norm": "batch", "input_size": [32, 32], "dropout": 0.1}

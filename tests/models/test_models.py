@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from facenet.data.preprocess import Preprocess
-from facenet.encoders import bundle
-from facenet.encoders.bundle import Encoder
+from facenet.encoders.bundle import load_bundle, save_bundle
+from facenet.encoders.encoder import Encoder
 from facenet.errors import ConfigError, DataError
 from facenet.models.build import build_model
 from facenet.models.net import EmbeddingNet
@@ -54,8 +54,8 @@ def test_seed_batch_mates_counts_and_round_trip(name: str, variant: str, tmp_pat
     assert float(torch.pdist(together).min()) > 1e-3
     check_counts(model)
     encoder = Encoder(model, name, options(name, variant), Preprocess(size=smallest(name)))
-    bundle.save(encoder, tmp_path)
-    loaded = bundle.load(tmp_path)  # it recomputes the fingerprint
+    save_bundle(encoder, tmp_path)
+    loaded = load_bundle(tmp_path)  # it recomputes the fingerprint
     assert loaded.options == encoder.options
     assert (loaded.embed_batch(images) == encoder.embed_batch(images)).all()
     again = build(name, variant).eval()
@@ -95,15 +95,15 @@ def test_the_block_takes_part() -> None:
 def test_an_old_record_without_the_new_options_loads(tmp_path: Path) -> None:
     encoder = Encoder(build("small", "plain"), "small", options("small", "plain"), Preprocess(size=smallest("small")))
     assert {"attention", "pool"}.isdisjoint(encoder.options)
-    bundle.save(encoder, tmp_path)
-    assert bundle.load(tmp_path).fingerprint == encoder.fingerprint
+    save_bundle(encoder, tmp_path)
+    assert load_bundle(tmp_path).fingerprint == encoder.fingerprint
 
 
 def test_a_record_with_a_wrong_stage_is_one_clear_error(tmp_path: Path) -> None:
     wrong = {**options("small", "block"), "attention": {"after": "conv9"}}
-    bundle.save(Encoder(build("small", "plain"), "small", wrong, Preprocess(size=smallest("small"))), tmp_path)
+    save_bundle(Encoder(build("small", "plain"), "small", wrong, Preprocess(size=smallest("small"))), tmp_path)
     with pytest.raises(DataError, match=r"model\.attention\.after: unknown name 'conv9'"):
-        bundle.load(tmp_path)
+        load_bundle(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["nn1", "nns2"])

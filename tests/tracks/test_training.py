@@ -15,11 +15,12 @@ import torch
 from facenet.data.drawn.tracks import draw_splits, draw_tracks
 from facenet.data.pairs import read_pairs
 from facenet.data.tracks import TrackSplits, reported_tracks, scan_tracks, split_tracks, write_tracks
-from facenet.encoders import bundle
+from facenet.encoders.bundle import load_bundle, save_bundle
 from facenet.errors import ConfigError, DataError
 from facenet.evaluation.verification import verify
 from facenet.models.linear_attention import TrackPool
 from facenet.tracks.evaluation import FLOORS, evaluate_templates, evaluate_tracks, track_pairs
+from facenet.tracks.pool import read_track_pool
 from facenet.tracks.training import draw_batch, thin, train_pool, train_tracks
 from tests.helpers.commands import mistaken, succeed
 from tests.helpers.encoders import make
@@ -135,7 +136,7 @@ def test_a_run_reports_every_seed_and_saves_the_one_chosen_on_held_out_people(tm
     assert set(metrics["gain_over_mean"]) == {"3", "5"}
     best = max(metrics["track_pool"]["by_seed"], key=lambda row: row["held_out_auc"])
     assert metrics["track_pool"]["saved_seed"] == best["seed"]
-    pool = bundle.load_track_pool(tmp_path / "track_pool", encoder)
+    pool = read_track_pool(tmp_path / "track_pool", encoder)
     record = json.loads((tmp_path / "track_pool" / "track_pool.json").read_text())
     assert record["options"] == {**POOL, "seed": best["seed"]}
     assert record["encoder"] == encoder.fingerprint
@@ -158,7 +159,7 @@ TINY = [
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tracks") / "encoder"
-    bundle.save(make(), folder)
+    save_bundle(make(), folder)
     return folder
 
 
@@ -196,15 +197,15 @@ def trained(encoder: Path) -> tuple[Path, dict[str, Any]]:
     write_tracks(tracks, root)
     few = {**SHORT, "steps": 4, "check_every": 2}
     options = {"pool": POOL, "training": few, "seeds": (3, 5), "say": quiet}
-    return root, train_tracks(bundle.load(encoder), split_tracks(scan_tracks(root)), encoder.parent, **options)  # type: ignore[arg-type]
+    return root, train_tracks(load_bundle(encoder), split_tracks(scan_tracks(root)), encoder.parent, **options)  # type: ignore[arg-type]
 
 
 def test_a_saved_pool_scores_as_it_did_when_it_was_trained(
     encoder: Path, trained: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
     root, before = trained
-    loaded = bundle.load(encoder)
-    pool = bundle.load_track_pool(encoder.parent / "track_pool", loaded)
+    loaded = load_bundle(encoder)
+    pool = read_track_pool(encoder.parent / "track_pool", loaded)
     after = evaluate_tracks(loaded, reported_tracks(scan_tracks(root)), tmp_path, pool=pool)
     assert after["tracks"] == {"evaluation": before["tracks"]["evaluation"]}
     assert {name: after[name] for name in FLOORS} == {name: before[name] for name in FLOORS}
@@ -229,7 +230,7 @@ def test_the_command_scores_named_pairs_without_training(
     assert (metrics["pairs"], metrics["tracks"], metrics["frames"]) == (28, {"evaluation": 8}, {"evaluation": 16})
     assert set(FLOORS) | {"track_pool"} <= set(metrics)
     assert not (tmp_path / "run" / "track_pool").exists()
-    frames = {key: bundle.load(encoder).embed([root / key / f"f{f}.png" for f in (0, 1)]) for key in names}
+    frames = {key: load_bundle(encoder).embed([root / key / f"f{f}.png" for f in (0, 1)]) for key in names}
     slow = [((frames[a][:, None] - frames[b][None]) ** 2).sum(2).mean() for a, b, _ in named]
     pairs = read_pairs(tmp_path / "pairs.csv")
     assert metrics["all_frame_pairs"]["auc"] == pytest.approx(verify(np.asarray(slow), pairs.same, pairs.fold).auc)

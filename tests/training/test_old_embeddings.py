@@ -9,9 +9,9 @@ import pytest
 
 from facenet.data.records import Records
 from facenet.data.sources.folder import scan_folder
-from facenet.encoders import bundle
-from facenet.encoders.bundle import Encoder
+from facenet.encoders.bundle import save_bundle
 from facenet.encoders.embedding import embed_records
+from facenet.encoders.encoder import Encoder
 from facenet.errors import DataError
 from facenet.training import old_embeddings
 from facenet.training.old_embeddings import old_vectors, read_old
@@ -26,7 +26,7 @@ def records(tmp_path: Path) -> Records:
 
 
 def test_an_encoder_is_asked_once(records: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bundle.save(make(), tmp_path / "e")
+    save_bundle(make(), tmp_path / "e")
     old = read_old(tmp_path / "e")
     assert isinstance(old, Encoder)
     expected = embed_records(old, records)[0].vectors

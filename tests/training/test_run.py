@@ -21,7 +21,7 @@ from facenet.data.pairs import pair_rows, read_pairs
 from facenet.data.preprocess import Preprocess
 from facenet.data.sources.folder import scan_folder
 from facenet.data.splits import split_faces, split_options
-from facenet.encoders import bundle
+from facenet.encoders.bundle import load_bundle
 from facenet.encoders.embedding import embed_records
 from facenet.errors import ConfigError, DataError
 from facenet.evaluation import evaluate
@@ -87,7 +87,7 @@ def test_a_run_leaves_everything_behind(run: tuple[Path, dict[str, Any]]) -> Non
 
 def test_the_encoder_is_the_best_checkpoint(run: tuple[Path, dict[str, Any]], cache: Path) -> None:
     out, metrics = run
-    encoder = bundle.load(out / "encoder")
+    encoder = load_bundle(out / "encoder")
     content = torch.load(out / "checkpoints" / "best.ckpt", weights_only=True)
     for key, value in encoder.model.state_dict().items():
         assert torch.equal(value, content["state_dict"][f"model.{key}"])
@@ -107,16 +107,16 @@ def test_the_encoder_is_the_best_checkpoint(run: tuple[Path, dict[str, Any]], ca
 
 def test_the_same_seed_gives_the_same_encoder(run: tuple[Path, dict[str, Any]], cache: Path, tmp_path: Path) -> None:
     train(config(cache), tmp_path)
-    assert bundle.load(tmp_path / "encoder").fingerprint == bundle.load(run[0] / "encoder").fingerprint
+    assert load_bundle(tmp_path / "encoder").fingerprint == load_bundle(run[0] / "encoder").fingerprint
 
 
 def test_init_starts_from_an_encoder(run: tuple[Path, dict[str, Any]], cache: Path, tmp_path: Path) -> None:
     frozen = {"optim": {"lr": 1e-12}, "init": str(run[0] / "encoder"), "trainer": {"max_steps": 1}}
     train(config(cache, **frozen), tmp_path)
-    old, new = bundle.load(run[0] / "encoder").model, bundle.load(tmp_path / "encoder").model
+    old, new = load_bundle(run[0] / "encoder").model, load_bundle(tmp_path / "encoder").model
     for before, after in zip(old.parameters(), new.parameters(), strict=True):
         torch.testing.assert_close(after, before, atol=1e-8, rtol=0)
-    earlier, people = (bundle.load(at / "encoder").training["people"] for at in (run[0], tmp_path))
+    earlier, people = (load_bundle(at / "encoder").training["people"] for at in (run[0], tmp_path))
     assert people[2:] == earlier, "whom the first encoder was trained on is not forgotten"
     with pytest.raises(ConfigError, match="use the same model options"):
         train(config(cache, init=str(run[0] / "encoder"), model={"embedding_dim": 8}), tmp_path / "other")
@@ -234,7 +234,7 @@ def test_view2_opens_the_held_fold_last_and_scores_it_once(
     assert set(found) == {"accuracy", "correct", "pairs", "same", "different", "threshold", "auc", "eer"}
     assert (found["pairs"], found["same"], found["different"]) == (12, 6, 6)
     assert metrics["run"]["fold"] == 3
-    encoder = bundle.load(tmp_path / "run" / "encoder")
+    encoder = load_bundle(tmp_path / "run" / "encoder")
     splits = split_faces(**{**data, "held_out": 0.2}, seed=0)
     pairs = held_out_pairs(splits.held_out, 0)
     vectors = embed_records(encoder, splits.held_out)[0].vectors
@@ -331,7 +331,7 @@ def test_a_compiled_half_precision_run_leaves_an_encoder_that_loads(
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
     settings = {"max_steps": 2, "val_check_interval": 2, "precision": "bf16-mixed", "channels_last": False}
     train(config(cache, trainer={**settings, "compile": True}), tmp_path / "run", say=lambda line: None)
-    encoder = bundle.load(tmp_path / "run" / "encoder")
+    encoder = load_bundle(tmp_path / "run" / "encoder")
     assert all(tensor.dtype != torch.bfloat16 for tensor in encoder.model.state_dict().values())
     init = config(cache, init=str(tmp_path / "run" / "encoder"), trainer={"max_steps": 2, "val_check_interval": 2})
     train(init, tmp_path / "again", say=lambda line: None)
@@ -375,7 +375,7 @@ def test_faces_aligned_in_training_or_before_it_give_the_same_encoder(
     }
     train(config(cache, data={**data, "root": str(photos), "align": align.to_dict()}, **small), tmp_path / "a")
     train(config(cache, data={**data, "root": str(faces)}, **small), tmp_path / "b")
-    first, second = (bundle.load(tmp_path / run / "encoder") for run in "ab")
+    first, second = (load_bundle(tmp_path / run / "encoder") for run in "ab")
     assert first.preprocess.align == align
     assert first.fingerprint == second.fingerprint
     one = photos / "p03" / "1.png"
@@ -418,7 +418,7 @@ def test_harmonic_training_keeps_the_old_embeddings_and_resumes_to_the_bit(
     patched = {"whole"}
     monkeypatch.setattr(TripletModule, "training_step", watched)
     whole = train(options, tmp_path / "whole", say=lambda line: None)
-    start = bundle.load(old).model.state_dict()
+    start = load_bundle(old).model.state_dict()
     trunk = [name for name in start if not name.startswith("embedding.")]
     assert all(torch.equal(seen[3][name], start[name]) for name in trunk), "three steps of the embedding layer alone"
     assert not torch.equal(seen[0]["embedding.weight"], start["embedding.weight"])
@@ -427,7 +427,7 @@ def test_harmonic_training_keeps_the_old_embeddings_and_resumes_to_the_bit(
     reported = EmbeddingSet.load(tmp_path / "whole" / "evaluation")
     before = EmbeddingSet.load(tmp_path / "whole" / "old")
     assert before.paths == reported.paths
-    assert before.fingerprint == bundle.load(old).fingerprint
+    assert before.fingerprint == load_bundle(old).fingerprint
     assert whole["train"]["last_loss"] > 0
     seen.clear()
     patched.add("cut")
@@ -436,7 +436,7 @@ def test_harmonic_training_keeps_the_old_embeddings_and_resumes_to_the_bit(
         train(options, tmp_path / "cut", say=lambda line: None)
     patched.remove("cut")
     train(options, tmp_path / "cut", say=lambda line: None)
-    first, second = (bundle.load(tmp_path / name / "encoder").fingerprint for name in ("whole", "cut"))
+    first, second = (load_bundle(tmp_path / name / "encoder").fingerprint for name in ("whole", "cut"))
     assert first == second
 
 
@@ -451,13 +451,13 @@ def test_baselines_of_harmonic_training(
     method: str, run: tuple[Path, dict[str, Any]], cache: Path, tmp_path: Path
 ) -> None:
     """L2 regression comes nearer to its own old embeddings than the control, which never sees them."""
-    old = bundle.load(run[0] / "encoder")
+    old = load_bundle(run[0] / "encoder")
     splits = split_faces(kind="synthetic", synthetic=SYNTHETIC, cache_dir=str(cache), seed=0)
     embed_records(old, splits.train)[0].save(tmp_path / "v")
     harmonic = {**HARMONIC, "old": str(tmp_path / "v"), "method": method, "weight": 10.0, "embedding_share": 0.0}
     data = {"trainer": {"max_steps": 30, "val_check_interval": 30}, "data": {"seed": 0}}
     options = config(cache, harmonic=harmonic, seed=1, **data)
     train(options, tmp_path / "run", say=lambda line: None)
-    new = bundle.load(tmp_path / "run" / "encoder")
+    new = load_bundle(tmp_path / "run" / "encoder")
     away = (embed_records(new, splits.train)[0].vectors - EmbeddingSet.load(tmp_path / "v").vectors) ** 2
     assert (away.sum(1).mean() < 0.6) == (method != "none")

@@ -14,9 +14,9 @@ from PIL import Image
 from facenet.data.drawn.faces import draw
 from facenet.data.preprocess import Preprocess
 from facenet.data.sources.folder import scan_folder
-from facenet.encoders import bundle
-from facenet.encoders.bundle import Encoder
+from facenet.encoders.bundle import save_bundle
 from facenet.encoders.embedding import embed_records
+from facenet.encoders.encoder import Encoder
 from facenet.evaluation.evaluate import calibrate
 from facenet.gallery.gallery import Gallery
 from facenet.models.build import build_model
@@ -112,7 +112,7 @@ def _embedded(root: Path) -> None:
         model = build_model("small", **{**options, "input_size": (32, 32)})
         encoder = Encoder(model, "small", options, Preprocess(size=(32, 32)))
         encoder.thresholds = calibrate(encoder, records, (0.1, 0.01))
-        bundle.save(encoder, root / name)
+        save_bundle(encoder, root / name)
         embed_records(encoder, records)[0].save(root / vectors)
     with Gallery.open(root / "gallery", create=True) as gallery:
         gallery.add(EmbeddingSet.load(root / "embeddings"))

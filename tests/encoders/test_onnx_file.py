@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from facenet.encoders import onnx_record as room
-from facenet.encoders.onnx_record import KEY, START, read_record, seal, unseal
+from facenet.encoders.lookup import read_record
+from facenet.encoders.onnx_file import KEY, METADATA, START, _text, seal, unseal
 from facenet.errors import DataError
 from facenet.files import write_sealed
 from facenet.foreign import plain_graph
@@ -74,6 +74,7 @@ def test_a_record_is_read_from_a_file_or_a_folder(tmp_path: Path) -> None:
     (tmp_path / "f.onnx").write_bytes(seal(model(), RECORD))
     write_sealed(tmp_path / "e" / "encoder.json", RECORD)
     assert read_record(tmp_path / "f.onnx") == read_record(tmp_path / "e") == RECORD
+    (tmp_path / "none").mkdir()
     with pytest.raises(DataError, match=r"encoder\.json: no such file"):
         read_record(tmp_path / "none")
 
@@ -126,7 +127,7 @@ def test_a_sealed_record_that_is_no_json_is_one_line(inner: str) -> None:
 def resealed(text: bytes) -> bytes:
     """Put a record that is no JSON behind the model, with a seal that fits."""
     zeros = START + b"0" * 64 + text[len(START) + 64 :]
-    entry = room._text(1, KEY.encode()) + room._text(2, zeros)
-    whole = model() + room._text(room.METADATA, entry)
+    entry = _text(1, KEY.encode()) + _text(2, zeros)
+    whole = model() + _text(METADATA, entry)
     digest = hashlib.sha256(whole).hexdigest().encode()
     return whole.replace(zeros, START + digest + zeros[len(START) + 64 :])

@@ -1,4 +1,6 @@
-"""A record inside an ONNX file, sealed by a SHA-256 over the whole file: written and read without the package `onnx`.
+"""An encoder as one ONNX file: the record inside the file, sealed by a SHA-256 over all of it, and reading it back.
+
+Reading and sealing need neither torch nor the package `onnx`.
 
 An ONNX file is a protobuf message, whose field 14 (``metadata_props``) holds pairs of texts, and protobuf lets a field
 be appended. The pair :data:`KEY` is JSON that begins with ``{"sha256": "<64 hex digits>"``: the SHA-256 of the file
@@ -9,13 +11,19 @@ can seal a file, one whose weights lie in other files, or which has loops, is re
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from facenet.data.preprocess import Preprocess
+from facenet.encoders.encoder import Encoder
+from facenet.encoders.onnx_net import OnnxNet
+from facenet.encoders.record import SCHEMA, notes_of
 from facenet.errors import DataError, one_line
-from facenet.files import read_bytes, read_sealed
+from facenet.files import read_bytes
+from facenet.foreign import install
 
 KEY = "facenet"
 METADATA = 14  # field of onnx.ModelProto
@@ -72,14 +80,35 @@ def unseal(data: bytes, name: str | Path) -> dict[str, Any]:
     return record
 
 
-def read_record(encoder: str | Path) -> dict[str, Any]:
-    """Return the record of an exported file, or of an encoder's folder, without opening the network.
+def load_onnx(path: str | Path, *, threads: int | None = None) -> Encoder:
+    """Read an exported file as an encoder that runs in onnxruntime; `threads` None is one a core.
 
     Raises:
-        DataError: missing, damaged or foreign.
+        DataError: missing, damaged or foreign, or onnxruntime is not installed.
     """
-    path = Path(encoder)
-    return unseal(read_bytes(path), path) if path.is_file() else read_sealed(path / "encoder.json")
+    try:
+        data = read_bytes(path)
+    except DataError as error:
+        raise DataError(f"{error}; give a file that scripts/export.py wrote") from None
+    found = unseal(data, path)
+    need("onnxruntime")
+    if found.get("schema") != SCHEMA:
+        raise DataError(f"{path}: schema {found.get('schema')!r}, this version reads {SCHEMA}; export it again")
+    try:
+        options, preprocess = dict(found["model"]["options"]), Preprocess.from_dict(found["preprocessing"])
+        shape, mirrors = (*preprocess.size, int(options["embedding_dim"])), bool(found["graph"]["mirrors"])
+        net = OnnxNet(data, threads=threads, mirrors=mirrors, shape=shape)
+        name, fingerprint = str(found["model"]["name"]), str(found["fingerprint"])
+        return Encoder(net, name, options, preprocess, *notes_of(found), fingerprint)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise DataError(f"{path}: its record is not one of an encoder ({one_line(error)}); export it again") from error
+
+
+def need(*packages: str) -> None:
+    """Raise DataError if a package is not installed."""
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            raise DataError(f"{package} is not installed; run: {install('export')}")
 
 
 def _text(field: int, content: bytes) -> bytes:

@@ -1,0 +1,131 @@
+"""The encoder: a network with its preprocessing, images in, unit vectors out.
+
+The network is either a torch module or an ONNX graph. An encoder with an ONNX graph never loads torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from facenet.data.preprocess import Preprocess
+from facenet.encoders.onnx_net import OnnxNet
+from facenet.errors import DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+@dataclass
+class Encoder:
+    """A trained network with its preprocessing: images in, unit vectors (N, D) out.
+
+    Attributes:
+        model: A torch module, which is put into evaluation mode, or an ONNX graph.
+        name: The network's key in :data:`facenet.models.registry.NETS`, or the name of a pretrained network.
+        options: The options that the network was built with.
+        preprocess: What happens to an image before the network.
+        thresholds: Calibrated squared distances by false accept rate: {far: sq_dist}.
+        compatible_with: Fingerprints of encoders whose galleries this encoder may join.
+        training: Summary of the run that made the encoder.
+        fingerprint: See :func:`fingerprint`. A given one is kept: an exported file has that of its encoder.
+    """
+
+    model: nn.Module | OnnxNet
+    name: str
+    options: dict[str, Any]
+    preprocess: Preprocess
+    thresholds: dict[float, float] = field(default_factory=dict)
+    compatible_with: list[str] = field(default_factory=list)
+    training: dict[str, Any] = field(default_factory=dict)
+    fingerprint: str = ""
+
+    def __post_init__(self) -> None:
+        """Put the network into evaluation mode and compute the fingerprint, unless it is given."""
+        if not isinstance(self.model, OnnxNet):
+            self.model.eval()
+        if not self.fingerprint:
+            self.fingerprint = fingerprint(self.model.state_dict(), self.name, self.options, self.preprocess)
+
+    @property
+    def dim(self) -> int:
+        """Embedding width D."""
+        return int(self.options["embedding_dim"])
+
+    def embed(self, images: Sequence[Any] | np.ndarray | Tensor, *, batch_size: int = 256) -> np.ndarray:
+        """Embed paths, PIL images or uint8 arrays (H, W, 3): float32 unit rows (N, D), (0, D) for none.
+
+        Raises:
+            DataError: an image can not be read.
+        """
+        parts = [np.zeros((0, self.dim), np.float32)]
+        for start in range(0, len(images), batch_size):
+            parts.append(self.embed_batch(self.preprocess(images[start : start + batch_size])))  # type: ignore[arg-type]
+        return np.concatenate(parts)
+
+    def embed_batch(self, images: np.ndarray | Tensor) -> np.ndarray:
+        """Embed normalised float32 images (B, 3, H, W): (B, D) float32."""
+        if isinstance(self.model, OnnxNet):
+            return self.model.embed(np.asarray(images), mirror=self.preprocess.mirror)
+        import torch
+
+        device = next(itertools.chain(self.model.parameters(), self.model.buffers())).device
+        with torch.inference_mode():
+            given = torch.as_tensor(images).to(device, memory_format=torch.channels_last)
+            return encode(self.model, given, mirror=self.preprocess.mirror).float().cpu().numpy()
+
+    def threshold(self, far: float) -> float:
+        """Return the squared distance calibrated for a false accept rate.
+
+        Raises:
+            DataError: it was not calibrated for this rate; the message lists the rates it has.
+        """
+        for known, sq_dist in self.thresholds.items():
+            if abs(known - far) <= 1e-9 + 1e-6 * far:
+                return sq_dist
+        rates = ", ".join(f"{far:g}" for far in sorted(self.thresholds)) or "none"
+        raise DataError(
+            f"encoder {self.fingerprint[:12]}: no threshold for far={far:g} (calibrated: {rates});"
+            " run scripts/verify.py calibrate=true or choose a rate it has"
+        )
+
+
+def encode(model: nn.Module, images: Tensor, *, mirror: bool) -> Tensor:
+    """Embed normalised images (B, 3, H, W): unit vectors (B, D), averaged with the mirror images' if asked."""
+    from torch.nn.functional import normalize
+
+    embeddings: Tensor = model(images)
+    if mirror:
+        embeddings = normalize(embeddings + model(images.flip(-1)), dim=-1, eps=1e-4)
+    return embeddings
+
+
+def fingerprint(state: Mapping[str, Any], name: str, options: Mapping[str, Any], preprocess: Preprocess) -> str:
+    """Return the SHA-256 (64 hex digits) over weights, the model's name and options, and preprocessing.
+
+    `state` names tensors or arrays. Nothing else is covered: calibrated thresholds or a longer summary of the training
+    never change the fingerprint.
+    """
+    digest = hashlib.sha256()
+    digest.update(json.dumps([name, dict(options), preprocess.to_dict()], sort_keys=True).encode())
+    for key in sorted(state):
+        kind, shape, content = _plain(state[key])
+        digest.update(f"\n{key} {kind} {shape}\n".encode())
+        digest.update(content)
+    return digest.hexdigest()
+
+
+def _plain(value: Tensor | np.ndarray) -> tuple[str, tuple[int, ...], bytes]:
+    """Return type, shape and bytes of a tensor, or of an array under the name that torch gives its type."""
+    if isinstance(value, np.ndarray):
+        return f"torch.{value.dtype}", value.shape, value.tobytes()
+    import torch
+
+    tensor = value.detach().cpu().contiguous()
+    return str(tensor.dtype), tuple(tensor.shape), tensor.reshape(-1).view(torch.uint8).numpy().tobytes()
