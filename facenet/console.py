@@ -1,16 +1,23 @@
-"""What every script shares: the printed table, ``metrics.json``, one-line errors with exit codes."""
+"""What every command prints and writes: tables, ``metrics.json``, progress of long work, errors in one line."""
 
 from __future__ import annotations
 
 import contextlib
 import math
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from facenet.errors import FacenetError
 from facenet.files import write_json
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+
+PIPE_WIDTH = 140  # columns of a table that goes to a file or a pipe
+REDRAW = 0.1  # seconds between two pictures of a bar
 
 
 def table(rows: Sequence[Sequence[Any]], *, header: Sequence[str] = (), title: str = "") -> None:
@@ -27,15 +34,20 @@ def table(rows: Sequence[Sequence[Any]], *, header: Sequence[str] = (), title: s
         name = header[column] if column < len(header) else ""
         grid.add_column(name, justify="right" if right else "left", overflow="fold")
     for row in rows:
-        grid.add_row(*(show(cell) for cell in row))
-    console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 140)
-    console.print(grid)
+        grid.add_row(*(format_cell(cell) for cell in row))
+    if sys.stdout.isatty():
+        Console(markup=False, highlight=False).print(grid)
+        return
+    console = Console(markup=False, highlight=False, width=PIPE_WIDTH)
+    with console.capture() as captured:
+        console.print(grid)
+    print("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
-def show(value: Any) -> str:
-    """Format one cell: floats to four significant places, everything else with ``str``.
+def format_cell(value: Any) -> str:
+    """Format one cell: floats to four significant places, None as a dash, everything else with ``str``.
 
-    >>> show(0.98765432), show(1234567), show(None)
+    >>> format_cell(0.98765432), format_cell(1234567), format_cell(None)
     ('0.9877', '1234567', '-')
     """
     if value is None:
@@ -95,100 +107,75 @@ def one_line_errors() -> Iterator[None]:
         raise SystemExit(error.exit_code) from error
 
 
-@contextlib.contextmanager
-def progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar for long work; the yielded function takes (done, total). Nothing is shown off a terminal."""
+class ProgressReport:
+    """How far long work is: a bar on a terminal, else a line now and then. Made by :func:`progress`."""
+
+    def __init__(
+        self, bar: Bar | None, say: Callable[[str], None] | None, what: str, seconds: tuple[float, float]
+    ) -> None:
+        self._bar, self._say, self._what, self._seconds = bar, say, what, seconds
+        self._task = bar.add_task(what, total=None, figures="") if bar else None
+        self._last, self._tenth = time.monotonic(), -1
+        if bar:
+            bar.start()
+
+    def __call__(self, done: int, total: int, **figures: str) -> None:
+        """Report that `done` of `total` parts are done; `figures` are shown behind, as name and value."""
+        if self._bar is not None and self._task is not None:
+            text = " ".join(f"{name} {value}" for name, value in figures.items())
+            self._bar.update(self._task, completed=done, total=total, figures=text)
+            if time.monotonic() - self._last >= REDRAW or done >= total:
+                self._bar.refresh()
+                self._last = time.monotonic()
+        elif self._say is not None:
+            tenth, first = (10 * count // max(1, total) for count in (done, done - 1))
+            self._tenth = first if self._tenth < 0 else self._tenth
+            waited, (least, most) = time.monotonic() - self._last, self._seconds
+            if waited >= most or (tenth > self._tenth and waited >= least):
+                text = ", ".join(f"{name} {value}" for name, value in figures.items())
+                self._say(f"{self._what}: {done} of {total}" + (f": {text}" if text else ""))
+                self._last, self._tenth = time.monotonic(), tenth
+
+    def close(self) -> None:
+        """Remove the bar."""
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __enter__(self) -> ProgressReport:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def progress(
+    what: str,
+    *,
+    enabled: bool = True,
+    seconds: tuple[float, float] = (5.0, 30.0),
+    say: Callable[[str], None] | None = None,
+) -> ProgressReport:
+    """Show how far long work is; call the result with (done, total), and close it or use it with ``with``.
+
+    If standard error is a terminal there is a bar with the remaining time. Otherwise `say` prints one line for each
+    tenth of the work, by default to standard error. `seconds` bounds the time between two lines: no line comes before
+    the first bound, and after the second the next call prints one.
+    """
+    if not enabled:
+        return ProgressReport(None, None, what, seconds)
+    if not sys.stderr.isatty():
+        return ProgressReport(None, say or _print_error_line, what, seconds)
+    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, transient=True) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    columns = (
+        *(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()),
+        TextColumn("{task.fields[figures]}"),
+    )
+    # no refreshing thread: a process that loads batches is forked, and would inherit that thread's lock
+    bar = Progress(*columns, console=Console(stderr=True), transient=True, auto_refresh=False)
+    return ProgressReport(bar, None, what, seconds)
 
 
-def fold_rows(metrics: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Turn the metrics of one fold, scored at a threshold chosen elsewhere, into the rows a person reads first.
-
-    >>> fold_rows({"accuracy": 0.9, "correct": 540, "pairs": 600, "auc": 0.95, "eer": 0.1, "threshold": 1.1})[0]
-    ('accuracy, pairs right', '0.9000, 540 of 600')
-    """
-    rows = [("accuracy, pairs right", f"{metrics['accuracy']:.4f}, {metrics['correct']} of {metrics['pairs']}")]
-    return [*rows, ("AUC", metrics["auc"]), ("EER", metrics["eer"]), ("threshold (sq_dist)", metrics["threshold"])]
-
-
-def verification_rows(metrics: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Turn the metrics of a verification into the rows a person reads first.
-
-    >>> rows = verification_rows({"accuracy": 0.9, "sem": 0.01, "auc": 0.95, "eer": 0.1, "threshold": 1.1, "pairs": 10,
-    ...                           "skipped": 0, "duplicated": 0, "val_at_far": {"1e-2": {"val": None}}})
-    >>> rows[0]
-    ('accuracy, mean of folds +- SEM', '0.9000 +- 0.0100')
-    >>> rows[-2]
-    ('VAL at FAR 1e-2', 'not resolvable: too few different pairs')
-    """
-    rows: list[tuple[str, Any]] = [
-        ("accuracy, mean of folds +- SEM", f"{metrics['accuracy']:.4f} +- {metrics['sem']:.4f}"),
-        ("AUC", metrics["auc"]),
-        ("EER", metrics["eer"]),
-        ("threshold, mean of folds (sq_dist)", metrics["threshold"]),
-    ]
-    counts = f"{metrics['pairs']}, {metrics['skipped']}, {metrics['duplicated']}"
-    return [*rows, *far_rows(metrics["val_at_far"]), ("pairs, skipped, duplicated", counts)]
-
-
-def far_rows(val_at_far: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Turn VAL at FAR into one row for each rate that the pairs resolve, and one for all the others by reason."""
-    rows: list[tuple[str, Any]] = []
-    missing: dict[str, list[str]] = {}
-    for far, entry in val_at_far.items():
-        if entry["val"] is None:
-            missing.setdefault(entry.get("reason") or "too few different pairs", []).append(far)
-        else:
-            value = f"{entry['val']:.4f} (95 % {entry['low']:.4f} to {entry['high']:.4f})"
-            rows.append((f"VAL at FAR {far}", value))
-    return rows + [(f"VAL at FAR {', '.join(fars)}", f"not resolvable: {why}") for why, fars in missing.items()]
-
-
-def evaluation_rows(metrics: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Turn all that an evaluation reports into rows: pairs or all pairs, identification, quantised, leakage."""
-    rows: list[tuple[str, Any]] = []
-    if "verification" in metrics:
-        found = metrics["verification"]
-        rows += fold_rows(found) if "correct" in found else verification_rows(found)
-    if "all_pairs" in metrics:
-        found = metrics["all_pairs"]
-        rows += [(name, found[name]) for name in ("faces", "identities")]
-        rows += [
-            ("pairs, same and different", f"{found['same']}, {found['different']}"),
-            *far_rows(found["val_at_far"]),
-        ]
-    if "identification" in metrics:
-        found = metrics["identification"]
-        ranks = ", ".join(f"{share:.4f} ({k})" for k, share in found["cmc"].items())
-        rows += [
-            ("identification: people, probes, strangers", f"{found['people']}, {found['probes']}, {found['strangers']}")
-        ]
-        rows += [("identification: found at rank (k)", ranks), ("identification: mAP", found["map"])]
-        for fpir, entry in found["tpir_at_fpir"].items():
-            value = "too few strangers" if entry["tpir"] is None else entry["tpir"]
-            rows.append((f"identification: TPIR at FPIR {fpir}", value))
-    for method, found in metrics.get("quantised", {}).items():
-        change = f"{found['accuracy']:.4f} ({100 * found['accuracy_difference']:+.2f} points)"
-        rows.append((f"{method}, {found['bytes_per_face']} bytes a face: accuracy", change))
-    return rows + ([("leakage", leakage_line(metrics["leakage"]))] if "leakage" in metrics else [])
-
-
-def leakage_line(found: Mapping[str, Any]) -> str:
-    """Put what an evaluation found out about leakage into one line.
-
-    >>> leakage_line({"people": 120, "shared_people": 0, "shared_held_out": 0, "near_duplicates": 2,
-    ...               "train_near_duplicates": None, "near_sq_dist": 0.01})
-    '0 of 120 people trained on, 0 held out; 2 pairs of different people within sq_dist 0.01'
-    """
-    people = f"{found['people']} people, and the encoder does not say whom it was trained on"
-    if found["shared_people"] is not None:
-        people = f"{found['shared_people']} of {found['people']} people trained on, {found['shared_held_out']} held out"
-    near = f"{found['near_duplicates']} pairs of different people"
-    if found["train_near_duplicates"] is not None:
-        near += f", {found['train_near_duplicates']} with training faces"
-    return f"{people}; {near} within sq_dist {found['near_sq_dist']:g}"
+def _print_error_line(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,22 +1,14 @@
 from __future__ import annotations
 
+import io
+import threading
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
-from facenet.console import (
-    evaluation_rows,
-    far_rows,
-    flatten,
-    leakage_line,
-    one_line_errors,
-    plain,
-    show,
-    table,
-    write_metrics,
-)
+from facenet.console import flatten, format_cell, one_line_errors, plain, progress, table, write_metrics
 from facenet.errors import ConfigError, DataError
 from facenet.files import read_json
 
@@ -49,53 +41,51 @@ def test_table_prints_every_cell(capsys: pytest.CaptureFixture[str]) -> None:
     assert "0.9877" in out
     assert "[red]x" in out
     assert "metric" in out
+    assert all(line == line.rstrip() for line in out.splitlines()), "a pipe gets no padding"
 
 
-def test_show_and_flatten() -> None:
-    assert show(0.00001234) == "1.234e-05"
+def test_cells_and_flatten() -> None:
+    assert format_cell(0.00001234) == "1.234e-05"
     assert flatten({"a": {"b": 1, "c": [1]}}) == [("a.b", 1)]
     assert plain(Path("x")) == "x"
 
 
-def test_rates_that_are_not_resolved_share_a_row_for_each_reason() -> None:
-    known = {"val": 0.5, "low": 0.4, "high": 0.6}
-    rows = far_rows(
-        {"1e-1": {"val": None, "reason": "too big"}, "1e-2": known, "1e-3": {"val": None}, "1e-4": {"val": None}}
-    )
-    assert rows == [
-        ("VAL at FAR 1e-2", "0.5000 (95 % 0.4000 to 0.6000)"),
-        ("VAL at FAR 1e-1", "not resolvable: too big"),
-        ("VAL at FAR 1e-3, 1e-4", "not resolvable: too few different pairs"),
-    ]
+def told(capsys: pytest.CaptureFixture[str], counts: range, **options: Any) -> list[str]:
+    with progress("embedding", **options) as report:
+        for done in counts:
+            report(done, counts.stop - 1, loss=f"{done / 10:.1f}")
+    return capsys.readouterr().err.splitlines()
 
 
-def test_an_evaluation_becomes_rows() -> None:
-    leakage = {
-        "people": 9,
-        "shared_people": None,
-        "near_duplicates": 2,
-        "train_near_duplicates": 3,
-        "near_sq_dist": 0.01,
-    }
-    found = {
-        "all_pairs": {"faces": 4, "identities": 2, "same": 2, "different": 4, "val_at_far": {}},
-        "identification": {
-            "people": 2,
-            "probes": 5,
-            "strangers": 1,
-            "map": 0.5,
-            "cmc": {"1": 0.25, "5": 1.0},
-            "tpir_at_fpir": {"1e-1": {"tpir": 0.75}, "1e-2": {"tpir": None}},
-        },
-        "quantised": {"int8": {"accuracy": 0.9, "accuracy_difference": -0.001, "bytes_per_face": 128}},
-        "leakage": leakage,
-    }
-    rows = dict(evaluation_rows(found))
-    assert rows["pairs, same and different"] == "2, 4"
-    assert rows["identification: found at rank (k)"] == "0.2500 (1), 1.0000 (5)"
-    assert rows["identification: TPIR at FPIR 1e-1"] == 0.75
-    assert rows["identification: TPIR at FPIR 1e-2"] == "too few strangers"
-    assert rows["int8, 128 bytes a face: accuracy"] == "0.9000 (-0.10 points)"
-    assert rows["leakage"] == leakage_line(leakage)
-    assert "does not say" in rows["leakage"]
-    assert "3 with training faces" in rows["leakage"]
+def test_a_line_for_each_tenth_off_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = told(capsys, range(1, 41), seconds=(0, 30))
+    assert lines == [f"embedding: {done} of 40: loss {done / 10:.1f}" for done in range(4, 41, 4)]
+    assert len(told(capsys, range(1, 5), seconds=(0, 30))) == 4, "four parts, four lines"
+    assert told(capsys, range(30, 41), seconds=(0, 30))[0].startswith("embedding: 32 of 40"), "a run that goes on"
+    assert told(capsys, range(1, 41), enabled=False, seconds=(0, 30)) == []
+    assert told(capsys, range(1, 41)) == [], "short work is silent"
+
+
+def test_long_work_is_never_silent(capsys: pytest.CaptureFixture[str]) -> None:
+    said: list[str] = []
+    assert told(capsys, range(1, 101), seconds=(60, 0), say=said.append) == []
+    assert len(said) == 100, "each call comes after the longest silence"
+
+
+def test_a_terminal_gets_a_bar_that_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    with progress("embedding") as report:
+        for done in range(3):
+            report(done, 2, loss="0.5")
+        assert not [thread for thread in threading.enumerate() if "Refresh" in type(thread).__name__]
+    shown = terminal.getvalue()
+    assert "embedding" in shown
+    assert "2/2" in shown
+    assert "loss 0.5" in shown
+    assert shown.rstrip().endswith("\x1b[2K"), "the line is cleared at the end"

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from facenet.commands.launch import launch
-from facenet.console import evaluation_rows, table
+from facenet.console import table
+from facenet.evaluation.tables import evaluation_rows
 
 
 def run(config: dict[str, Any], out: Path) -> dict[str, Any]:

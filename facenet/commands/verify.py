@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from facenet.commands.launch import launch
-from facenet.console import evaluation_rows, progress, table
+from facenet.console import progress, table
+from facenet.evaluation.tables import evaluation_rows
 
 
 def asked(config: dict[str, Any]) -> dict[str, Any]:
