@@ -22,9 +22,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.faults.hostile import addressed, pickled, traversed
-from benchmarks.faults.kinds import KINDS, Kind, copied, mark, tell, tiny_net
+from benchmarks.faults.kinds import KINDS
 from benchmarks.faults.mutate import mutated
+from benchmarks.faults.outcomes import Kind, fresh_copy, outcome_of, value_digest
 from benchmarks.faults.restored import CHECKPOINTS
+from benchmarks.faults.tiny import tiny_net
 
 MEMORY = 1 << 34  # bytes that a child may reserve
 SILENCE = 60.0  # seconds after which a process that says nothing counts as hanging
@@ -85,18 +87,18 @@ def played(place: Path, name: str, first: int, count: int, seed: int) -> Iterato
         if not sound.exists():
             (place / "tried").mkdir()
             kind.make(place / "tried")  # where they are used: caches know their folder
-            copied(place / "tried", sound)
-        expected = mark(kind.use(copied(sound, place / "tried")))
+            fresh_copy(place / "tried", sound)
+        expected = value_digest(kind.use(fresh_copy(sound, place / "tried")))
         for number in range(first, count):
             rng = random.Random(f"{seed} {name} {number}")
             sealed = kind.reseal is not None and rng.random() < 0.5
             files = [path for path in sorted(sound.glob(kind.sealed if sealed else kind.files)) if path.is_file()]
             chosen = rng.choice(files).relative_to(sound)
-            tried = copied(sound, place / "tried")
+            tried = fresh_copy(sound, place / "tried")
             (tried / chosen).write_bytes(mutated(chosen.name, (sound / chosen).read_bytes(), rng))
             if sealed and kind.reseal:
                 kind.reseal(tried, chosen.as_posix())
-            outcome, said = tell(kind, tried, expected, sealed)
+            outcome, said = outcome_of(kind, tried, expected, sealed)
             yield outcome, f"{number} {chosen}{' resealed' if sealed else ''}: {said}"
 
 

@@ -17,7 +17,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.faults.kinds import KINDS, PEOPLE, PICTURES, Kind, copied, mark, opened, reseal_rows, tell
+from benchmarks.faults.kinds import KINDS, opened, reseal_rows
+from benchmarks.faults.outcomes import Kind, fresh_copy, outcome_of, value_digest
+from benchmarks.faults.tiny import PEOPLE, PICTURES
 from facenet.data.align_folder import COLUMNS, TABLE, read_table
 from facenet.data.pairs import read_pairs
 from facenet.data.sources.kinds import scan
@@ -87,11 +89,11 @@ def pickled(place: Path, kinds: Mapping[str, Kind], count: int) -> dict[str, int
     for number in range(count if files else 0):
         (name, chosen), form = files[number % len(files)], FORMS[(number + number // len(files)) % len(FORMS)]
         kind, marker = kinds[name], place / f"executed{number}"
-        tried = copied(place / name / "sound", place / name / "tried")
+        tried = fresh_copy(place / name / "sound", place / name / "tried")
         (tried / chosen).write_bytes(form(Payload(marker)))
         if kind.reseal:
             kind.reseal(tried, chosen.as_posix())
-        outcome, said = tell(kind, tried, "", True)
+        outcome, said = outcome_of(kind, tried, "", True)
         told["executions"] += marker.exists()
         told[outcome if outcome in ("crashes", "hangs") else "refused"] += 1
         if outcome in ("crashes", "hangs") or marker.exists():
@@ -217,8 +219,8 @@ def _gallery(folder: Path, path: str) -> None:
 def _removed(folder: Path, path: str) -> None:
     """A checkpoint names its predecessor, which the next one replaces."""
     victim = folder.parent / "secret.png"
-    reader, before = AtomicCheckpointIO(), mark(victim.read_bytes())
+    reader, before = AtomicCheckpointIO(), value_digest(victim.read_bytes())
     reader.save_checkpoint({"epoch": 0}, folder / "last.ckpt")
     reader.remove_checkpoint(folder / path)
-    if victim.exists() and mark(victim.read_bytes()) == before:
+    if victim.exists() and value_digest(victim.read_bytes()) == before:
         raise FacenetError("left alone")

@@ -9,20 +9,18 @@ import contextlib
 import csv
 import hashlib
 import json
-import logging
-import shutil
-import signal
 import sqlite3
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from safetensors.torch import load as load_tensors
 
+from benchmarks.faults.outcomes import Kind
+from benchmarks.faults.tiny import NAME, PEOPLE, PICTURES, POOL, SIDE, D, tiny_encoder
 from benchmarks.gallery import faces, ids, vector_of
 from facenet.data.align_folder import COLUMNS, TABLE, Line, read_table
 from facenet.data.cache import pack
@@ -36,7 +34,6 @@ from facenet.encoders import lookup as encoders
 from facenet.encoders.bundle import save_bundle
 from facenet.encoders.encoder import Encoder, fingerprint
 from facenet.encoders.onnx_file import seal
-from facenet.errors import FacenetError
 from facenet.evaluation.folder import save_evaluation
 from facenet.export.onnx import OPSET, record
 from facenet.faces.alignment import Alignment
@@ -44,108 +41,10 @@ from facenet.files import digest_of, read_json, sha256_file, write_json
 from facenet.gallery.gallery import Gallery
 from facenet.gallery.query import read as read_query
 from facenet.gallery.sql.truth import digest
-from facenet.models.build import build_model
 from facenet.models.linear_attention import TrackPool
-from facenet.models.registry import NETS, entry_of
-from facenet.models.tables import Conv, NetTable
 from facenet.report.runs import Run, read_evaluation
 from facenet.tracks.pool import read_track_pool, write_track_pool
 from facenet.types import EmbeddingSet
-
-LIMIT = 20  # seconds that a file may take
-NAME, SIDE, D = "tiny", 16, 16
-TINY = NetTable((SIDE, SIDE), (Conv("conv1", 4, 3, 2),))
-OPTIONS = {"embedding_dim": D, "input_size": [SIDE, SIDE], "attention": {"after": "conv1", "num_features": 4}}
-POOL = {"key_dim": 4, "num_features": 4, "seed": 0}
-PICTURES = np.random.default_rng(0).integers(0, 256, (2, SIDE, SIDE, 3), np.uint8)
-PEOPLE = [f"p{number // 3}/{number}" for number in range(30)]
-
-
-class TooLong(BaseException):
-    """A file took longer than `LIMIT`."""
-
-
-class Kind(NamedTuple):
-    """How files of a kind are made in a folder, used, and given sums that fit once one of them was changed.
-
-    `use` returns whatever the files have an effect on. `reseal` takes the folder and the changed file's name; None:
-    there is no sum, since people write such files themselves. Patterns say which files are changed, `sealed` those
-    that are sealed again.
-    """
-
-    make: Callable[[Path], None]
-    use: Callable[[Path], Any]
-    reseal: Callable[[Path, str], None] | None = None
-    files: str = "*"
-    sealed: str = "*"
-
-
-@contextlib.contextmanager
-def tiny_net() -> Iterator[None]:
-    """Let the smallest net be known by name for a while, in which nothing is warned of."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with NETS.restored(), warnings.catch_warnings():
-            NETS.register(NAME, entry_of(TINY))
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
-
-
-def tiny_encoder() -> Encoder:
-    """An untrained encoder of 16 dimensions."""
-    torch.manual_seed(0)
-    model = build_model(NAME, **{**OPTIONS, "input_size": (SIDE, SIDE)})  # type: ignore[arg-type]
-    preprocess = Preprocess(size=(SIDE, SIDE))
-    people = [{"role": "train", "salt": "ab", "count": 1, "hashes": "0123456789abcdef"}]
-    return Encoder(model, NAME, OPTIONS, preprocess, {0.001: 1.1, 0.01: 1.3}, ["cd" * 32], {"people": people})
-
-
-def tell(kind: Kind, folder: Path, expected: str, sealed: bool) -> tuple[str, str]:
-    """Use the files of a folder and say what came of it, and what was said."""
-
-    def stop(*_: Any) -> None:
-        raise TooLong
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(LIMIT)
-    try:
-        found = mark(kind.use(folder))
-    except FacenetError as error:
-        return ("crashes" if "\n" in str(error) or error.exit_code not in (2, 3) else "refused"), str(error)
-    except TooLong:
-        return "hangs", f"longer than {LIMIT} s"
-    except Exception as error:  # whatever it is, it is what this campaign looks for
-        return "crashes", f"{type(error).__name__}: {error}"
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
-    changed = "resealed" if sealed else "silently_accepted" if kind.reseal else "as_written"
-    return ("same" if found == expected else changed), ""
-
-
-def copied(sound: Path, place: Path) -> Path:
-    """Return a fresh copy of a folder of sound files."""
-    shutil.rmtree(place, ignore_errors=True)
-    shutil.copytree(sound, place)
-    return place
-
-
-def mark(value: Any) -> str:
-    """A digest of nested plain values, arrays and tensors."""
-    return hashlib.sha256(repr(_plain(value)).encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, torch.Tensor):
-        return str(value.dtype), tuple(value.shape), value.detach().contiguous().numpy().tobytes()
-    if isinstance(value, np.ndarray):
-        return str(value.dtype), value.shape, value.tobytes()
-    if isinstance(value, dict):
-        return [(str(key), _plain(value[key])) for key in sorted(value, key=str)]
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _seal(path: Path, **changes: Any) -> None:

@@ -11,7 +11,8 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader, TensorDataset
 
-from benchmarks.faults.kinds import NAME, OPTIONS, PICTURES, Kind
+from benchmarks.faults.outcomes import Kind
+from benchmarks.faults.tiny import NAME, OPTIONS, PICTURES
 from facenet.files import sha256_file
 from facenet.training.callbacks import AtomicCheckpointIO, TrainingProgress
 from facenet.training.checkpoints import check_states, read_checkpoint, restoring

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from benchmarks.faults.data import grey_png
+from benchmarks.faults.image_files import grey_png
 from facenet.data.pictures import decode, read_picture, why
 from facenet.errors import DataError
 from tests.helpers.pictures import picture

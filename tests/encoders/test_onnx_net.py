@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.faults.kinds import KINDS, tiny_net
+from benchmarks.faults.kinds import KINDS
+from benchmarks.faults.tiny import tiny_net
 from facenet.encoders.onnx_net import OnnxNet, unit
 from facenet.errors import DataError
 from facenet.foreign import plain_graph

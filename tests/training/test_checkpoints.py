@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.faults.kinds import tiny_net
 from benchmarks.faults.restored import CHECKPOINTS, run_of
+from benchmarks.faults.tiny import tiny_net
 from facenet.errors import DataError
 from facenet.training.callbacks import AtomicCheckpointIO
 from facenet.training.checkpoints import check_states, read_checkpoint, restoring

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from benchmarks.faults import data as room
-from benchmarks.faults.data import BAD, GOOD, dirty_tree, read_skipped, run
+from benchmarks.faults.data import dirty_tree, read_skipped, run
+from benchmarks.faults.image_files import BAD, GOOD
 from benchmarks.faults.rights import without_root_power
 from facenet.data.records import Skipped, write_skipped
 from facenet.training import run as training

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.faults import files as room
-from benchmarks.faults import kinds as faults_kinds
 from benchmarks.faults.files import ALL, OUTCOMES, played, run
-from benchmarks.faults.kinds import KINDS, Kind, tell
+from benchmarks.faults.kinds import KINDS
+from benchmarks.faults.outcomes import Kind, outcome_of
 from facenet.encoders import bundle
 from facenet.encoders import lookup as encoders
 from facenet.errors import DataError
@@ -48,20 +48,22 @@ def test_a_sum_that_is_not_looked_at_would_be_seen(tmp_path: Path, monkeypatch: 
     assert found["silently_accepted"] > 0
 
 
-def test_what_crashes_hangs_or_says_too_much_would_be_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_crashes_hangs_or_says_too_much_would_be_seen(tmp_path: Path) -> None:
     def fail(error: BaseException) -> Kind:
         def use(folder: Path) -> None:
             raise error
 
         return KINDS["align_json"]._replace(use=use)
 
-    assert tell(fail(KeyError("x")), tmp_path, "", False)[0] == "crashes"
-    assert tell(fail(MemoryError()), tmp_path, "", False)[0] == "crashes"
-    assert tell(fail(DataError("two\nlines")), tmp_path, "", False)[0] == "crashes"
-    assert tell(fail(DataError("one line")), tmp_path, "", False)[0] == "refused"
-    monkeypatch.setattr(faults_kinds, "LIMIT", 1)
+    assert outcome_of(fail(KeyError("x")), tmp_path, "", False)[0] == "crashes"
+    assert outcome_of(fail(MemoryError()), tmp_path, "", False)[0] == "crashes"
+    assert outcome_of(fail(DataError("two\nlines")), tmp_path, "", False)[0] == "crashes"
+    assert outcome_of(fail(DataError("one line")), tmp_path, "", False)[0] == "refused"
     before = signal.getsignal(signal.SIGALRM)
-    assert tell(KINDS["align_json"]._replace(use=lambda folder: time.sleep(9)), tmp_path, "", False)[0] == "hangs"
+    assert (
+        outcome_of(KINDS["align_json"]._replace(use=lambda folder: time.sleep(9)), tmp_path, "", False, limit=1)[0]
+        == "hangs"
+    )
     assert signal.getsignal(signal.SIGALRM) == before
 
 

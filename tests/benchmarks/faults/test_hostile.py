@@ -10,7 +10,8 @@ import pytest
 
 from benchmarks.faults import hostile as room
 from benchmarks.faults.hostile import FORMS, Payload, addressed, pickled, traversed
-from benchmarks.faults.kinds import KINDS, Kind
+from benchmarks.faults.kinds import KINDS
+from benchmarks.faults.outcomes import Kind
 
 
 def test_each_form_of_a_payload_would_run(tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.faults.kinds import tiny_net
 from benchmarks.faults.restored import CHECKPOINTS
+from benchmarks.faults.tiny import tiny_net
 from facenet.errors import DataError
 
 pytestmark = pytest.mark.filterwarnings("ignore")
