@@ -1,6 +1,7 @@
-"""SIGTERM and SIGINT: a command ends with 128 + the signal's number, at once or where it is good to stop.
+"""SIGTERM and SIGINT: a command ends with exit code 128 + the signal's number, at once or after the current step.
 
-Schedulers send SIGTERM some seconds before they take a machine away; Ctrl-C is SIGINT.
+Schedulers send SIGTERM some seconds before they take a machine away; Ctrl-C sends SIGINT. Python delivers signals to
+the main thread only. In another thread the blocks below install no handlers.
 """
 
 from __future__ import annotations
@@ -14,73 +15,69 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-GRACE = 60  # seconds; schedulers give 30 as a rule
+GRACE = 60  # seconds; schedulers usually give 30
 
 
 class Interrupted(SystemExit):
-    """A signal ends the command, with exit code 143 (SIGTERM) or 130 (SIGINT); `text` is the line that says so."""
+    """A signal ends the command with exit code 143 (SIGTERM) or 130 (SIGINT); `text` is the line printed for it."""
 
     def __init__(self, signum: int, *, at: str = "") -> None:
         super().__init__(128 + signum)
         self.text = f"stopped by {signal.Signals(signum).name}{at}"
 
 
-class Request:
-    """Which signal asked to stop, if one did; the second ends the block at once, whatever it does."""
+class StopRequest:
+    """Signal handler that remembers the first SIGTERM or SIGINT in `signum`; a second one raises Interrupted."""
 
     def __init__(self) -> None:
         self.signum = 0
 
     def __call__(self, signum: int, frame: Any) -> None:
-        """Take a signal."""
+        """Handle a signal."""
         if self.signum:
             for each in SIGNALS:
-                signal.signal(each, signal.SIG_DFL)  # the third does not even ask Python
+                signal.signal(each, signal.SIG_DFL)  # a third signal ends the process without Python
             raise Interrupted(signum, at=" at once, nothing more was saved")
         self.signum = signum
 
 
-def stop_at_once(signum: int, frame: Any) -> None:
-    """Handle a signal by raising Interrupted, so that what is open is closed and half-written files are removed."""
-    raise Interrupted(signum)
-
-
 @contextlib.contextmanager
-def interruptible() -> Iterator[None]:
-    """Let a signal raise Interrupted wherever the block stands. Signals reach the main thread alone; it alone sets."""
-    with _handled_by(stop_at_once):
+def raise_on_signal() -> Iterator[None]:
+    """Raise Interrupted on a signal within the block, so that open files are closed and half-written ones removed."""
+    with _handlers(_raise_interrupted):
         yield
 
 
 @contextlib.contextmanager
-def postponed(request: Request) -> Iterator[None]:
-    """Let a first signal wait until the block asks `request` for it, or ends; then Interrupted is raised."""
-    with _handled_by(request):
+def defer_signals(request: StopRequest) -> Iterator[None]:
+    """Let a first signal only set ``request.signum``; Interrupted is raised at the end of the block."""
+    with _handlers(request):
         yield
     if request.signum:
         raise Interrupted(request.signum)
 
 
-def reinstall(request: Request) -> None:
-    """Take the signals again from who took them in the block."""
+def reinstall_handlers(request: StopRequest) -> None:
+    """Install `request` again within :func:`defer_signals`, after a library has installed handlers of its own."""
     if threading.current_thread() is threading.main_thread():
         for each in SIGNALS:
             signal.signal(each, request)
 
 
-def leave_to_parent(*_: Any) -> None:
-    """Let a loader worker outlive the signals that a scheduler or a terminal sends to all processes of a job.
+def init_worker_signals(worker: int, *, grace: int = GRACE) -> None:
+    """Let a loader worker outlive the signals that a scheduler or a terminal sends to every process of a job.
 
-    The process that started it needs it for the step that is being taken, then ends it; it ends `GRACE` seconds later.
+    The main process still needs the worker for its current step and then ends it. If it does not, the worker ends
+    `grace` seconds after SIGTERM. `worker` is the worker's number, which a DataLoader passes to its `worker_init_fn`.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform != "win32":
-        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE))
+        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(grace))
 
 
 @contextlib.contextmanager
 def thread_pool(workers: int | None = None) -> Iterator[ThreadPoolExecutor]:
-    """Work in threads; where the block is left by an error or a signal, what has not been begun is not done."""
+    """Open a thread pool; if an error or a signal ends the block, the tasks that have not begun are cancelled."""
     pool = ThreadPoolExecutor(workers)
     try:
         yield pool
@@ -90,8 +87,13 @@ def thread_pool(workers: int | None = None) -> Iterator[ThreadPoolExecutor]:
     pool.shutdown()
 
 
+def _raise_interrupted(signum: int, frame: Any) -> None:
+    raise Interrupted(signum)
+
+
 @contextlib.contextmanager
-def _handled_by(handler: Callable[[int, Any], None]) -> Iterator[None]:
+def _handlers(handler: Callable[[int, Any], None]) -> Iterator[None]:
+    """Install a handler for SIGNALS and restore the earlier ones at the end."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

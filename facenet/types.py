@@ -1,6 +1,6 @@
-"""The nouns of the pipeline: EmbeddingSet (with its reading and writing), Pairs, Neighbours, Triplets.
+"""The nouns of the pipeline: EmbeddingSet (and its folder on disk), Pairs, Neighbours, Triplets.
 
-Letters: N embeddings, D embedding width, P pairs, Q queries, k neighbours, T triplets. No torch in here.
+Letters: N embeddings, D embedding width, P pairs, Q queries, k neighbours, T triplets. This module imports no torch.
 """
 
 from __future__ import annotations
@@ -23,13 +23,15 @@ from facenet.files import (
     write_csv,
     write_sealed,
 )
+from facenet.vectors import square_norms
 
 if TYPE_CHECKING:
     import torch
 
-SCHEMA = 1
-COLUMNS = ("row", "path", "identity")  # of items.csv
-FILES = ("vectors.npy", "items.csv")
+EMBEDDINGS_SCHEMA = 1
+EMBEDDINGS_FILES = ("vectors.npy", "items.csv")  # beside meta.json
+ITEMS_COLUMNS = ("row", "path", "identity")  # of items.csv
+META_FIELDS = ("schema", "fingerprint", "count", "dim", "root", "sha256")  # of meta.json, beside what `extra` holds
 Progress = Callable[[int, int], None]  # called with (done, total)
 
 
@@ -49,13 +51,13 @@ class MiningStats(NamedTuple):
     semi_hard_pairs: int  # of these, pairs with at least one semi-hard negative
     hard_pairs: int  # of these, pairs with at least one negative no farther than the positive
     triplets: int  # triplets found before the cap `max_triplets`
-    mean_positive: float  # mean squared distance of the pairs; 0 when there are none
-    mean_negative: float  # mean squared distance of anchors (rows with a positive) to negatives; 0 when none
-    negatives: int  # anchor-negative pairs that mean is over
+    mean_positive: float  # mean squared distance of the pairs; 0 if there are none
+    mean_negative: float  # mean squared distance of anchors (rows with a positive) to negatives; 0 if none
+    negatives: int  # anchor-negative pairs under `mean_negative`
 
 
 class Triplets(NamedTuple):
-    """Row numbers of T triplets, int64 tensors (T,), and the statistics of the pass that found them."""
+    """Row numbers of T triplets, int64 tensors (T,), and the statistics of their mining pass."""
 
     anchor: torch.Tensor
     positive: torch.Tensor
@@ -94,14 +96,14 @@ class Neighbours(NamedTuple):
 class EmbeddingSet:
     """N unit vectors with the image and identity each one came from, and the encoder that made them.
 
-    On disk it is a folder: ``vectors.npy`` (N, D) float32, memory-mappable; ``items.csv`` (row, path,
-    identity); ``meta.json`` with the encoder's fingerprint, the shape and the SHA-256 of all three.
-    `compatible_with` is not written: the encoder's own record says it, and may say more later.
+    On disk the set is a folder. ``vectors.npy`` (N, D) float32 can be mapped into memory; ``items.csv`` has the columns
+    row, path, identity; ``meta.json`` holds the encoder's fingerprint, the shape and the SHA-256 of every file.
+    `compatible_with` is not written, because the encoder's own record holds it and may grow.
     """
 
     vectors: np.ndarray  # (N, D) float32, unit rows
     paths: Sequence[str]  # N paths, relative to `root`, POSIX
-    identities: Sequence[str]  # N names; "" where unknown
+    identities: Sequence[str]  # N names; "" if unknown
     fingerprint: str
     root: str = ""
     extra: dict[str, Any] = field(default_factory=dict)
@@ -138,7 +140,7 @@ class EmbeddingSet:
         return [image_key(path) for path in self.paths]
 
     def rows_by_key(self, what: str) -> dict[str, int]:
-        """Return the row of each image key; raises DataError, beginning with `what`, where two images share one."""
+        """Return the row of each image key; if two images share one, raise DataError that begins with `what`."""
         rows: dict[str, int] = {}
         for row, key in enumerate(self.keys):
             if key in rows:
@@ -156,7 +158,10 @@ class EmbeddingSet:
     def save(self, folder: str | Path, *, beside: Sequence[str] = ()) -> None:
         """Write the folder; ``meta.json`` comes last, so a half-written folder does not load.
 
-        `beside` names further files in the folder whose SHA-256 it keeps.
+        `beside` names further files of the folder whose SHA-256 goes into ``meta.json``.
+
+        Raises:
+            DataError: a path that leads outside the root, or a folder that can not be written.
         """
         folder = Path(folder)
         _check_paths(self.paths, folder)
@@ -166,14 +171,14 @@ class EmbeddingSet:
             raise DataError(f"{folder}: can not be written ({error.strerror}); choose another folder") from error
         with atomic_write(folder / "vectors.npy") as file:
             np.save(file, np.ascontiguousarray(self.vectors))
-        write_csv(folder / "items.csv", COLUMNS, zip(range(len(self)), self.paths, self.identities, strict=True))
+        write_csv(folder / "items.csv", ITEMS_COLUMNS, zip(range(len(self)), self.paths, self.identities, strict=True))
         meta = {
-            "schema": SCHEMA,
+            "schema": EMBEDDINGS_SCHEMA,
             "fingerprint": self.fingerprint,
             "count": len(self),
             "dim": self.dim,
             "root": self.root,
-            "sha256": {name: sha256_file(folder / name) for name in (*FILES, *beside)},
+            "sha256": {name: sha256_file(folder / name) for name in (*EMBEDDINGS_FILES, *beside)},
         }
         write_sealed(folder / "meta.json", {**self.extra, **meta})
 
@@ -184,31 +189,29 @@ class EmbeddingSet:
         if not folder.is_dir():
             raise DataError(f"{folder}: no such embeddings folder; make one with scripts/embed.py")
         meta = read_sealed(folder / "meta.json")
-        if meta.get("schema") != SCHEMA:
-            raise DataError(
-                f"{folder}/meta.json: schema {meta.get('schema')!r}, this version reads {SCHEMA}; embed again"
-            )
+        if meta.get("schema") != EMBEDDINGS_SCHEMA:
+            expected = f"this version reads {EMBEDDINGS_SCHEMA}"
+            raise DataError(f"{folder}/meta.json: schema {meta.get('schema')!r}, {expected}; embed again")
         sums = meta.get("sha256")
         sums = sums if isinstance(sums, dict) else {}
-        for name in (*FILES, *(name for name in sums if "/" not in name and (folder / name).is_file())):
+        for name in (*EMBEDDINGS_FILES, *(name for name in sums if "/" not in name and (folder / name).is_file())):
             if not (folder / name).is_file():
                 raise DataError(f"{folder}/{name}: no such file; embed again")
             if sums.get(name) != sha256_file(folder / name):
                 raise DataError(f"{folder}/{name}: its SHA-256 is not the one in meta.json (damaged?); embed again")
         vectors = read_array(folder / "vectors.npy", mode="r" if mmap else None)
         paths, identities = _read_items(folder / "items.csv")
-        known = {"schema", "fingerprint", "count", "dim", "root", "sha256"}
-        extra = {key: value for key, value in meta.items() if key not in known}
+        extra = {key: value for key, value in meta.items() if key not in META_FIELDS}
         fingerprint, root, shape = meta.get("fingerprint"), meta.get("root"), [meta.get("count"), meta.get("dim")]
         if not isinstance(fingerprint, str) or not isinstance(root, str) or shape != [*vectors.shape]:
             raise DataError(f"{folder}/meta.json: not of the vectors {vectors.shape} beside it; embed again")
-        if not np.isfinite(vectors.sum(dtype=np.float64)):
+        if not np.isfinite(square_norms(vectors)).all():
             raise DataError(f"{folder}/vectors.npy: a vector that is not finite; embed again")
         return cls(vectors, paths, identities, fingerprint, root, extra)
 
 
 def _check_paths(paths: Sequence[str], where: Path) -> None:
-    """Raise DataError for a path that does not stay below its root."""
+    """Raise DataError if a path does not stay below its root."""
     for path in paths:
         if not is_inside(path):
             raise DataError(f"{where}: the path {path[:80]!r} is empty or leads outside its root; use paths below it")
@@ -216,8 +219,8 @@ def _check_paths(paths: Sequence[str], where: Path) -> None:
 
 def _read_items(file: Path) -> tuple[list[str], list[str]]:
     """Return the paths and identities of ``items.csv``; raises DataError."""
-    rows = read_csv(file, COLUMNS, remedy="embed again", whole=True)
-    if any(len(row) != len(COLUMNS) or row["row"] != str(number) for number, row in enumerate(rows)):
+    rows = read_csv(file, ITEMS_COLUMNS, remedy="embed again", whole=True)
+    if any(len(row) != len(ITEMS_COLUMNS) or row["row"] != str(number) for number, row in enumerate(rows)):
         raise DataError(f"{file}: expected the columns row, path, identity, rows numbered from 0; embed again")
     paths = [row["path"] for row in rows]
     _check_paths(paths, file)

@@ -1,4 +1,4 @@
-"""What signals do; to real processes: tests/test_benchmark_faults_resume.py and tests/test_launch.py."""
+"""What signals do; with real processes: tests/training/test_stop.py and tests/commands/test_launch.py."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from facenet.interrupts import Interrupted, Request, interruptible, postponed, reinstall, thread_pool
+from facenet.interrupts import Interrupted, StopRequest, defer_signals, raise_on_signal, reinstall_handlers, thread_pool
 from tests.conftest import ROOT
 
 
@@ -23,7 +23,7 @@ def send(signum: int) -> None:
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_ends_a_command_at_once(signum: signal.Signals, code: int) -> None:
     before = signal.getsignal(signum)
-    with pytest.raises(Interrupted) as stop, interruptible():
+    with pytest.raises(Interrupted) as stop, raise_on_signal():
         send(signum)
     assert stop.value.code == code
     assert stop.value.text == f"stopped by {signum.name}"
@@ -31,11 +31,11 @@ def test_a_signal_ends_a_command_at_once(signum: signal.Signals, code: int) -> N
 
 
 def test_a_first_signal_waits_and_a_second_does_not() -> None:
-    request, reached = Request(), []
+    request, reached = StopRequest(), []
     before = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
 
     def work() -> None:
-        with postponed(request):
+        with defer_signals(request):
             send(signal.SIGTERM)
             reached.append(request.signum)
             send(signal.SIGINT)
@@ -53,7 +53,7 @@ def test_a_signal_that_nobody_asked_for_is_raised_at_the_end() -> None:
     reached = []
 
     def work() -> None:
-        with postponed(Request()):
+        with defer_signals(StopRequest()):
             send(signal.SIGTERM)
             reached.append(True)
 
@@ -64,12 +64,12 @@ def test_a_signal_that_nobody_asked_for_is_raised_at_the_end() -> None:
 
 
 def test_signals_that_were_taken_away_are_taken_back() -> None:
-    request = Request()
+    request = StopRequest()
 
     def work() -> None:
-        with postponed(request):
+        with defer_signals(request):
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            reinstall(request)
+            reinstall_handlers(request)
             send(signal.SIGTERM)
 
     with pytest.raises(Interrupted):
@@ -81,8 +81,8 @@ def test_another_thread_leaves_signals_alone() -> None:
     before, seen = signal.getsignal(signal.SIGTERM), []
 
     def inside() -> None:
-        with interruptible(), postponed(Request()):
-            reinstall(Request())
+        with raise_on_signal(), defer_signals(StopRequest()):
+            reinstall_handlers(StopRequest())
             seen.append(signal.getsignal(signal.SIGTERM))
 
     thread = threading.Thread(target=inside)
@@ -93,7 +93,7 @@ def test_another_thread_leaves_signals_alone() -> None:
 
 def test_a_worker_outlives_signals_for_a_while() -> None:
     code = (
-        "import time\nfrom facenet import interrupts\ninterrupts.GRACE = 1\ninterrupts.leave_to_parent(0)\n"
+        "import time\nfrom facenet import interrupts\ninterrupts.init_worker_signals(0, grace=1)\n"
         "print('here', flush=True)\nfor second in range(50): time.sleep(0.2); print(second, flush=True)"
     )
     own = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -110,7 +110,7 @@ def test_threads_leave_what_they_have_not_begun() -> None:
     done: list[int] = []
 
     def work() -> None:
-        with interruptible(), thread_pool(1) as pool:
+        with raise_on_signal(), thread_pool(1) as pool:
             for number in pool.map(lambda number: (time.sleep(0.02), done.append(number), number)[2], range(1000)):
                 if number == 2:
                     send(signal.SIGTERM)

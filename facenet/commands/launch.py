@@ -24,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from facenet.commands.schema import check_ranges, register, required
 from facenet.console import one_line_errors, write_metrics
 from facenet.errors import ConfigError, DataError, FacenetError, GateError, nearest
-from facenet.interrupts import Interrupted, interruptible
+from facenet.interrupts import Interrupted, raise_on_signal
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 RUN_FOLDER = "FACENET_RUN_FOLDER"  # tells the ranks that Lightning starts where rank 0 writes
@@ -73,7 +73,7 @@ def launch(name: str, run: Run) -> None:
                 raise failed
 
     try:
-        with interruptible(), one_line_errors():
+        with raise_on_signal(), one_line_errors():
             try:
                 main()
             except (HydraException, OmegaConfBaseException) as error:

@@ -19,7 +19,7 @@ from facenet.data.preprocess import Preprocess
 from facenet.data.records import Records, Skipped
 from facenet.data.sampler import IdentitySampler, Schedule
 from facenet.errors import ConfigError, DataError
-from facenet.interrupts import leave_to_parent
+from facenet.interrupts import init_worker_signals
 
 CACHES = ("auto", "ram", "disk", "none")
 Batch = tuple[Tensor, ...]
@@ -201,7 +201,7 @@ class FaceDataModule(pl.LightningDataModule):
             sampler=sampler,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
-            worker_init_fn=leave_to_parent,
+            worker_init_fn=init_worker_signals,
             generator=generator,
         )
 

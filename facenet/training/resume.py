@@ -114,8 +114,8 @@ def check_checkpoint(
 
 
 @contextlib.contextmanager
-def told_how(out: Path) -> Iterator[None]:
-    """Let the line of a stopped run say how to go on."""
+def add_resume_hint(out: Path) -> Iterator[None]:
+    """Add to the line of a run that a signal stopped how to resume the run."""
     try:
         yield
     except Interrupted as stop:

@@ -38,7 +38,7 @@ from facenet.evaluation.evaluate import calibrate, evaluate_all, evaluate_fold
 from facenet.evaluation.leakage import people_record, world_of
 from facenet.faces.options import DETECTORS
 from facenet.files import explain_disk_errors
-from facenet.interrupts import Request, postponed
+from facenet.interrupts import StopRequest, defer_signals
 from facenet.large_batch.chunks import leave_at_end
 from facenet.large_batch.memory import available_bytes, choose_chunk, step_memory
 from facenet.losses.harmonic import reset_embedding_layer
@@ -90,7 +90,7 @@ def train(config: dict[str, Any], out: str | Path, say: Callable[[str], None] = 
         RankLost: another rank ended.
         Interrupted: SIGTERM or SIGINT came while the network was trained, and a checkpoint was saved.
     """
-    with explain_disk_errors(out), resume.told_how(Path(out)):
+    with explain_disk_errors(out), resume.add_resume_hint(Path(out)):
         return _train(config, Path(out), say)
 
 
@@ -108,7 +108,7 @@ def _train(config: dict[str, Any], out: Path, say: Callable[[str], None]) -> dic
     pairs = held_out_pairs(module_data.held_out, config["data"]["seed"])
     last = resume.last_checkpoint(config, out, say)
     saved = None if last is None else read_checkpoint(last)  # before anything is made of it
-    request = Request()
+    request = StopRequest()
     trainer, progress, guard = _trainer(config, module_data, pairs, out, saved, request)
     device = str(trainer.strategy.root_device)  # where faces are also embedded, before and after
     old = _old(config, module_data, device, say)
@@ -120,7 +120,7 @@ def _train(config: dict[str, Any], out: Path, say: Callable[[str], None]) -> dic
     if trainer.is_global_zero:
         resume.start(config, out)
         say("\n".join([_headline(module_data, splits, module), *_beginning(config, out, last)]))
-    with _quiet(), leave_at_end(), postponed(request), restoring(trainer, last):
+    with _quiet(), leave_at_end(), defer_signals(request), restoring(trainer, last):
         try:
             trainer.fit(module, datamodule=module_data, ckpt_path=last)
         finally:
@@ -437,7 +437,7 @@ def _trainer(
     pairs: Pairs,
     out: Path,
     saved: dict[str, Any] | None,
-    request: Request,
+    request: StopRequest,
 ) -> tuple[pl.Trainer, TrainingProgress, not_finite.NotFiniteSteps]:
     options = {**config["trainer"], **device_settings(config["trainer"])}
     del options["channels_last"], options["compile"]  # the module's

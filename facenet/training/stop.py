@@ -12,7 +12,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from facenet.interrupts import Interrupted, Request, reinstall
+from facenet.interrupts import Interrupted, StopRequest, reinstall_handlers
 from facenet.large_batch.chunks import largest
 
 
@@ -30,14 +30,14 @@ class StopAtSignal(pl.Callback):
     """
 
     def __init__(
-        self, request: Request, last: Path, *, accumulate: int = 1, options: Mapping[str, Any] | None = None
+        self, request: StopRequest, last: Path, *, accumulate: int = 1, options: Mapping[str, Any] | None = None
     ) -> None:
         self.request, self.last, self.accumulate, self.options = request, last, accumulate, dict(options or {})
         self._saved, self._owed = -1, False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the signals back: Lightning's handler talks to the other ranks in the middle of what they do."""
-        reinstall(self.request)
+        reinstall_handlers(self.request)
         self._stop(trainer, save=False)
 
     def on_train_batch_start(

@@ -15,13 +15,13 @@ from facenet.interrupts import Interrupted
 from facenet.training.callbacks import AtomicCheckpointIO
 from facenet.training.resume import (
     FREE,
+    add_resume_hint,
     check_checkpoint,
     differences,
     finished,
     fixed,
     last_checkpoint,
     start,
-    told_how,
 )
 
 CONFIG: dict[str, Any] = {
@@ -133,7 +133,7 @@ def test_a_start_sweeps_what_killed_writers_left(tmp_path: Path) -> None:
 
 def test_a_stopped_run_says_how_to_go_on(tmp_path: Path) -> None:
     def stopped() -> str:
-        with pytest.raises(Interrupted) as stop, told_how(tmp_path):
+        with pytest.raises(Interrupted) as stop, add_resume_hint(tmp_path):
             raise Interrupted(signal.SIGTERM, at=" at step 3")
         return stop.value.text
 
