@@ -1,17 +1,17 @@
-"""What several test files share: one torch thread, a folder of drawn faces, the LFW tree where there is one."""
+"""What several test files share: one thread, a folder of drawn faces, the LFW tree where there is one."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parent.parent
-torch.set_num_threads(1)
+from tests.helpers import ROOT
+from tests.helpers.pictures import write_tree, write_view2
+
+os.environ["OMP_NUM_THREADS"] = "1"  # read when numpy, torch and FAISS are loaded: one core for each test process
 
 
 @pytest.fixture(scope="session")
@@ -23,42 +23,10 @@ def lfw_root() -> Path:
     return root
 
 
-def blob(identity: int, image: int, side: int = 48) -> np.ndarray:
-    """A picture (side, side, 3) whose colour pattern belongs to the identity, with noise of its own."""
-    pattern = np.random.default_rng(identity).integers(0, 256, (4, 4, 3))
-    noise = np.random.default_rng([identity, image]).normal(0, 12, (side, side, 3))
-    return (np.kron(pattern, np.ones((side // 4, side // 4, 1))) + noise).clip(0, 255).astype(np.uint8)
-
-
-def write_tree(root: Path, identities: int, images: int, side: int = 48) -> Path:
-    """Write ``<root>/p000/p000_0001.png`` and so on."""
-    for i in range(identities):
-        folder = root / f"p{i:03d}"
-        folder.mkdir(parents=True, exist_ok=True)
-        for j in range(images):
-            Image.fromarray(blob(i, j, side)).save(folder / f"p{i:03d}_{j + 1:04d}.png")
-    return root
-
-
 @pytest.fixture(scope="session")
 def face_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of 30 identities with 4 images each."""
     return write_tree(tmp_path_factory.mktemp("faces"), 30, 4)
-
-
-def write_view2(root: Path, folds: int = 10, people: int = 6, images: int = 3) -> Path:
-    """Write an LFW tree: people p000 onwards dealt to the folds, with View 2's people.txt and pairs.txt."""
-    write_tree(root / "images", folds * people, images)
-    names, pairs = [str(folds)], [f"{folds}\t{people}"]
-    for fold in range(folds):
-        group = [f"p{fold * people + i:03d}" for i in range(people)]
-        names += [str(people), *(f"{name}\t{images}" for name in group)]
-        pairs += [f"{name}\t1\t2" for name in group]
-        pairs += [f"{name}\t1\t{other}\t3" for name, other in zip(group, group[1:] + group[:1], strict=True)]
-    (root / "protocol").mkdir()
-    (root / "protocol" / "people.txt").write_text("\n".join(names) + "\n")
-    (root / "protocol" / "pairs.txt").write_text("\n".join(pairs) + "\n")
-    return root
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,7 @@ from facenet.files import (
     write_json,
     write_sealed,
 )
-from tests.conftest import ROOT
+from tests.helpers import ROOT
 
 
 def test_an_error_leaves_the_old_file_and_no_temporary(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from facenet.interrupts import Interrupted, StopRequest, defer_signals, raise_on_signal, reinstall_handlers, thread_pool
-from tests.conftest import ROOT
+from tests.helpers import ROOT
 
 
 def send(signum: int) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from facenet import neighbours as knn
 from facenet.errors import ConfigError, DataError
 from facenet.types import Neighbours
-from tests.conftest import ROOT
+from tests.helpers import ROOT
 from tests.helpers.clusters import people
 
 

@@ -3,40 +3,30 @@
 from __future__ import annotations
 
 import csv
-import json
-import runpy
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hydra.core.global_hydra import GlobalHydra
 
 from benchmarks.cluster import draw_gallery
 from facenet.clustering.threshold import LINKS, calibrate, threshold_for
 from facenet.encoders.bundle import load_bundle, save_bundle
 from facenet.types import EmbeddingSet
-from tests.conftest import ROOT, write_tree
-from tests.helpers.commands import mistaken
+from tests.helpers.commands import mistaken, succeed
 from tests.helpers.encoders import make
+from tests.helpers.pictures import write_tree
 
 Run = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run the script in this process; return its metrics, the run folder being tmp_path / `out`."""
+def run(tmp_path: Path) -> Run:
+    """Run the command in this process; return its metrics, the run folder being tmp_path / `out`."""
 
     def call(*arguments: object, out: str = "run") -> dict[str, Any]:
-        folder = tmp_path / out
-        monkeypatch.setattr(sys, "argv", ["cluster.py", *map(str, arguments), f"hydra.run.dir={folder}"])
-        try:
-            runpy.run_path(str(ROOT / "scripts" / "cluster.py"), run_name="__main__")
-        finally:
-            GlobalHydra.instance().clear()
-        return json.loads((folder / "metrics.json").read_text())
+        return succeed("cluster", *arguments, out=tmp_path / out)
 
     return call
 

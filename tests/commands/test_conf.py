@@ -8,7 +8,6 @@ import importlib
 import inspect
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,8 +32,8 @@ from facenet.models.registry import NETS
 from facenet.models.tables import NORMS
 from facenet.training.optim import OPTIMIZERS, SCHEDULES, build_optimizer
 from facenet.training.run import _check_names, _preprocess
+from tests.helpers import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 CONF = ROOT / "conf"
 
 COMMANDS = sorted(schema.SCHEMAS)

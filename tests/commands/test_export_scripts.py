@@ -11,10 +11,10 @@ from facenet.data.sources.folder import scan_folder
 from facenet.encoders import lookup as encoders
 from facenet.encoders.bundle import load_bundle, save_bundle
 from facenet.evaluation.evaluate import calibrate
-from tests.conftest import write_tree
 from tests.helpers.commands import mistaken, succeed
 from tests.helpers.encoders import make
 from tests.helpers.onnx_graphs import quantised
+from tests.helpers.pictures import write_tree
 
 pytest.importorskip("onnxscript")
 

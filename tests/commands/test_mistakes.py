@@ -28,7 +28,7 @@ from benchmarks.faults.rights import without_root_power
 from tests.commands.mistakes.shared import CASES, RANGES, SHARED
 from tests.commands.mistakes.single import BASE, SINGLE, Case
 from tests.commands.mistakes.world import PLACES, World, make_world
-from tests.conftest import ROOT
+from tests.helpers import ROOT
 
 SCRIPTS = ROOT / "scripts"
 PATIENCE = 120  # seconds after which a case hangs

@@ -16,9 +16,10 @@ from facenet.encoders.bundle import save_bundle
 from facenet.evaluation.evaluate import calibrate
 from facenet.gallery.gallery import Gallery
 from facenet.types import EmbeddingSet
-from tests.conftest import ROOT, write_tree, write_view2
+from tests.helpers import ROOT
 from tests.helpers.commands import mistaken, succeed
 from tests.helpers.encoders import make
+from tests.helpers.pictures import write_tree, write_view2
 
 
 @pytest.fixture(scope="module")
@@ -272,3 +273,9 @@ def test_shell_scripts_parse() -> None:
     assert bash
     for name in ("quickstart", "test", "environment"):
         assert subprocess.run([bash, "-n", str(ROOT / "scripts" / name)], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "scripts").glob("*.py")), ids=lambda path: path.stem)
+def test_a_script_calls_its_command_and_nothing_else(script: Path) -> None:
+    code = script.read_text().partition('"""\n\n')[2]
+    assert code == f'from facenet.commands.{script.stem} import main\n\nif __name__ == "__main__":\n    main()\n'

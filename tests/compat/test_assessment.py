@@ -24,7 +24,7 @@ from facenet.errors import DataError
 from facenet.evaluation.roc import roc
 from facenet.types import EmbeddingSet
 from facenet.vectors import normalise
-from tests.conftest import ROOT
+from tests.helpers import ROOT
 from tests.helpers.commands import command, mistaken, succeed
 from tests.helpers.compat import ALONE, NEW, OLD, sets
 from tests.helpers.encoders import make

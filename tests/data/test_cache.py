@@ -11,7 +11,7 @@ from facenet.data.preprocess import Preprocess
 from facenet.data.records import NothingUsable
 from facenet.data.sources.folder import scan_folder
 from facenet.errors import DataError
-from tests.conftest import write_tree
+from tests.helpers.pictures import write_tree
 
 PREPROCESS = Preprocess(size=(32, 32), crop=0.8)
 

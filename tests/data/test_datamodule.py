@@ -12,7 +12,7 @@ from facenet.data.preprocess import Preprocess
 from facenet.data.sources.folder import scan_folder
 from facenet.data.splits import split_faces
 from facenet.errors import ConfigError, DataError
-from tests.conftest import write_tree
+from tests.helpers.pictures import write_tree
 
 PREPROCESS = Preprocess(size=(32, 32))
 

@@ -18,7 +18,7 @@ from facenet.data.sources.kinds import SOURCES
 from facenet.data.splits import Splits, check_pairs, reported_faces, share_of_people, split_faces
 from facenet.errors import ConfigError, DataError
 from facenet.types import image_key
-from tests.conftest import blob, write_tree
+from tests.helpers.pictures import blob, write_tree
 
 SYNTHETIC = {
     "train_identities": 12,

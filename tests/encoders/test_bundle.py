@@ -13,8 +13,8 @@ from facenet.encoders.bundle import load_bundle, pick_device, save_bundle
 from facenet.encoders.record import write_record
 from facenet.errors import ConfigError, DataError
 from facenet.files import read_sealed, write_sealed
-from tests.conftest import blob
 from tests.helpers.encoders import OPTIONS, make
+from tests.helpers.pictures import blob
 
 
 def test_round_trip_is_exact(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from facenet.data.records import Records
 from facenet.data.sources.folder import scan_folder
 from facenet.encoders.embedding import embed_changed, embed_records
 from facenet.errors import DataError
-from tests.conftest import blob, write_tree
 from tests.helpers.encoders import make
+from tests.helpers.pictures import blob, write_tree
 
 
 def test_files_and_arrays_give_the_same_vectors(tmp_path: Path) -> None:

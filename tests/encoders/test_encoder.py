@@ -7,8 +7,8 @@ import pytest
 
 from facenet.encoders.encoder import Encoder
 from facenet.errors import DataError
-from tests.conftest import blob
 from tests.helpers.encoders import OPTIONS, make
+from tests.helpers.pictures import blob
 
 
 def test_embeddings_are_unit_and_ignore_batch_mates() -> None:

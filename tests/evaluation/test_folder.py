@@ -17,8 +17,8 @@ from facenet.evaluation.evaluate import evaluate
 from facenet.evaluation.folder import save_evaluation, thumbnails
 from facenet.evaluation.verification import verify, verify_embeddings
 from facenet.types import EmbeddingSet, Pairs
-from tests.conftest import blob
 from tests.helpers.encoders import make
+from tests.helpers.pictures import blob
 
 
 def rows_of(folder: Path) -> list[dict[str, str]]:

@@ -16,8 +16,8 @@ from facenet.errors import DataError
 from facenet.evaluation.evaluate import evaluate
 from facenet.export.faces import calibration_faces, score_files
 from facenet.export.onnx import export_onnx
-from tests.conftest import write_tree
 from tests.helpers.encoders import make
+from tests.helpers.pictures import write_tree
 
 pytest.importorskip("onnxscript")
 SIZE = Preprocess(size=(32, 32))

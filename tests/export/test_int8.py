@@ -18,7 +18,7 @@ from facenet.encoders.onnx_file import unseal
 from facenet.errors import DataError
 from facenet.export import int8 as export_int8
 from facenet.export import onnx as export
-from tests.conftest import ROOT
+from tests.helpers import ROOT
 from tests.helpers.models import smallest
 
 onnx = pytest.importorskip("onnx")

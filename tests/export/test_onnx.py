@@ -22,10 +22,11 @@ from facenet.encoders.onnx_net import OnnxNet
 from facenet.errors import ConfigError, DataError
 from facenet.export import onnx as export
 from facenet.models.registry import NETS
-from tests.conftest import ROOT, blob
+from tests.helpers import ROOT
 from tests.helpers.encoders import make
 from tests.helpers.models import CASES, options, smallest
 from tests.helpers.onnx_graphs import quantised
+from tests.helpers.pictures import blob
 
 pytest.importorskip("onnxscript")
 PEOPLE = [{"role": "train", "salt": "s", "count": 2, "hashes": "0123456789abcdef fedcba9876543210"}]

@@ -32,9 +32,8 @@ from facenet.gallery.faiss.layers import Layers
 from facenet.gallery.gallery import Gallery, Hit
 from facenet.types import EmbeddingSet, Neighbours
 from facenet.vectors import normalise
+from tests.helpers import ROOT
 from tests.helpers.galleries import OURS, THEIRS, D, brute, faces, people, unit, vector_of
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def assert_answers(gallery: Gallery, names: list[str], k: int = 5, queries: int = 6) -> None:

@@ -16,8 +16,8 @@ from facenet.errors import ConfigError, DataError, FacenetError
 from facenet.gallery.gallery import Gallery, Hit
 from facenet.gallery.query import NO_MATCH, Answer, ask, converse, read, score, write_answers
 from facenet.gallery.query_sheet import draw_answers
-from tests.conftest import write_tree
 from tests.helpers.encoders import make
+from tests.helpers.pictures import write_tree
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import json
 import os
-import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from tests.conftest import ROOT
+from tests.helpers import ROOT
 
 
 def command(name: str, *arguments: object, out: Path) -> subprocess.CompletedProcess[str]:
+    """Run scripts/NAME.py in a process of its own."""
     line = [sys.executable, str(ROOT / "scripts" / f"{name}.py"), *map(str, arguments), f"hydra.run.dir={out}"]
     return subprocess.run(line, capture_output=True, text=True, check=False, cwd=out.parent)
 
@@ -26,12 +27,12 @@ def command(name: str, *arguments: object, out: Path) -> subprocess.CompletedPro
 def mistaken(
     name: str, *arguments: object, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> tuple[int, str]:
-    """Run a command in this process, for the sake of time; return its exit code and what it wrote as an error."""
+    """Run a command in this process, for the sake of CPU time; return its exit code and what it wrote as an error."""
     monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments), f"hydra.run.dir={out}"])
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     try:
         with pytest.raises(SystemExit) as stopped:
-            runpy.run_path(str(ROOT / "scripts" / f"{name}.py"), run_name="__main__")
+            importlib.import_module(f"facenet.commands.{name}").main()
     finally:
         GlobalHydra.instance().clear()
     return int(stopped.value.code or 0), capsys.readouterr().err
@@ -45,7 +46,7 @@ def succeed(name: str, *arguments: object, out: Path) -> dict[str, Any]:
     os.chdir(out.parent)
     try:
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(said):
-            runpy.run_path(str(ROOT / "scripts" / f"{name}.py"), run_name="__main__")
+            importlib.import_module(f"facenet.commands.{name}").main()
     except SystemExit as stopped:
         code = stopped.code
     finally:

@@ -16,7 +16,7 @@ from facenet.files import read_sealed, sha256_file, write_sealed
 from facenet.report.runs import Run
 from facenet.types import EmbeddingSet
 from facenet.vectors import normalise, sq_dist
-from tests.conftest import blob
+from tests.helpers.pictures import blob
 
 HOSTILE = "<script>alert(1)</script>\"'&<img src=x onerror=y>"
 

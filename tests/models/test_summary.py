@@ -21,8 +21,7 @@ from facenet.models.registry import TABLES
 from facenet.models.summary import Layer, amount, beside, cost, summarise, total
 from facenet.models.tables import Cost
 from facenet.models.zeiler_fergus import NN1
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.helpers import ROOT
 
 
 def test_cost_of_a_layer_is_weights_times_positions() -> None:

@@ -9,7 +9,7 @@ from torch import nn
 from facenet.models.build import build_model
 from facenet.models.layers import Maxout
 from facenet.models.summary import Layer, summarise, total
-from tests.conftest import blob
+from tests.helpers.pictures import blob
 
 # Table 1: layer, kind with kernel and stride, size-out (channels, height, width), weights
 TABLE_1 = [

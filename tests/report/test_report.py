@@ -16,7 +16,8 @@ from facenet.errors import DataError
 from facenet.files import read_sealed, write_sealed
 from facenet.report import report
 from facenet.report.report import LIMIT, write_report
-from tests.conftest import ROOT, write_tree
+from tests.helpers import ROOT
+from tests.helpers.pictures import write_tree
 from tests.helpers.reports import HOSTILE, faces, read, titles, write_metrics, write_run
 
 TITLES = {

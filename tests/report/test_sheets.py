@@ -25,7 +25,7 @@ from facenet.report.sheets import (
 )
 from facenet.types import EmbeddingSet
 from facenet.vectors import normalise, sq_dist
-from tests.conftest import write_tree
+from tests.helpers.pictures import write_tree
 from tests.helpers.reports import faces
 
 

@@ -16,8 +16,8 @@ from facenet.errors import DataError
 from facenet.training import old_embeddings
 from facenet.training.old_embeddings import old_vectors, read_old
 from facenet.types import EmbeddingSet
-from tests.conftest import write_tree
 from tests.helpers.encoders import make
+from tests.helpers.pictures import write_tree
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from facenet.data.sources import duplicates
 from facenet.data.sources.duplicates import same_files, without_duplicates
 from facenet.data.sources.folder import scan_folder
-from tests.conftest import write_tree
+from tests.helpers.pictures import write_tree
 
 
 def copy(root: Path, source: str, target: str) -> None:

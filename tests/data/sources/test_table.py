@@ -7,7 +7,7 @@ import pytest
 
 from facenet.data.sources.table import scan_csv
 from facenet.errors import DataError
-from tests.conftest import write_tree
+from tests.helpers.pictures import write_tree
 
 
 def test_csv(face_tree: Path, tmp_path: Path) -> None:
