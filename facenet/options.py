@@ -128,6 +128,27 @@ def build(cls: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
         raise ConfigError(f"{prefix}{error}") from error
 
 
+def check_key(cls: type[Any], key: str) -> None:
+    """Refuse a dotted name that no option of the class, or of its groups, has.
+
+    Raises:
+        ConfigError: with the nearest known name.
+    """
+    hint: Any = cls
+    before = ""
+    for part in key.split("."):
+        kinds = [kind for kind in (get_args(hint) or (hint,)) if kind is not type(None)]
+        group = next((kind for kind in kinds if isinstance(kind, type) and dataclasses.is_dataclass(kind)), None)
+        if group is None or get_origin(hint) is dict:
+            if get_origin(hint) is dict or hint is Any:
+                return  # names of a mapping are free
+            raise ConfigError(f"unknown option {key!r}: {before.rstrip('.')} is a single value")
+        known = get_type_hints(group)
+        if part not in known:
+            raise ConfigError(f"unknown option {key!r}{nearest(part, known)}; known: {', '.join(known)}")
+        hint, before = known[part], f"{before}{part}."
+
+
 def required(cls: type[Any]) -> list[str]:
     """Return the names of the options without a default."""
     return [

@@ -3,11 +3,33 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from facenet.commands.launch import launch
+from facenet.commands.options import CommandOptions
 from facenet.console import flatten, table
+from facenet.options import RATE, SEED, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterOptions(CommandOptions):
+    """Options of ``cluster``."""
+
+    embeddings: str = option(help="embeddings folder of the faces to group")
+    encoder: str | None = option(None, help="encoder that made them, for its calibrated thresholds")
+    links: float | None = option(None, least=0, help="strangers that a face meets within the threshold; null: 5")
+    sample: str | None = option(None, help="embeddings of labelled other people: calibrate on them")
+    far: float | None = option(None, **RATE, help="the threshold of this false accept rate")
+    threshold: float | None = option(None, least=0, most=4, help="this sq_dist")
+    method: str = option("auto", help="auto, chinese_whispers, average_linkage, connected_components")
+    neighbours: int = option(32, least=1, help="nearest faces k that the graph holds")
+    known: str | tuple[str, ...] | None = option(None, help="embeddings of clustered faces, to add new ones to")
+    clusters: str | None = option(None, help="their clusters.csv")
+    sheets: bool = option(False, help="contact sheets of the clusters")
+    threads: int | None = option(None, least=1, help="null is all")
+    seed: int = option(0, **SEED, help="of the order of whispers")
 
 
 def load(folder: str, fingerprint: str | None = None) -> Any:
@@ -21,7 +43,7 @@ def load(folder: str, fingerprint: str | None = None) -> Any:
     return found
 
 
-def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
+def run(options: ClusterOptions, out: Path) -> dict[str, Any]:
     import numpy as np
 
     from facenet.clustering import sheets as cluster_sheets
@@ -31,35 +53,37 @@ def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
     from facenet.encoders import lookup as encoders
     from facenet.errors import ConfigError, DataError
 
-    if bool(config["known"]) != bool(config["clusters"]):
+    if bool(options.known) != bool(options.clusters):
         raise ConfigError("cluster: known=EMBEDDINGS and clusters=FILE go together")
-    new = load(config["embeddings"])
-    encoder = encoders.load(config["encoder"], device="cpu") if config["encoder"] else None
+    new = load(options.embeddings)
+    encoder = encoders.load(options.encoder, device="cpu") if options.encoder else None
     if encoder and encoder.fingerprint != new.fingerprint:
-        raise DataError(f"{config['embeddings']}: embedded by another encoder than {config['encoder']}; embed again")
-    folders = [config["known"]] if isinstance(config["known"], str) else config["known"] or []
+        raise DataError(f"{options.embeddings}: embedded by another encoder than {options.encoder}; embed again")
+    folders = [options.known] if isinstance(options.known, str) else options.known or []
     sets = [*(load(folder, new.fingerprint) for folder in folders), new]
     paths = [path for one in sets for path in one.paths]
     if folders and len(set(paths)) < len(paths):
         raise DataError("cluster: some paths are among the new and the known faces, or twice; give each face once")
-    method = "chinese_whispers" if folders else method_for(len(new), config["method"])
-    options = {key: config[key] for key in ("neighbours", "seed", "threads")}
+    method = "chinese_whispers" if folders else method_for(len(new), options.method)
+    search: dict[str, Any] = {"neighbours": options.neighbours, "seed": options.seed, "threads": options.threads}
     threshold, metrics = find_threshold(
         len(paths),
         method,
         encoder.thresholds if encoder else None,
-        load(config["sample"], new.fingerprint) if config["sample"] else None,
-        **{key: config[key] for key in ("threshold", "far", "links")},
-        **options,
+        load(options.sample, new.fingerprint) if options.sample else None,
+        threshold=options.threshold,
+        far=options.far,
+        links=options.links,
+        **search,
     )
     started = time.perf_counter()
-    if folders:
-        before = cluster_table.read_labels(config["clusters"], paths[: -len(new)])
-        added = assign(new.vectors, np.concatenate([one.vectors for one in sets[:-1]]), before, threshold, **options)
+    if folders and options.clusters:
+        before = cluster_table.read_labels(options.clusters, paths[: -len(new)])
+        added = assign(new.vectors, np.concatenate([one.vectors for one in sets[:-1]]), before, threshold, **search)
         labels = np.concatenate((before, added))
         metrics |= {"known": len(before), "joined": int(np.isin(added, before).sum())}
     else:
-        labels = cluster(new.vectors, threshold, method=method, **options)
+        labels = cluster(new.vectors, threshold, method=method, **search)
     seconds = time.perf_counter() - started
     identities = [name for one in sets for name in one.identities]
     if any(identities):
@@ -69,7 +93,7 @@ def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
     cluster_table.write_table(out / "clusters.csv", labels, paths, identities)
     table(flatten(metrics), title="cluster")
     print(f"clusters: {out / 'clusters.csv'}")
-    if config["sheets"]:
+    if options.sheets:
         files = [Path(one.root) / path for one in sets for path in one.paths]
         look = encoder.preprocess if encoder else None
         for page in cluster_sheets.write_sheets(labels, identities, files, out / "sheets", look=look):

@@ -2,63 +2,114 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from facenet.commands.launch import launch
+from facenet.commands.options import CommandOptions
 from facenet.console import table
+from facenet.options import SEED, SHARE, Options, option, to_dict
 
 
-def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class GateOptions(Options):
+    """What an encoder must reach to join the old one's gallery."""
+
+    metric: str = option("accuracy", help="accuracy, auc, val_1e-1, val_1e-2, val_1e-3, rank1, map")
+    min_gain: float = option(0.0, help="least update gain")
+    max_negative_flips: float = option(0.05, **SHARE, help="largest share right before and wrong after")
+    max_fall: float = option(
+        0.0, **SHARE, help="how far metric may fall if the new net alone is no better than the old"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompatOptions(CommandOptions):
+    """Options of ``compat``."""
+
+    old: str = option(help="embeddings by the old encoder")
+    new: str = option(help="embeddings of the same images by the new encoder")
+    encoder: str | None = option(
+        None, help="the new encoder, whose record is written; without one only the check is made"
+    )
+    pairs: str | None = option(None, help="LFW pairs file or CSV; without one pairs are drawn from the images")
+    reference: str | None = option(
+        None, help="embeddings by the same recipe without a compatibility term: gain and tax"
+    )
+    fit_old: str | None = option(None, help="with fit_new: embeddings of training faces by the old encoder")
+    fit_new: str | None = option(None, help="and by the reference, to fit maps between the spaces as baselines")
+    allow_missing: bool = option(False, help="leave out pairs with an image that is not in all embeddings")
+    gallery_faces: int = option(1, least=1, help="enrolled of each person; all other faces ask")
+    steps: int = option(11, least=2, help="steps of the mixed gallery, from 0 to 100 % backfilled")
+    draws: int = option(1000, least=1, help="of the paired bootstrap")
+    gate: GateOptions = GateOptions()
+    seed: int = option(0, **SEED, help="of drawn pairs, enrolment, backfill order and bootstrap")
+
+
+def run(options: CompatOptions, out: Path) -> dict[str, Any]:
     from facenet.compat.assessment import assess_upgrade
     from facenet.compat.display import write_plot, write_tables
     from facenet.data.pairs import read_pairs
     from facenet.errors import ConfigError, GateError
     from facenet.types import EmbeddingSet
 
-    if bool(config["fit_old"]) != bool(config["fit_new"]):
+    if bool(options.fit_old) != bool(options.fit_new):
         raise ConfigError("compat: fit_old=EMBEDDINGS and fit_new=EMBEDDINGS go together")
     sets: dict[str, Any] = {
-        name: EmbeddingSet.load(config[name]) for name in ("old", "new", "reference") if config[name]
+        name: EmbeddingSet.load(folder)
+        for name, folder in (("old", options.old), ("new", options.new), ("reference", options.reference))
+        if folder
     }
-    if config["encoder"]:
-        checked_encoder(config, sets["new"])
-    fit = (EmbeddingSet.load(config["fit_old"]), EmbeddingSet.load(config["fit_new"])) if config["fit_old"] else None
-    options = {name: config[name] for name in ("allow_missing", "gallery_faces", "steps", "draws", "seed")}
-    pairs = read_pairs(config["pairs"]) if config["pairs"] else None
-    metrics = assess_upgrade(**sets, pairs=pairs, fit=fit, gate_options=config["gate"], **options)
+    if options.encoder:
+        checked_encoder(options.encoder, options.new, sets["new"])
+    fit = None
+    if options.fit_old and options.fit_new:
+        fit = (EmbeddingSet.load(options.fit_old), EmbeddingSet.load(options.fit_new))
+    pairs = read_pairs(options.pairs) if options.pairs else None
+    metrics = assess_upgrade(
+        **sets,
+        pairs=pairs,
+        fit=fit,
+        gate_options=to_dict(options.gate),
+        allow_missing=options.allow_missing,
+        gallery_faces=options.gallery_faces,
+        steps=options.steps,
+        draws=options.draws,
+        seed=options.seed,
+    )
     write_plot(metrics, out / "roc.svg")
     write_tables(metrics, out)
     show(metrics)
     metrics["compatible_with"] = None
     if not metrics["gate"]["passed"]:
         raise GateError(f"compat: the gate did not pass: {'; '.join(metrics['gate']['failed'])}", metrics)
-    if config["encoder"]:
-        metrics |= record(config, sets["old"].fingerprint, sets["new"], out)
+    if options.encoder:
+        metrics |= record(options.encoder, options.new, sets["old"].fingerprint, sets["new"], out)
     return metrics
 
 
-def checked_encoder(config: dict[str, Any], new: Any) -> Any:
+def checked_encoder(name: str, folder: str, new: Any) -> Any:
     from facenet.encoders import lookup as encoders
     from facenet.errors import DataError
 
-    encoder = encoders.load(config["encoder"], device="cpu")
+    encoder = encoders.load(name, device="cpu")
     if encoder.fingerprint != new.fingerprint:
         raise DataError(
-            f"{config['new']}: embedded by encoder {new.fingerprint[:12]}, but {config['encoder']} is "
-            f"{encoder.fingerprint[:12]}; embed the images again with scripts/embed.py encoder={config['encoder']}"
+            f"{folder}: embedded by encoder {new.fingerprint[:12]}, but {name} is "
+            f"{encoder.fingerprint[:12]}; embed the images again with scripts/embed.py encoder={name}"
         )
     return encoder
 
 
-def record(config: dict[str, Any], old: str, new: Any, out: Path) -> dict[str, Any]:
+def record(name: str, embeddings: str, old: str, new: Any, out: Path) -> dict[str, Any]:
     """Let the encoder's record, read anew, list the old one."""
     from facenet.encoders import lookup as encoders
 
-    encoder, folder = checked_encoder(config, new), Path(config["encoder"])
+    encoder, folder = checked_encoder(name, embeddings, new), Path(name)
     if old not in (encoder.fingerprint, *encoder.compatible_with):
         encoder.compatible_with.append(old)
-        folder = encoders.write_calibration(encoder, config["encoder"], out)
+        folder = encoders.write_calibration(encoder, name, out)
     named = ", ".join(name[:12] for name in encoder.compatible_with) or "its own"
     print(f"encoder: {folder} may join galleries of {named}")
     return {"encoder": str(folder), "compatible_with": encoder.compatible_with}

@@ -2,33 +2,75 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from facenet.commands.launch import launch
+from facenet.commands.options import CommandOptions
 from facenet.console import progress, table
+from facenet.data.options import DataOptions
+from facenet.options import RATE, SEED, Options, option, to_dict
 
 
-def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class LevelOptions(Options):
+    """Levels of each kind; null: those of facenet/data/degradations.py, the paper's for jpeg and pixels."""
+
+    jpeg: tuple[float, ...] | None = option(None, help="quality, 1 to 100")
+    pixels: tuple[float, ...] | None = option(
+        None, help="of the face in all; images that have no more stay as they are"
+    )
+    blur: tuple[float, ...] | None = option(None, help="standard deviation, % of the shorter side")
+    noise: tuple[float, ...] | None = option(None, help="standard deviation, % of the value range")
+    occlusion: tuple[float, ...] | None = option(None, help="% of the area")
+    brightness: tuple[float, ...] | None = option(None, help="stops: 1 is twice the light")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DegradeOptions(CommandOptions):
+    """Options of ``degrade``."""
+
+    encoder: str = option(help="encoder folder, ONNX file or pretrained name")
+    pairs: str | None = option(None, help="LFW pairs file or CSV; without one pairs are drawn")
+    kinds: tuple[str, ...] | None = option(None, help="jpeg, pixels, blur, noise, occlusion, brightness; null: all")
+    levels: LevelOptions = LevelOptions()
+    sides: str = option("both", choices=("both", "first"), help="images of a pair that are changed")
+    far: float = option(0.001, **RATE, help="VAL is shown at this rate, or at the smallest resolvable one above it")
+    allow_missing: bool = option(False, help="leave out pairs without an image")
+    batch_size: int = option(256, least=1, help="images embedded at a time")
+    device: str = option("auto", help="auto, cpu, cuda")
+    seed: int = option(0, **SEED, help="of noise, of what is covered, and of drawn pairs")
+    data: DataOptions = DataOptions(kind="folder")
+
+
+def run(options: DegradeOptions, out: Path) -> dict[str, Any]:
     from facenet.data.cache import readable
     from facenet.data.splits import reported_faces, split_options
     from facenet.encoders import lookup as encoders
     from facenet.evaluation.degradation import check, degrade, plan
     from facenet.evaluation.degradation_plot import write_plot
 
-    seed = config["seed"]
-    options = {name: config[name] for name in ("sides", "far")}
-    check(**options)
-    changes = plan(config["kinds"], config["levels"], seed)
-    encoder = encoders.load(config["encoder"], device=config["device"])
-    data = split_options(config["data"])
-    data["pairs"] = config["pairs"] or data["pairs"]
+    check(sides=options.sides, far=options.far)
+    changes = plan(options.kinds, to_dict(options.levels), options.seed)
+    encoder = encoders.load(options.encoder, device=options.device)
+    data = split_options(to_dict(options.data))
+    data["pairs"] = options.pairs or data["pairs"]
     faces, pairs = reported_faces(**data, readable=lambda faces: readable(faces, encoder.preprocess))
-    options |= {"allow_missing": config["allow_missing"], "batch_size": config["batch_size"]}
     with progress(f"{len(changes)} changes of {len(faces)} images") as report:
-        metrics = degrade(encoder, faces, pairs, changes, **options, progress=report)
-    show(metrics, config["far"])
-    write_plot(metrics, out / "degrade.svg", config["far"])
+        metrics = degrade(
+            encoder,
+            faces,
+            pairs,
+            changes,
+            sides=options.sides,
+            far=options.far,
+            allow_missing=options.allow_missing,
+            batch_size=options.batch_size,
+            progress=report,
+        )
+    show(metrics, options.far)
+    write_plot(metrics, out / "degrade.svg", options.far)
     print(f"plot: {out / 'degrade.svg'}")
     return metrics
 

@@ -3,26 +3,39 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from facenet.commands.launch import launch
+from facenet.commands.options import CommandOptions, EncoderUse
 from facenet.console import progress, table
+from facenet.options import option
 
 
-def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class EmbedOptions(EncoderUse, CommandOptions):
+    """Options of ``embed``."""
+
+    encoder: str = option(help="encoder folder, ONNX file or pretrained name")
+    images: str = option(help="folder or table of images")
+    out: str = option(help="embeddings folder to write")
+    batch_size: int = option(256, least=1, help="images embedded at a time")
+
+
+def run(options: EmbedOptions, out: Path) -> dict[str, Any]:
     from facenet.data.records import write_skipped
     from facenet.data.sources.kinds import scan
     from facenet.encoders import lookup as encoders
     from facenet.encoders.embedding import embed_records
 
-    encoder = encoders.load(config["encoder"], device=config["device"], detector=config["detector"])
-    records = scan(config["images"])
+    encoder = encoders.load(options.encoder, device=options.device, detector=options.detector)
+    records = scan(options.images)
     started = time.perf_counter()
     with progress("embedding") as report:
-        embeddings, kept = embed_records(encoder, records, batch_size=config["batch_size"], progress=report)
+        embeddings, kept = embed_records(encoder, records, batch_size=options.batch_size, progress=report)
     seconds = time.perf_counter() - started
-    embeddings.save(config["out"])
+    embeddings.save(options.out)
     write_skipped(out / "skipped.csv", kept.skipped)
     metrics = {
         "images": len(embeddings),
@@ -31,7 +44,7 @@ def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
         "dim": embeddings.dim,
         "images_per_second": len(embeddings) / seconds,
     }
-    table([*metrics.items(), ("embeddings", config["out"])], title="embed")
+    table([*metrics.items(), ("embeddings", options.out)], title="embed")
     return metrics
 
 

@@ -3,64 +3,85 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from facenet.commands.launch import launch
+from facenet.commands.options import CommandOptions
 from facenet.console import table
+from facenet.options import SEED, option
 
 
-def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions(CommandOptions):
+    """Options of ``export``."""
+
+    encoder: str = option(help="encoder folder")
+    out: str = option(help="ONNX file to write")
+    int8: str | None = option(None, help="file of the 8-bit variant")
+    images: str | None = option(None, help="faces to calibrate it with, and those of the pairs")
+    calibration_images: int = option(256, least=1, help="drawn from images; those no pair names come first")
+    pairs: str | None = option(None, help="LFW pairs file or CSV (first,second,same[,fold])")
+    allow_missing: bool = option(False, help="leave out pairs without an image")
+    speed: bool = option(False, help="measure images/s of torch, onnxruntime and 8 bits, in turns")
+    batch_size: int = option(32, least=1, help="of that")
+    threads: int | None = option(None, least=1, help="of that; null is what torch takes by itself")
+    seed: int = option(0, **SEED, help="of the calibration images")
+
+
+def run(options: ExportOptions, out: Path) -> dict[str, Any]:
     from facenet.encoders import lookup as encoders
     from facenet.export.faces import calibration_faces, score_files
     from facenet.export.int8 import export_int8
     from facenet.export.onnx import export_onnx
 
-    checked(config)
-    encoder = encoders.load(config["encoder"], device="cpu")
-    files, images, pairs = [config["out"]], config["images"], config["pairs"]
+    checked(options)
+    encoder, files, images, pairs = (
+        encoders.load(options.encoder, device="cpu"),
+        [options.out],
+        options.images,
+        options.pairs,
+    )
     faces = None
-    if config["int8"]:
+    if options.int8 and images:
         faces = calibration_faces(
-            encoder.preprocess, images, config["calibration_images"], pairs=pairs, seed=config["seed"]
+            encoder.preprocess, images, options.calibration_images, pairs=pairs, seed=options.seed
         )
     started = time.perf_counter()
     metrics: dict[str, Any] = {"model": encoder.name, "dim": encoder.dim, "fingerprint": encoder.fingerprint}
-    metrics |= {"file": config["out"], **export_onnx(encoder, config["out"])}
-    metrics["mirror_in_graph"] = encoder.preprocess.mirror
+    metrics |= {"file": options.out, **export_onnx(encoder, options.out), "mirror_in_graph": encoder.preprocess.mirror}
     metrics["seconds"] = time.perf_counter() - started
-    if faces is not None:
-        metrics["int8"] = {"file": config["int8"], **export_int8(config["out"], faces, config["int8"])}
-        files.append(config["int8"])
+    if faces is not None and options.int8:
+        metrics["int8"] = {"file": options.int8, **export_int8(options.out, faces, options.int8)}
+        files.append(options.int8)
     named = dict(zip(("float32", "int8"), files, strict=False))
-    if pairs:
-        metrics["verification"] = score_files(named, images, pairs, allow_missing=config["allow_missing"])
-    if config["speed"]:
-        metrics["speed"] = speed(encoder, named, config)
+    if pairs and images:
+        metrics["verification"] = score_files(named, images, pairs, allow_missing=options.allow_missing)
+    if options.speed:
+        metrics["speed"] = speed(encoder, named, options)
     table(rows(metrics), title="export")
     return metrics
 
 
-def checked(config: dict[str, Any]) -> None:
+def checked(options: ExportOptions) -> None:
     from facenet.errors import ConfigError
 
-    if (config["int8"] or config["pairs"]) and not config["images"]:
+    if (options.int8 or options.pairs) and not options.images:
         raise ConfigError("export: int8=FILE and pairs=FILE need images=DIR_OR_CSV, faces to calibrate with and score")
-    if config["int8"] and Path(config["int8"]).resolve() == Path(config["out"]).resolve():
+    if options.int8 and Path(options.int8).resolve() == Path(options.out).resolve():
         raise ConfigError("export: int8 and out are the same file; give two")
-    if min(config["calibration_images"], config["batch_size"]) < 1:
-        raise ConfigError("export: calibration_images and batch_size must be at least 1")
 
 
-def speed(encoder: Any, files: dict[str, str], config: dict[str, Any]) -> dict[str, Any]:
+def speed(encoder: Any, files: dict[str, str], options: ExportOptions) -> dict[str, Any]:
     import torch
 
     from benchmarks.export import measure
     from facenet.encoders.onnx_file import load_onnx
 
-    torch.set_num_threads(config["threads"] or torch.get_num_threads())
+    torch.set_num_threads(options.threads or torch.get_num_threads())
     loaded = {name: load_onnx(file, threads=torch.get_num_threads()) for name, file in files.items()}
-    return measure({"torch": encoder, **loaded}, config["batch_size"], seconds=20.0, repeats=15)
+    return measure({"torch": encoder, **loaded}, options.batch_size, seconds=20.0, repeats=15)
 
 
 def rows(metrics: dict[str, Any]) -> list[tuple[str, Any]]:

@@ -3,84 +3,111 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from facenet.commands.launch import launch
+from facenet.commands.options import CommandOptions
 from facenet.console import progress, table
+from facenet.options import RATE, option
 
 ACTIONS = ("add", "remove", "backfill", "kind", "factory", "recall_target", "compact", "export", "info", "check")
 
 
-def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class IndexOptions(CommandOptions):
+    """Options of ``index``."""
+
+    gallery: str = option(help="gallery folder")
+    add: str | None = option(None, help="embeddings to add")
+    encoder: str | None = option(None, help="encoder that made them; its record says what they may stand beside")
+    metadata: str | None = option(None, help="JSONL, JSON or CSV table of metadata by path or id")
+    on_duplicate: str = option("error", choices=("error", "skip", "replace"), help="for an id that is there already")
+    remove: str | None = option(None, help="id or identity to remove")
+    backfill: str | None = option(None, help="embeddings of the gallery's images by a compatible encoder")
+    by: str = option("any", choices=("any", "id", "identity"), help="what remove= names")
+    kind: str | None = option(None, help="auto, flat, hnsw, ivf_sq8 (about D bytes a face), ivf_pq (D / 4 bytes)")
+    factory: str | None = option(None, help="a FAISS factory string instead of a kind")
+    recall_target: float | None = option(None, **RATE, help="share of nearest faces to be found; 0.99 without it")
+    compact: bool = option(False, help="forget removed items and build the index anew")
+    export: str | None = option(None, help="npy, parquet, qdrant")
+    out: str | None = option(None, help="folder or address of the export")
+    collection: str = option("faces", help="of Qdrant")
+    info: bool = option(False, help="show what the gallery holds")
+    check: bool = option(False, help="read everything and say what is wrong")
+
+
+def run(options: IndexOptions, out: Path) -> dict[str, Any]:
     from facenet.errors import ConfigError, DataError
     from facenet.gallery.gallery import Gallery
 
-    if not any(config[key] for key in ACTIONS):
+    if not any(getattr(options, key) for key in ACTIONS):
         raise ConfigError(
             "index: nothing to do; pass add=EMBEDDINGS, remove=ID_OR_IDENTITY, backfill=EMBEDDINGS, kind=KIND, "
             "compact=true, export=npy out=DIR, info=true or check=true"
         )
-    if bool(config["export"]) != bool(config["out"]):
+    if bool(options.export) != bool(options.out):
         raise ConfigError("index: export=npy, parquet or qdrant and out=PATH go together")
-    if config["backfill"] and not config["encoder"]:
+    if options.backfill and not options.encoder:
         raise ConfigError("index: backfill=EMBEDDINGS needs encoder=DIR, whose record says what it may replace")
     metrics: dict[str, Any] = {}
     started = time.perf_counter()
-    given = read(config) if config["add"] else None  # before a gallery is made for it
-    with Gallery.open(config["gallery"], create=bool(config["add"])) as gallery:
+    given = read(options.add, options) if options.add else None  # before a gallery is made for it
+    with Gallery.open(options.gallery, create=bool(options.add)) as gallery:
         if given is not None:
-            metrics |= gallery.add(given[0], on_duplicate=config["on_duplicate"], **given[1])._asdict()
-        if config["remove"]:
-            metrics["removed"] = gallery.remove(config["remove"], by=config["by"])
-        if config["backfill"]:
-            metrics |= backfill(gallery, config)
-        if any(config[name] is not None for name in ("kind", "factory", "recall_target")):
-            metrics["rebuilt"] = choose_index(gallery, config)
-        if config["compact"]:
+            metrics |= gallery.add(given[0], on_duplicate=options.on_duplicate, **given[1])._asdict()
+        if options.remove:
+            metrics["removed"] = gallery.remove(options.remove, by=options.by)
+        if options.backfill:
+            metrics |= backfill(gallery, options.backfill, options)
+        if any(value is not None for value in (options.kind, options.factory, options.recall_target)):
+            metrics["rebuilt"] = choose_index(gallery, options)
+        if options.compact:
             metrics |= gallery.compact()
-        if config["check"]:
+        if options.check:
             problems = gallery.check()
             if problems:
-                raise DataError(f"{config['gallery']}: {'; '.join(problems)}")
+                raise DataError(f"{options.gallery}: {'; '.join(problems)}")
             metrics["problems"] = 0
-        if config["export"]:
+        if options.export and options.out:
             from facenet.gallery.exchange import export
 
             with progress("exporting") as told:
-                options = {"collection": config["collection"], "progress": told}
-                metrics["exported"] = export(gallery, config["export"], config["out"], **options)
+                metrics["exported"] = export(
+                    gallery, options.export, options.out, collection=options.collection, progress=told
+                )
         gallery.save_cache()
         metrics |= {"seconds": time.perf_counter() - started, **gallery.info()}
     table([(key, str(v) if isinstance(v, list | dict) else v) for key, v in metrics.items()], title="index")
     return metrics
 
 
-def read(config: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+def read(folder: str, options: IndexOptions) -> tuple[Any, dict[str, Any]]:
     """Return the embeddings to add, and their ids, metadata and the encoders they may stand beside."""
     from facenet.encoders.lookup import read_record
     from facenet.gallery.exchange import read_embeddings, read_metadata
 
-    embeddings, compatible = read_embeddings(config["add"], read_record(config["encoder"]))
-    ids, metadata = read_metadata(config["metadata"], embeddings.paths) if config["metadata"] else (None, None)
+    embeddings, compatible = read_embeddings(folder, read_record(options.encoder))
+    ids, metadata = read_metadata(options.metadata, embeddings.paths) if options.metadata else (None, None)
     return embeddings, {"ids": ids, "metadata": metadata, "compatible_with": compatible}
 
 
-def backfill(gallery: Any, config: dict[str, Any]) -> dict[str, int]:
+def backfill(gallery: Any, folder: str, options: IndexOptions) -> dict[str, int]:
     from facenet.encoders.lookup import read_record
     from facenet.gallery.exchange import read_embeddings
 
-    embeddings, compatible = read_embeddings(config["backfill"], read_record(config["encoder"]))
+    embeddings, compatible = read_embeddings(folder, read_record(options.encoder))
     with progress("backfilling") as told:
         return dict(gallery.backfill(embeddings, compatible_with=compatible, progress=told)._asdict())
 
 
-def choose_index(gallery: Any, config: dict[str, Any]) -> bool:
+def choose_index(gallery: Any, options: IndexOptions) -> bool:
     """Change what is given of kind, factory string and recall target; a kind replaces a factory string."""
     before = gallery.recipe
-    factory = config["factory"] if config["factory"] is not None else "" if config["kind"] else before.factory
-    target = before.recall_target if config["recall_target"] is None else config["recall_target"]
-    gallery.configure(config["kind"] or before.kind, factory=factory, recall_target=target)
+    factory = options.factory if options.factory is not None else "" if options.kind else before.factory
+    target = before.recall_target if options.recall_target is None else options.recall_target
+    gallery.configure(options.kind or before.kind, factory=factory, recall_target=target)
     return bool(gallery.save_cache(force=gallery.recipe != before))
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import dataclasses
+import importlib
 import os
 import re
 import shutil
@@ -11,74 +13,78 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast, get_type_hints
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException, OverrideParseException
-from hydra.types import RunMode
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
-from facenet.commands.schema import check_ranges, register, required
+from facenet.commands.help import help_text
+from facenet.commands.options import CommandOptions
 from facenet.console import one_line_errors, write_metrics
 from facenet.errors import ConfigError, DataError, FacenetError, GateError, nearest
 from facenet.interrupts import Interrupted, raise_on_signal
+from facenet.options import build, check_key, required, to_dict
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
-RUN_FOLDER = "FACENET_RUN_FOLDER"  # tells the ranks that Lightning starts where rank 0 writes
+PACKAGE = Path(__file__).resolve().parents[1]
+CONF = next((folder for folder in (PACKAGE / "conf", PACKAGE.parent / "conf") if folder.is_dir()), PACKAGE / "conf")
+RUN_FOLDER = "FACENET_RUN_FOLDER"  # names rank 0's run folder to the ranks that Lightning starts
 ONE_MACHINE = ("joblib", "submitit_local")  # launchers that run several points of a sweep beside each other
-Run = Callable[[dict[str, Any], Path], dict[str, Any]]
+T = TypeVar("T", bound=CommandOptions)
 
 
-def launch(name: str, run: Run) -> None:
-    """Compose ``conf/<name>.yaml`` with the command line and call ``run(config, run_folder)``.
+def launch(name: str, run: Callable[[T, Path], dict[str, Any]]) -> None:
+    """Compose ``conf/<name>.yaml`` with the command line and call ``run(options, run_folder)``.
 
-    `config` is a plain dict; what `run` returns becomes ``metrics.json`` in the run folder. Errors a user can mend
-    are one line on standard error: exit 2 for the configuration, 3 for data, and 4 where a gate did not pass, whose
-    metrics are written all the same. SIGTERM and SIGINT end it with 143 and 130. Of the processes of a distributed job
-    only rank 0 writes into the run folder. A point of a sweep that fails says so at once and does not end the others;
-    the exit code is that of the first which failed.
+    The class of the options is read off the annotation of `run`.
+
+    What `run` returns becomes ``metrics.json`` in the run folder. Errors that a user can mend are one line on standard
+    error: exit code 2 for options, 3 for data. A gate that does not pass exits with 4, and its metrics are written.
+    SIGTERM and SIGINT end a command with 143 and 130. Of a distributed job only rank 0 writes into the run folder. A
+    point of a sweep that fails does not end the others; the exit code is that of the first failure.
     """
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # composition errors reach us instead of being printed
-    _for_workers(sys.argv)
-    register()
+    options = options_of(run)
+    with one_line_errors():
+        if any(argument in ("--help", "-h") for argument in sys.argv[1:]):
+            print(help_text(name, options, sys.modules[run.__module__].__doc__ or "", CONF))
+            return
+        for argument in sys.argv[1:]:
+            check_argument(options, argument)
+    _compose(name, options, run)
+
+
+def options_of(run: Callable[[T, Path], dict[str, Any]]) -> type[T]:
+    """Return the class of a command's options."""
+    return cast(type[T], get_type_hints(run)["options"])
+
+
+def _compose(name: str, options: type[T], run: Callable[[T, Path], dict[str, Any]]) -> None:
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.errors import HydraException
+    from hydra.types import RunMode
+    from omegaconf.errors import OmegaConfBaseException
+
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # composition errors are raised instead of printed
+    _limit_threads(sys.argv)
+    register(name, options)
     first, of_lightning = is_first(), RUN_FOLDER in os.environ
     with one_line_errors():
-        sys.argv[1:] = [quoted(argument) for argument in sys.argv[1:]]
-    folder = None if first else _enter_as(sys.argv)
+        sys.argv[1:] = [forced(quoted(argument)) for argument in sys.argv[1:]]
+    folder = None if first else _enter_as_rank(sys.argv)
 
     @hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)
     def main(cfg: Any) -> None:
         out = folder or Path(HydraConfig.get().runtime.output_dir)
-        if HydraConfig.get().mode == RunMode.MULTIRUN and "TORCHELASTIC_RUN_ID" in os.environ:
+        sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+        if sweep and "TORCHELASTIC_RUN_ID" in os.environ:
             raise ConfigError("a sweep starts the ranks of its jobs: run it without torchrun, with trainer.devices=N")
-        with _point() if HydraConfig.get().mode == RunMode.MULTIRUN else one_line_errors():
-            missing = sorted({*OmegaConf.missing_keys(cfg), *(key for key in required(name) if cfg.get(key) == "")})
-            if missing:
-                needed = " ".join(f"{key}=..." for key in missing)
-                raise ConfigError(f"scripts/{name}.py: not given: {needed} (see the README for an example)")
-            config = OmegaConf.to_container(cfg, resolve=True)
-            check_ranges(config)  # type: ignore[arg-type]
-            failed = None
-            try:
-                with _one_job(out):
-                    metrics = run(config, out)  # type: ignore[arg-type]
-            except GateError as error:
-                metrics, failed = dict(error.metrics), error
-            if is_first():
-                print(f"metrics: {write_metrics(out, metrics)}")
-            if failed is not None:
-                raise failed
+        with _point() if sweep else one_line_errors():
+            run_job(name, options, run, cfg, out)
 
     try:
         with raise_on_signal(), one_line_errors():
             try:
                 main()
             except (HydraException, OmegaConfBaseException) as error:
-                raise ConfigError(explain(error)) from error
-            except OSError as error:  # of the run folder, which Hydra makes; or of a file that a room did not expect
+                raise ConfigError(explain(error, options)) from error
+            except OSError as error:  # of the run folder, which Hydra makes, or of a file that no code expected
                 if error.filename is None:
                     raise
                 raise DataError(f"{error.filename}: {error.strerror}; give a place you may read and write") from error
@@ -86,6 +92,84 @@ def launch(name: str, run: Run) -> None:
         if first:
             print(f"error: {stop.text}", file=sys.stderr)
         raise SystemExit(stop.code if first or not of_lightning else 0) from None  # else Lightning would kill rank 0
+
+
+def run_job(name: str, options: type[T], run: Callable[[T, Path], dict[str, Any]], cfg: Any, out: Path) -> None:
+    """Build the options object of one composed configuration, run the command and write ``metrics.json``.
+
+    Raises:
+        ConfigError: options that are unknown, missing, of the wrong type or out of range.
+        GateError: what the command raised, after its metrics were written.
+    """
+    from omegaconf import OmegaConf
+
+    absent = sorted({*OmegaConf.missing_keys(cfg), *(key for key in required(options) if cfg.get(key) == "")})
+    if absent:
+        needed = " ".join(f"{key}=..." for key in absent)
+        raise ConfigError(f"{name}: not given: {needed} (see the README for an example)")
+    asked = build(options, OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
+    for plugin in asked.plugins:
+        load_plugin(plugin)
+    failed = None
+    try:
+        with _one_job(out):
+            metrics = run(asked, out)
+    except GateError as error:
+        metrics, failed = dict(error.metrics), error
+    if is_first():
+        print(f"metrics: {write_metrics(out, metrics)}")
+    if failed is not None:
+        raise failed
+
+
+def load_plugin(module: str) -> None:
+    """Import an outside module, which may register nets, objectives and miners.
+
+    Raises:
+        ConfigError: the module can not be imported.
+    """
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        importlib.import_module(module)
+    except ImportError as error:
+        raise ConfigError(f"plugins: {module!r} can not be imported ({error}); give a module on PYTHONPATH") from error
+    finally:
+        sys.path.remove(str(Path.cwd()))
+
+
+def register(name: str, options: type[CommandOptions]) -> None:
+    """Make the defaults of a command's options known to Hydra as ``schema/<name>``; an option without one is "???"."""
+    from hydra.core.config_store import ConfigStore
+
+    given = {item.name for item in dataclasses.fields(options)} - set(required(options))
+    absent: Any = dict.fromkeys(required(options), "")
+    defaults = to_dict(options(**absent))
+    node = {key: value if key in given else "???" for key, value in defaults.items()}
+    ConfigStore.instance().store(group="schema", name=name, node=node, package="_global_")
+
+
+def check_argument(options: type[CommandOptions], argument: str) -> None:
+    """Refuse an option that no field has, also with ``+``, before anything is composed.
+
+    Raises:
+        ConfigError: with the nearest known name.
+    """
+    key, assigned, _ = argument.lstrip("+~").partition("=")
+    if assigned and not argument.startswith("-") and re.fullmatch(r"[\w.]+", key) and not is_group(key):
+        check_key(options, key)
+
+
+def is_group(key: str) -> bool:
+    """Whether a key of the command line names a folder of ``conf/``, or is Hydra's own."""
+    return key == "hydra" or key.startswith("hydra.") or "/" in key or (CONF / key).is_dir()
+
+
+def forced(argument: str) -> str:
+    """Return an argument that sets its key wherever it stands: Hydra's ``++``, which also adds names to mappings."""
+    key, assigned, _ = argument.partition("=")
+    if not assigned or argument.startswith(("-", "~")) or is_group(key.lstrip("+")) or "@" in key:
+        return argument
+    return f"++{argument.lstrip('+')}"
 
 
 def quoted(argument: str) -> str:
@@ -97,6 +181,9 @@ def quoted(argument: str) -> str:
     Raises:
         ConfigError: bytes that are no UTF-8, which no configuration can hold.
     """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
     if not argument.isprintable() and argument != argument.encode("utf-8", "replace").decode():
         shown = argument.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
         raise ConfigError(f"{shown}: the argument is not UTF-8; rename what it names, or pass a link to it")
@@ -122,47 +209,47 @@ def is_first() -> bool:
     return tasks == 1 or int(given.get("SLURM_PROCID", 0)) == 0
 
 
-def _for_workers(argv: list[str]) -> None:
-    """Give the processes that a launcher starts one thread each where they share a machine."""
+def _limit_threads(argv: list[str]) -> None:
+    """Give the processes that a launcher starts on one machine a thread each."""
     chosen = [argument.partition("=")[2] for argument in argv if argument.startswith("hydra/launcher=")]
-    if not chosen:
-        return
-    if chosen[-1] in ONE_MACHINE:
+    if chosen and chosen[-1] in ONE_MACHINE:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @contextlib.contextmanager
 def _point() -> Iterator[None]:
-    """Say at once which point of a sweep failed, and leave it to Hydra to go on and to raise the error at the end."""
+    """Print at once which point of a sweep failed; Hydra goes on with the others and raises the error at the end."""
+    from hydra.core.hydra_config import HydraConfig
+
     try:
         yield
     except Exception as error:
         job = HydraConfig.get()
-        point = " ".join(job.overrides.task)
+        point = " ".join(override.lstrip("+") for override in job.overrides.task)
         text = " ".join(f"{'' if isinstance(error, FacenetError) else type(error).__name__} {error}".split())
         print(f"point {job.job.num} failed ({point}): {text}; the others go on", file=sys.stderr, flush=True)
         raise
 
 
-def _enter_as(argv: list[str]) -> Path | None:
-    """Send what Hydra writes for another rank than 0 into a folder that goes away; return the job's run folder.
+def _enter_as_rank(argv: list[str]) -> Path | None:
+    """Send what Hydra writes for a rank other than 0 into a temporary folder; return the job's run folder.
 
-    It is told by the process that started this one, or by the arguments; None where the run folder is named by date.
+    The run folder is named by the process that started this one, or by the arguments. None if it is named by date.
     """
-    told = [argument.partition("=")[2] for argument in argv if argument.startswith("hydra.run.dir=")]
+    named = [argument.partition("=")[2] for argument in argv if argument.startswith("hydra.run.dir=")]
     folder = tempfile.mkdtemp(prefix="facenet-rank-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     argv += [f"hydra.run.dir={folder}", "hydra.output_subdir=null"]
-    name = os.environ.get(RUN_FOLDER) or (told[0] if told and "$" not in told[0] else None)
+    name = os.environ.get(RUN_FOLDER) or (named[0] if named and "$" not in named[0] else None)
     return Path(name) if name else None
 
 
 @contextlib.contextmanager
 def _one_job(out: Path) -> Iterator[None]:
-    """Make the other ranks that Lightning starts run this job of a sweep alone, and the next job start its own.
+    """Let the other ranks that Lightning starts run this job of a sweep alone, and the next job start its own.
 
-    They are started with this process's arguments, which name the whole sweep; and the environment that tells them
-    their rank stays behind and would make the next job wait for them.
+    They are started with this process's arguments, which name the whole sweep. The environment that tells them their
+    rank would otherwise stay, and the next job would wait for them.
     """
     argv, environment = sys.argv, dict(os.environ)
     os.environ[RUN_FOLDER] = str(out.resolve())
@@ -176,33 +263,25 @@ def _one_job(out: Path) -> Iterator[None]:
         os.environ.update(environment)
 
 
-def explain(error: Exception) -> str:
+def explain(error: Exception, options: type[CommandOptions]) -> str:
     """Put a composition error into one line that names the key or choice and the nearest known one."""
+    from hydra.errors import OverrideParseException
+
     chain = [error]
     while chain[-1].__cause__ is not None:
         chain.append(chain[-1].__cause__)  # type: ignore[arg-type]
     text = " ".join(" ".join(str(item) for item in chain).split())
     if isinstance(error, OverrideParseException):
-        return f"argument {error.override!r}: not understood as KEY=VALUE; put the value in quotes: KEY=\"'VALUE'\""
+        given = error.override.removeprefix("++")
+        return f"argument {given!r}: not understood as KEY=VALUE; put the value in quotes: KEY=\"'VALUE'\""
     choice = re.search(
         r"Could not find '([^']+)/([^']+)' Available options in '[^']+': (.*?)(?: Config search|$)", text
     )
     if choice:
         group, name, known = choice.group(1), choice.group(2), choice.group(3).split()
         return f"{group}: unknown choice {name!r}{nearest(name, known)}; known: {', '.join(known)}"
-    key = re.search(r"Key '([^']+)' (?:is )?not in (?:'([^']+)'|struct).*?full_key: (\S+)", text)
+    key = re.search(r"Could not override '([^']+)'", text)
     if key:
-        known = _known_keys(key.group(2) or "")
-        hint = nearest(key.group(1), known)
-        listed = f"; known: {', '.join(known)}" if known else ""
-        return f"unknown option {key.group(3)!r}{hint}{listed}"
+        known = [item.name for item in dataclasses.fields(options)]
+        return f"unknown option {key.group(1)!r}{nearest(key.group(1), known)}; known: {', '.join(known)}"
     return re.sub(r"\s*(reference_type|object_type|Set the environment variable).*", "", text)
-
-
-def _known_keys(schema: str) -> list[str]:
-    import dataclasses
-
-    from facenet.commands import schema as schemas
-
-    found = getattr(schemas, schema, None)
-    return [item.name for item in dataclasses.fields(found)] if found else []

@@ -6,12 +6,16 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from facenet.commands.launch import launch
+from facenet.commands.options import CommandOptions
 from facenet.console import flatten, table
+from facenet.data.options import DataOptions
 from facenet.errors import ConfigError
+from facenet.options import RATE, SEED, option, to_dict
 
 ROOT = Path(__file__).resolve().parents[2]
 SHOWN = (  # what the last table shows; everything is in metrics.json
@@ -32,6 +36,18 @@ SHOWN = (  # what the last table shows; everything is in metrics.json
 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class QuickstartOptions(CommandOptions):
+    """Options of ``quickstart``."""
+
+    train: tuple[str, ...] = option((), help="more arguments for train.py experiment=quickstart")
+    gallery_people: int = option(80, least=1, help="people in the gallery; the others are strangers to it")
+    gallery_faces: int = option(6, least=1, help="faces of each that are indexed; the others are queries")
+    far: float = option(0.001, **RATE, help="false accept rate of search and cluster")
+    seed: int = option(0, **SEED, help="of everything")
+    data: DataOptions = DataOptions()
+
+
 def step(out: Path, name: str, *arguments: str) -> dict[str, Any]:
     """Run one command and return its metrics; a failure ends the quick start with the command's exit code."""
     from facenet.files import read_json
@@ -44,32 +60,32 @@ def step(out: Path, name: str, *arguments: str) -> dict[str, Any]:
     return read_json(out / name / "metrics.json")
 
 
-def write_faces(config: dict[str, Any], out: Path) -> None:
+def write_faces(options: QuickstartOptions, out: Path) -> None:
     """Write the evaluation faces, people never trained on, as image files: some to index, some to ask for."""
     from facenet.data.records import write_images
     from facenet.data.splits import split_faces, split_options
 
-    faces = split_faces(**split_options(config["data"])).evaluation
-    people = set(faces.names[: config["gallery_people"]])
+    faces = split_faces(**split_options(to_dict(options.data))).evaluation
+    people = set(faces.names[: options.gallery_people])
     seen: dict[str, int] = {}
     gallery: list[int] = []
     queries: list[int] = []
     for row, name in enumerate(faces.identities):
         seen[name] = seen.get(name, 0) + 1
-        (gallery if name in people and seen[name] <= config["gallery_faces"] else queries).append(row)
+        (gallery if name in people and seen[name] <= options.gallery_faces else queries).append(row)
     write_images(faces.subset(gallery), out / "faces" / "gallery")
     write_images(faces.subset(queries), out / "faces" / "queries")
 
 
-def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
-    if config["data"]["kind"] != "synthetic":
+def run(options: QuickstartOptions, out: Path) -> dict[str, Any]:
+    if options.data.kind != "synthetic":
         raise ConfigError("quickstart: it is about drawn faces (data=synthetic); scripts/train.py takes your own")
     started = float(os.environ.get("FACENET_QUICKSTART_STARTED") or time.time())
-    encoder, far, seed = f"encoder={out / 'train' / 'encoder'}", f"far={config['far']}", f"seed={config['seed']}"
-    data = [f"data.synthetic.{key}={value}".replace(" ", "") for key, value in config["data"]["synthetic"].items()]
-    metrics = {"train": step(out, "train", "experiment=quickstart", seed, *data, *config["train"])["train"]}
+    encoder, far, seed = f"encoder={out / 'train' / 'encoder'}", f"far={options.far}", f"seed={options.seed}"
+    data = [f"data.synthetic.{key}={value}".replace(" ", "") for key, value in to_dict(options.data.synthetic).items()]
+    metrics = {"train": step(out, "train", "experiment=quickstart", seed, *data, *options.train)["train"]}
     metrics |= step(out, "verify", encoder, "data=synthetic", "baselines=true", seed, *data)
-    write_faces(config, out)
+    write_faces(options, out)
     gallery = f"gallery={out / 'gallery'}"
     step(out, "embed", encoder, f"images={out / 'faces' / 'gallery'}", f"out={out / 'embeddings'}")
     step(out, "index", gallery, f"add={out / 'embeddings'}", encoder, "on_duplicate=replace")

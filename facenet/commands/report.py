@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from facenet.commands.launch import launch
+from facenet.commands.options import CommandOptions
 from facenet.console import progress, table
+from facenet.options import option
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions(CommandOptions):
+    """Options of ``report``."""
+
+    runs: str | tuple[str, ...] = option(help="run folders, or folders of sweeps")
+    encoder: str | None = option(None, help="for runs without an encoder of their own")
+    title: str | None = option(None, help="heading of the page; null: the run's name")
 
 
 def together(arguments: list[str]) -> list[str]:
@@ -27,16 +39,16 @@ def together(arguments: list[str]) -> list[str]:
     return [*arguments[:start], f"runs=[{quoted}]", *arguments[end:]]
 
 
-def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
+def run(options: ReportOptions, out: Path) -> dict[str, Any]:
     from facenet.report.report import write_report
 
-    runs = config["runs"] if isinstance(config["runs"], list) else [config["runs"]]
+    runs = [options.runs] if isinstance(options.runs, str) else options.runs
     with progress("report") as show:
         metrics = write_report(
-            [str(folder) for folder in runs],
+            list(runs),
             out / "report.html",
-            encoder=config["encoder"],
-            title=config["title"],
+            encoder=options.encoder,
+            title=options.title,
             progress=show,
         )
     rows = [

@@ -4,50 +4,70 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from facenet.commands.launch import launch
+from facenet.commands.options import CommandOptions, EncoderUse
 from facenet.console import table
+from facenet.options import RATE, option
 
 SHOWN = 4  # queries that are printed; all of them are in metrics.json and neighbours.csv
 
 
-def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions(EncoderUse, CommandOptions):
+    """Options of ``search``."""
+
+    gallery: str = option(help="gallery folder")
+    encoder: str | None = option(None, help="encoder of the queries; not needed for ids with threshold=")
+    query: str | None = option(None, help="image, folder, embeddings folder, .npy file or id of a gallery face")
+    k: int = option(5, least=1, help="nearest faces of each query")
+    far: float = option(0.001, **RATE, help="accept at the threshold calibrated for this false accept rate")
+    threshold: float | None = option(None, least=0, most=4, help="accept up to this sq_dist instead")
+    within: bool = option(False, help="every face up to the threshold instead of the k nearest")
+    by_identity: bool = option(False, help="each person once")
+    where: dict[str, Any] | None = option(None, help="only faces with these values, as in where={camera: 2}")
+    sheet: bool = option(False, help="sheet.png: the first 20 queries beside their neighbours")
+    interactive: bool = option(False, help="answer one query a line from standard input")
+    json: bool = option(False, help="with interactive: one JSON object a line")
+
+
+def run(options: SearchOptions, out: Path) -> dict[str, Any]:
     from facenet.encoders import lookup as encoders
     from facenet.errors import ConfigError
     from facenet.gallery import query
     from facenet.gallery.gallery import Gallery
     from facenet.gallery.query_sheet import draw_answers
 
-    if bool(config["query"]) == config["interactive"]:
+    if bool(options.query) == options.interactive:
         raise ConfigError("search: pass query=IMAGE, FOLDER, .npy or ID, or interactive=true and one a line on stdin")
     encoder = (
-        encoders.load(config["encoder"], device=config["device"], detector=config["detector"])
-        if config["encoder"]
-        else None
+        encoders.load(options.encoder, device=options.device, detector=options.detector) if options.encoder else None
     )
-    threshold = config["threshold"]
+    threshold = options.threshold
     if threshold is None:
         if encoder is None:
             raise ConfigError("search: pass encoder=DIR for its calibrated threshold, or threshold=SQ_DIST")
-        threshold = encoder.threshold(config["far"])
-    options = {name: config[name] for name in ("k", "within", "by_identity", "where")}
-    options |= {"threshold": threshold, "compatible_with": encoder.compatible_with if encoder else ()}
-    with Gallery.open(config["gallery"]) as gallery:
-        if config["interactive"]:
+        threshold = encoder.threshold(options.far)
+    asked: dict[str, Any] = {"k": options.k, "within": options.within, "by_identity": options.by_identity}
+    asked |= {"where": options.where, "threshold": threshold}
+    asked |= {"compatible_with": encoder.compatible_with if encoder else ()}
+    with Gallery.open(options.gallery) as gallery:
+        if options.interactive:
 
             def answer(line: str) -> Any:
-                return query.ask(gallery, query.read(line, gallery, encoder), **options)
+                return query.ask(gallery, query.read(line, gallery, encoder), **asked)
 
-            talk = query.converse(sys.stdin, answer, show_json if config["json"] else show_line)
+            talk = query.converse(sys.stdin, answer, show_json if options.json else show_line)
             return {"threshold": threshold, **talk}
-        queries = query.read(config["query"], gallery, encoder)
-        answers = query.ask(gallery, queries, **options)
+        queries = query.read(options.query or "", gallery, encoder)
+        answers = query.ask(gallery, queries, **asked)
         people, faces = gallery.identities(), len(gallery)
     metrics = {"queries": len(queries), "skipped": queries.skipped, "threshold": threshold}
-    if config["threshold"] is None:  # each stranger is compared with every face
-        metrics |= {"far": config["far"], "expected_false_matches": config["far"] * faces}
+    if options.threshold is None:  # each stranger is compared with every face
+        metrics |= {"far": options.far, "expected_false_matches": options.far * faces}
     metrics |= query.score(answers, people)
     show(answers[:SHOWN], threshold)
     if len(answers) > SHOWN:
@@ -55,7 +75,7 @@ def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
     table([*metrics.items()], title="search")
     query.write_answers(out / "neighbours.csv", answers)
     print(f"neighbours: {out / 'neighbours.csv'}")
-    if config["sheet"]:
+    if options.sheet:
         draw_answers(out / "sheet.png", answers, look=encoder.preprocess if encoder else None)
         print(f"sheet: {out / 'sheet.png'}")
     return {**metrics, "results": [answer.plain() for answer in answers]}

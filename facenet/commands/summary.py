@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from facenet.commands.launch import launch
+from facenet.commands.options import CommandOptions
 from facenet.console import table
+from facenet.models.options import ModelOptions
+from facenet.options import to_dict
 
 
-def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class SummaryOptions(CommandOptions):
+    """Options of ``summary``."""
+
+    model: ModelOptions = ModelOptions()
+
+
+def run(options: SummaryOptions, out: Path) -> dict[str, Any]:
     from facenet.models.build import build_model
     from facenet.models.registry import TABLES
     from facenet.models.summary import RESNET50, amount, beside, summarise, total
 
-    options = dict(config["model"])
-    model = build_model(**options)
-    net = TABLES.get(options["name"])  # None: a net from outside, of which the paper prints nothing
-    if net and (tuple(model.input_size) != net.input_size or model.after or options["pool"] is not None):
+    asked = options.model
+    model = build_model(**to_dict(asked))
+    net = TABLES.get(asked.name)  # None: a net from outside, of which the paper prints nothing
+    if net and (tuple(model.input_size) != net.input_size or model.after or asked.pool is not None):
         net = None
     layers = beside(summarise(model), net.printed if net else {})
     ours, paper = total(layers), net.paper if net else None
@@ -34,9 +45,9 @@ def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
     rows.append(("ResNet-50", "for scale", "", *map(amount, RESNET50), "-", "-"))
     height, width = model.input_size
     header = ("layer", "kind", "output", "params", "MACs", "paper params", "paper MACs")
-    table(rows, header=header, title=f"{options['name']} at {height}x{width}, norm={options['norm']}")
+    table(rows, header=header, title=f"{asked.name} at {height}x{width}, norm={asked.norm}")
     return {
-        "model": options["name"],
+        "model": asked.name,
         "input_size": model.input_size,
         "params": ours.params,
         "macs": ours.macs,

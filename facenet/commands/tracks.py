@@ -2,31 +2,52 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from facenet.commands.launch import launch
+from facenet.commands.options import CommandOptions
 from facenet.console import progress, table
+from facenet.options import SEED, option, to_dict
+from facenet.tracks.options import DrawnTrackOptions, TrackDataOptions, TrackPoolOptions, TrackTrainingOptions
 
 
-def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class TracksOptions(CommandOptions):
+    """Options of ``tracks``."""
+
+    encoder: str = option(help="encoder of the frames")
+    train: bool = option(True, help="train a TrackPool; false: score what there is")
+    track_pool: str | None = option(None, help="with train=false: a track_pool folder, scored beside the others")
+    device: str = option("auto", help="auto, cpu, cuda")
+    seeds: tuple[int, ...] = option(
+        (0, 1, 2), **SEED, help="of weights and batches; the best on held-out people is saved"
+    )
+    data: TrackDataOptions = TrackDataOptions()
+    drawn: DrawnTrackOptions = DrawnTrackOptions()
+    pool: TrackPoolOptions = TrackPoolOptions()
+    training: TrackTrainingOptions = TrackTrainingOptions()
+
+
+def run(options: TracksOptions, out: Path) -> dict[str, Any]:
     from facenet.encoders import lookup as encoders
     from facenet.errors import ConfigError
     from facenet.tracks.evaluation import evaluate_tracks
     from facenet.tracks.pool import read_track_pool
     from facenet.tracks.training import check_options, train_tracks
 
-    training, seeds = config["train"], tuple(config["seeds"])
-    if training and (config["track_pool"] or config["data"]["pairs"]):
+    training, seeds = options.train, options.seeds
+    if training and (options.track_pool or options.data.pairs):
         raise ConfigError("track_pool, data.pairs: they are for scoring without training; add train=false")
-    encoder = encoders.load(config["encoder"], device=config["device"])
-    parts = {name: config[name] for name in ("pool", "training")}
+    encoder = encoders.load(options.encoder, device=options.device)
+    parts: dict[str, Any] = {"pool": to_dict(options.pool), "training": to_dict(options.training)}
     if training:
         check_options(encoder, **parts, seeds=seeds)
-        metrics = train_tracks(encoder, load(config)[0], out, **parts, seeds=seeds)
+        metrics = train_tracks(encoder, load(options)[0], out, **parts, seeds=seeds)
     else:
-        pool = read_track_pool(config["track_pool"], encoder) if config["track_pool"] else None
-        tracks, pairs = load(config)
+        pool = read_track_pool(options.track_pool, encoder) if options.track_pool else None
+        tracks, pairs = load(options)
         metrics = evaluate_tracks(encoder, tracks, out, pool=pool, pairs=pairs)
     show(metrics)
     if training:
@@ -34,25 +55,30 @@ def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
     return metrics
 
 
-def load(config: dict[str, Any]) -> tuple[Any, Any]:
+def load(options: TracksOptions) -> tuple[Any, Any]:
     """Read or draw the tracks: in three splits, or without training those to report on, and their pairs if given."""
     from facenet.data.drawn.tracks import draw_splits
     from facenet.data.pairs import read_pairs
     from facenet.data.tracks import reported_tracks, scan_tracks, split_tracks
 
-    options = dict(config["data"])
-    root, file, most = (options.pop(name) for name in ("root", "pairs", "max_frames"))
-    pairs = read_pairs(file) if file else None
-    if not root:
+    data = options.data
+    divided: dict[str, Any] = {
+        "splits": data.splits,
+        "held_out": data.held_out,
+        "evaluation": data.evaluation,
+        "seed": data.seed,
+    }
+    pairs = read_pairs(data.pairs) if data.pairs else None
+    if not data.root:
         with progress("drawing tracks") as report:
-            splits = draw_splits(**config["drawn"], progress=report)
+            splits = draw_splits(**to_dict(options.drawn), progress=report)
         tracks = splits.evaluation if pairs is None else reported_tracks(splits.evaluation, pairs=pairs)
-        return (splits, None) if config["train"] else (tracks, pairs)
-    tracks = scan_tracks(root)
-    tracks = tracks if most is None else tracks.first(most)
-    if config["train"]:
-        return split_tracks(tracks, **options), None
-    return reported_tracks(tracks, pairs=pairs, **options), pairs
+        return (splits, None) if options.train else (tracks, pairs)
+    tracks = scan_tracks(data.root)
+    tracks = tracks if data.max_frames is None else tracks.first(data.max_frames)
+    if options.train:
+        return split_tracks(tracks, **divided), None
+    return reported_tracks(tracks, pairs=pairs, **divided), pairs
 
 
 def show(metrics: dict[str, Any]) -> None:

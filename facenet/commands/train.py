@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from facenet.commands.launch import launch
+from facenet.commands.options import CommandOptions
 from facenet.console import table
 from facenet.evaluation.tables import evaluation_rows
+from facenet.options import to_dict
+from facenet.training.options import TrainOptions
 
 
-def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class TrainCommandOptions(TrainOptions, CommandOptions):
+    """Options of ``train``."""
+
+
+def plain_options(options: TrainCommandOptions) -> dict[str, Any]:
+    values = to_dict(options)
+    del values["plugins"], values["trainer"]["extra"]
+    return values
+
+
+def run(options: TrainCommandOptions, out: Path) -> dict[str, Any]:
     from facenet.training.run import train
 
-    metrics = train(config, out)
+    metrics = train(plain_options(options), out)
     if not metrics:  # another rank than 0
         return metrics
     trained, best = metrics["train"], metrics["held_out"]

@@ -2,28 +2,66 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from facenet.commands.launch import launch
+from facenet.commands.options import CommandOptions, EncoderUse
 from facenet.console import progress, table
+from facenet.data.options import DataOptions
 from facenet.evaluation.tables import evaluation_rows
+from facenet.options import RATE, SEED, SHARE, Options, option, to_dict
 
 
-def asked(config: dict[str, Any]) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class ProtocolOptions(Options):
+    """Who is enrolled for identification."""
+
+    gallery_faces: int = option(1, least=1, help="enrolled of each person")
+    strangers: float = option(0.5, **SHARE, help="share of the people that is not enrolled")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyOptions(EncoderUse, CommandOptions):
+    """Options of ``verify``."""
+
+    encoder: str | None = option(None, help="encoder folder, ONNX file or pretrained name")
+    embeddings: str | None = option(None, help="embeddings folder instead: all of its pairs, or those of pairs=")
+    pairs: str | None = option(
+        None, help="LFW pairs file or CSV (first,second,same[,fold]); without one pairs are drawn"
+    )
+    allow_missing: bool = option(False, help="leave out pairs without an image")
+    grid: int | None = option(None, least=1, help="400 or 4000: choose thresholds from the grid that others use")
+    calibrate: bool = option(False, help="calibrate the encoder's thresholds on these faces")
+    baselines: bool = option(False, help="score pixels, colours, PCA and the untrained net on the same pairs")
+    identification: bool = option(False, help="enrol some of the reported faces and look up the others")
+    protocol: ProtocolOptions = ProtocolOptions()
+    quantise: str | None = option(None, choices=("int8", "pq", "all"), help="score embeddings in fewer bytes too")
+    train_embeddings: str | None = option(None, help="embeddings of the training faces, to find near-duplicates")
+    fars: tuple[float, ...] = option((1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6), **RATE, help="false accept rates, all pairs")
+    memory_gb: float = option(2.0, above=0, help="of all pairs: rates that need more are refused")
+    seed: int = option(0, **SEED, help="of drawn pairs and enrolment; of the faces: data.seed")
+    data: DataOptions = DataOptions(kind="folder")
+
+
+def asked(options: VerifyOptions) -> dict[str, Any]:
     from facenet.evaluation.verification import common_grid
     from facenet.types import EmbeddingSet
 
-    trained = config["train_embeddings"]
+    trained = options.train_embeddings
     return {
-        **{name: config[name] for name in ("allow_missing", "fars", "quantise", "seed")},
-        "grid": common_grid(config["grid"]),
-        "identification": config["protocol"] if config["identification"] else None,
+        "allow_missing": options.allow_missing,
+        "fars": options.fars,
+        "quantise": options.quantise,
+        "seed": options.seed,
+        "grid": common_grid(options.grid),
+        "identification": to_dict(options.protocol) if options.identification else None,
         "train_embeddings": EmbeddingSet.load(trained) if trained else None,
     }
 
 
-def of_encoder(config: dict[str, Any], out: Path) -> dict[str, Any]:
+def of_encoder(name: str, options: VerifyOptions, out: Path) -> dict[str, Any]:
     from facenet.data.cache import readable
     from facenet.data.pairs import write_pairs
     from facenet.data.splits import other_faces, reported_faces, split_options
@@ -31,47 +69,48 @@ def of_encoder(config: dict[str, Any], out: Path) -> dict[str, Any]:
     from facenet.evaluation.evaluate import calibrate, compare_baselines, evaluate_all
     from facenet.evaluation.leakage import world_of
 
-    if config["calibrate"]:
-        encoders.check_calibration(config["encoder"])
-    options = asked(config)
-    encoder = encoders.load(config["encoder"], device=config["device"], detector=config["detector"])
-    data = split_options(config["data"])
+    if options.calibrate:
+        encoders.check_calibration(name)
+    encoder = encoders.load(name, device=options.device, detector=options.detector)
+    data = split_options(to_dict(options.data))
     data["readable"] = lambda faces: readable(faces, encoder.preprocess)  # pairs are drawn among these, as in training
-    data["pairs"] = config["pairs"] or data["pairs"]
+    data["pairs"] = options.pairs or data["pairs"]
     faces, pairs = reported_faces(**data)
     if not data["pairs"]:
         write_pairs(out / "pairs.csv", pairs)  # what was drawn, to be used again with pairs=FILE
-    baselines, world = config["baselines"], world_of(data["kind"], data["seed"])
-    others = other_faces(**data, needed=baselines) if baselines or config["quantise"] in ("pq", "all") else None
-    options |= {"save": out / "evaluation", "train_faces": others, "world": world}
-    metrics = evaluate_all(encoder, faces, pairs, **options)
+    baselines, world = options.baselines, world_of(data["kind"], data["seed"])
+    others = other_faces(**data, needed=baselines) if baselines or options.quantise in ("pq", "all") else None
+    kept: dict[str, Any] = {"save": out / "evaluation", "train_faces": others, "world": world}
+    metrics = evaluate_all(encoder, faces, pairs, **asked(options), **kept)
     if baselines and others is not None:
-        metrics |= compare_baselines(encoder, faces, pairs, others, config["seed"])
-    if config["calibrate"]:
+        metrics |= compare_baselines(encoder, faces, pairs, others, options.seed)
+    if options.calibrate:
         encoder.thresholds = calibrate(encoder, faces)
-        metrics["encoder"] = str(encoders.write_calibration(encoder, config["encoder"], out))
+        metrics["encoder"] = str(encoders.write_calibration(encoder, name, out))
         metrics["thresholds"] = {f"{far:g}": value for far, value in encoder.thresholds.items()}
     return metrics
 
 
-def of_embeddings(config: dict[str, Any]) -> dict[str, Any]:
+def of_embeddings(folder: str, options: VerifyOptions) -> dict[str, Any]:
     from facenet.data.pairs import read_pairs
     from facenet.evaluation.evaluate import evaluate_embeddings
     from facenet.types import EmbeddingSet
 
-    embeddings = EmbeddingSet.load(config["embeddings"], mmap=True)
-    pairs = read_pairs(config["pairs"]) if config["pairs"] else None
-    options = {**asked(config), "memory_gb": config["memory_gb"]}
+    embeddings = EmbeddingSet.load(folder, mmap=True)
+    pairs = read_pairs(options.pairs) if options.pairs else None
     with progress("comparing all pairs") as shown:
-        return evaluate_embeddings(embeddings, pairs, **options, progress=shown)
+        return evaluate_embeddings(embeddings, pairs, **asked(options), memory_gb=options.memory_gb, progress=shown)
 
 
-def run(config: dict[str, Any], out: Path) -> dict[str, Any]:
+def run(options: VerifyOptions, out: Path) -> dict[str, Any]:
     from facenet.errors import ConfigError
 
-    if bool(config["encoder"]) == bool(config["embeddings"]):
+    if bool(options.encoder) == bool(options.embeddings):
         raise ConfigError("verify: pass encoder=DIR, or embeddings=DIR for a folder that is embedded already")
-    metrics = of_encoder(config, out) if config["encoder"] else of_embeddings(config)
+    if options.encoder:
+        metrics = of_encoder(options.encoder, options, out)
+    else:
+        metrics = of_embeddings(str(options.embeddings), options)
     rows = evaluation_rows(metrics)
     baselines = {k: v for k, v in metrics.items() if isinstance(v, dict) and set(v) == {"accuracy", "auc"}}
     rows += [(f"{name.replace('_', ' ')}: accuracy", value["accuracy"]) for name, value in baselines.items()]

@@ -158,7 +158,7 @@ MISTAKES: list[tuple[str, list[str], int, str]] = [
     ("train", ["init={empty}", "data=folder", "data.root={faces}", "sampler.batch_size=12"], 3, "encoder.json"),
     ("train", ["experiment=lfw_view2", "data.root={view2}"], 2, "fold: expected a number from 1 to 2"),
     ("train", ["fold=3"], 2, "use experiment=lfw_view2, or leave fold out"),
-    ("train", ["data.train_share=0"], 2, "data.train_share: expected a share"),
+    ("train", ["data.train_share=0"], 2, "data.train_share: expected a number above 0 and at most 1"),
     ("verify", ["encoder={encoder}"], 2, "data.root"),
     ("verify", ["encoder={encoder}", "data.root={faces}", "pairs={wrong_pairs}"], 3, "wrong_pairs.txt"),
     ("verify", ["encoder={encoder}", "data.root={faces}", "pairs={missing_pairs}"], 3, "allow_missing"),

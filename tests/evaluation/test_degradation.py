@@ -222,9 +222,9 @@ def test_level_names_are_numbers_without_dots() -> None:
 
 
 def test_the_configuration_knows_every_kind() -> None:
-    from facenet.commands import schema
+    from facenet.commands.degrade import LevelOptions
 
-    assert [field.name for field in dataclasses.fields(schema.DegradeLevels)] == list(KINDS)
+    assert [field.name for field in dataclasses.fields(LevelOptions)] == list(KINDS)
 
 
 def test_the_command_writes_a_table_and_metrics(tmp_path: Path) -> None:

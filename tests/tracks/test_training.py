@@ -91,13 +91,13 @@ def test_thinning_keeps_frames_that_are_there_and_one_at_least() -> None:
 
 
 def test_every_option_of_the_command_is_an_argument() -> None:
-    from facenet.commands import schema
+    from facenet.tracks.options import DrawnTrackOptions, TrackDataOptions, TrackPoolOptions, TrackTrainingOptions
 
     for node, targets in (
-        (schema.TrackTraining, [train_pool]),
-        (schema.TrackPool, [TrackPool]),
-        (schema.DrawnTracks, [draw_tracks, draw_splits]),
-        (schema.TrackData, [split_tracks, reported_tracks]),
+        (TrackTrainingOptions, [train_pool]),
+        (TrackPoolOptions, [TrackPool]),
+        (DrawnTrackOptions, [draw_tracks, draw_splits]),
+        (TrackDataOptions, [split_tracks, reported_tracks]),
     ):
         accepted = {name for target in targets for name in inspect.signature(target).parameters}
         assert {field.name for field in dataclasses.fields(node)} - {"root", "max_frames"} <= accepted
