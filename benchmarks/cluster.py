@@ -152,7 +152,11 @@ def _measure(
     contestants: dict[str, Callable[[], object]] = {"ours": ours}
     if searches:
         search = _plain_search(vectors, NEIGHBOURS + 1, threads)
-        contestants = {"faiss": search, "graph": lambda: knn.graph(vectors, NEIGHBOURS, threads=threads), "ours": ours}
+        contestants = {
+            "faiss": search,
+            "graph": lambda: knn.knn_graph(vectors, NEIGHBOURS, threads=threads),
+            "ours": ours,
+        }
     entry: dict[str, Any] = {name: summary(times) for name, times in interleave(contestants, PATIENCE, repeats).items()}
     for name, ratio in (("graph", "graph_ratio"), ("faiss", "search_ratio")):
         if searches:

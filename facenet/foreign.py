@@ -1,4 +1,8 @@
-"""Weights that other packages bring: found by their files, checked by their SHA-256. The packages are not imported."""
+"""Models of other packages: weights found and checked, ONNX graphs simplified, ONNX sessions opened.
+
+Weights are found by their file in an installed package, which is not imported, and checked by their SHA-256. Nothing is
+downloaded. `onnx` and `onnxruntime` (extras `align`, `pretrained`, `export`) are imported inside functions.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +19,12 @@ from facenet.errors import DataError, choose
 
 
 class PackageModel(NamedTuple):
-    """A file inside an installed package, and the one content it may have."""
+    """A file inside an installed package, and the SHA-256 that it must have."""
 
     package: str
     path: str
     sha256: str
-    extra: str  # of this project, that installs the package
+    extra: str  # extra of this project that installs the package
 
 
 # YuNet (Wu et al., 2023) and SFace (Zhong et al., 2021), both Apache-2.0, from OpenCV's model zoo
@@ -40,45 +44,46 @@ PACKAGE_MODELS = {
 }
 
 
-def package_model(name: str) -> bytes:
-    """Return the bytes of a model.
+def read_package_model(name: str, models: Mapping[str, PackageModel] = PACKAGE_MODELS) -> bytes:
+    """Return the bytes of a model of `models`.
 
     Raises:
-        ConfigError: no such name.
-        DataError: the package is not installed, or its file is not the one known here.
+        ConfigError: an unknown name.
+        DataError: the package is not installed, or its file is missing or has another SHA-256.
     """
-    model = choose(PACKAGE_MODELS, name, "model")
+    model = choose(models, name, "model")
     found = importlib.util.find_spec(model.package)
     if found is None or not found.submodule_search_locations:
-        raise DataError(f"{name}: the package {model.package} is not installed; run: {install(model.extra)}")
+        raise DataError(f"{name}: the package {model.package} is not installed; run: {install_command(model.extra)}")
     file = Path(found.submodule_search_locations[0]) / model.path
     try:
         data = file.read_bytes()
     except OSError as error:
-        raise DataError(f"{file}: can not be read ({error.strerror}); run: {install(model.extra)}") from error
+        raise DataError(f"{file}: can not be read ({error.strerror}); run: {install_command(model.extra)}") from error
     if hashlib.sha256(data).hexdigest() != model.sha256:
-        raise DataError(f"{file}: not the file known here (SHA-256 differs); run: {install(model.extra)}")
+        raise DataError(f"{file}: not the file known here (SHA-256 differs); run: {install_command(model.extra)}")
     return data
 
 
-def install(extra: str) -> str:
+def install_command(extra: str) -> str:
     """Return the command that installs an extra of this project.
 
-    >>> install("align")
+    >>> install_command("align")
     "pip install -e '.[align]'"
     """
     return f"pip install -e '.[{extra}]'"
 
 
 def plain_graph(data: bytes, free: Mapping[str, Sequence[int]]) -> bytes:
-    """Fold all that is constant about the weights of an ONNX file and free axes of its inputs and outputs.
+    """Turn block-quantised weights of an ONNX graph into float32, and free axes of its inputs and outputs.
 
-    DequantizeLinear (w = (q - zero point) * scale, a scale for each block of an axis) and the Reshape after it become
-    initialisers; inputs that no node reads are deleted; what is known of shapes in between is forgotten. A Reshape
-    whose target begins with a batch of 1 takes the batch it is given instead.
+    Some runtimes read no block-quantised weights, and a graph whose input is declared as one image of 640x640 accepts
+    no other. DequantizeLinear, w = (q - zero point) * scale with one scale for each block of an axis, and the Reshape
+    after it become initialisers. Inputs that no node reads and shapes of intermediate values are deleted. A Reshape
+    whose target begins with 1 takes the batch size of its input instead.
 
     Args:
-        data: The file's bytes.
+        data: Bytes of the file.
         free: Axes that may have any size, by name of the input or output.
 
     Raises:
@@ -88,7 +93,7 @@ def plain_graph(data: bytes, free: Mapping[str, Sequence[int]]) -> bytes:
         import onnx
         from onnx import numpy_helper
     except ImportError:
-        raise DataError(f"onnx is not installed; run: {install('align')}") from None
+        raise DataError(f"onnx is not installed; run: {install_command('align')}") from None
     model = onnx.load_from_string(data)
     graph = model.graph
     values = {item.name: numpy_helper.to_array(item) for item in graph.initializer}
@@ -118,7 +123,7 @@ def plain_graph(data: bytes, free: Mapping[str, Sequence[int]]) -> bytes:
 
 
 def _fold(node: Any, values: dict[str, np.ndarray]) -> bool:
-    """Compute a node of constants and keep what it gives; False where it is none of those."""
+    """Add the output of a node of constants to `values`; return False for any other node."""
     if node.op_type not in ("DequantizeLinear", "Reshape") or not all(name in values for name in node.input):
         return False
     inputs = [values[name] for name in node.input]
@@ -137,16 +142,16 @@ def _fold(node: Any, values: dict[str, np.ndarray]) -> bool:
     return True
 
 
-def session(data: bytes, *, threads: int | None = None) -> Any:
-    """Open a model; `threads` None is one a core.
+def open_session(data: bytes, *, threads: int | None = None) -> Any:
+    """Open a model on the CPU with `threads` threads; None is one for each core.
 
     Raises:
-        DataError: onnxruntime is not installed, or can not read the model.
+        DataError: onnxruntime is not installed or can not read the model.
     """
     try:
         import onnxruntime
     except ImportError:
-        raise DataError(f"onnxruntime is not installed; run: {install('pretrained')}") from None
+        raise DataError(f"onnxruntime is not installed; run: {install_command('pretrained')}") from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ())
     options.log_severity_level = 3

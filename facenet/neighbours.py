@@ -1,12 +1,12 @@
 """The k nearest others of every face of a set: exact up to a size, by inverted lists (IVF) above it.
 
-Above `exact_to` faces k-means, on a seeded sample, splits the space into about 4 sqrt(N) cells, and a face looks into
-the cells nearest to it: as many as a held sample of faces needs to find the share `recall` of its true neighbours.
-The faces ask cell by cell, so that those who look into the same cells find them in the processor's cache.
+Above `exact_to` faces, k-means on a seeded sample splits the space into about 4 sqrt(N) cells, and each face searches
+its nearest cells. A held-out sample of faces decides how many cells: as many as it needs to find the share `recall` of
+its true neighbours. Faces are processed in the order of their cells, so that the lists stay in the processor's cache.
 
-A product of matrices on two threads rounds otherwise than on one. So threads share out fixed blocks of faces, each of
-which is computed on one thread, and the answer is the same to the last bit whatever their number.
-FAISS is imported inside functions: where torch is used too, torch must come first (each brings an OpenMP runtime).
+A matrix product rounds differently on one thread and on two. So the threads share out fixed blocks of faces, one thread
+computes each block, and the answer is the same to the last bit for any number of threads.
+FAISS is imported inside functions: if a process uses torch too, torch must come first (each brings an OpenMP runtime).
 Letters: N faces, Q queries, C cells, D embedding width, k neighbours.
 Source: Johnson et al. 2019 (FAISS); Jegou et al. 2011 (inverted lists).
 """
@@ -25,16 +25,16 @@ from facenet.types import Neighbours
 from facenet.vectors import finite_rows
 
 EXACT_TO = 50_000
-BLOCK = 2048  # queries at a time on a thread
+BLOCK = 2048  # queries that a thread searches at a time
 POINTS, ROUNDS = 40, 10  # k-means: faces for each cell, rounds
-RECALL = 0.8  # share of the true neighbours that a search through cells finds
-HELD = 128  # faces that choose how many cells are looked into
-LEAST_CELLS = 8  # looked into at first
+RECALL = 0.8  # share of the true neighbours that a search by cells finds
+HELD = 128  # faces that decide how many cells are searched
+LEAST_CELLS = 8  # that are searched
 
 Search = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]  # queries (Q, D) -> sq_dist and rows (Q, k)
 
 
-def graph(
+def knn_graph(
     vectors: np.ndarray,
     k: int,
     *,
@@ -42,13 +42,16 @@ def graph(
     recall: float = RECALL,
     threads: int | None = None,
     seed: int = 0,
+    block: int = BLOCK,
+    least_cells: int = LEAST_CELLS,
 ) -> Neighbours:
     """Find for each of N vectors its k nearest others by squared L2, nearest first; rows (N, k), sq_dist (N, k).
 
-    A face is no neighbour of itself, its exact duplicates are. Where fewer than k others are found the rest is row -1
-    and sq_dist inf. Up to `exact_to` faces the answer is exact. Above, distances are to vectors rounded to 16 bits, and
-    of the true neighbours of a held sample about the share `recall` or more is found. Always the same for a seed, on
-    any number of `threads`. Memory besides the answer's 12 k N bytes: 2 D N bytes above `exact_to`, and blocks.
+    A face is not its own neighbour; its exact duplicates are its neighbours. If fewer than k others are found, the
+    rest is row -1 and sq_dist inf. Up to `exact_to` faces the answer is exact. Above, distances are to vectors rounded
+    to 16 bits, and a sample of the faces finds at least about the share `recall` of its true neighbours. The answer
+    depends on the seed and `block`, not on `threads`. Memory: 12 k N bytes for the answer, 2 D N bytes above
+    `exact_to`, and the blocks.
 
     Raises:
         DataError: no vectors, NaN among them, or k < 1.
@@ -61,27 +64,27 @@ def graph(
         order, search = np.arange(count), _brute(vectors, most)
     else:
         index, cells = _inverted_lists(vectors, threads, seed)
-        index.nprobe = cells_needed(index, vectors, most, recall, threads, seed)
+        index.nprobe = cells_needed(index, vectors, most, recall, threads, seed, least_cells)
         order, search = np.argsort(cells, kind="stable"), lambda asking: index.search(asking, most)
     found = _empty(count, k)
 
     def ask(start: int) -> None:
-        asking = order[start : start + BLOCK]
+        asking = order[start : start + block]
         sq_dist, rows = search(vectors[asking])
         kept = rows != asking[:, None]
-        kept[kept.all(1), -1] = False  # duplicates took its own place: the farthest is left out
+        kept[kept.all(1), -1] = False  # duplicates filled all k + 1 places: the farthest is left out
         found.rows[asking, :others] = rows[kept].reshape(len(asking), others)
         found.sq_dist[asking, :others] = sq_dist[kept].reshape(len(asking), others)
 
-    _share_out(ask, count, threads)
+    _share_out(ask, count, threads, block)
     found.sq_dist[found.rows < 0] = np.inf
     return found
 
 
-def nearest(vectors: np.ndarray, queries: np.ndarray, k: int, *, threads: int | None = None) -> Neighbours:
+def knn_search(vectors: np.ndarray, queries: np.ndarray, k: int, *, threads: int | None = None) -> Neighbours:
     """Find the k nearest of N vectors (N, D) for Q queries (Q, D), exactly; rows (Q, k), sq_dist (Q, k).
 
-    Absent places (k > N) hold row -1 and sq_dist inf. The vectors are not copied.
+    If k > N, the last places hold row -1 and sq_dist inf. The vectors are not copied.
 
     Raises:
         DataError: no vectors, NaN among them or the queries, another width, or k < 1.
@@ -110,15 +113,16 @@ def _empty(count: int, k: int) -> Neighbours:
     return Neighbours(np.full((count, k), -1, np.int64), np.full((count, k), np.inf, np.float32))
 
 
-def _share_out(ask: Callable[[int], None], count: int, threads: int | None) -> None:
-    """Call `ask` with the start of each block, on one OpenMP thread each; `threads` (None: as FAISS) at a time."""
+def _share_out(ask: Callable[[int], None], count: int, threads: int | None, block: int = BLOCK) -> None:
+    """Call `ask` with the start of each block, in `threads` threads (None: as FAISS) of one OpenMP thread each."""
     import faiss
 
     workers = faiss.omp_get_max_threads() if threads is None else threads
     if workers < 1:
         raise ConfigError(f"threads: expected at least 1, got {threads}")
-    with ThreadPoolExecutor(workers, initializer=lambda: faiss.omp_set_num_threads(1)) as pool:  # of the worker alone
-        for _ in pool.map(ask, range(0, count, BLOCK)):
+    # this sets the threads of the calling worker only
+    with ThreadPoolExecutor(workers, initializer=lambda: faiss.omp_set_num_threads(1)) as pool:
+        for _ in pool.map(ask, range(0, count, block)):
             pass
 
 
@@ -146,8 +150,8 @@ def _inverted_lists(vectors: np.ndarray, threads: int | None, seed: int) -> tupl
     coarse = faiss.IndexFlatL2(dim)
     coarse.add(centroids)
     index = faiss.IndexIVFScalarQuantizer(coarse, dim, len(centroids), faiss.ScalarQuantizer.QT_fp16)
-    index.train(vectors[:1])  # nothing to train: the centroids are there
-    cell = nearest(centroids, vectors, 1, threads=threads).rows[:, 0]
+    index.train(vectors[:1])  # the centroids are given: this call only marks the index as trained
+    cell = knn_search(centroids, vectors, 1, threads=threads).rows[:, 0]
     rows = np.arange(count)
     for start in range(0, count, 8 * BLOCK):
         parts = [np.ascontiguousarray(array[start : start + 8 * BLOCK]) for array in (vectors, rows, cell)]
@@ -156,12 +160,12 @@ def _inverted_lists(vectors: np.ndarray, threads: int | None, seed: int) -> tupl
 
 
 def _centroids(vectors: np.ndarray, cells: int, threads: int | None, seed: int) -> np.ndarray:
-    """Return the centroids (C, D) of k-means on a sample of the vectors; an empty cell begins anew at a random one."""
+    """Return the centroids (C, D) of k-means on a sample of the vectors; an empty cell restarts at a random face."""
     rng = np.random.default_rng(seed)
     sample = vectors[np.sort(rng.choice(len(vectors), min(len(vectors), POINTS * cells), replace=False))]
     centroids = sample[np.sort(rng.choice(len(sample), cells, replace=False))]
     for _ in range(ROUNDS):
-        cell = nearest(centroids, sample, 1, threads=threads).rows[:, 0]
+        cell = knn_search(centroids, sample, 1, threads=threads).rows[:, 0]
         order, sizes = np.argsort(cell, kind="stable"), np.bincount(cell, minlength=cells)
         full = np.flatnonzero(sizes)
         starts = (np.cumsum(sizes) - sizes)[full]
@@ -170,10 +174,12 @@ def _centroids(vectors: np.ndarray, cells: int, threads: int | None, seed: int) 
     return centroids
 
 
-def cells_needed(index: Any, vectors: np.ndarray, k: int, recall: float, threads: int | None, seed: int) -> int:
-    """Return the least power of two of cells in which held faces find the share `recall` of their k nearest."""
+def cells_needed(
+    index: Any, vectors: np.ndarray, k: int, recall: float, threads: int | None, seed: int, least: int = LEAST_CELLS
+) -> int:
+    """Return the number of cells, a power of two times `least`, in which held-out faces find `recall` of their k."""
     held = vectors[np.random.default_rng(seed + 1).choice(len(vectors), min(HELD, len(vectors)), replace=False)]
-    wanted, cells = nearest(vectors, held, k, threads=threads).rows, min(LEAST_CELLS, index.nlist)
+    wanted, cells = knn_search(vectors, held, k, threads=threads).rows, min(least, index.nlist)
     found: list[np.ndarray] = []
     while cells < index.nlist:
         index.nprobe = cells

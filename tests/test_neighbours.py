@@ -1,4 +1,4 @@
-"""knn: the graph against brute force, exact and by cells, with duplicates, and the same on any number of threads."""
+"""Neighbours beside brute force, exact and by cells, with duplicates, and equal on any number of threads."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from facenet import neighbours as knn
 from facenet.errors import ConfigError, DataError
+from facenet.neighbours import cells_for, knn_graph, knn_search
 from facenet.types import Neighbours
 from tests.helpers import ROOT
 from tests.helpers.clusters import people
@@ -45,28 +45,27 @@ def check(found: Neighbours, vectors: np.ndarray, k: int, tolerance: float = 1e-
 def test_the_exact_graph_is_brute_force_even_with_duplicates(count: int, k: int, distinct: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     vectors = rng.normal(size=(distinct, 4)).astype(np.float32)[rng.integers(0, distinct, count)]
-    check(knn.graph(vectors, k), vectors, k)
+    check(knn_graph(vectors, k), vectors, k)
 
 
-def test_blocks_do_not_change_the_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_do_not_change_the_graph() -> None:
     vectors, _ = people(25, 8, 0.8)
-    whole = knn.graph(vectors, 5)
-    monkeypatch.setattr(knn, "BLOCK", 32)
-    parts = knn.graph(vectors, 5)
+    whole = knn_graph(vectors, 5)
+    parts = knn_graph(vectors, 5, block=32)
     np.testing.assert_array_equal(parts.rows, whole.rows)
     check(parts, vectors, 5)
 
 
 def test_every_cell_looked_into_is_brute_force() -> None:
     vectors, _ = people(50, 10, 0.8)
-    found = knn.graph(vectors, 6, exact_to=10, recall=1.01)  # which no number of cells reaches
+    found = knn_graph(vectors, 6, exact_to=10, recall=1.01)  # which no number of cells reaches
     check(found, vectors, 6, tolerance=4e-3)  # of vectors rounded to 16 bits
 
 
 @pytest.mark.parametrize(("recall", "most"), [(0.5, 0.8), (0.8, 0.93), (0.9, 0.995)])
 def test_cells_find_the_share_asked_for_and_no_more_than_they_need(recall: float, most: float) -> None:
     vectors, _ = people(400, 10, 1.2, dim=24)
-    exact, found = knn.graph(vectors, 10), knn.graph(vectors, 10, exact_to=10, recall=recall)
+    exact, found = knn_graph(vectors, 10), knn_graph(vectors, 10, exact_to=10, recall=recall)
     share = np.mean([np.isin(one, other).mean() for one, other in zip(exact.rows, found.rows, strict=True)])
     assert recall - 0.05 < share < most, "half as many cells would not have been enough"
 
@@ -74,12 +73,12 @@ def test_cells_find_the_share_asked_for_and_no_more_than_they_need(recall: float
 @pytest.mark.parametrize("exact_to", [5000, 10])
 def test_the_same_to_the_last_bit_on_any_number_of_threads(exact_to: int) -> None:
     vectors, _ = people(300, 10, 1.0, dim=48)
-    one, two, three = (knn.graph(vectors, 8, exact_to=exact_to, threads=threads) for threads in (1, 2, 3))
+    one, two, three = (knn_graph(vectors, 8, exact_to=exact_to, threads=threads) for threads in (1, 2, 3))
     for other in (two, three):
         np.testing.assert_array_equal(one.rows, other.rows)
         np.testing.assert_array_equal(one.sq_dist, other.sq_dist)
     if exact_to == 10:
-        again = knn.graph(vectors, 8, exact_to=exact_to, seed=1)
+        again = knn_graph(vectors, 8, exact_to=exact_to, seed=1)
         assert (again.rows != one.rows).any(), "cells depend on the seed"
 
 
@@ -95,9 +94,8 @@ def test_a_worker_computes_on_one_thread_whatever_the_environment_says() -> None
     assert done.stdout == "3 [1, 1, 1]\n"
 
 
-def test_places_that_the_cells_looked_into_do_not_fill_are_absent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(knn, "LEAST_CELLS", 1)
-    found = knn.graph(people(100, 10, 0.8)[0], 200, exact_to=10, recall=0.0)
+def test_places_that_the_cells_looked_into_do_not_fill_are_absent() -> None:
+    found = knn_graph(people(100, 10, 0.8)[0], 200, exact_to=10, recall=0.0, least_cells=1)
     absent = found.rows < 0
     assert 0 < absent.sum() < absent.size
     assert np.isinf(found.sq_dist[absent]).all()
@@ -108,13 +106,13 @@ def test_the_number_of_threads_is_left_as_it_was() -> None:
     import faiss
 
     before = faiss.omp_get_max_threads()
-    knn.graph(np.eye(4, dtype=np.float32), 2, threads=3)
+    knn_graph(np.eye(4, dtype=np.float32), 2, threads=3)
     assert faiss.omp_get_max_threads() == before
 
 
 def test_duplicates_in_cells() -> None:
     vectors = np.repeat(people(20, 5, 0.8)[0], 4, axis=0)
-    found = knn.graph(vectors, 3, exact_to=10)
+    found = knn_graph(vectors, 3, exact_to=10)
     assert (found.sq_dist < 1e-2).all()
     assert (found.rows // 4 == np.arange(400)[:, None] // 4).all()
     assert (found.rows != np.arange(400)[:, None]).all()
@@ -123,17 +121,17 @@ def test_duplicates_in_cells() -> None:
 def test_nearest_against_brute_force() -> None:
     vectors, queries = people(20, 4, 0.8)[0], people(5, 3, 0.8, seed=1)[0]
     matrix = ((queries[:, None].astype(float) - vectors[None]) ** 2).sum(-1)
-    found = knn.nearest(vectors, queries, 7)
+    found = knn_search(vectors, queries, 7)
     np.testing.assert_allclose(found.sq_dist, np.sort(matrix, 1)[:, :7], atol=1e-5)
     np.testing.assert_allclose(np.take_along_axis(matrix, found.rows, 1), found.sq_dist, atol=1e-5)
-    few = knn.nearest(vectors[:2], queries, 3)
+    few = knn_search(vectors[:2], queries, 3)
     assert (few.rows[:, 2] == -1).all()
     assert np.isinf(few.sq_dist[:, 2]).all()
 
 
 @pytest.mark.parametrize("count", [1, 39, 200, 1000, 50_001, 200_000, 1_000_000])
 def test_cells_are_a_power_of_two_with_forty_faces_each(count: int) -> None:
-    cells = knn.cells_for(count)
+    cells = cells_for(count)
     assert cells & (cells - 1) == 0
     assert cells == 1 or cells * 40 <= count
     if count >= 50_001:
@@ -152,12 +150,12 @@ def test_cells_are_a_power_of_two_with_forty_faces_each(count: int) -> None:
 )
 def test_bad_input_raises(vectors: np.ndarray, options: dict, error: type, message: str) -> None:  # type: ignore[type-arg]
     with pytest.raises(error, match=message):
-        knn.graph(vectors, **{"k": 1, **options})
+        knn_graph(vectors, **{"k": 1, **options})
     if error is DataError:
         with pytest.raises(error, match=message):
-            knn.nearest(vectors, np.eye(2), **{"k": 1, **options})
+            knn_search(vectors, np.eye(2), **{"k": 1, **options})
 
 
 def test_queries_of_another_width_raise() -> None:
     with pytest.raises(DataError, match="width 3 for vectors of width 2"):
-        knn.nearest(np.eye(2), np.eye(3), 1)
+        knn_search(np.eye(2), np.eye(3), 1)

@@ -15,9 +15,9 @@ import numpy as np
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import pdist
 
-from facenet import neighbours as knn
 from facenet.clustering import whispers
 from facenet.errors import ConfigError, DataError, choose
+from facenet.neighbours import knn_graph, knn_search
 from facenet.types import Neighbours
 from facenet.vectors import finite_rows
 
@@ -54,7 +54,7 @@ def chinese_whispers(
     The neighbours are those of :func:`facenet.graph`, the votes those of :mod:`facenet.whispers`. Memory: what the
     graph takes, 12 k N bytes and, of E edges within the threshold, 32 E bytes.
     """
-    found = knn.graph(vectors, neighbours, threads=threads, seed=seed)
+    found = knn_graph(vectors, neighbours, threads=threads, seed=seed)
 
     def cut(threshold: float) -> np.ndarray:
         weights = whispers.weaken_one_way(whispers.edges(found, threshold))
@@ -131,8 +131,8 @@ def assign(
     if labels.shape != vectors.shape[:1] or labels.dtype.kind not in "iu" or labels.min() < 0:
         raise DataError(f"assign: expected a cluster number >= 0 for each of {len(vectors)} known faces")
     names, codes = np.unique(labels, return_inverse=True)
-    old = knn.nearest(vectors, new, neighbours, threads=threads)
-    young = knn.graph(new, neighbours, threads=threads, seed=seed)
+    old = knn_search(vectors, new, neighbours, threads=threads)
+    young = knn_graph(new, neighbours, threads=threads, seed=seed)
     # columns: the M new faces, then the C clusters, whose labels 0 to C - 1 are the lower ones, which win equal votes
     rows = np.where(old.rows < 0, -1, len(new) + codes[old.rows])
     both = Neighbours(np.hstack((rows, young.rows)), np.hstack((old.sq_dist, young.sq_dist)))

@@ -23,7 +23,7 @@ from facenet.encoders.onnx_net import OnnxNet
 from facenet.encoders.record import SCHEMA, notes_of
 from facenet.errors import DataError, one_line
 from facenet.files import read_bytes
-from facenet.foreign import install
+from facenet.foreign import install_command
 
 KEY = "facenet"
 METADATA = 14  # field of onnx.ModelProto
@@ -108,7 +108,7 @@ def need(*packages: str) -> None:
     """Raise DataError if a package is not installed."""
     for package in packages:
         if importlib.util.find_spec(package) is None:
-            raise DataError(f"{package} is not installed; run: {install('export')}")
+            raise DataError(f"{package} is not installed; run: {install_command('export')}")
 
 
 def _text(field: int, content: bytes) -> bytes:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from facenet.errors import DataError, one_line
-from facenet.foreign import session
+from facenet.foreign import open_session
 
 AT_ONCE = 32  # images of a run: more take gigabytes and are no faster
 LANES = 8
@@ -48,7 +48,7 @@ class OnnxNet:
     def session(self) -> Any:
         """The open model; a forked process opens its own. Raises DataError if it is none of the stated shape."""
         if self._opened is None or self._opened[0] != os.getpid():
-            opened = session(self._data, threads=self._threads)
+            opened = open_session(self._data, threads=self._threads)
             if self._shape is not None:
                 _check(opened, *self._shape)
             self._opened = (os.getpid(), opened)

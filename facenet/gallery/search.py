@@ -18,7 +18,7 @@ from facenet.gallery.faiss.cache import Cache
 from facenet.gallery.sql.rows import condition, first_of_each
 from facenet.gallery.sql.store import Store
 from facenet.gallery.sql.truth import BLOCK, WHOLE, damaged, vectors_of, whole
-from facenet.neighbours import nearest
+from facenet.neighbours import knn_search
 from facenet.types import Neighbours
 from facenet.vectors import unit_rows
 
@@ -236,7 +236,7 @@ class Reader(Store):
     def _nearest_of_few(self, queries: np.ndarray, k: int, among: np.ndarray, threads: int | None) -> Neighbours:
         if not len(among):
             return _absent(len(queries), k)
-        found = nearest(vectors_of(self.folder, self._db, among, queries.shape[1]), queries, k, threads=threads)
+        found = knn_search(vectors_of(self.folder, self._db, among, queries.shape[1]), queries, k, threads=threads)
         return Neighbours(np.where(found.rows < 0, -1, among[found.rows]), found.sq_dist)
 
     def _rescored(self, queries: np.ndarray, rows: np.ndarray) -> Neighbours:

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from facenet import neighbours as knn
 from facenet.clustering.whispers import FLOOR, ONE_WAY, PARTS, ROUNDS, edges, vote, weaken_one_way, whisper
+from facenet.neighbours import knn_graph
 from facenet.types import Neighbours
 from tests.helpers.clusters import people
 
@@ -65,7 +65,7 @@ def test_votes_against_a_loop(seed: int) -> None:
 @pytest.mark.parametrize("threshold", [0.3, 0.9, 1.3])
 def test_rounds_against_loops(threshold: float, seed: int) -> None:
     vectors, _ = people(20, 8, 0.8, dim=8, seed=seed)
-    weights = weaken_one_way(edges(knn.graph(vectors, 10), threshold))
+    weights = weaken_one_way(edges(knn_graph(vectors, 10), threshold))
     labels = whisper(weights, np.arange(len(vectors)), seed=seed)
     assert 1 < len(set(labels.tolist())) < 160
     assert labels.tolist() == loops(weights.toarray().astype(float), list(range(len(vectors))), seed)
@@ -85,7 +85,7 @@ def test_labels_beyond_the_faces_stay_and_can_be_voted_for(seed: int) -> None:
 
 def test_the_seed_decides_and_nothing_else() -> None:
     vectors, _ = people(60, 6, 1.3, dim=12)
-    weights = edges(knn.graph(vectors, 12), 1.4)
+    weights = edges(knn_graph(vectors, 12), 1.4)
     first = [whisper(weights, np.arange(360), seed=seed).tolist() for seed in range(3)]
     assert first == [whisper(weights, np.arange(360), seed=seed).tolist() for seed in range(3)]
     assert first[0] != first[1], "where it is hard, the order of visits matters"

@@ -17,7 +17,7 @@ from facenet.encoders.encoder import Encoder
 from facenet.encoders.pretrained import load_pretrained
 from facenet.errors import ConfigError
 from facenet.evaluation.verification import verify_embeddings
-from facenet.foreign import package_model
+from facenet.foreign import read_package_model
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def test_vectors_are_those_of_the_graph_as_it_was_published(sface: Encoder, port
     assert sface.preprocess.align is not None
     face = sface.preprocess.align.cut(portrait)
     pixels = np.asarray(face, np.float32).transpose(2, 0, 1)[None]  # RGB, 0 to 255
-    model = onnx.load_from_string(package_model("sface"))
+    model = onnx.load_from_string(read_package_model("sface"))
     used = {name for node in model.graph.node for name in node.input}
     stale = [item for item in model.graph.input if item.name != "data" or item.name not in used]
     for item in stale:

@@ -647,8 +647,8 @@ def test_needs_no_torch_and_no_faiss_at_import() -> None:
     assert done.stdout == "[]\n"
     code = """if True:
         import sys, numpy as np
-        from facenet.neighbours import nearest
-        print(nearest(np.eye(3), np.eye(3), 1).rows.ravel().tolist(), "torch" in sys.modules)"""
+        from facenet.neighbours import knn_search
+        print(knn_search(np.eye(3), np.eye(3), 1).rows.ravel().tolist(), "torch" in sys.modules)"""
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "[0, 1, 2] False\n"
 
