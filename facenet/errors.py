@@ -1,4 +1,4 @@
-"""What a user can cause: two errors and a gate that does not pass; and the look-up that names the nearest option."""
+"""Errors that a user can mend, with their exit codes; and the look-up by name that suggests the nearest one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class FacenetError(ValueError):
-    """What a user can mend: one line that says what, where and what to do next."""
+    """An error that a user can mend: one line that says what, in which place, and what to do next."""
 
     exit_code = 1
 
@@ -28,7 +28,7 @@ class DataError(FacenetError):
 
 
 class GateError(FacenetError):
-    """A check was made and what it measured is not good enough; a command writes `metrics` and exits with 4."""
+    """A measured figure misses the limit that was asked for; a command writes `metrics` and exits with 4."""
 
     exit_code = 4
 
@@ -38,7 +38,7 @@ class GateError(FacenetError):
 
 
 def one_line(error: BaseException, most: int = 160) -> str:
-    """Say in one line, cut at `most` characters, what an error of a library below says.
+    """Return the text of a library's error as one line of at most `most` characters.
 
     >>> one_line(KeyError("name")), one_line(ValueError("two\\nlines"))
     ("KeyError: 'name'", 'two lines')

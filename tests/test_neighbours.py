@@ -62,12 +62,13 @@ def test_every_cell_looked_into_is_brute_force() -> None:
     check(found, vectors, 6, tolerance=4e-3)  # of vectors rounded to 16 bits
 
 
-@pytest.mark.parametrize(("recall", "most"), [(0.5, 0.8), (0.8, 0.93), (0.9, 0.995)])
-def test_cells_find_the_share_asked_for_and_no_more_than_they_need(recall: float, most: float) -> None:
+def test_cells_find_the_share_asked_for_and_no_more_than_they_need() -> None:
     vectors, _ = people(400, 10, 1.2, dim=24)
-    exact, found = knn_graph(vectors, 10), knn_graph(vectors, 10, exact_to=10, recall=recall)
-    share = np.mean([np.isin(one, other).mean() for one, other in zip(exact.rows, found.rows, strict=True)])
-    assert recall - 0.05 < share < most, "half as many cells would not have been enough"
+    exact = knn_graph(vectors, 10)
+    for recall, most in ((0.5, 0.8), (0.8, 0.93), (0.9, 0.995)):
+        found = knn_graph(vectors, 10, exact_to=10, recall=recall)
+        share = (exact.rows[:, :, None] == found.rows[:, None]).any(2).mean()
+        assert recall - 0.05 < share < most, "half as many cells would not have been enough"
 
 
 @pytest.mark.parametrize("exact_to", [5000, 10])

@@ -22,20 +22,20 @@ def test_a_portrait_has_one_face_where_a_person_sees_it(portrait: Image.Image) -
     assert overlap(faces[0].box, BOX) > 0.85
 
 
-@pytest.mark.parametrize("scale", [0.15, 0.3, 2.0, 9.2])
+@pytest.mark.parametrize("scale", [0.15, 0.3, 2.0, 5.0])
 def test_a_face_is_found_at_any_size(portrait: Image.Image, scale: float) -> None:
-    """From a picture of 76x90 pixels to one of 26 megapixels."""
+    """From a picture of 76x90 pixels to one of 8 megapixels."""
     faces = find_faces(np.asarray(portrait.resize([round(side * scale) for side in portrait.size])))
     assert faces[0].score > 0.8
     assert overlap(np.array(faces[0].box) / scale, BOX) > 0.7  # type: ignore[arg-type]
 
 
 def test_a_small_face_in_a_large_picture_and_one_that_fills_it(portrait: Image.Image) -> None:
-    page = Image.new("RGB", (6000, 5000))
-    page.paste(portrait.resize((256, 300)), (4000, 3000))
+    page = Image.new("RGB", (3000, 2500))
+    page.paste(portrait.resize((128, 150)), (2000, 1500))
     best = find_faces(np.asarray(page))[0]
     assert best.score > 0.6
-    np.testing.assert_allclose(best.centre, (4000 + 266 / 2, 3000 + 223 / 2), atol=15)
+    np.testing.assert_allclose(best.centre, (2000 + 266 / 4, 1500 + 223 / 4), atol=8)
     left, top, width, height = BOX
     whole = portrait.crop((left, top, left + width, top + height)).resize((1500, 1860), Image.Resampling.BICUBIC)
     assert find_faces(np.asarray(whole))[0].score > 0.6
