@@ -144,7 +144,7 @@ def _stages(records: Records, preprocess: Preprocess, augment: Augment, batches:
         times = [time.thread_time()]
         pictures = [_loaded(str(records.source(row))) for row in rows]
         times.append(time.thread_time())
-        batch = stack([preprocess.read(picture, MARGIN) for picture in pictures])
+        batch = torch.from_numpy(stack([preprocess.read(picture, MARGIN) for picture in pictures]))
         times.append(time.thread_time())
         augment(batch, preprocess.size, generator, preprocess)
         times.append(time.thread_time())

@@ -70,8 +70,8 @@ class Augment:
     ) -> Tensor:
         """Change uint8 images (B, 3, S, S') as drawn: float (B, 3, H, W), each image on its own."""
         out = torch.empty(len(images), 3, *size, device=images.device)
-        mean, std = preprocess.scale() if preprocess else (torch.zeros(3), torch.ones(3))
-        mean, std = mean.to(images.device), std.to(images.device)
+        scale = preprocess.scale() if preprocess else (np.zeros(3, np.float32), np.ones(3, np.float32))
+        mean, std = (torch.from_numpy(row).to(images.device) for row in scale)
         step = len(images) if images.is_cuda else torch.get_num_threads() * max(1, CHUNK // (size[0] * size[1]))
         for start in range(0, len(images), max(1, step)):
             part = slice(start, start + step)

@@ -90,8 +90,8 @@ def read_batch(records: Records, rows: Sequence[int], preprocess: Preprocess, ma
         except DataError:
             continue
         places.append(place)
-    empty = torch.zeros(0, 3, *preprocess.stored_size(margin), dtype=torch.uint8)
-    return (stack(images) if images else empty), torch.tensor(places, dtype=torch.int64)
+    batch = stack(images) if images else np.zeros((0, 3, *preprocess.stored_size(margin)), np.uint8)
+    return torch.from_numpy(batch), torch.tensor(places, dtype=torch.int64)
 
 
 def _decode(
@@ -116,7 +116,7 @@ def _read(
     def one(row: int) -> None:
         source = records.source(row)
         try:
-            keep(row, preprocess.read(source, margin).numpy())
+            keep(row, preprocess.read(source, margin).transpose(2, 0, 1))
         except DataError as error:
             bad.append((row, why(error, source)))
 

@@ -1,22 +1,23 @@
-"""Image files to float tensors: the preprocessing that travels with the encoder.
+"""Image files to normalised floats: the preprocessing that travels with the encoder. Needs no torch.
 
 Letters: B batch, H W image height and width, S stored side. Floats lie in [-1, 1] for the default mean and std.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
 from facenet.data.pictures import decode, upright_rgb
+from facenet.data.resize import resize
 from facenet.errors import ConfigError, DataError
 from facenet.faces.alignment import Alignment
+from facenet.vectors import Array
 
 LARGEST = 2048  # pixels a side that a network may read
 
@@ -89,52 +90,43 @@ class Preprocess:
         )
 
     def stored_size(self, margin: float = 1.0) -> tuple[int, int]:
-        """Return (S, S') of :meth:`cut`: the network's size, times the margin as far as an image can reach."""
+        """Return (S, S') of :meth:`read`: the network's size, times the margin as far as an image can reach."""
         reach = min(1 / self.crop, margin)
         return round(self.size[0] * reach), round(self.size[1] * reach)
 
-    def read(self, source: Any, margin: float = 1.0) -> Tensor:
-        """Decode, crop and resize what :func:`to_tensor` accepts: ``cut(to_tensor(source), margin)``, uint8 (3, S, S').
-
-        Cropped before it becomes a tensor, which saves copying what is cut away.
-        """
-        return self.fit(self.face(source, margin), margin)
-
-    def face(self, source: Any, margin: float = 1.0) -> Tensor:
-        """Decode and crop what :func:`to_tensor` accepts, in the pixels it has: uint8 (3, h, w) of any size."""
-        if isinstance(source, str | Path):
-            return decode(source, lambda picture: self._face_of(picture, margin))
-        if isinstance(source, Image.Image):
-            return self._face_of(source, margin)
-        return self._face(to_tensor(source), margin)
-
-    def fit(self, face: Tensor, margin: float = 1.0) -> Tensor:
-        """Resize a crop (3, h, w) to (3, S, S'), uint8."""
-        from torchvision.transforms.v2 import functional as tv  # its import takes seconds
-
-        size = self.stored_size(margin)
-        return face if tuple(face.shape[-2:]) == size else tv.resize(face, list(size), antialias=True)
-
-    def cut(self, image: Tensor, margin: float = 1.0) -> Tensor:
-        """Crop and resize a uint8 image (3, H0, W0) to (3, S, S'), in memory one row of RGB pixels after the other.
+    def read(self, source: Any, margin: float = 1.0) -> np.ndarray:
+        """Decode, align, crop and resize what :func:`read_pixels` accepts: uint8 (S, S', 3), see :meth:`stored_size`.
 
         With a `margin` above 1 the crop is that much larger (as far as the image reaches) and so is the
         result: training keeps the surroundings that shifts and rotations bring into view.
         """
-        return self.fit(self._face(image, margin), margin)
+        return self.fit(self.face(source, margin), margin)
 
-    def _face(self, image: Tensor, margin: float) -> Tensor:
+    def face(self, source: Any, margin: float = 1.0) -> np.ndarray:
+        """Decode, align and crop what :func:`read_pixels` accepts, in the pixels it has: uint8 (h, w, 3) of any size.
+
+        An image is cropped before it is copied, which saves copying what is cut away.
+        """
+        if isinstance(source, str | Path):
+            return decode(source, lambda picture: self._face_of(picture, margin))
+        if isinstance(source, Image.Image):
+            return self._face_of(source, margin)
+        pixels = read_pixels(source)
         if self.align is not None:
-            image = _pixels(self.align.cut(Image.fromarray(image.permute(1, 2, 0).numpy())))
-        top, left, bottom, right = self._box(image.shape[-2], image.shape[-1], margin)
-        return pixel_rows(image[..., top:bottom, left:right])
+            pixels = np.asarray(self.align.cut(Image.fromarray(pixels)))
+        top, left, bottom, right = self._box(pixels.shape[0], pixels.shape[1], margin)
+        return pixels[top:bottom, left:right]
 
-    def _face_of(self, picture: Image.Image, margin: float) -> Tensor:
+    def fit(self, face: np.ndarray, margin: float = 1.0) -> np.ndarray:
+        """Resize a crop (h, w, 3) to (S, S', 3), uint8."""
+        return resize(face, self.stored_size(margin))
+
+    def _face_of(self, picture: Image.Image, margin: float) -> np.ndarray:
         picture = upright_rgb(picture)
         if self.align is not None:
             picture = self.align.cut(picture)
         top, left, bottom, right = self._box(picture.height, picture.width, margin)
-        return _pixels(picture.crop((left, top, right, bottom)))
+        return np.array(picture.crop((left, top, right, bottom)))
 
     def _box(self, height: int, width: int, margin: float) -> tuple[int, int, int, int]:
         """Return top, left, bottom, right of the central crop."""
@@ -144,19 +136,27 @@ class Preprocess:
         top, left = (height - h) // 2, (width - w) // 2
         return top, left, top + h, left + w
 
-    def normalise(self, images: Tensor) -> Tensor:
-        """Turn uint8 (B, 3, H, W), or floats in [0, 255], into normalised float32 of the same shape."""
-        mean, std = (row.to(images.device).view(3, 1, 1) for row in self.scale())
-        return (images.float() - mean).div_(std)
+    def normalise(self, images: Array) -> Array:
+        """Turn uint8 (B, 3, H, W), or floats in [0, 255], into normalised float32: an array or tensor like the given.
 
-    def scale(self) -> tuple[Tensor, Tensor]:
-        """Return mean and std of each channel (3,) for values in [0, 255]."""
-        return torch.tensor(self.mean) * 255, torch.tensor(self.std) * 255
+        (value - 255 mean) / (255 std), with mean and std of each channel.
+        """
+        mean, std = (row.reshape(3, 1, 1) for row in self.scale())
+        if isinstance(images, np.ndarray):
+            return (images.astype(np.float32) - mean) / std
+        import torch
 
-    def __call__(self, images: list[Any] | np.ndarray | Tensor) -> Tensor:
-        """Paths, PIL images or uint8 arrays (H0, W0, 3) to normalised float32 (B, 3, H, W)."""
+        shift, divisor = (torch.from_numpy(row).to(images.device) for row in (mean, std))
+        return (images.float() - shift).div_(divisor)
+
+    def scale(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return mean and std of each channel (3,) float32, for values in [0, 255]."""
+        return np.array(self.mean, np.float32) * np.float32(255), np.array(self.std, np.float32) * np.float32(255)
+
+    def __call__(self, images: Sequence[Any] | np.ndarray) -> np.ndarray:
+        """Turn paths, PIL images or uint8 arrays (H0, W0, 3) into normalised float32 (B, 3, H, W)."""
         if len(images) == 0:
-            return torch.zeros(0, 3, *self.size)
+            return np.zeros((0, 3, *self.size), np.float32)
         return self.normalise(stack([self.read(image) for image in images]))
 
 
@@ -166,41 +166,22 @@ def _three(values: Any) -> bool:
     return numbers and len(values) == 3 and all(abs(value) < 1e6 for value in values)
 
 
-def pixel_rows(image: Tensor) -> Tensor:
-    """Return (3, H, W) that lies in memory as decoders write it, (H, W, 3): what cropping and resizing read fastest."""
-    return image.permute(1, 2, 0).contiguous().permute(2, 0, 1)
+def stack(images: Sequence[np.ndarray]) -> np.ndarray:
+    """Join B images (S, S', 3) to (B, 3, S, S') in channels-last memory."""
+    return np.stack(images).transpose(0, 3, 1, 2)
 
 
-def stack(images: list[Tensor]) -> Tensor:
-    """Join B images (3, S, S') to (B, 3, S, S') in channels-last memory."""
-    return torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)
-
-
-def to_tensor(image: Any) -> Tensor:
-    """Path, PIL image, uint8 array (H, W, 3) or uint8 tensor (3, H, W) to a uint8 RGB tensor (3, H, W)."""
-    if isinstance(image, str | Path):
-        return read_image(image)
-    if isinstance(image, Image.Image):
-        return _pixels(upright_rgb(image))
-    tensor = (
-        image
-        if isinstance(image, Tensor)
-        else torch.from_numpy(np.require(image, requirements=["C", "W"])).movedim(-1, 0)
-    )
-    if tensor.dtype != torch.uint8 or tensor.ndim != 3 or tensor.shape[0] != 3:
-        raise DataError(f"image: expected uint8 RGB, got {tensor.dtype} of shape {tuple(tensor.shape)}")
-    return tensor
-
-
-def read_image(path: str | Path) -> Tensor:
-    """Decode an image file to uint8 RGB (3, H, W), turned upright by its EXIF tag.
+def read_pixels(image: Any) -> np.ndarray:
+    """Return the pixels (h, w, 3) uint8, RGB and upright, of a path, a PIL image or an array of this kind.
 
     Raises:
-        DataError: missing, empty, truncated or not an image.
+        DataError: a file that is missing, empty, truncated or not an image; an array of another kind.
     """
-    return decode(path, to_tensor)
-
-
-def _pixels(picture: Image.Image) -> Tensor:
-    """RGB picture to uint8 (3, H, W), in memory one row of pixels after the other."""
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+    if isinstance(image, str | Path):
+        return decode(image, read_pixels)
+    if isinstance(image, Image.Image):
+        return np.array(upright_rgb(image))
+    pixels = np.asarray(image)
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise DataError(f"image: expected uint8 RGB (h, w, 3), got {pixels.dtype} of shape {pixels.shape}")
+    return pixels

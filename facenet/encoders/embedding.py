@@ -8,10 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
 
 from facenet.data.pictures import why
-from facenet.data.preprocess import Preprocess, stack, to_tensor
+from facenet.data.preprocess import Preprocess, stack
 from facenet.data.records import Records
 from facenet.encoders.encoder import Encoder
 from facenet.errors import DataError
@@ -60,7 +59,7 @@ def embed_changed(
     step = max(1, batch_size // len(changes))
     preprocess = encoder.preprocess.of(records.alignment, records.root)
 
-    def decode(row: int) -> list[Tensor] | str:
+    def decode(row: int) -> list[np.ndarray] | str:
         try:
             return _changed(preprocess, records.source(row), image_key(records.paths[row]), changes)
         except DataError as error:
@@ -74,7 +73,7 @@ def embed_changed(
         waiting = submit(0)
         for start in range(0, len(records), step):
             current, waiting = waiting, submit(start + step)
-            images: list[Tensor] = []
+            images: list[np.ndarray] = []
             for row, future in current:
                 result = future.result()  # type: ignore[attr-defined]
                 if isinstance(result, str):
@@ -99,10 +98,8 @@ def embed_changed(
 
 def _changed(
     preprocess: Preprocess, source: Path | np.ndarray, key: str, changes: Sequence[Change | None]
-) -> list[Tensor]:
-    """Decode one image and return it as the network reads it, once for each change: uint8 (3, H, W)."""
-    face = preprocess.face(source)
-    pixels = face.permute(1, 2, 0).numpy()
-    pixels.flags.writeable = False
-    made = [face if change is None else to_tensor(change(pixels, key)) for change in changes]
-    return [preprocess.fit(image) for image in made]
+) -> list[np.ndarray]:
+    """Decode one image and return it as the network reads it, once for each change: uint8 (H, W, 3)."""
+    face = preprocess.face(source).view()
+    face.flags.writeable = False
+    return [preprocess.fit(face if change is None else change(face, key)) for change in changes]

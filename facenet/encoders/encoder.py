@@ -58,7 +58,7 @@ class Encoder:
         """Embedding width D."""
         return int(self.options["embedding_dim"])
 
-    def embed(self, images: Sequence[Any] | np.ndarray | Tensor, *, batch_size: int = 256) -> np.ndarray:
+    def embed(self, images: Sequence[Any] | np.ndarray, *, batch_size: int = 256) -> np.ndarray:
         """Embed paths, PIL images or uint8 arrays (H, W, 3): float32 unit rows (N, D), (0, D) for none.
 
         Raises:
@@ -66,7 +66,7 @@ class Encoder:
         """
         parts = [np.zeros((0, self.dim), np.float32)]
         for start in range(0, len(images), batch_size):
-            parts.append(self.embed_batch(self.preprocess(images[start : start + batch_size])))  # type: ignore[arg-type]
+            parts.append(self.embed_batch(self.preprocess(images[start : start + batch_size])))
         return np.concatenate(parts)
 
     def embed_batch(self, images: np.ndarray | Tensor) -> np.ndarray:

@@ -90,7 +90,7 @@ def _picture(source: Path | np.ndarray | None, cutter: Preprocess, font: Font) -
     try:
         if source is None:
             raise DataError("no picture")
-        return Image.fromarray(np.ascontiguousarray(cutter.read(source).permute(1, 2, 0).numpy()))
+        return Image.fromarray(np.ascontiguousarray(cutter.read(source)))
     except NoFace:  # shown as it is
         return _picture(source, replace(cutter, align=None, crop=1.0), font)
     except DataError:

@@ -36,7 +36,7 @@ def calibration_faces(
         keys = records.keys
         rows = np.array(sorted(rows, key=lambda row: keys[row] in named))  # stable: still drawn
     packed, _ = pack(records.subset(rows[:count]), preprocess)
-    return preprocess.normalise(torch.from_numpy(packed))
+    return torch.from_numpy(preprocess.normalise(packed))
 
 
 def score_files(

@@ -88,8 +88,7 @@ class Faces:
         size = max(16, round(height * scale)), max(16, round(width * scale))
         align = dig(self.crop, "align")
         crop, found = dig(self.crop, "crop") or 1.0, Alignment.from_dict(align) if align else None
-        pixels = Preprocess(size=size, crop=crop, align=found).read(path)
-        return np.ascontiguousarray(pixels.permute(1, 2, 0).numpy())
+        return Preprocess(size=size, crop=crop, align=found).read(path)
 
 
 def mistakes(evaluation: Evaluation, threshold: float) -> tuple[np.ndarray, np.ndarray]:

@@ -5,12 +5,12 @@ import torch
 from torch.nn import functional as F
 
 from facenet.data.augment import Augment
-from facenet.data.preprocess import Preprocess, to_tensor
+from facenet.data.preprocess import Preprocess, stack
 from tests.helpers.pictures import picture
 
 
 def batch(n: int = 4, side: int = 40) -> torch.Tensor:
-    return torch.stack([to_tensor(picture(side, side))] * n)
+    return torch.from_numpy(stack([picture(side, side)] * n))
 
 
 def test_augmentation_is_a_function_of_its_generator() -> None:

@@ -40,7 +40,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def drawn_rows(tree: Path, **options: object) -> list[int]:
     """Which rows of the folder the calibration faces are."""
     records = scan_folder(tree)
-    every = SIZE([records.source(row) for row in range(len(records))]).numpy()
+    every = SIZE([records.source(row) for row in range(len(records))])
     faces = calibration_faces(SIZE, tree, **options).numpy()  # type: ignore[arg-type]
     return [int(np.abs(every - face).reshape(len(every), -1).max(1).argmin()) for face in faces]
 
