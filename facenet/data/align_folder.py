@@ -27,7 +27,7 @@ from facenet.errors import ConfigError, DataError, one_line
 from facenet.faces.alignment import Alignment
 from facenet.faces.detector import find_faces
 from facenet.faces.options import PICKS
-from facenet.files import atomic_write, is_inside, read_bytes
+from facenet.files import atomic_write, csv_text, is_inside, read_bytes
 from facenet.types import Progress
 
 POINTS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")  # as the picture shows them
@@ -110,7 +110,7 @@ def align_folder(
     write_alignment(out, alignment)
     lines = [line for line in done if line.photo in names]
     with atomic_write(out / TABLE) as file:  # less half a line that an interrupted run may have left
-        file.write(_csv([COLUMNS, *(line.cells() for line in done)]))
+        file.write(csv_text([COLUMNS, *(line.cells() for line in done)]).encode())
     known = {line.photo for line in lines}
     waiting = [row for row, path in enumerate(records.paths) if path not in known]
 
@@ -121,7 +121,7 @@ def align_folder(
     try:
         with (out / TABLE).open("ab", buffering=0) as table:
             for number, found in enumerate(_parallel(one, waiting), 1):
-                table.write(_csv([line.cells() for line in found]))
+                table.write(csv_text(line.cells() for line in found).encode())
                 lines += found
                 if progress:
                     progress(len(known) + number, len(records))
@@ -206,12 +206,6 @@ def read_table(file: str | Path) -> list[Line]:
         raise
     except (ValueError, OverflowError, csv.Error) as error:
         raise DataError(f"{file}: damaged ({one_line(error)}); delete it and align the photos again") from error
-
-
-def _csv(rows: Sequence[Sequence[Any]]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode()
 
 
 def _parallel(one: Callable[[int], list[Line]], rows: Sequence[int]) -> Iterator[list[Line]]:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from facenet.errors import DataError
-from facenet.files import atomic_write
+from facenet.files import atomic_write, csv_text
 from facenet.types import Pairs, image_key
 
 PARTS = 10  # folds that a file without folds is cut into
@@ -242,10 +242,7 @@ def _lfw_text(pairs: Pairs) -> str | None:
 
 
 def _csv_text(pairs: Pairs) -> str:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["first", "second", "same", "fold"])
     # a key with a dot in its last part gets a file type back, since reading takes one away
     names = [[key if image_key(key) == key else f"{key}.jpg" for key in side] for side in (pairs.first, pairs.second)]
-    writer.writerows(zip(*names, pairs.same.astype(int).tolist(), pairs.fold.tolist(), strict=True))
-    return text.getvalue()
+    rows = zip(*names, pairs.same.astype(int).tolist(), pairs.fold.tolist(), strict=True)
+    return csv_text([("first", "second", "same", "fold"), *rows])
