@@ -20,7 +20,7 @@ from benchmarks.mining import draw_faces, in_fresh_process, status_bytes, summar
 from benchmarks.training import interleave
 from facenet.evaluation.all_pairs import all_pairs, tiles
 from facenet.evaluation.roc import at_far
-from facenet.evaluation.verification import common_grid, verify
+from facenet.evaluation.verification import common_grid, verify_pairs
 
 FOLDS = 10
 LOOP_FAR = 1e-3
@@ -42,7 +42,7 @@ def run(
 ) -> dict[str, Any]:
     """Measure both; returns plain numbers in nested objects, seconds and bytes.
 
-    ``folds``: `ours` (everything :func:`facenet.evaluation.verify` reports) and `loops`, each with `seconds` (median),
+    ``folds``: `ours` (everything :func:`verify_pairs` reports) and `loops`, each with `seconds` (median),
     `least`, `most`, `runs`; `loops_ratio` (their time / ours) and `equal_folds`: whether the loops reach the same
     accuracy in every fold as ours on their grid. ``all_pairs.<N>``: `product` (the tiles' GEMM and nothing else),
     `ours`, `product_ratio` of ours and `extra_bytes` (peak resident memory of one call in a fresh process above the
@@ -91,13 +91,13 @@ def _folds(pairs: int, repeats: int, peers: bool, seed: int) -> dict[str, Any]:
     same = np.tile(np.repeat([True, False], pairs // (2 * FOLDS)), FOLDS)
     folds = np.repeat(np.arange(FOLDS), pairs // FOLDS)
     distances = np.where(same, rng.normal(1.0, 0.3, len(same)), rng.normal(1.7, 0.3, len(same))).clip(0, 4)
-    contestants: dict[str, Callable[[], object]] = {"ours": lambda: verify(distances, same, folds)}
+    contestants: dict[str, Callable[[], object]] = {"ours": lambda: verify_pairs(distances, same, folds)}
     if peers:
         contestants["loops"] = lambda: loops(distances, same, folds)
     measured: dict[str, Any] = {"pairs": len(same), **_measure(contestants, repeats)}
     if peers:
         measured["loops_ratio"] = measured["loops"]["seconds"] / measured["ours"]["seconds"]
-        ours = verify(distances, same, folds, grid=common_grid(400)).fold_accuracies
+        ours = verify_pairs(distances, same, folds, grid=common_grid(400)).fold_accuracies
         measured["equal_folds"] = list(ours) == loops(distances, same, folds)["accuracies"]
     return measured
 

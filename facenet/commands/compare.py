@@ -25,12 +25,12 @@ class CompareOptions(EncoderUse, CommandOptions):
 
 def run(options: CompareOptions, out: Path) -> dict[str, Any]:
     from facenet.encoders import lookup as encoders
-    from facenet.evaluation.photos import compare
+    from facenet.evaluation.photos import compare_photos
 
     encoder = encoders.load(options.encoder, device=options.device, detector=options.detector)
     far = options.far
     threshold = encoder.threshold(far) if options.threshold is None else options.threshold
-    found = compare(encoder, options.a, options.b, threshold=threshold)
+    found = compare_photos(encoder, options.a, options.b, threshold=threshold)
     found.draw(out / "compare.png")
     table(
         [

@@ -25,15 +25,13 @@ class EmbedOptions(EncoderUse, CommandOptions):
 
 def run(options: EmbedOptions, out: Path) -> dict[str, Any]:
     from facenet.data.records import write_skipped
-    from facenet.data.sources.kinds import scan
     from facenet.encoders import lookup as encoders
-    from facenet.encoders.embedding import embed_records
+    from facenet.encoders.embedding import embed_folder
 
     encoder = encoders.load(options.encoder, device=options.device, detector=options.detector)
-    records = scan(options.images)
     started = time.perf_counter()
     with progress("embedding") as report:
-        embeddings, kept = embed_records(encoder, records, batch_size=options.batch_size, progress=report)
+        embeddings, kept = embed_folder(encoder, options.images, batch_size=options.batch_size, progress=report)
     seconds = time.perf_counter() - started
     embeddings.save(options.out)
     write_skipped(out / "skipped.csv", kept.skipped)

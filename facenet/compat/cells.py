@@ -19,7 +19,7 @@ import numpy as np
 from facenet.compat.matching import SharedImages, SharedPairs
 from facenet.evaluation.identification import Answers, Enrolment, look_up
 from facenet.evaluation.roc import allowed_accepts, far_name, wilson
-from facenet.evaluation.verification import Verification, verify
+from facenet.evaluation.verification import Verification, verify_pairs
 from facenet.vectors import sq_dist
 
 MODES = {name: tuple(name.split("_")) for name in ("old_old", "new_old", "old_new", "new_new")}  # query, gallery
@@ -58,14 +58,14 @@ def pair_distances(query: np.ndarray, gallery: np.ndarray, pairs: SharedPairs, *
 
 
 def verify_scores(distances: np.ndarray, pairs: SharedPairs, *, fars: Sequence[float] = FARS) -> Verification:
-    """Verify pairs by their scores (P, C) with :func:`facenet.evaluation.verify`; the scores of a pair share its fold.
+    """Verify pairs by their scores (P, C) with :func:`verify_pairs`; the scores of a pair share its fold.
 
     The two scores of a pair are not two observations. The Wilson intervals are therefore those of P pairs, and a FAR is
     resolvable only if far |P_diff| >= 1, whatever C is.
     """
     count, sides = distances.shape
     labels, folds = pairs.same.repeat(sides), pairs.fold.repeat(sides)
-    found = verify(distances.ravel(), labels, folds, fars=fars)
+    found = verify_pairs(distances.ravel(), labels, folds, fars=fars)
     counts = {"pairs": count, "skipped": pairs.skipped, "duplicated": pairs.duplicated}
     if sides == 1:
         return replace(found, **counts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +12,31 @@ import numpy as np
 from facenet.data.pictures import why
 from facenet.data.preprocess import Preprocess, stack
 from facenet.data.records import Records
+from facenet.data.sources.kinds import scan
 from facenet.encoders.encoder import Encoder
 from facenet.errors import DataError
-from facenet.types import EmbeddingSet, image_key
+from facenet.interrupts import thread_pool
+from facenet.types import EmbeddingSet, Progress, image_key
 
 # (pixels (h, w, 3) uint8 of a face, read only; its image key) -> pixels uint8, perhaps of another size
 Change = Callable[[np.ndarray, str], np.ndarray]
+
+
+def embed_folder(
+    encoder: Encoder,
+    images: str | Path,
+    *,
+    batch_size: int = 256,
+    progress: Progress | None = None,
+) -> tuple[EmbeddingSet, Records]:
+    """Embed every readable image of a folder or table: N vectors (N, D), and the records they belong to.
+
+    The records name in `skipped` each image that could not be read, with the reason.
+
+    Raises:
+        DataError: no such folder, no image could be read, or a vector is not finite.
+    """
+    return embed_records(encoder, scan(images), batch_size=batch_size, progress=progress)
 
 
 def embed_records(
@@ -25,11 +44,11 @@ def embed_records(
     records: Records,
     *,
     batch_size: int = 256,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[EmbeddingSet, Records]:
     """Embed every readable image: N vectors (N, D), and the records they belong to.
 
-    Images that can not be read are dropped and join ``records.skipped``; memory holds two batches at a time.
+    An image that can not be read is dropped and joins ``records.skipped``. Memory holds two batches at a time.
 
     Raises:
         DataError: no image could be read, or the network returned a vector that is not finite.
@@ -44,7 +63,7 @@ def embed_changed(
     changes: Sequence[Change | None],
     *,
     batch_size: int = 256,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[list[EmbeddingSet], Records]:
     """Embed every readable image once for each of V changes of the decoded and cropped face; None is no change.
 
@@ -65,9 +84,9 @@ def embed_changed(
         except DataError as error:
             return why(error, records.source(row))
 
-    with ThreadPoolExecutor(max_workers=min(32, os.cpu_count() or 1)) as pool:
+    with thread_pool(min(32, os.cpu_count() or 1)) as pool:
 
-        def submit(start: int) -> list[tuple[int, object]]:
+        def submit(start: int) -> list[tuple[int, Future[list[np.ndarray] | str]]]:
             return [(row, pool.submit(decode, row)) for row in range(start, min(start + step, len(records)))]
 
         waiting = submit(0)
@@ -75,7 +94,7 @@ def embed_changed(
             current, waiting = waiting, submit(start + step)
             images: list[np.ndarray] = []
             for row, future in current:
-                result = future.result()  # type: ignore[attr-defined]
+                result = future.result()
                 if isinstance(result, str):
                     bad.append((row, result))
                 else:

@@ -84,7 +84,7 @@ def degrade(
     """Verify `pairs` on the faces as they are and after each change; every image is decoded once.
 
     Returns ``clean`` and ``degrade`` {kind: {level: scores}} with the scores accuracy, sem, auc, eer and val_at_far of
-    :func:`facenet.evaluation.verify`, and ``unchanged``, the share of the images that the change left as they are.
+    :func:`verify_pairs`, and ``unchanged``, the share of the images that the change left as they are.
 
     Args:
         encoder: Any.

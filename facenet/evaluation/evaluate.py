@@ -11,6 +11,7 @@ import torch
 
 from facenet.data.cache import pack
 from facenet.data.records import Records
+from facenet.data.sources.kinds import scan
 from facenet.encoders.embedding import embed_records
 from facenet.encoders.encoder import Encoder
 from facenet.errors import ConfigError
@@ -44,7 +45,7 @@ def evaluate(
     save: str | Path | None = None,
     progress: Any = None,
 ) -> dict[str, Any]:
-    """Embed the faces and verify the pairs; see :func:`verify`. `save` names a folder to keep them in.
+    """Embed the faces and verify the pairs; see :func:`verify_pairs`. `save` names a folder to keep them in.
 
     Raises:
         DataError: pairs without an image, unless `allow_missing`; no readable image.
@@ -178,12 +179,19 @@ def identify_faces(
     return {**found.metrics(), "gallery_faces": gallery_faces, "strangers_share": strangers}
 
 
-def calibrate(encoder: Encoder, faces: Records, fars: tuple[float, ...] = CALIBRATED_FARS) -> dict[float, float]:
-    """Return {far: sq_dist} over all pairs of the given faces; rates too small for their number are left out.
+def calibrate(
+    encoder: Encoder, faces: Records | str | Path, fars: Sequence[float] = CALIBRATED_FARS
+) -> dict[float, float]:
+    """Return thresholds {far: sq_dist} over all pairs of the given faces (records, or a folder or table of images).
 
-    So is a rate too large for the memory, see :func:`facenet.evaluation.all_pairs`.
+    A rate is left out if there are too few pairs to resolve it, or if it needs more memory than
+    :func:`~facenet.evaluation.all_pairs.all_pairs` allows. The encoder is left as it is.
+
+    Raises:
+        DataError: no readable image, or faces of fewer than two people.
     """
-    embeddings, kept = embed_records(encoder, faces)
+    records = faces if isinstance(faces, Records) else scan(faces)
+    embeddings, kept = embed_records(encoder, records)
     found = all_pairs(embeddings.vectors, list(kept.identities), fars).val_at_far
     return {far: float(entry["threshold"]) for far, entry in found.items() if entry["resolvable"]}
 

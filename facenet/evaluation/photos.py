@@ -74,7 +74,7 @@ class Comparison:
         draw(file, self.verdict, [Row(f"sq_dist {self.sq_dist:.4f}, threshold {self.threshold:.4f}", tiles)])
 
 
-def compare(encoder: Encoder, a: str | Path, b: str | Path, *, threshold: float) -> Comparison:
+def compare_photos(encoder: Encoder, a: str | Path, b: str | Path, *, threshold: float) -> Comparison:
     """Embed the meant face of each photo and measure the squared distance between them, in [0, 4].
 
     Raises:

@@ -15,7 +15,6 @@ import numpy as np
 from facenet.errors import ConfigError, DataError
 
 FARS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
-Z = 1.959963984540054  # two-sided 95 % of the normal distribution
 MAX_SQ_DIST = 4.0
 
 
@@ -114,10 +113,11 @@ def wilson(hits: int, count: int) -> tuple[float | None, float | None, float | N
     """Return hits / count with its 95 % Wilson interval; None without counts."""
     if count == 0:
         return None, None, None
-    share, extra = hits / count, Z * Z / count
-    centre = (share + extra / 2) / (1 + extra)
-    half = Z * float(np.sqrt(share * (1 - share) / count + extra / (4 * count))) / (1 + extra)
-    return share, max(0.0, centre - half), min(1.0, centre + half)
+    from scipy.stats import binomtest
+
+    # p decides the p-value alone, which is not used, and is found without a search at the observed share
+    low, high = binomtest(hits, count, p=hits / count).proportion_ci(0.95, method="wilson")
+    return hits / count, float(low), float(high)
 
 
 def cut(distances: np.ndarray, accepted: int) -> float:

@@ -42,15 +42,15 @@ __all__ = [
     "roc",
     "score_at",
     "score_pairs",
-    "verify",
     "verify_embeddings",
+    "verify_pairs",
 ]
 GRIDS = {"400": 0.01, "4000": 0.001}  # the grids in common use: how many thresholds, and their step
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What :func:`verify` measured; fractions in [0, 1], thresholds in squared L2."""
+    """What :func:`verify_pairs` measured; fractions in [0, 1], thresholds in squared L2."""
 
     accuracy: float  # mean over the folds
     sem: float  # standard error of that mean: std / sqrt(folds)
@@ -85,7 +85,7 @@ class ScoredPairs(NamedTuple):
     duplicated: int
 
 
-def verify(
+def verify_pairs(
     sq_dist: np.ndarray,
     same: np.ndarray,
     folds: np.ndarray,
@@ -147,13 +147,13 @@ def verify_embeddings(
     fars: Sequence[float] = FARS,
     grid: np.ndarray | None = None,
 ) -> Verification:
-    """Score `pairs` on the squared distances ||a - b||^2 of their embeddings, see :func:`verify`.
+    """Score `pairs` on the squared distances ||a - b||^2 of their embeddings, see :func:`verify_pairs`.
 
     Raises:
         DataError: pairs without an embedding, unless `allow_missing`; then `skipped` counts them.
     """
     scored = score_pairs(embeddings, pairs, allow_missing=allow_missing)
-    result = verify(scored.sq_dist, scored.pairs.same, scored.pairs.fold, fars=fars, grid=grid)
+    result = verify_pairs(scored.sq_dist, scored.pairs.same, scored.pairs.fold, fars=fars, grid=grid)
     return replace(result, skipped=scored.skipped, duplicated=scored.duplicated)
 
 
@@ -181,7 +181,8 @@ def score_pairs(embeddings: EmbeddingSet, pairs: Pairs, *, allow_missing: bool =
 def score_at(sq_dist: np.ndarray, same: np.ndarray, threshold: float) -> dict[str, Any]:
     """Score P pairs at a threshold that was chosen elsewhere, as for one held fold of View 2.
 
-    accuracy = correct / pairs, a pair being correct when (D <= threshold) == same; AUC and EER as in :func:`verify`.
+    accuracy = correct / pairs, a pair being correct when (D <= threshold) == same. AUC and EER are those of
+    :func:`verify_pairs`.
     Returns accuracy, correct, pairs, same, different, threshold, auc, eer: plain numbers for ``metrics.json``.
 
     Raises:

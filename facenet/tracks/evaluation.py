@@ -22,7 +22,7 @@ from facenet.data.tracks import Tracks, group_tracks, pad
 from facenet.encoders.embedding import embed_records
 from facenet.encoders.encoder import Encoder
 from facenet.errors import DataError
-from facenet.evaluation.verification import Verification, verify
+from facenet.evaluation.verification import Verification, verify_pairs
 from facenet.models.linear_attention import TrackPool
 from facenet.types import Pairs
 
@@ -107,14 +107,14 @@ def verify_templates(templates: Tensor, tracks: Tracks, pairs: Pairs) -> tuple[V
     Returns the scores and which pairs (P,) were decided rightly at the threshold of their fold.
 
     Raises:
-        DataError: a pair names a track that is not there, and what :func:`facenet.evaluation.verify` refuses.
+        DataError: a pair names a track that is not there, and what :func:`verify_pairs` refuses.
     """
     first, second, missing = pair_rows(pairs, tracks.keys)
     if missing:
         raise DataError(f"pairs: {len(missing)} tracks have no readable frame (first: {missing[0]}); take them out")
     vectors = templates.detach().double().numpy()
     sq_dist = np.clip(2 - 2 * (vectors[first] * vectors[second]).sum(1), 0, 4)
-    result = verify(sq_dist, pairs.same, pairs.fold)
+    result = verify_pairs(sq_dist, pairs.same, pairs.fold)
     thresholds = np.asarray(result.thresholds)[np.unique(pairs.fold, return_inverse=True)[1]]
     return result, (sq_dist <= thresholds) == pairs.same
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from facenet.errors import DataError, FacenetError, one_line
-from facenet.evaluation.verification import verify
+from facenet.evaluation.verification import verify_pairs
 from facenet.files import atomic_write, read_bytes, sha256_file
 from facenet.types import Pairs
 from facenet.vectors import sq_dist
@@ -119,7 +119,7 @@ class HeldOutVerification(pl.Callback):
         if trainer.sanity_checking:
             return
         distances = sq_dist(vectors[self.rows[0]], vectors[self.rows[1]])
-        result = verify(distances, self.pairs.same, self.pairs.fold)
+        result = verify_pairs(distances, self.pairs.same, self.pairs.fold)
         spread = float(2 - 2 * (vectors.mean(0) ** 2).sum())  # mean squared distance of two random faces
         pl_module.log("val_accuracy", result.accuracy, sync_dist=True)
         pl_module.log_dict({"val_auc": result.auc, "val_spread": spread}, sync_dist=True)

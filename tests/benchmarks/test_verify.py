@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from benchmarks.verify import loops, run, tables
-from facenet.evaluation.verification import verify
+from facenet.evaluation.verification import verify_pairs
 from tests.helpers.verification import lfw_like
 
 
@@ -26,7 +26,7 @@ def test_run_returns_plain_positive_numbers() -> None:
 
 def test_the_loops_find_what_one_sort_finds() -> None:
     distances, same, folds = lfw_like(3)
-    slow, fast = loops(distances, same, folds), verify(distances, same, folds)
+    slow, fast = loops(distances, same, folds), verify_pairs(distances, same, folds)
     assert abs(np.mean(slow["accuracies"]) - fast.accuracy) < 0.005
     assert abs(slow["val"] - fast.val_at_far[1e-3]["val"]) < 0.06
     val, far = slow["roc"].T

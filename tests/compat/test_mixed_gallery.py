@@ -11,7 +11,7 @@ from facenet.compat.cells import score_cells
 from facenet.compat.matching import draw_enrolment
 from facenet.compat.mixed_gallery import backfilled, mixed_curve, regressions, summary
 from facenet.errors import ConfigError
-from facenet.evaluation.verification import verify
+from facenet.evaluation.verification import verify_pairs
 from tests.helpers.compat import answers_by_loops, case
 
 
@@ -46,7 +46,7 @@ def test_a_step_against_loops() -> None:
         for i, j in zip(pairs.first.tolist(), pairs.second.tolist(), strict=True)
     ]
     flat = np.asarray(distances, np.float32).ravel()
-    assert row["accuracy"] == pytest.approx(verify(flat, pairs.same.repeat(2), pairs.fold.repeat(2)).accuracy)
+    assert row["accuracy"] == pytest.approx(verify_pairs(flat, pairs.same.repeat(2), pairs.fold.repeat(2)).accuracy)
     done = {int(enrolment.gallery[place]) for place in faces[: len(faces) // 4]}
     gallery = np.array([new[i] if i in done else old[i] for i in range(100)])
     ranks, precisions = answers_by_loops(

@@ -19,7 +19,7 @@ from facenet.encoders.bundle import load_bundle, save_bundle
 from facenet.encoders.embedding import embed_records
 from facenet.errors import ConfigError, DataError
 from facenet.evaluation.degradation import SCORES, degrade, level_name, plan, table_rows, val_shown
-from facenet.evaluation.verification import verify, verify_embeddings
+from facenet.evaluation.verification import verify_embeddings, verify_pairs
 from facenet.types import EmbeddingSet, Pairs
 from facenet.vectors import normalise
 from tests.helpers.commands import mistaken, succeed
@@ -122,7 +122,7 @@ def test_the_numbers_are_those_of_images_changed_by_hand() -> None:
     assert both["degrade"]["noise"]["30"] == {**{name: expected[name] for name in SCORES}, "unchanged": 0}
     row = {key: place for place, key in enumerate(faces.keys)}
     distances = [((vectors[row[a]] - clean[row[b]]) ** 2).sum() for a, b in zip(pairs.first, pairs.second, strict=True)]
-    one_sided = verify(np.asarray(distances), pairs.same, pairs.fold)
+    one_sided = verify_pairs(np.asarray(distances), pairs.same, pairs.fold)
     first = run(faces, [change], pairs=pairs, sides="first")
     assert first["degrade"]["noise"]["30"]["accuracy"] == one_sided.accuracy
     assert first["degrade"]["noise"]["30"]["auc"] == pytest.approx(one_sided.auc, abs=1e-9)

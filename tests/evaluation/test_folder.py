@@ -15,7 +15,7 @@ from facenet.data.sources.folder import scan_folder
 from facenet.encoders.embedding import embed_records
 from facenet.evaluation.evaluate import evaluate
 from facenet.evaluation.folder import save_evaluation, thumbnails
-from facenet.evaluation.verification import verify, verify_embeddings
+from facenet.evaluation.verification import verify_embeddings, verify_pairs
 from facenet.types import EmbeddingSet, Pairs
 from tests.helpers.encoders import make
 from tests.helpers.pictures import blob
@@ -42,7 +42,7 @@ def test_files_are_named_and_scored_again(face_tree: Path, tmp_path: Path, monke
     assert tuple(row["second"] for row in rows) == pairs.second
     sq_dist = np.asarray([float(row["sq_dist"]) for row in rows], np.float32)
     same, fold = np.asarray([row["same"] == "1" for row in rows]), np.asarray([int(row["fold"]) for row in rows])
-    assert verify(sq_dist, same, fold).metrics() == metrics
+    assert verify_pairs(sq_dist, same, fold).metrics() == metrics
     assert verify_embeddings(embeddings, read_pairs(folder / "pairs.csv")).metrics() == metrics
 
 

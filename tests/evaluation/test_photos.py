@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 from facenet.encoders import lookup as encoders
 from facenet.encoders.encoder import Encoder
 from facenet.errors import ConfigError, DataError
-from facenet.evaluation.photos import compare
+from facenet.evaluation.photos import compare_photos
 from facenet.faces.alignment import NoFace
 from tests.helpers.encoders import make
 
@@ -36,13 +36,13 @@ def photos(tmp_path_factory: pytest.TempPathFactory, portrait: Image.Image) -> P
 
 
 def test_a_person_is_recognised_in_a_changed_photo(sface: Encoder, photos: Path, tmp_path: Path) -> None:
-    found = compare(sface, photos / "one.jpg", photos / "again.jpg", threshold=1.0)
+    found = compare_photos(sface, photos / "one.jpg", photos / "again.jpg", threshold=1.0)
     assert found.same
     assert 0.01 < found.sq_dist < 0.8
     assert found.verdict == "one person"
     assert found.a.told().startswith("1 face, ")
     assert found.a.plain()["faces"] == 1
-    assert not compare(sface, photos / "one.jpg", photos / "again.jpg", threshold=0.001).same
+    assert not compare_photos(sface, photos / "one.jpg", photos / "again.jpg", threshold=0.001).same
     direct = sface.embed([photos / "one.jpg", photos / "again.jpg"])
     assert found.sq_dist == pytest.approx(float(((direct[0] - direct[1]) ** 2).sum()), abs=1e-4)
     found.draw(tmp_path / "compare.png")
@@ -52,23 +52,23 @@ def test_a_person_is_recognised_in_a_changed_photo(sface: Encoder, photos: Path,
 
 
 def test_of_two_faces_the_larger_is_taken_and_said(sface: Encoder, photos: Path) -> None:
-    found = compare(sface, photos / "one.jpg", photos / "two.png", threshold=1.0)
+    found = compare_photos(sface, photos / "one.jpg", photos / "two.png", threshold=1.0)
     assert found.sq_dist < 0.1
     assert found.b.told().startswith("2 faces, taken: ")
 
 
 def test_a_photo_without_a_face_is_named(sface: Encoder, photos: Path) -> None:
     with pytest.raises(NoFace, match=r"nobody\.png: no face found; give a photo"):
-        compare(sface, photos / "one.jpg", photos / "nobody.png", threshold=1.0)
+        compare_photos(sface, photos / "one.jpg", photos / "nobody.png", threshold=1.0)
     with pytest.raises(DataError, match="no such file"):
-        compare(sface, photos / "one.jpg", photos / "gone.jpg", threshold=1.0)
+        compare_photos(sface, photos / "one.jpg", photos / "gone.jpg", threshold=1.0)
     with pytest.raises(ConfigError, match="threshold"):
-        compare(sface, photos / "one.jpg", photos / "one.jpg", threshold=5)
+        compare_photos(sface, photos / "one.jpg", photos / "one.jpg", threshold=5)
 
 
 def test_an_encoder_of_crops_takes_the_picture_for_a_face(photos: Path) -> None:
     encoder = make()
-    found = compare(encoder, photos / "one.jpg", photos / "nobody.png", threshold=1.0)
+    found = compare_photos(encoder, photos / "one.jpg", photos / "nobody.png", threshold=1.0)
     direct = encoder.embed([photos / "one.jpg", photos / "nobody.png"])
     assert found.sq_dist == pytest.approx(float(((direct[0] - direct[1]) ** 2).sum()), abs=1e-5)
     assert found.a.told() == "the picture is taken for a face"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from sklearn.metrics import det_curve, roc_auc_score, roc_curve
@@ -66,6 +68,17 @@ def test_wilson_interval() -> None:
     assert wilson(8, 10) == pytest.approx((0.8, 0.490, 0.943), abs=1e-3)  # Wilson 1927
     assert wilson(0, 10)[1] == 0.0
     assert wilson(10, 10)[2] == pytest.approx(1.0, abs=1e-12)
+
+
+def test_wilson_interval_is_the_formula() -> None:
+    """(p + z^2 / 2n +- z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n) with p = hits / n, z the 97.5 % point."""
+    z = 1.959963984540054
+    for count in (1, 7, 300, 45_000_000):
+        for hits in sorted({0, 1, count // 3, count - 1, count}):
+            p, n = hits / count, count
+            half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+            low, high = ((p + z * z / (2 * n) + sign * half) / (1 + z * z / n) for sign in (-1, 1))
+            assert wilson(hits, count) == pytest.approx((p, max(0.0, low), min(1.0, high)), abs=1e-12, rel=0)
 
 
 def test_one_class_has_no_roc() -> None:

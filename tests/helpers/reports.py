@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from facenet.data.pair_folds import make_pairs_in_folds
-from facenet.evaluation.verification import verify
+from facenet.evaluation.verification import verify_pairs
 from facenet.files import read_sealed, sha256_file, write_sealed
 from facenet.report.runs import Run
 from facenet.types import EmbeddingSet
@@ -104,7 +104,7 @@ def write_evaluation(folder: Path, embeddings: EmbeddingSet, *, thumbnails: bool
         people = np.unique(embeddings.identities, return_inverse=True)[1].tolist()
         np.save(folder / "thumbnails.npy", np.stack([blob(who, place, 48) for place, who in enumerate(people)]))
     sign(folder)
-    return verify(distances, pairs.same, pairs.fold).metrics() | {"duplicated": 0}
+    return verify_pairs(distances, pairs.same, pairs.fold).metrics() | {"duplicated": 0}
 
 
 def sign(folder: Path) -> None:

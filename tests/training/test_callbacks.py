@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from facenet.errors import DataError
-from facenet.evaluation.verification import verify
+from facenet.evaluation.verification import verify_pairs
 from facenet.training.callbacks import (
     AtomicCheckpointIO,
     CollapseGuard,
@@ -115,7 +115,7 @@ def test_held_out_verification_scores_the_pairs() -> None:
     for part in torch.from_numpy(vectors).split(5):
         callback.on_validation_batch_end(running, module, part)
     callback.on_validation_epoch_end(running, module)
-    expected = verify(((vectors[first] - vectors[second]) ** 2).sum(1), same, fold)
+    expected = verify_pairs(((vectors[first] - vectors[second]) ** 2).sum(1), same, fold)
     assert logged["val_accuracy"] == expected.accuracy
     assert logged["val_auc"] == expected.auc
     brute = np.mean([((a - b) ** 2).sum() for a in vectors for b in vectors])
