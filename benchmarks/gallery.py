@@ -154,8 +154,7 @@ def _kill(place: Path, kills: int, temporary: str, rng: random.Random, factory: 
 
 def _wrong(gallery: Gallery, names: list[str]) -> int:
     """How many of some items are not their own nearest neighbour."""
-    vectors = np.array([vector_of(name) for name in names], np.float32)
-    found = gallery.hits(vectors, 1, fingerprint=FINGERPRINT)
+    found = gallery.hits(faces(names), 1)
     return sum(not hits or hits[0].id != name for name, hits in zip(names, found, strict=True))
 
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from benchmarks.mining import draw_faces, summary
 from benchmarks.training import interleave
+from facenet.gallery.faiss.file import read_index
 from facenet.gallery.faiss.layers import using_threads
 from facenet.gallery.gallery import Gallery
 from facenet.types import EmbeddingSet, Neighbours
@@ -115,7 +116,7 @@ def _fill(place: Path, vectors: np.ndarray, people: np.ndarray) -> dict[str, flo
         gallery.add(EmbeddingSet(vectors[start : start + CHUNK], paths, names, FINGERPRINT))
     seconds = time.perf_counter() - started
     size = (place / "items.sqlite").stat().st_size
-    gallery._db.close()  # without an index: each kind builds its own
+    gallery.close(write_index=False)  # each kind builds its own
     return {"seconds": seconds, "bytes_per_face": size / len(vectors)}
 
 
@@ -143,21 +144,21 @@ def _measure(
         build = time.perf_counter() - started
     started = time.perf_counter()
     gallery = Gallery.open(place)
-    gallery.search(queries[:1], 1, fingerprint=FINGERPRINT)
+    gallery.search(_asked(queries[:1]), 1)
     opened = time.perf_counter() - started
     with gallery:
         info = gallery.info()
-        layers = gallery._cache.layers
-        assert layers is not None
-        index = layers.base.faiss
+        stored, problem = read_index(place)
+        assert stored is not None, problem
+        index = stored.built.faiss
 
-        def ours(asked: np.ndarray, k: int, rescore: bool = False) -> Neighbours:
-            return gallery.search(asked, k, fingerprint=FINGERPRINT, rescore=rescore, threads=threads)
+        def ours(vectors: np.ndarray, k: int, rescore: bool = False) -> Neighbours:
+            return gallery.search(_asked(vectors), k, rescore=rescore, threads=threads)
 
         with using_threads(threads):
             batches = _compare({"raw": lambda: index.search(queries, K), "ours": lambda: ours(queries, K)}, repeats)
             one = [_single(ours, index, queries[i % len(queries)][None]) for i in range(singles)]
-            named = _seconds(lambda: gallery.hits(queries[:200], K, fingerprint=FINGERPRINT)) / 200
+            named = _seconds(lambda: gallery.hits(_asked(queries[:200]), K)) / 200
             fetch = info["index"]["fetch"]
             rescored = _seconds(lambda: ours(queries, K, rescore=True)) if fetch > 1 else None
         told = {
@@ -180,6 +181,10 @@ def _measure(
         told |= _recall(truth, ours(queries, K).rows)
         again = _recall(truth, ours(queries, K, rescore=True).rows) if rescored else {}
         return told | {f"rescored_recall_at_{k}": again.get(f"recall_at_{k}") for k in (1, K)}
+
+
+def _asked(vectors: np.ndarray) -> EmbeddingSet:
+    return EmbeddingSet.unnamed(vectors, FINGERPRINT)
 
 
 def _compare(contestants: dict[str, Callable[[], object]], repeats: int) -> dict[str, dict[str, float]]:
@@ -205,13 +210,10 @@ def _edit(place: Path, vectors: np.ndarray, edits: int, threads: int) -> dict[st
     """Seconds to add one face, to search after it, and to remove it, of a gallery in use."""
     times: dict[str, list[float]] = {"add": [], "search": [], "remove": []}
     with Gallery.open(place) as gallery:
-        gallery.search(vectors[:1], 1, fingerprint=FINGERPRINT, threads=threads)
+        gallery.search(_asked(vectors[:1]), 1, threads=threads)
         for i in range(edits):
             face = EmbeddingSet(vectors[i : i + 1], [f"new{i}"], ["new"], FINGERPRINT)
             times["add"].append(_seconds(lambda face=face: gallery.add(face)))  # type: ignore[misc]
-            query = vectors[i : i + 1]
-            times["search"].append(
-                _seconds(lambda query=query: gallery.search(query, 1, fingerprint=FINGERPRINT, threads=threads))  # type: ignore[misc]
-            )
+            times["search"].append(_seconds(lambda face=face: gallery.search(face, 1, threads=threads)))  # type: ignore[misc]
             times["remove"].append(_seconds(lambda i=i: gallery.remove(f"new{i}", by="id")))  # type: ignore[misc]
     return {name: summary(seconds) for name, seconds in times.items()}

@@ -38,7 +38,10 @@ VIOLATIONS: set[str] = set()  # may only shrink
 OWNERS = {
     "hydra": {"commands"},
     "omegaconf": {"commands"},
+    "sqlite3": {"gallery.sql"},
+    "faiss": {"gallery.faiss", "neighbours", "evaluation.quantisation"},
 }
+SQL = re.compile(r"\b(SELECT .* FROM|INSERT INTO|UPDATE .* SET|DELETE FROM|CREATE TABLE|PRAGMA|VACUUM|ROLLBACK)\b")
 
 
 def place(path: Path) -> str:
@@ -80,11 +83,23 @@ def test_no_test_file_imports_another() -> None:
         assert not others, f"{path.relative_to(ROOT)} imports {others}; move what they share into tests/helpers"
 
 
+def test_sql_stands_in_one_package() -> None:
+    found = {
+        place(path).rpartition(".")[0]
+        for path in ROOMS
+        for node in ast.walk(ast.parse(path.read_text()))
+        if (isinstance(node, ast.Constant) and isinstance(node.value, str) and SQL.search(node.value))
+        or (isinstance(node, ast.Attribute) and node.attr in ("execute", "executemany", "executescript"))
+    }
+    assert found == {"gallery.sql"}
+
+
 # what imports none of HEAVY; interrupts and errors come first, so that the one that breaks the rule is named
 LIGHT = (
     *("facenet", "facenet.errors", "facenet.interrupts", "facenet.options", "facenet.registry", "facenet.files"),
     *("facenet.types", "facenet.vectors", "facenet.console", "facenet.foreign", "facenet.neighbours"),
     *("facenet.faces.alignment", "facenet.data.records", "facenet.data.pictures"),
+    *("facenet.gallery.gallery", "facenet.gallery.queries", "facenet.gallery.answers", "facenet.gallery.exchange"),
 )
 HEAVY = ("torch", "torchvision", "faiss", "scipy", "sklearn", "matplotlib", "onnx", "onnxruntime", "rich")
 

@@ -11,6 +11,7 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,8 @@ from facenet.export.onnx import OPSET, record
 from facenet.faces.alignment import Alignment
 from facenet.files import digest_of, read_json, sha256_file, write_json
 from facenet.gallery.gallery import Gallery
-from facenet.gallery.query import read as read_query
-from facenet.gallery.sql.truth import digest
+from facenet.gallery.queries import read_queries
+from facenet.gallery.sql.items import digest
 from facenet.models.linear_attention import TrackPool
 from facenet.report.runs import Run, read_evaluation
 from facenet.tracks.pool import read_track_pool, write_track_pool
@@ -171,12 +172,8 @@ def _make_gallery(folder: Path) -> None:
 
 def _use_gallery(folder: Path) -> Any:
     with Gallery.open(folder) as gallery:
-        vectors = np.array([vector_of(name) for name in PEOPLE], np.float32)
-        return (
-            sorted(ids(gallery)),
-            gallery.hits(vectors, 2, fingerprint=gallery.fingerprint or ""),
-            gallery.identities(),
-        )
+        queries = replace(faces(PEOPLE), fingerprint=gallery.fingerprint or "")
+        return sorted(ids(gallery)), gallery.hits(queries, 2), gallery.identities()
 
 
 def _gallery_again(folder: Path, changed: str) -> None:
@@ -267,8 +264,7 @@ def _make_query(folder: Path) -> None:
 
 def _use_query(folder: Path) -> Any:
     with Gallery.open(folder / "gallery") as gallery:
-        found = read_query(str(folder / "query.npy"), gallery, None)
-        return gallery.hits(found.vectors, 2, fingerprint=found.fingerprint)
+        return gallery.hits(read_queries(str(folder / "query.npy"), gallery, None).embeddings, 2)
 
 
 def _reseal_json(name: str) -> Callable[[Path, str], None]:

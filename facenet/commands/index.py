@@ -56,7 +56,9 @@ def run(options: IndexOptions, out: Path) -> dict[str, Any]:
     given = read(options.add, options) if options.add else None  # before a gallery is made for it
     with Gallery.open(options.gallery, create=bool(options.add)) as gallery:
         if given is not None:
-            metrics |= gallery.add(given[0], on_duplicate=options.on_duplicate, **given[1])._asdict()
+            embeddings, ids, metadata = given
+            added = gallery.add(embeddings, ids=ids, metadata=metadata, on_duplicate=options.on_duplicate)
+            metrics |= added._asdict()
         if options.remove:
             metrics["removed"] = gallery.remove(options.remove, by=options.by)
         if options.backfill:
@@ -71,11 +73,11 @@ def run(options: IndexOptions, out: Path) -> dict[str, Any]:
                 raise DataError(f"{options.gallery}: {'; '.join(problems)}")
             metrics["problems"] = 0
         if options.export and options.out:
-            from facenet.gallery.exchange import export
+            from facenet.gallery.exchange import write_items
 
-            with progress("exporting") as told:
-                metrics["exported"] = export(
-                    gallery, options.export, options.out, collection=options.collection, progress=told
+            with progress("exporting") as report:
+                metrics["exported"] = write_items(
+                    gallery, options.export, options.out, collection=options.collection, progress=report
                 )
         gallery.save_cache()
         metrics |= {"seconds": time.perf_counter() - started, **gallery.info()}
@@ -83,23 +85,24 @@ def run(options: IndexOptions, out: Path) -> dict[str, Any]:
     return metrics
 
 
-def read(folder: str, options: IndexOptions) -> tuple[Any, dict[str, Any]]:
-    """Return the embeddings to add, and their ids, metadata and the encoders they may stand beside."""
+def read(folder: str, options: IndexOptions) -> tuple[Any, Any, Any]:
+    """Return the embeddings to add, and their ids and metadata (None without a table)."""
     from facenet.encoders.lookup import read_record
     from facenet.gallery.exchange import read_embeddings, read_metadata
 
-    embeddings, compatible = read_embeddings(folder, read_record(options.encoder))
-    ids, metadata = read_metadata(options.metadata, embeddings.paths) if options.metadata else (None, None)
-    return embeddings, {"ids": ids, "metadata": metadata, "compatible_with": compatible}
+    embeddings = read_embeddings(folder, read_record(options.encoder))
+    if not options.metadata:
+        return embeddings, None, None
+    return embeddings, *read_metadata(options.metadata, embeddings.paths)
 
 
 def backfill(gallery: Any, folder: str, options: IndexOptions) -> dict[str, int]:
     from facenet.encoders.lookup import read_record
     from facenet.gallery.exchange import read_embeddings
 
-    embeddings, compatible = read_embeddings(folder, read_record(options.encoder))
-    with progress("backfilling") as told:
-        return dict(gallery.backfill(embeddings, compatible_with=compatible, progress=told)._asdict())
+    embeddings = read_embeddings(folder, read_record(options.encoder))
+    with progress("backfilling") as report:
+        return dict(gallery.backfill(embeddings, progress=report)._asdict())
 
 
 def choose_index(gallery: Any, options: IndexOptions) -> bool:

@@ -37,9 +37,9 @@ class SearchOptions(EncoderUse, CommandOptions):
 def run(options: SearchOptions, out: Path) -> dict[str, Any]:
     from facenet.encoders import lookup as encoders
     from facenet.errors import ConfigError
-    from facenet.gallery import query
+    from facenet.gallery.answers import ask, converse, draw_answers, score, write_answers
     from facenet.gallery.gallery import Gallery
-    from facenet.gallery.query_sheet import draw_answers
+    from facenet.gallery.queries import read_queries
 
     if bool(options.query) == options.interactive:
         raise ConfigError("search: pass query=IMAGE, FOLDER, .npy or ID, or interactive=true and one a line on stdin")
@@ -53,27 +53,26 @@ def run(options: SearchOptions, out: Path) -> dict[str, Any]:
         threshold = encoder.threshold(options.far)
     asked: dict[str, Any] = {"k": options.k, "within": options.within, "by_identity": options.by_identity}
     asked |= {"where": options.where, "threshold": threshold}
-    asked |= {"compatible_with": encoder.compatible_with if encoder else ()}
     with Gallery.open(options.gallery) as gallery:
         if options.interactive:
 
             def answer(line: str) -> Any:
-                return query.ask(gallery, query.read(line, gallery, encoder), **asked)
+                return ask(gallery, read_queries(line, gallery, encoder), **asked)
 
-            talk = query.converse(sys.stdin, answer, show_json if options.json else show_line)
+            talk = converse(sys.stdin, answer, show_json if options.json else show_line)
             return {"threshold": threshold, **talk}
-        queries = query.read(options.query or "", gallery, encoder)
-        answers = query.ask(gallery, queries, **asked)
+        queries = read_queries(options.query or "", gallery, encoder)
+        answers = ask(gallery, queries, **asked)
         people, faces = gallery.identities(), len(gallery)
     metrics = {"queries": len(queries), "skipped": queries.skipped, "threshold": threshold}
     if options.threshold is None:  # each stranger is compared with every face
         metrics |= {"far": options.far, "expected_false_matches": options.far * faces}
-    metrics |= query.score(answers, people)
+    metrics |= score(answers, people)
     show(answers[:SHOWN], threshold)
     if len(answers) > SHOWN:
         print(f"... and {len(answers) - SHOWN} more queries in {out / 'metrics.json'}")
     table([*metrics.items()], title="search")
-    query.write_answers(out / "neighbours.csv", answers)
+    write_answers(out / "neighbours.csv", answers)
     print(f"neighbours: {out / 'neighbours.csv'}")
     if options.sheet:
         draw_answers(out / "sheet.png", answers, look=encoder.preprocess if encoder else None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,31 +16,32 @@ import numpy as np
 
 from facenet.errors import ConfigError, DataError, choose
 from facenet.files import atomic_write, read_csv
-from facenet.gallery.gallery import Gallery
-from facenet.gallery.search import Item
+from facenet.gallery.gallery import Gallery, Item
 from facenet.types import EmbeddingSet, Progress
+
+Blocks = Iterator[tuple[list[Item], np.ndarray]]  # items and their vectors (n, D)
 
 KEYS = ("id", "path")  # columns of a metadata table that are no metadata
 
 
-def read_embeddings(folder: str | Path, record: Mapping[str, Any] | None) -> tuple[EmbeddingSet, list[str]]:
-    """Embeddings for a gallery, and the encoders whose galleries they may join: what their encoder's `record` lists.
+def read_embeddings(folder: str | Path, record: Mapping[str, Any] | None) -> EmbeddingSet:
+    """Read embeddings for a gallery; they may join the galleries of the encoders that their encoder's `record` lists.
 
     Raises:
         DataError: no such folder, a damaged file, or embeddings of another encoder than the one given.
     """
     embeddings = EmbeddingSet.load(folder)
     if record is None:
-        return embeddings, []
+        return embeddings
     if embeddings.fingerprint != record.get("fingerprint"):
         raise DataError(f"{folder}: embedded by another encoder than the one given as encoder=; embed again")
-    return embeddings, [str(item) for item in record.get("compatible_with", [])]
+    return replace(embeddings, compatible_with=tuple(str(item) for item in record.get("compatible_with", [])))
 
 
 def read_metadata(file: str | Path, paths: Sequence[str]) -> tuple[list[str], list[dict[str, Any]]]:
-    """Ids and metadata for the images `paths` from a table: CSV, or JSON lines where values keep their types.
+    """Read ids and metadata for the images `paths` from a table: CSV, or JSON lines, whose values keep their types.
 
-    The column `path` names the image, `id` its id (by default the path); everything else is metadata. Images that the
+    The column `path` names the image, `id` its id (by default the path). Everything else is metadata. Images that the
     table does not name have none.
 
     Raises:
@@ -54,7 +56,8 @@ def read_metadata(file: str | Path, paths: Sequence[str]) -> tuple[list[str], li
         if path in rows:
             raise DataError(f"{file}: row {line} names {path} again; keep one of the two")
         rows[path] = row
-    unknown = [path for path in rows if path not in set(paths)]
+    known = set(paths)
+    unknown = [path for path in rows if path not in known]
     if unknown:
         raise DataError(f"{file}: {unknown[0]} and {len(unknown) - 1} more are no images of these embeddings")
     found = [rows.get(path, {}) for path in paths]
@@ -81,23 +84,25 @@ def _rows(file: Path) -> Iterator[dict[str, Any]]:
         raise DataError(f"{file}: not readable as a metadata table ({why})") from error
 
 
-def export(gallery: Gallery, form: str, out: str | Path, *, progress: Progress | None = None, **options: Any) -> int:
+def write_items(
+    gallery: Gallery, form: str, out: str | Path, *, collection: str = "faces", progress: Progress | None = None
+) -> int:
     """Write every item of a gallery in a form of `FORMS` to `out`; returns how many.
 
-    "npy": an embeddings folder and ``metadata.jsonl``; one folder for each encoder, named by its fingerprint's first
-    12 digits, where there are several. "parquet": one file. "qdrant": a collection in a local folder, or on the server
-    at `out` where that is an http address (key: environment variable QDRANT_API_KEY); option `collection`.
+    "npy": an embeddings folder and ``metadata.jsonl``; if there are several encoders, one folder for each, named by
+    its fingerprint's first 12 digits. "parquet": one file. "qdrant": a `collection` in a local folder, or on the server
+    at `out` if that is an http address (key: environment variable QDRANT_API_KEY).
 
     Raises:
-        ConfigError: an unknown form.
-        DataError: an empty gallery, `out` there already or not writable, the form's package missing.
+        ConfigError: an unknown form, or the form's package is missing.
+        DataError: an empty gallery, or `out` there already or not writable.
     """
-    run = choose(FORMS, form, "export")
+    write = choose(FORMS, form, "export")
     total = len(gallery)
     if not total:
         raise DataError(f"{gallery.folder}: the gallery is empty, there is nothing to export")
 
-    def blocks() -> Iterator[tuple[list[Item], np.ndarray]]:
+    def blocks() -> Blocks:
         done = 0
         for items, vectors in gallery.blocks():
             yield items, vectors
@@ -105,11 +110,11 @@ def export(gallery: Gallery, form: str, out: str | Path, *, progress: Progress |
             if progress:
                 progress(done, total)
 
-    run(blocks(), out, **options)
+    write(blocks(), out, collection)
     return total
 
 
-def _npy(blocks: Iterator[tuple[list[Item], np.ndarray]], out: str | Path, **_: Any) -> None:
+def _write_npy(blocks: Blocks, out: str | Path, _: str) -> None:
     parts: dict[str, list[tuple[Item, np.ndarray]]] = {}
     for items, vectors in blocks:
         for item, vector in zip(items, vectors, strict=True):
@@ -127,7 +132,7 @@ def _npy(blocks: Iterator[tuple[list[Item], np.ndarray]], out: str | Path, **_: 
 
 
 def _below_one_root(items: Sequence[Item]) -> tuple[str, list[str]]:
-    """Return the root of all items, their common folder where they have several, and their paths below it."""
+    """Return the root of all items, or the folder that several roots have in common, and their paths below it."""
     roots = {item.root: Path(item.root).resolve() for item in items}
     if len(roots) == 1:
         return items[0].root, [item.path for item in items]
@@ -135,7 +140,7 @@ def _below_one_root(items: Sequence[Item]) -> tuple[str, list[str]]:
     return root, [(roots[item.root].relative_to(root) / item.path).as_posix() for item in items]
 
 
-def _parquet(blocks: Iterator[tuple[list[Item], np.ndarray]], out: str | Path, **_: Any) -> None:
+def _write_parquet(blocks: Blocks, out: str | Path, _: str) -> None:
     try:
         import pyarrow
         import pyarrow.parquet
@@ -156,9 +161,7 @@ def _parquet(blocks: Iterator[tuple[list[Item], np.ndarray]], out: str | Path, *
             writer.close()
 
 
-def _qdrant(
-    blocks: Iterator[tuple[list[Item], np.ndarray]], out: str | Path, *, collection: str = "faces", **_: Any
-) -> None:
+def _write_qdrant(blocks: Blocks, out: str | Path, collection: str) -> None:
     try:
         from qdrant_client import QdrantClient, models
     except ImportError as error:
@@ -194,4 +197,8 @@ def _payload(item: Item) -> dict[str, Any]:
     return {name: value for name, value in item._asdict().items() if name != "number"}
 
 
-FORMS: dict[str, Callable[..., None]] = {"npy": _npy, "parquet": _parquet, "qdrant": _qdrant}
+FORMS: dict[str, Callable[[Blocks, str | Path, str], None]] = {
+    "npy": _write_npy,
+    "parquet": _write_parquet,
+    "qdrant": _write_qdrant,
+}

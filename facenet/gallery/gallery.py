@@ -1,57 +1,52 @@
 """The gallery: named faces on disk, searched by squared L2. SQLite holds the truth, FAISS is its cache.
 
-``items.sqlite`` has one row an item (id, identity, path, metadata, vector, encoder) and one row a write transaction
-(see `index_store`); ``index.faiss`` is rebuilt where it is lost, damaged or of another history (see `index_cache`).
-Item numbers are never used again, so a number found by a search can not come to mean another face.
+``items.sqlite`` has one row an item (id, identity, path, metadata, vector, encoder) and one row a write transaction,
+see `facenet.gallery.sql`. ``index.faiss`` is built again if it is lost, damaged or of another history, see
+`facenet.gallery.faiss`. Item numbers are never used again, so a number found by a search can not come to mean another
+face.
 
 Letters: N items, Q queries, k neighbours, D embedding width.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from facenet.errors import ConfigError, DataError, choose
-from facenet.gallery.backfill import INSERT, BackfillResult, Writer
-from facenet.gallery.faiss.file import INDEX, read_header
-from facenet.gallery.faiss.kinds import Recipe
-from facenet.gallery.search import Hit, Item
-from facenet.gallery.sql.rows import (
-    distinct,
-    named,
-    text_rows,
-    told,
-    with_vectors,
-)
-from facenet.gallery.sql.store import SCHEMA
-from facenet.gallery.sql.truth import TRUTH, WHOLE, digest, wanted
-from facenet.types import EmbeddingSet
-from facenet.vectors import unit_rows
+import numpy as np
 
-__all__ = ["AddResult", "BackfillResult", "Gallery", "Hit", "Item"]
+from facenet.errors import DataError
+from facenet.gallery.backfill import BackfillResult, backfill_items
+from facenet.gallery.editing import AddResult, add_items, remove_items
+from facenet.gallery.faiss.cache import Cache
+from facenet.gallery.faiss.file import INDEX
+from facenet.gallery.faiss.kinds import LIMITS, Limits, Recipe
+from facenet.gallery.search import Hit, Search, Where
+from facenet.gallery.sql.database import TRUTH
+from facenet.gallery.sql.items import Item
+from facenet.gallery.sql.truth import SCHEMA, Truth
+from facenet.types import EmbeddingSet, Neighbours, Progress
 
-TOLD = ("factory", "parameter", "fetch", "error", "recall")  # of the index, in `info`
+__all__ = ["AddResult", "BackfillResult", "Gallery", "Hit", "Item", "Limits"]
+
+BATCH = 1000  # items of a transaction of a backfill
 log = logging.getLogger(__name__)
 
 
-class AddResult(NamedTuple):
-    """What one `add` did, in items."""
+class Gallery:
+    """A folder of named unit vectors of one encoder, and of encoders compatible with it.
 
-    added: int
-    replaced: int
-    skipped: int
-
-
-class Gallery(Writer):
-    """A folder of named unit vectors of one encoder (and of encoders compatible with it); see the module's text.
-
-    One process writes at a time, others wait for `timeout` seconds; any number read. Every method raises
-    DataError with one line where the folder is damaged, locked, full or read-only; nothing is then changed.
+    One process writes at a time, others wait for `timeout` seconds; any number read. Every method raises DataError
+    with one line if the folder is damaged, locked, full or read-only; nothing is then changed.
     """
+
+    def __init__(self, truth: Truth, cache: Cache) -> None:
+        """Join the two halves; :meth:`open` makes them."""
+        self._truth, self._cache = truth, cache
+        self._search = Search(truth, cache)
+        self.folder = truth.folder
 
     @classmethod
     def open(
@@ -63,43 +58,181 @@ class Gallery(Writer):
         dim: int | None = None,
         compatible_with: Sequence[str] = (),
         timeout: float = 30.0,
+        limits: Limits = LIMITS,
     ) -> Gallery:
-        """Open the gallery in `folder`; with `create` make it where there is none.
+        """Open the gallery in `folder`; with `create` make it if there is none.
 
-        `fingerprint` and `dim`, where given, are set in a gallery that has none yet, else checked.
+        `fingerprint` and `dim` are set in a gallery that has none yet, else checked.
 
         Raises:
             DataError: no gallery there, a foreign or damaged file, another schema, encoder or width.
         """
-        gallery = cls(Path(folder), timeout, create=create)
+        truth = Truth(Path(folder), timeout, create=create)
         try:
-            gallery._admit(fingerprint, compatible_with, dim)
+            truth.admit(fingerprint, compatible_with, dim)
         except BaseException:
-            gallery._db.close()
+            truth.close()
             raise
-        return gallery
+        return cls(truth, Cache(truth, limits))
 
     def __enter__(self) -> Gallery:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self._db.close()
+        self.close(write_index=kind is None)
 
-    def close(self) -> None:
-        """Write ``index.faiss`` where that is due, and close; where it can not be written, that is only logged."""
+    def close(self, *, write_index: bool = True) -> None:
+        """Write ``index.faiss`` if that is due, and close; an index that can not be written is only logged."""
         try:
-            if self._wrote or self._cache.layers is not None:
+            if write_index and (self._truth.wrote or self._cache.layers is not None):
                 self.save_cache()
         except DataError as error:
             log.warning("%s; the next search builds the index from %s again", error, TRUTH)
         finally:
-            self._wrote, self._cache.layers = False, None
-            self._db.close()
+            self._truth.wrote, self._cache.layers = False, None
+            self._truth.close()
 
-    # Writing
+    # What it is
+
+    def __len__(self) -> int:
+        """Return N."""
+        with self._truth.reading():
+            return self._truth.writes.last().items
+
+    @property
+    def dim(self) -> int | None:
+        """Embedding width D; None while no vector has come in and none was given."""
+        with self._truth.reading():
+            return self._truth.encoders.dim()
+
+    @property
+    def fingerprint(self) -> str | None:
+        """The encoder that the gallery belongs to; None before the first."""
+        with self._truth.reading():
+            return self._truth.encoders.first()
+
+    def identities(self) -> set[str]:
+        """Return the names of the people in the gallery, without "" (unknown)."""
+        with self._truth.reading():
+            return self._truth.items.identities()
+
+    def info(self) -> dict[str, Any]:
+        """Return what the gallery holds: items, identities, width, encoders, generation, state of the index, bytes."""
+        with self._truth.reading():
+            last, encoders = self._truth.writes.last(), self._truth.encoders.numbers()
+            per_encoder = self._truth.items.per_encoder()
+            return {
+                "schema": SCHEMA,
+                "count": last.items,
+                "identities": self._truth.items.count_identities(),
+                "dim": self._truth.encoders.dim(),
+                "fingerprint": next(iter(encoders), None),
+                "fingerprints": {name: per_encoder.get(number, 0) for name, number in encoders.items()},
+                "generation": last.generation,
+                **self._cache.info(),
+                "bytes": self._bytes(),
+            }
+
+    def check(self) -> list[str]:
+        """Read everything and return what is wrong, one line each; [] for a sound gallery."""
+        problems: list[str] = []
+        try:
+            with self._truth.reading():
+                problems.extend(self._truth.problems())
+                dim = self._truth.encoders.dim()
+                problems += self._cache.problems(dim) if dim else []
+        except DataError as error:
+            problems.append(str(error))
+        return problems
+
+    def _bytes(self) -> dict[str, int]:
+        paths = {name: self.folder / name for name in (TRUTH, INDEX)}
+        return {name: path.stat().st_size if path.is_file() else 0 for name, path in paths.items()}
+
+    # Searching
+
+    def search(
+        self,
+        queries: EmbeddingSet,
+        k: int,
+        *,
+        by_identity: bool = False,
+        where: Where = None,
+        rescore: bool | None = None,
+        threads: int | None = None,
+    ) -> Neighbours:
+        """Return the k nearest items of Q `queries`: item numbers for :meth:`items` as `rows` (Q, k), and sq_dist.
+
+        With `by_identity` each identity answers once, by its nearest item; an item without identity counts alone.
+        `where` admits only items whose id, identity, path or metadata field equals the value given for it.
+        A flat index is exact. Other kinds find the share of true neighbours that :meth:`info` states. If they hold
+        codes, sq_dist is that of the codes unless `rescore`d on the stored vectors (None: if the tuning says so).
+        Absent places (k > N, an empty gallery) hold row -1 and sq_dist inf.
+
+        Raises:
+            DataError: no queries, NaN, zero or not-unit vectors, another width, k < 1, or a foreign encoder.
+            ConfigError: a filter that is none.
+        """
+        with self._truth.reading():
+            vectors = self._search.checked(queries)
+            return self._search.nearest(
+                vectors, k, by_identity=by_identity, where=where, rescore=rescore, threads=threads
+            )
+
+    def within(self, queries: EmbeddingSet, max_sq_dist: float, *, where: Where = None) -> list[Neighbours]:
+        """Return for each of Q `queries` every item with sq_dist <= max_sq_dist, nearest first.
+
+        The arrays of each of the Q :class:`Neighbours` have shape (m,), m >= 0. Distances are exact. An approximate
+        index looks only at the lists or nodes that it was tuned to. Raises as :meth:`search`.
+        """
+        with self._truth.reading():
+            return self._search.within(self._search.checked(queries), max_sq_dist, where)
+
+    def hits(self, queries: EmbeddingSet, k: int, *, by_identity: bool = False, where: Where = None) -> list[list[Hit]]:
+        """As :meth:`search`, with names and exact distances: for each of Q queries at most k hits, from one state."""
+        with self._truth.reading():
+            return self._search.hits(self._search.checked(queries), k, by_identity=by_identity, where=where)
+
+    def hits_within(self, queries: EmbeddingSet, max_sq_dist: float, *, where: Where = None) -> list[list[Hit]]:
+        """As :meth:`within`, with names."""
+        with self._truth.reading():
+            return self._search.named(self._search.within(self._search.checked(queries), max_sq_dist, where))
+
+    # Items
+
+    def items(self, rows: Sequence[int] | np.ndarray) -> list[Item]:
+        """Return the items of the given numbers (n,), in that order.
+
+        Raises:
+            DataError: a number is -1, or its item was removed since.
+        """
+        numbers = np.asarray(rows, np.int64).ravel()
+        with self._truth.reading():
+            found = self._truth.items.find(numbers)
+        absent = [int(number) for number in numbers if int(number) not in found]
+        if absent:
+            raise DataError(f"{self.folder}: no item number {absent[0]} (removed since the search?); search again")
+        return [found[int(number)] for number in numbers]
+
+    def vector(self, name: str) -> tuple[Item, np.ndarray]:
+        """Return the item of that id and its stored vector (D,).
+
+        Raises:
+            DataError: no such id.
+        """
+        with self._truth.reading():
+            number = self._truth.items.numbers_of_ids([name]).get(name)
+            if number is None:
+                raise DataError(f"{self.folder}: no id {name!r} in the gallery")
+            row, dim = np.array([number]), self._truth.encoders.dim() or 0
+            return self._truth.items.find(row)[number], self._truth.items.vectors(row, dim)[0]
+
+    def blocks(self) -> Iterator[tuple[list[Item], np.ndarray]]:
+        """Yield all items with their vectors (n, D) by number, block by block, from one state."""
+        with self._truth.reading():
+            yield from self._truth.items.blocks(self._truth.encoders.dim() or 0)
+
+    # Changing
 
     def add(
         self,
@@ -108,37 +241,33 @@ class Gallery(Writer):
         ids: Sequence[str] | None = None,
         metadata: Sequence[Mapping[str, Any]] | None = None,
         on_duplicate: str = "error",
-        compatible_with: Sequence[str] = (),
     ) -> AddResult:
         """Add N items in one transaction: all of them or, on any error, none.
 
         `ids` default to the paths. `on_duplicate` says what happens to an id that is there already, or comes twice:
-        "error", "skip" (the first stays) or "replace" (the last stays). `compatible_with` is the list in the bundle of
-        the encoder that made the vectors.
+        "error", "skip" (the first stays) or "replace" (the last stays).
 
         Raises:
             DataError: nothing to add, NaN, zero or not-unit vectors, another width, duplicate ids, a foreign encoder.
             ConfigError: unknown `on_duplicate`.
         """
-        choose(dict.fromkeys(("error", "skip", "replace")), on_duplicate, "on_duplicate")
-        ids = list(embeddings.paths if ids is None else ids)
-        vectors = unit_rows(embeddings.vectors, "embeddings", names=embeddings.paths)
-        rows = text_rows(embeddings, ids, metadata, vectors)
-        keep = distinct(ids, on_duplicate)
-        with self._writing() as state:
-            encoder = self._admit_here(embeddings.fingerprint, compatible_with, embeddings.dim)
-            known = self._numbers([ids[i] for i in keep])
-            if known and on_duplicate == "error":
-                raise DataError(
-                    f"{self.folder}: {named(list(known))} in the gallery already; nothing was added "
-                    "(on_duplicate=skip or replace)"
-                )
-            if on_duplicate == "skip":
-                keep = [i for i in keep if ids[i] not in known]
-            replaced = self._remove(known.values(), state) if on_duplicate == "replace" else 0
-            self._db.executemany(INSERT, with_vectors(rows, encoder, embeddings.fingerprint, vectors, keep))
-            self._record(state, len(keep) - replaced, changed=bool(keep))
-        return AddResult(len(keep) - replaced, replaced, len(ids) - len(keep))
+        return add_items(self._truth, embeddings, ids, metadata, on_duplicate)
+
+    def backfill(
+        self, embeddings: EmbeddingSet, *, batch: int = BATCH, progress: Progress | None = None
+    ) -> BackfillResult:
+        """Replace the vectors of old encoders by those of the N `embeddings` of the same images.
+
+        Old are the encoders that the embeddings are compatible with. An item's image is the one whose path, without its
+        file type, is that of the item or else the item's id. In a gallery of several roots the roots must be equal too.
+        Id, identity, path and metadata stay. `progress` is called with (items looked at, items of old encoders).
+
+        Raises:
+            DataError: broken or not-unit vectors, another width, an image twice, an encoder that is not compatible, or
+                embeddings of none of the gallery's images.
+            ConfigError: `batch` < 1.
+        """
+        return backfill_items(self._truth, embeddings, batch, progress)
 
     def remove(self, names: str | Iterable[str], *, by: str = "any") -> int:
         """Remove items by id or, all of a person's, by identity, in one transaction; returns how many.
@@ -149,25 +278,15 @@ class Gallery(Writer):
             DataError: a name that is neither, or with by="any" both; nothing is then removed.
             ConfigError: unknown `by`.
         """
-        if by not in ("any", "id", "identity"):
-            raise ConfigError(f"by: expected any, id or identity, got {by!r}")
-        names = [names] if isinstance(names, str) else list(names)
-        with self._writing() as state:
-            numbers: set[int] = set()
-            for name in names:
-                items = list(self._numbers([name]).values()) if by != "identity" else []
-                people = self._column("SELECT number FROM items WHERE identity = ?", name) if by != "id" else []
-                if items and people and items != people:
-                    raise DataError(f"{self.folder}: {name!r} is an id and an identity; say which (by=id or identity)")
-                if not items and not people:
-                    what = "id or identity" if by == "any" else by
-                    raise DataError(f"{self.folder}: no {what} {name!r} in the gallery; nothing was removed")
-                numbers.update(items, people)
-            self._remove(numbers, state)
-            self._record(state, -len(numbers), changed=bool(numbers))
-        return len(numbers)
+        return remove_items(self._truth, names, by)
 
     # The index
+
+    @property
+    def recipe(self) -> Recipe:
+        """What :meth:`configure` chose."""
+        with self._truth.reading():
+            return self._cache.wanted()
 
     def configure(self, kind: str = "auto", *, factory: str = "", recall_target: float = 0.99) -> None:
         """Choose the kind of index, or a FAISS factory string; the next search, or closing, builds it.
@@ -179,91 +298,26 @@ class Gallery(Writer):
             ConfigError: an unknown kind or factory string, or a target outside (0, 1].
         """
         recipe = Recipe(kind, factory, recall_target).checked(self.dim)
-        with self._writing():
-            value = json.dumps(list(recipe))
-            self._db.execute(
-                "INSERT INTO meta VALUES ('index', ?) ON CONFLICT (key) DO UPDATE SET value = ?", (value, value)
-            )
-
-    @property
-    def recipe(self) -> Recipe:
-        """What :meth:`configure` chose."""
-        with told(self.folder, self._timeout):
-            return wanted(self.folder, self._db)
+        with self._truth.writing():
+            self._cache.want(recipe)
 
     def save_cache(self, *, force: bool = False) -> bool:
-        """Write ``index.faiss`` where it is missing, unusable or more than 1 % behind (or `force`); True if written."""
-        with self._reading():
-            dim = self._dim()
-            if dim is None or not (force or self._cache.due(self._state())):
+        """Write ``index.faiss`` if it is missing, unusable or more than 1 % behind (or `force`); True if written."""
+        with self._truth.reading():
+            dim = self._truth.encoders.dim()
+            if dim is None or not (force or self._cache.due()):
                 return False
-            stored = self._cache.save(dim)
+            stored = self._cache.stored(dim)
         self._cache.write(stored)
         return True
 
     def compact(self) -> dict[str, int]:
-        """Forget removed items, give their space back and build the index anew; bytes before and after.
+        """Forget removed items, give their space back and build the index anew; returns bytes before and after.
 
         Needs as much free space as the gallery takes. Other processes may search meanwhile, and wait to write.
         """
         before = sum(self._bytes().values())
-        with self._writing() as state:
-            self._db.execute("DELETE FROM removed")
-            self._db.execute("DELETE FROM writes")
-            self._record(state, 0, changed=True)
-        with told(self.folder, self._timeout):
-            self._db.execute("VACUUM")
+        self._truth.compact()
         self._cache.forget()
         self.save_cache(force=True)
         return {"bytes_before": before, "bytes_after": sum(self._bytes().values())}
-
-    def _bytes(self) -> dict[str, int]:
-        paths = {name: self.folder / name for name in (TRUTH, INDEX)}
-        return {name: path.stat().st_size if path.is_file() else 0 for name, path in paths.items()}
-
-    # Telling
-
-    def info(self) -> dict[str, Any]:
-        """What the gallery holds: count, identities, dim, encoders and their items, generation, cache state, bytes."""
-        with self._reading():
-            state, encoders = self._state(), self._encoders()
-            base = self._cache.written()
-            per_encoder = dict(self._db.execute("SELECT encoder, count(*) FROM items GROUP BY encoder"))
-            return {
-                "schema": SCHEMA,
-                "count": state.items,
-                "identities": self._one("SELECT count(DISTINCT identity) FROM items WHERE identity <> ''"),
-                "dim": self._dim(),
-                "fingerprint": next(iter(encoders), None),
-                "fingerprints": {name: per_encoder.get(number, 0) for name, number in encoders.items()},
-                "generation": state.generation,
-                "kind": wanted(self.folder, self._db).kind,
-                "cache": "missing" if base is None else "current" if base == state else "behind",
-                "index": {name: header[name] for name in TOLD} if base and (header := read_header(self.folder)) else {},
-                "bytes": self._bytes(),
-            }
-
-    def check(self) -> list[str]:
-        """Read everything and return what is wrong, one line each; [] for a sound gallery."""
-        problems: list[str] = []
-        try:
-            with self._reading():
-                dim = self._dim()
-                problems += [f"{TRUTH}: {line}" for line in self._column("PRAGMA integrity_check") if line != "ok"]
-                problems += self._check_items(dim)
-                problems += self._cache.check(dim) if dim else []
-        except DataError as error:
-            problems.append(str(error))
-        return problems
-
-    def _check_items(self, dim: int | None) -> list[str]:
-        problems, count = [], 0
-        for _, *row, vector, stored in self._db.execute(WHOLE):
-            count += 1
-            if stored != digest(row, vector):
-                problems.append(f"{row[0]}: its digest does not fit its content; add it again (on_duplicate=replace)")
-            elif len(vector) != 4 * (dim or 0):
-                problems.append(f"{row[0]}: {len(vector)} bytes, not a vector of width {dim}")
-        if count != self._state().items:
-            problems.append(f"{TRUTH}: {count} items, its last write says {self._state().items}")
-        return problems

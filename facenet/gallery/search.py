@@ -1,40 +1,23 @@
-"""Reading a gallery: nearest items, all within a radius, filters, names and stored vectors, each from one state.
+"""Searching a gallery: the index answers, and the stored vectors make its answers exact or replace it.
 
-Letters: N items, Q queries, k neighbours, D embedding width.
+Letters: N items, Q queries, k neighbours, m candidates, D embedding width.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from facenet.errors import DataError
-from facenet.files import is_inside
 from facenet.gallery.faiss.cache import Cache
-from facenet.gallery.sql.rows import condition, first_of_each
-from facenet.gallery.sql.store import Store
-from facenet.gallery.sql.truth import BLOCK, WHOLE, damaged, vectors_of, whole
+from facenet.gallery.sql.truth import Truth
 from facenet.neighbours import knn_search
-from facenet.types import Neighbours
+from facenet.types import EmbeddingSet, Neighbours
 from facenet.vectors import unit_rows
 
-FEW = 20_000  # items left by a filter up to which the stored vectors are compared, whatever the index
-
-
-class Item(NamedTuple):
-    """One face of a gallery; `number` is what searches return as its row."""
-
-    number: int
-    id: str
-    identity: str  # "" where unknown
-    path: str  # relative to `root`, POSIX
-    root: str
-    metadata: dict[str, Any]
-    fingerprint: str  # of the encoder that made the vector
+Where = Mapping[str, Any] | None
 
 
 class Hit(NamedTuple):
@@ -49,137 +32,49 @@ class Hit(NamedTuple):
     metadata: dict[str, Any]
 
     def accepted(self, threshold: float) -> bool:
-        """Whether this is a match: sq_dist <= threshold; otherwise the answer is "no match"."""
+        """Tell whether this is a match: sq_dist <= threshold; otherwise the answer is "no match"."""
         return self.sq_dist <= threshold
 
 
-class Reader(Store):
-    """The reading half of `index.Gallery`."""
+class Search:
+    """The searches of one gallery; every method is called inside a read transaction of `truth`."""
 
-    def __init__(self, folder: Path, timeout: float, *, create: bool) -> None:
-        """As :class:`Store`; the index is opened by the first search."""
-        super().__init__(folder, timeout, create=create)
-        self._cache = Cache(folder, self._db)
+    def __init__(self, truth: Truth, cache: Cache) -> None:
+        self.truth = truth
+        self.cache = cache
 
-    def search(
+    def checked(self, queries: EmbeddingSet) -> np.ndarray:
+        """Return the vectors (Q, D) of queries that may ask.
+
+        Raises:
+            DataError: no queries, NaN, zero or not-unit vectors, another width, or an encoder that is not compatible.
+        """
+        self.truth.encoders.check(queries.fingerprint, queries.compatible_with)
+        return unit_rows(queries.vectors, "queries", dim=self.truth.encoders.dim())
+
+    def nearest(
         self,
-        vectors: np.ndarray,
+        queries: np.ndarray,
         k: int,
         *,
-        fingerprint: str,
-        compatible_with: Sequence[str] = (),
         by_identity: bool = False,
-        where: Mapping[str, Any] | None = None,
+        where: Where = None,
         rescore: bool | None = None,
         threads: int | None = None,
     ) -> Neighbours:
-        """The k nearest items of the unit `vectors` (Q, D); `rows` are item numbers for :meth:`items`.
+        """Return the k nearest items; see :meth:`facenet.gallery.gallery.Gallery.search`."""
+        if k < 1:
+            raise DataError(f"k: expected at least 1, got {k}")
+        among = self.truth.items.matching(where)
+        if by_identity:
+            return self._nearest_people(queries, k, among, rescore, threads)
+        return self._nearest(queries, k, among, rescore, threads)
 
-        With `by_identity` each identity answers once, by its nearest item; an item without identity counts alone.
-        `where` admits only items whose id, identity, path or metadata field equals the value given for it.
-        A flat index is exact; others find the share of true neighbours that :meth:`info` states, and where they hold
-        codes, sq_dist is that of the codes unless `rescore`d on the stored vectors (None: where the tuning says so).
-        Absent places (k > N, an empty gallery) hold row -1 and sq_dist inf.
-
-        Raises:
-            DataError: no queries, NaN, zero or not-unit vectors, another width, k < 1, a foreign encoder.
-            ConfigError: a filter that is none.
-        """
-        with self._reading():
-            queries = self._queries(vectors, fingerprint, compatible_with)
-            return self._search(queries, k, by_identity, where, rescore, threads)
-
-    def within(
-        self,
-        vectors: np.ndarray,
-        max_sq_dist: float,
-        *,
-        fingerprint: str,
-        compatible_with: Sequence[str] = (),
-        where: Mapping[str, Any] | None = None,
-    ) -> list[Neighbours]:
-        """For each of the unit `vectors` (Q, D) every item with sq_dist <= max_sq_dist, nearest first.
-
-        Returns Q :class:`Neighbours` whose arrays have shape (m,), m >= 0. Distances are exact; an approximate index
-        looks only at the lists or nodes it was tuned to. Raises as :meth:`search`.
-        """
-        with self._reading():
-            return self._within(self._queries(vectors, fingerprint, compatible_with), max_sq_dist, where)
-
-    def hits(
-        self,
-        vectors: np.ndarray,
-        k: int,
-        *,
-        fingerprint: str,
-        compatible_with: Sequence[str] = (),
-        by_identity: bool = False,
-        where: Mapping[str, Any] | None = None,
-    ) -> list[list[Hit]]:
-        """As :meth:`search`, with names and exact distances: for each of Q queries at most k hits, from one state."""
-        with self._reading():
-            queries = self._queries(vectors, fingerprint, compatible_with)
-            lossy = self._cache.current(queries.shape[1]).base.lossy
-            return self._named(self._search(queries, k, by_identity, where, lossy or None, None))
-
-    def hits_within(
-        self,
-        vectors: np.ndarray,
-        max_sq_dist: float,
-        *,
-        fingerprint: str,
-        compatible_with: Sequence[str] = (),
-        where: Mapping[str, Any] | None = None,
-    ) -> list[list[Hit]]:
-        """As :meth:`within`, with names."""
-        with self._reading():
-            found = self._within(self._queries(vectors, fingerprint, compatible_with), max_sq_dist, where)
-            most = max((len(rows) for rows, _ in found), default=0)
-            all_of_them = _absent(len(found), most)
-            for i, one in enumerate(found):
-                all_of_them.rows[i, : len(one.rows)], all_of_them.sq_dist[i, : len(one.rows)] = one
-            return self._named(all_of_them)
-
-    def items(self, rows: Sequence[int] | np.ndarray) -> list[Item]:
-        """The items of the given numbers (n,), in that order; -1 or one removed since raises DataError."""
-        numbers = np.asarray(rows, np.int64).ravel()
-        with self._reading():
-            found = self._items(numbers)
-        absent = [int(number) for number in numbers if int(number) not in found]
-        if absent:
-            raise DataError(f"{self.folder}: no item number {absent[0]} (removed since the search?); search again")
-        return [found[int(number)] for number in numbers]
-
-    def vector(self, name: str) -> tuple[Item, np.ndarray]:
-        """The item of that id and its stored vector (D,).
-
-        Raises:
-            DataError: no such id.
-        """
-        with self._reading():
-            numbers = self._numbers([name])
-            if not numbers:
-                raise DataError(f"{self.folder}: no id {name!r} in the gallery")
-            number = np.array([numbers[name]])
-            return self._items(number)[numbers[name]], vectors_of(self.folder, self._db, number, self._dim() or 0)[0]
-
-    def blocks(self) -> Iterator[tuple[list[Item], np.ndarray]]:
-        """All items with their vectors (n, D) by number, block by block, from one state."""
-        with self._reading():
-            numbers, dim = self._column("SELECT number FROM items ORDER BY number"), self._dim() or 0
-            for start in range(0, len(numbers), BLOCK):
-                block = np.array(numbers[start : start + BLOCK], np.int64)
-                items = self._found(block)
-                yield [items[number] for number in block.tolist()], vectors_of(self.folder, self._db, block, dim)
-
-    def _queries(self, vectors: np.ndarray, fingerprint: str, compatible_with: Sequence[str]) -> np.ndarray:
-        self._check_encoder(fingerprint, compatible_with, self._encoders())
-        return unit_rows(vectors, "queries", dim=self._dim())
-
-    def _within(self, queries: np.ndarray, max_sq_dist: float, where: Mapping[str, Any] | None) -> list[Neighbours]:
+    def within(self, queries: np.ndarray, max_sq_dist: float, where: Where) -> list[Neighbours]:
+        """Return all items within a radius; see :meth:`facenet.gallery.gallery.Gallery.within`."""
         if not max_sq_dist >= 0:
             raise DataError(f"max_sq_dist: expected at least 0, got {max_sq_dist}")
-        layers, among = self._cache.current(queries.shape[1]), self._matching(where)
+        layers, among = self.cache.current(queries.shape[1]), self.truth.items.matching(where)
         slack = layers.base.error if layers.base.lossy else 0.0
         results = []
         for query, (rows, sq_dist) in zip(queries, layers.within(queries, max_sq_dist + slack), strict=True):
@@ -192,40 +87,30 @@ class Reader(Store):
             results.append(Neighbours(rows, sq_dist))
         return results
 
-    def _search(
-        self,
-        queries: np.ndarray,
-        k: int,
-        by_identity: bool,
-        where: Mapping[str, Any] | None,
-        rescore: bool | None,
-        threads: int | None,
-    ) -> Neighbours:
-        among = self._matching(where)
-        if not by_identity:
-            return self._nearest(queries, k, among, rescore, threads)
-        total = len(self._cache.current(queries.shape[1])) if among is None else len(among)
-        best = _absent(len(queries), k)
-        todo, fetch = np.arange(len(queries)), 4 * k
-        while todo.size:
-            found = self._nearest(queries[todo], min(fetch, max(total, 1)), among, rescore, threads)
-            identities = {number: item.identity for number, item in self._found(found.rows).items()}
-            unfinished = []
-            for query, rows, sq_dist in zip(todo, found.rows, found.sq_dist, strict=True):
-                places = first_of_each([identities[row] or row for row in rows.tolist() if row >= 0])[:k]
-                if len(places) < k and fetch < total:
-                    unfinished.append(query)
-                best.rows[query, : len(places)] = rows[places]
-                best.sq_dist[query, : len(places)] = sq_dist[places]
-            todo, fetch = np.array(unfinished, np.int64), 4 * fetch
-        return best
+    def hits(self, queries: np.ndarray, k: int, *, by_identity: bool, where: Where) -> list[list[Hit]]:
+        """Return the k nearest items with names and exact distances."""
+        lossy = self.cache.current(queries.shape[1]).base.lossy
+        found = self.nearest(queries, k, by_identity=by_identity, where=where, rescore=lossy or None)
+        return self.named([Neighbours(*one) for one in zip(*found, strict=True)])
+
+    def named(self, answers: Sequence[Neighbours]) -> list[list[Hit]]:
+        """Return the hits of answers (m,), one for each of Q queries."""
+        items = self.truth.items.found(np.concatenate([answer.rows for answer in answers]))
+        return [
+            [
+                Hit(rank, item.id, item.identity, item.path, sq_dist, item.root, item.metadata)
+                for rank, (row, sq_dist) in enumerate(zip(*(part.tolist() for part in answer), strict=True), 1)
+                if row >= 0 and (item := items[row])
+            ]
+            for answer in answers
+        ]
 
     def _nearest(
         self, queries: np.ndarray, k: int, among: np.ndarray | None, rescore: bool | None, threads: int | None
     ) -> Neighbours:
-        layers = self._cache.current(queries.shape[1])
-        if among is not None and len(among) <= FEW:
-            return self._nearest_of_few(queries, k, among, threads)
+        layers = self.cache.current(queries.shape[1])
+        if among is not None and len(among) <= self.cache.limits.filtered:
+            return self._nearest_stored(queries, k, among, threads)
         fetch = layers.base.fetch if rescore in (None, True) else 1
         found = layers.search(queries, k * fetch, threads=threads, among=among)
         if not (fetch > 1 if rescore is None else rescore):
@@ -233,18 +118,39 @@ class Reader(Store):
         rows, sq_dist = self._rescored(queries, found.rows)
         return Neighbours(rows[:, :k], sq_dist[:, :k])
 
-    def _nearest_of_few(self, queries: np.ndarray, k: int, among: np.ndarray, threads: int | None) -> Neighbours:
+    def _nearest_people(
+        self, queries: np.ndarray, k: int, among: np.ndarray | None, rescore: bool | None, threads: int | None
+    ) -> Neighbours:
+        """Return the nearest item of each of the k nearest identities; more items are fetched until k are found."""
+        total = len(self.cache.current(queries.shape[1])) if among is None else len(among)
+        best = _absent(len(queries), k)
+        pending, fetch = np.arange(len(queries)), 4 * k
+        while pending.size:
+            found = self._nearest(queries[pending], min(fetch, max(total, 1)), among, rescore, threads)
+            identities = {number: item.identity for number, item in self.truth.items.found(found.rows).items()}
+            unfinished = []
+            for query, rows, sq_dist in zip(pending, found.rows, found.sq_dist, strict=True):
+                places = _first_of_each([identities[row] or row for row in rows.tolist() if row >= 0])[:k]
+                if len(places) < k and fetch < total:
+                    unfinished.append(query)
+                best.rows[query, : len(places)] = rows[places]
+                best.sq_dist[query, : len(places)] = sq_dist[places]
+            pending, fetch = np.array(unfinished, np.int64), 4 * fetch
+        return best
+
+    def _nearest_stored(self, queries: np.ndarray, k: int, among: np.ndarray, threads: int | None) -> Neighbours:
+        """Return the k nearest of a few items, compared by their stored vectors."""
         if not len(among):
             return _absent(len(queries), k)
-        found = knn_search(vectors_of(self.folder, self._db, among, queries.shape[1]), queries, k, threads=threads)
+        found = knn_search(self.truth.items.vectors(among, queries.shape[1]), queries, k, threads=threads)
         return Neighbours(np.where(found.rows < 0, -1, among[found.rows]), found.sq_dist)
 
     def _rescored(self, queries: np.ndarray, rows: np.ndarray) -> Neighbours:
-        """Candidates (Q, m) in the order of their exact sq_dist on the stored vectors."""
+        """Return candidates (Q, m) in the order of their exact sq_dist on the stored vectors."""
         numbers, place = np.unique(rows, return_inverse=True)
         there = numbers >= 0
         vectors = np.zeros((len(numbers), queries.shape[1]), np.float32)
-        vectors[there] = vectors_of(self.folder, self._db, numbers[there], queries.shape[1])
+        vectors[there] = self.truth.items.vectors(numbers[there], queries.shape[1])
         sq_dist = np.empty(rows.shape, np.float32)
         for i, (query, at) in enumerate(zip(queries, place.reshape(rows.shape), strict=True)):
             difference = vectors[at] - query
@@ -253,46 +159,15 @@ class Reader(Store):
         order = np.argsort(sq_dist, axis=1, kind="stable")
         return Neighbours(np.take_along_axis(rows, order, 1), np.take_along_axis(sq_dist, order, 1))
 
-    def _matching(self, where: Mapping[str, Any] | None) -> np.ndarray | None:
-        """Sorted numbers of the items that a filter admits; None without a filter."""
-        if not where:
-            return None
-        sql, values = condition(where)
-        return np.array(self._column(f"SELECT number FROM items WHERE {sql} ORDER BY number", *values), np.int64)
-
-    def _named(self, found: Neighbours) -> list[list[Hit]]:
-        items = self._found(found.rows)
-        return [
-            [
-                Hit(rank, item.id, item.identity, item.path, sq_dist, item.root, item.metadata)
-                for rank, (row, sq_dist) in enumerate(zip(rows, sq_dists, strict=True), 1)
-                if row >= 0 and (item := items[row])
-            ]
-            for rows, sq_dists in zip(found.rows.tolist(), found.sq_dist.tolist(), strict=True)
-        ]
-
-    def _found(self, rows: np.ndarray) -> dict[int, Item]:
-        """The items that a search found; an index may be sealed and yet name others."""
-        numbers = np.unique(rows[rows >= 0])
-        items = self._items(numbers)
-        if len(items) < len(numbers):
-            raise damaged(self.folder, f"{len(numbers) - len(items)} items that the index knows are not there")
-        return items
-
-    def _items(self, numbers: np.ndarray) -> dict[int, Item]:
-        found = {}
-        for row in self._among(f"{WHOLE} WHERE items.number IN", np.unique(numbers).tolist()):
-            number, *texts, metadata, fingerprint = whole(self.folder, row)[:-2]
-            try:
-                known = all(isinstance(text, str) for text in (*texts, fingerprint))
-                if not known or not (texts[2] == "" or is_inside(texts[2])):
-                    raise TypeError("expected texts, and a path below its root")
-                found[number] = Item._make((number, *texts, json.loads(metadata), fingerprint))
-            except (TypeError, ValueError, RecursionError) as error:
-                raise damaged(self.folder, f"texts, metadata or encoder of item {number}") from error
-        return found
-
 
 def _absent(count: int, k: int) -> Neighbours:
-    """No neighbours, for `count` queries with k places each."""
+    """Return no neighbours, for `count` queries with k places each."""
     return Neighbours(np.full((count, k), -1, np.int64), np.full((count, k), np.inf, np.float32))
+
+
+def _first_of_each(keys: Sequence[object]) -> list[int]:
+    """Return the places at which a key appears for the first time."""
+    first: dict[object, int] = {}
+    for i, key in enumerate(keys):
+        first.setdefault(key, i)
+    return list(first.values())

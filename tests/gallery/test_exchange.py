@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from facenet.errors import ConfigError, DataError
-from facenet.gallery.exchange import export, read_metadata
+from facenet.gallery.exchange import read_embeddings, read_metadata, write_items
 from facenet.gallery.gallery import Gallery
 from facenet.types import EmbeddingSet
 from facenet.vectors import normalise
+from tests.helpers.galleries import OURS, THEIRS, as_queries, joining
 
-OURS, THEIRS = "ab" * 32, "cd" * 32
 D = 8
 
 
@@ -43,7 +43,7 @@ def contents(gallery: Gallery) -> dict[str, tuple[object, ...]]:
 
 def test_an_embeddings_folder_makes_the_same_gallery_again(gallery: Gallery, tmp_path: Path) -> None:
     told = []
-    assert export(gallery, "npy", tmp_path / "out", progress=lambda done, total: told.append((done, total))) == 29
+    assert write_items(gallery, "npy", tmp_path / "out", progress=lambda done, total: told.append((done, total))) == 29
     assert told == [(29, 29)]
     embeddings = EmbeddingSet.load(tmp_path / "out")
     ids, metadata = read_metadata(tmp_path / "out" / "metadata.jsonl", embeddings.paths)
@@ -54,8 +54,8 @@ def test_an_embeddings_folder_makes_the_same_gallery_again(gallery: Gallery, tmp
 
 def test_vectors_of_two_encoders_go_into_two_folders(gallery: Gallery, tmp_path: Path) -> None:
     other = EmbeddingSet(normalise(np.ones((1, D))), ["x.jpg"], ["x"], THEIRS, root="/elsewhere")
-    gallery.add(other, compatible_with=[OURS])
-    assert export(gallery, "npy", tmp_path / "out") == 30
+    gallery.add(joining(other, [OURS]))
+    assert write_items(gallery, "npy", tmp_path / "out") == 30
     parts = {path.name: EmbeddingSet.load(path) for path in (tmp_path / "out").iterdir()}
     assert {name: (len(part), part.fingerprint) for name, part in parts.items()} == {
         OURS[:12]: (29, OURS),
@@ -65,7 +65,7 @@ def test_vectors_of_two_encoders_go_into_two_folders(gallery: Gallery, tmp_path:
 
 def test_a_parquet_file(gallery: Gallery, tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed (the extra parquet)")
-    export(gallery, "parquet", tmp_path / "faces.parquet")
+    write_items(gallery, "parquet", tmp_path / "faces.parquet")
     rows = parquet.read_table(tmp_path / "faces.parquet").to_pylist()
     assert {
         row["id"]: (
@@ -83,10 +83,10 @@ def test_a_parquet_file(gallery: Gallery, tmp_path: Path) -> None:
 
 def test_a_qdrant_collection_answers_as_the_gallery_does(gallery: Gallery, tmp_path: Path) -> None:
     qdrant = pytest.importorskip("qdrant_client", reason="qdrant-client is not installed (the extra qdrant)")
-    export(gallery, "qdrant", tmp_path / "qdrant", collection="people")
+    write_items(gallery, "qdrant", tmp_path / "qdrant", collection="people")
     queries = normalise(np.random.default_rng(1).normal(size=(5, D)))
     client = qdrant.QdrantClient(path=str(tmp_path / "qdrant"))
-    for query, hits in zip(queries, gallery.hits(queries, 4, fingerprint=OURS), strict=True):
+    for query, hits in zip(queries, gallery.hits(as_queries(queries), 4), strict=True):
         points = client.query_points("people", query=query.tolist(), limit=4).points
         assert [point.payload["id"] for point in points] == [hit.id for hit in hits]
         np.testing.assert_allclose([point.score**2 for point in points], [hit.sq_dist for hit in hits], rtol=1e-4)
@@ -98,13 +98,13 @@ def test_a_qdrant_collection_answers_as_the_gallery_does(gallery: Gallery, tmp_p
     }  # fmt: skip
     np.testing.assert_allclose(point.vector, contents(gallery)["id0"][-1], rtol=1e-6)
     with pytest.raises(DataError, match="'people' is there already; give another"):
-        export(gallery, "qdrant", tmp_path / "qdrant", collection="people")
+        write_items(gallery, "qdrant", tmp_path / "qdrant", collection="people")
 
 
 def test_a_server_that_is_not_there_is_one_line(gallery: Gallery) -> None:
     pytest.importorskip("qdrant_client", reason="qdrant-client is not installed (the extra qdrant)")
     with pytest.raises(DataError, match=r"http://127\.0\.0\.1:9: not exported to Qdrant") as caught:
-        export(gallery, "qdrant", "http://127.0.0.1:9")
+        write_items(gallery, "qdrant", "http://127.0.0.1:9")
     assert "\n" not in str(caught.value)
 
 
@@ -114,18 +114,18 @@ def test_a_missing_package_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ConfigError, match=rf"pip install -e '\.\[{form}\]'"):
-        export(gallery, form, tmp_path / "out")
+        write_items(gallery, form, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_nothing_to_export_and_nowhere_to_put_it(gallery: Gallery, tmp_path: Path) -> None:
     with Gallery.open(tmp_path / "empty", create=True) as empty, pytest.raises(DataError, match="empty"):
-        export(empty, "npy", tmp_path / "out")
+        write_items(empty, "npy", tmp_path / "out")
     with pytest.raises(ConfigError, match="did you mean 'parquet'"):
-        export(gallery, "parqet", tmp_path / "out")
+        write_items(gallery, "parqet", tmp_path / "out")
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="can not be written"):
-        export(gallery, "npy", tmp_path / "file" / "out")
+        write_items(gallery, "npy", tmp_path / "file" / "out")
 
 
 def test_a_table_of_metadata(tmp_path: Path) -> None:
@@ -136,6 +136,15 @@ def test_a_table_of_metadata(tmp_path: Path) -> None:
     )
     (tmp_path / "a.jsonl").write_text('{"path": "x.jpg", "camera": 3, "old": null}\n')
     assert read_metadata(tmp_path / "a.jsonl", ["x.jpg"]) == (["x.jpg"], [{"camera": 3, "old": None}])
+
+
+def test_embeddings_may_join_what_their_encoder_lists(tmp_path: Path) -> None:
+    EmbeddingSet(normalise(np.ones((1, D))), ["x.jpg"], ["x"], THEIRS).save(tmp_path)
+    assert read_embeddings(tmp_path, None).compatible_with == ()
+    record = {"fingerprint": THEIRS, "compatible_with": [OURS]}
+    assert read_embeddings(tmp_path, record).compatible_with == (OURS,)
+    with pytest.raises(DataError, match="embedded by another encoder"):
+        read_embeddings(tmp_path, {"fingerprint": OURS})
 
 
 @pytest.mark.parametrize(
@@ -166,6 +175,6 @@ def test_items_of_several_roots_come_back_below_their_common_one(tmp_path: Path)
             gallery.add(
                 EmbeddingSet(normalise(np.ones((1, D))), [f"{name[-1]}/x.jpg"], ["x"], OURS, root=f"/all/{name}")
             )
-        export(gallery, "npy", tmp_path / "out")
+        write_items(gallery, "npy", tmp_path / "out")
     found = EmbeddingSet.load(tmp_path / "out")
     assert (found.root, found.paths) == ("/all", ["a/a/x.jpg", "b/c/c/x.jpg"])

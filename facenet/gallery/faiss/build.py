@@ -1,8 +1,9 @@
-"""Build an index from a stream of vectors, and tune it to a recall that is measured, not assumed.
+"""Build an index from a stream of vectors, and tune it until a measured recall reaches the target.
 
-The search parameter (nprobe, efSearch) and how many candidates are scored again on the stored vectors come from a
-sample of the gallery's own faces whose exact answers are computed. No face finds itself: a graph, in which a face's
-neighbours are linked through it, is filled without the sample and takes it in once it is tuned.
+Tuning chooses the search parameter (nprobe, efSearch), and how many candidates are scored again on the stored vectors.
+The tuner takes 2,000 of the gallery's faces as queries and compares the index with an exact search. No query may find
+itself. A graph links a face's neighbours through the face: it is filled without the queries and takes them in at the
+end.
 
 Letters: N items, D embedding width, S sampled queries, k neighbours.
 """
@@ -18,8 +19,9 @@ import numpy as np
 
 from facenet.errors import ConfigError
 from facenet.gallery.faiss.kinds import (
-    ENOUGH,
+    LIMITS,
     Built,
+    Limits,
     Recipe,
     inverted,
     is_graph,
@@ -30,32 +32,33 @@ from facenet.gallery.faiss.kinds import (
 
 POINTS = 40  # training vectors for each centroid
 ROUNDS = 10  # of k-means
-QUERIES, DEPTH = 2000, 10  # the sample that recall is measured on, and its second rank
+QUERIES, DEPTH = 2000, 10  # faces that recall is measured on, and its second rank
 FETCH = (1, 2, 4, 8, 16)  # candidates for each answer that may be scored again
 CONFIDENCE = 1.645  # one-sided 95 %: the sample's recall must be this sure to reach the target
 BLOCK = 65_536  # rows scored at once for the exact answers
-Blocks = Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]]  # item numbers (n,) and vectors (n, D), always the same
+Block = tuple[np.ndarray, np.ndarray]  # item numbers (n,) and vectors (n, D)
+Blocks = Callable[[], Iterable[Block]]  # a stream of all items, the same each time
 log = logging.getLogger(__name__)
 
 
-def build(blocks: Blocks, count: int, dim: int, recipe: Recipe, *, seed: int = 0) -> Built:
-    """Train, fill and tune an index of `count` vectors; same blocks and seed, same centroids.
+def build(blocks: Blocks, count: int, dim: int, recipe: Recipe, *, limits: Limits = LIMITS, seed: int = 0) -> Built:
+    """Train, fill and tune an index of `count` vectors; the same blocks and seed give the same centroids.
 
     Raises:
         ConfigError: a factory string that does not work for these vectors.
     """
-    factory = recipe.string(count, dim)
+    factory = recipe.string(count, dim, limits)
     index = new_index(dim, factory)
     if not index.is_trained:
-        _train(index, factory, blocks, count, dim, seed)
+        _train(index, factory, blocks, count, dim, limits.trained, seed)
     if factory == "Flat":
         for numbers, vectors in blocks():
             index.add_with_ids(vectors, numbers)
         return Built(index, factory, count)
     held_back = is_graph(index) and count > 3
-    wanted = min(QUERIES, count // 2 if held_back else count)
-    own, queries = sampled(blocks, np.sort(np.random.default_rng(seed + 1).choice(count, wanted, False)), dim)
-    fill = _less(blocks, own) if held_back else blocks
+    most = min(QUERIES, count // 2 if held_back else count)
+    own, queries = sampled(blocks, np.sort(np.random.default_rng(seed + 1).choice(count, most, False)), dim)
+    fill = _without_items(blocks, own) if held_back else blocks
     for numbers, vectors in fill():
         index.add_with_ids(vectors, numbers)
     built = Built(index, factory, count)
@@ -66,10 +69,10 @@ def build(blocks: Blocks, count: int, dim: int, recipe: Recipe, *, seed: int = 0
     return built
 
 
-def _less(blocks: Blocks, numbers: np.ndarray) -> Blocks:
-    """The same stream without some of its items."""
+def _without_items(blocks: Blocks, numbers: np.ndarray) -> Blocks:
+    """Return the same stream without some of its items."""
 
-    def others() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def others() -> Iterator[Block]:
         for block, vectors in blocks():
             kept = ~np.isin(block, numbers)
             yield block[kept], vectors[kept]
@@ -77,14 +80,14 @@ def _less(blocks: Blocks, numbers: np.ndarray) -> Blocks:
     return others
 
 
-def _train(index: Any, factory: str, blocks: Blocks, count: int, dim: int, seed: int) -> None:
+def _train(index: Any, factory: str, blocks: Blocks, count: int, dim: int, least: int, seed: int) -> None:
     ivf = inverted(index)
-    wanted = count
+    most = count
     if ivf:
         ivf.cp.niter, ivf.cp.max_points_per_centroid, ivf.cp.seed = ROUNDS, POINTS, seed + 1
-        ivf.cp.min_points_per_centroid = 1  # what fewer points than usual cost is measured, not warned of
-        wanted = max(POINTS * ivf.nlist, ENOUGH)
-    rows = np.sort(np.random.default_rng(seed).choice(count, min(wanted, count, 2_000_000), replace=False))
+        ivf.cp.min_points_per_centroid = 1  # no warning of few points: the recall that they give is measured
+        most = max(POINTS * ivf.nlist, least)
+    rows = np.sort(np.random.default_rng(seed).choice(count, min(most, count, 2_000_000), replace=False))
     sample = sampled(blocks, rows, dim)[1]
     try:
         index.train(sample)
@@ -94,7 +97,7 @@ def _train(index: Any, factory: str, blocks: Blocks, count: int, dim: int, seed:
 
 
 def sampled(blocks: Blocks, rows: np.ndarray, dim: int) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers (S,) and vectors (S, D) at the sorted places `rows` (S,) of a stream."""
+    """Return numbers (S,) and vectors (S, D) at the sorted places `rows` (S,) of a stream."""
     numbers, vectors, start, done = np.empty(len(rows), np.int64), np.empty((len(rows), dim), np.float32), 0, 0
     for block_numbers, block in blocks():
         end = done + int(np.searchsorted(rows[done:], start + len(block)))
@@ -104,7 +107,7 @@ def sampled(blocks: Blocks, rows: np.ndarray, dim: int) -> tuple[np.ndarray, np.
 
 
 def exact(blocks: Blocks, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers and sq_dist (S, k) of the k nearest of a stream, exact, in memory of a block."""
+    """Return numbers and sq_dist (S, k) of the k nearest of a stream, exactly, with one block in memory."""
     import faiss
 
     best = np.full((len(queries), k), np.inf, np.float32)
@@ -120,8 +123,9 @@ def exact(blocks: Blocks, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.n
     return who, best
 
 
-def _gathered(blocks: Iterable[tuple[np.ndarray, np.ndarray]], size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    held: list[tuple[np.ndarray, np.ndarray]] = []
+def _gathered(blocks: Iterable[Block], size: int) -> Iterator[Block]:
+    """Yield blocks of `size` items or a little more."""
+    held: list[Block] = []
     for block in blocks:
         held.append(block)
         if sum(len(numbers) for numbers, _ in held) >= size:
@@ -131,12 +135,12 @@ def _gathered(blocks: Iterable[tuple[np.ndarray, np.ndarray]], size: int) -> Ite
         yield _joined(held)
 
 
-def _joined(held: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+def _joined(held: Sequence[Block]) -> Block:
     return np.concatenate([numbers for numbers, _ in held]), np.concatenate([vectors for _, vectors in held])
 
 
 def _tune(built: Built, blocks: Blocks, own: np.ndarray, queries: np.ndarray, target: float) -> None:
-    """Set parameter, fetch, error and recall of an index filled with `blocks` from faces (S,), each without itself."""
+    """Set parameter, fetch, error and recall of an index of `blocks`; the S queries do not find themselves."""
     count = built.faiss.ntotal
     depth = max(1, min(DEPTH, count - 1))
     truth, distances = _without(own, *exact(blocks, queries, depth + 1))
@@ -156,12 +160,12 @@ def _tune(built: Built, blocks: Blocks, own: np.ndarray, queries: np.ndarray, ta
     built.recall = {f"at_{k}": _recall(truth, chosen, k, built.fetch) for k in sorted({1, depth})}
     built.recall |= {"target": target, "queries": len(own)}
     if built.recall["at_1"] < target:
-        told = (built.factory, built.recall["at_1"], target)
-        log.warning("%s: finds %.4f of the nearest faces, %.4f was wanted; choose another kind", *told)
+        found = (built.factory, built.recall["at_1"], target)
+        log.warning("%s: finds %.4f of the nearest faces, %.4f was wanted; choose another kind", *found)
 
 
 def _cheapest(tried: dict[str, np.ndarray], truth: np.ndarray, target: float) -> tuple[str, int]:
-    """The setting with fewest candidates, then least work, that surely reaches the target; else most work."""
+    """Return the setting with least fetch, then least work, that surely reaches the target; else the best one."""
     for fetch in FETCH:
         for parameter, candidates in tried.items():
             if _surely(truth, candidates, fetch) >= target:
@@ -170,25 +174,25 @@ def _cheapest(tried: dict[str, np.ndarray], truth: np.ndarray, target: float) ->
 
 
 def _recall(truth: np.ndarray, candidates: np.ndarray, k: int, fetch: int) -> float:
-    """Share of the k nearest (S, k) that are among the first k x fetch candidates, which are then scored exactly."""
+    """Return the share of the k nearest (S, k) among the first k x fetch candidates, which are then scored exactly."""
     return float((truth[:, :k, None] == candidates[:, None, : k * fetch]).any(2).mean())
 
 
 def _surely(truth: np.ndarray, candidates: np.ndarray, fetch: int) -> float:
-    """Lower end of the one-sided 95 % interval (Wilson) of the recall of the nearest."""
+    """Return the lower end of the one-sided 95 % interval (Wilson 1927) of the recall of the nearest."""
     share, n, z = _recall(truth, candidates, 1, fetch), len(truth), CONFIDENCE
     spread = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     return (share + z * z / (2 * n) - spread) / (1 + z * z / n)
 
 
 def _error(truth: np.ndarray, distances: np.ndarray, candidates: np.ndarray, approximate: np.ndarray) -> float:
-    """The largest difference between an index's sq_dist and the exact one, over the neighbours it found."""
+    """Return the largest difference between an index's sq_dist and the exact one, over the neighbours it found."""
     equal = truth[:, :, None] == candidates[:, None, :]
     difference = np.abs(np.take_along_axis(approximate, equal.argmax(2), 1) - distances)[equal.any(2)]
     return float(difference.max(initial=0.0))
 
 
 def _without(own: np.ndarray, who: np.ndarray, sq_dist: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Drop from each row of answers (S, k) the query itself, or the last where it is not there: (S, k - 1)."""
+    """Drop from each row of answers (S, k) the query itself, or the last if it is not there: (S, k - 1)."""
     order = np.argsort(who == own[:, None], axis=1, kind="stable")[:, :-1]
     return np.take_along_axis(who, order, 1), np.take_along_axis(sq_dist, order, 1)

@@ -1,8 +1,8 @@
 """``index.faiss`` and ``index.json``: a FAISS index on disk, its SHA-256 by blocks, and what is known of it.
 
-The file is mapped into memory, checked against its hashes (both in one pass over the same bytes) and then used where
-it lies: processes share its pages, and opening allocates next to nothing. FAISS ends the process when a mapped index
-is written to, so nothing is ever added to one: see `index_layers`.
+The file is mapped into memory, checked against its hashes, and used in place. So processes share its pages, and opening
+allocates next to nothing. FAISS ends the process if a mapped index is written to: nothing is ever added to one, see
+`facenet.gallery.faiss.layers`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from facenet.gallery.faiss.kinds import Built, use_parameter
 
 SCHEMA = 2
 INDEX, HEADER = "index.faiss", "index.json"
-MOST_FETCHED = 1024  # candidates for an answer; tuning tries fewer
+MOST_FETCHED = 1024  # candidates for an answer that a header may ask for; tuning tries fewer
 HASHED = 1 << 24  # bytes of a block
 STALE_TEMPORARY = 3600.0  # seconds after which a temporary file can only be a dead writer's
 FIELDS: dict[str, type] = {
@@ -44,16 +44,16 @@ FIELDS: dict[str, type] = {
 
 
 class Stored(NamedTuple):
-    """An index as it lies on disk: which write of the truth it holds, and what was removed but is still in it."""
+    """An index as it lies on disk: which write of the truth it holds, and which removed items are still in it."""
 
     built: Built
     generation: int
     token: str
     recipe: list[Any]  # kind, factory, recall_target that were asked for
-    holes: list[int]  # item numbers in the index that are no items any more
+    holes: list[int]  # item numbers in the index that are no longer items
 
 
-def save(folder: Path, stored: Stored) -> None:
+def write_index(folder: Path, stored: Stored) -> None:
     """Write ``index.faiss``, then ``index.json``; a crash between the two makes both unusable.
 
     Raises:
@@ -64,7 +64,7 @@ def save(folder: Path, stored: Stored) -> None:
             if time.time() - path.stat().st_mtime > STALE_TEMPORARY:
                 path.unlink()
     with atomic_write(folder / INDEX) as file:
-        size, sha256 = _write(stored.built.faiss, file)
+        size, sha256 = _write_hashed(stored.built.faiss, file)
     header = {
         "schema": SCHEMA,
         "generation": stored.generation,
@@ -79,8 +79,8 @@ def save(folder: Path, stored: Stored) -> None:
     write_sealed(folder / HEADER, header)
 
 
-def _write(index: Any, file: IO[bytes]) -> tuple[int, list[str]]:
-    """Write an index piece by piece and hash its blocks on the way; bytes and hashes."""
+def _write_hashed(index: Any, file: IO[bytes]) -> tuple[int, list[str]]:
+    """Write an index piece by piece and hash its blocks on the way; returns size and hashes."""
     import faiss
 
     failure: list[OSError] = []
@@ -109,7 +109,7 @@ def _write(index: Any, file: IO[bytes]) -> tuple[int, list[str]]:
 
 
 def read_header(folder: Path) -> dict[str, Any]:
-    """The content of ``index.json``, or an empty dict where it is missing, broken or of another schema."""
+    """Return the content of ``index.json``, or an empty dict if it is missing, broken or of another schema."""
     try:
         header = read_sealed(folder / HEADER)
     except DataError:
@@ -121,8 +121,8 @@ def read_header(folder: Path) -> dict[str, Any]:
     return header if fits and header.get("schema") == SCHEMA else {}
 
 
-def load(folder: Path) -> tuple[Stored | None, str]:
-    """Map the index: it, or None and why there is none ("" where no cache was ever written)."""
+def read_index(folder: Path) -> tuple[Stored | None, str]:
+    """Map the index; returns it, or None and the reason ("" if no cache was ever written)."""
     if not (folder / INDEX).exists() and not (folder / HEADER).exists():
         return None, ""
     header = read_header(folder)
@@ -135,9 +135,9 @@ def load(folder: Path) -> tuple[Stored | None, str]:
     if content.size != header["bytes"] or list(_hashes(content)) != header["sha256"]:
         return None, f"{INDEX} has another SHA-256 than {HEADER} says"
     try:
-        index = _opened(content)
+        index = _index_in(content)
         use_parameter(index, header["parameter"])
-    except Exception:  # FAISS runs out of memory too, and knows neither every parameter nor every text
+    except Exception:  # FAISS may run out of memory, or refuse the parameter
         return None, f"{INDEX} can not be read by this FAISS"
     if index.ntotal != header["count"]:
         return None, f"{INDEX} holds {index.ntotal} vectors, {HEADER} says {header['count']}"
@@ -152,8 +152,8 @@ def _hashes(content: np.ndarray) -> Iterator[str]:
         yield from pool.map(lambda block: hashlib.sha256(block).hexdigest(), blocks)
 
 
-def _opened(content: np.ndarray) -> Any:
-    """A FAISS index that lies in `content`, which must outlive it."""
+def _index_in(content: np.ndarray) -> Any:
+    """Return the FAISS index that lies in `content`, which must outlive it."""
     import faiss
 
     reader = faiss.ZeroCopyIOReader(faiss.swig_ptr(content), content.size)
@@ -161,7 +161,7 @@ def _opened(content: np.ndarray) -> Any:
 
 
 def writable(built: Built) -> Any:
-    """The FAISS index of `built` to be added to: itself, or a copy where it is mapped."""
+    """Return the FAISS index of `built` to be added to: the index itself, or a copy if it is mapped."""
     import faiss
 
     if built.mapped is None:

@@ -1,7 +1,7 @@
-"""The kinds of index that a gallery can have.
+"""The kinds of index that a gallery can have, and what FAISS offers for each.
 
-A kind is a FAISS factory string for the number of faces; "auto" is exact up to 100,000 faces and IVF with 8-bit codes
-above. What has to be trained is exact below 10,000 faces.
+A kind is a FAISS factory string for the number of faces. "auto" is exact up to 100,000 faces, and IVF with 8-bit codes
+above. Kinds that are trained are exact below 10,000 faces.
 
 Letters: N items, D embedding width.
 """
@@ -17,9 +17,18 @@ import numpy as np
 
 from facenet.errors import ConfigError, choose
 
-EXACT_TO = 100_000  # "auto": faces up to which every search looks at all of them
-ENOUGH = 10_000  # faces below which nothing is trained
 SLACK = 1e-5  # distances off by more are those of codes, not of rounding
+
+
+class Limits(NamedTuple):
+    """The sizes at which a gallery changes how it searches; they are not stored."""
+
+    exact: int = 100_000  # items up to which "auto" compares all of them
+    trained: int = 10_000  # items from which centroids are fitted; below it IVF kinds are exact
+    filtered: int = 20_000  # items left by a filter up to which the stored vectors are compared
+
+
+LIMITS = Limits()
 
 
 class Recipe(NamedTuple):
@@ -30,7 +39,11 @@ class Recipe(NamedTuple):
     recall_target: float = 0.99  # of the nearest neighbour, over queries that the tuning did not see
 
     def checked(self, dim: int | None = None) -> Recipe:
-        """Return itself, or raise ConfigError for an unknown kind or factory string or a target outside (0, 1]."""
+        """Return the recipe itself. A factory string is tried if the width `dim` is known.
+
+        Raises:
+            ConfigError: an unknown kind or factory string, or a target outside (0, 1].
+        """
         if self.kind != "auto":
             choose({"auto": None, **KINDS}, self.kind, "kind")
         if self.factory and dim:
@@ -39,12 +52,12 @@ class Recipe(NamedTuple):
             raise ConfigError(f"recall_target: expected a share above 0, at most 1, got {self.recall_target}")
         return self
 
-    def string(self, count: int, dim: int) -> str:
-        """The FAISS factory string for `count` vectors of width `dim`."""
+    def string(self, count: int, dim: int, limits: Limits = LIMITS) -> str:
+        """Return the FAISS factory string for `count` vectors of width `dim`."""
         if self.factory:
             return self.factory
-        kind = self.kind if self.kind != "auto" else "flat" if count <= EXACT_TO else "ivf_sq8"
-        if kind.startswith("ivf") and count < ENOUGH:
+        kind = self.kind if self.kind != "auto" else "flat" if count <= limits.exact else "ivf_sq8"
+        if kind.startswith("ivf") and count < limits.trained:
             kind = "flat"
         return choose(KINDS, kind, "kind")(count, dim)
 
@@ -56,11 +69,11 @@ class Built:
     faiss: Any
     factory: str
     trained_on: int  # items when its centroids were fitted
-    parameter: str = ""  # as in "nprobe=16"; "" where there is none
-    fetch: int = 1  # candidates for each answer, scored again on the stored vectors where more than 1
+    parameter: str = ""  # as in "nprobe=16"; "" if there is none
+    fetch: int = 1  # candidates for each answer; if more than 1, they are scored again on the stored vectors
     error: float = 0.0  # the largest difference to an exact sq_dist on the sample; 0 for exact distances
     recall: dict[str, float] = field(default_factory=dict)  # at_1, at_10, target, queries; empty for flat
-    mapped: np.ndarray | None = None  # the bytes of a file that the index lies in; it can then not be changed
+    mapped: np.ndarray | None = None  # the bytes of the file that holds the index, which can then not be changed
 
     @property
     def lossy(self) -> bool:
@@ -68,18 +81,18 @@ class Built:
         return self.error > SLACK
 
     def facts(self) -> dict[str, Any]:
-        """Everything but the index, as plain values."""
+        """Return everything but the index, as plain values."""
         return {item.name: getattr(self, item.name) for item in fields(self) if item.name not in ("faiss", "mapped")}
 
 
 def lists(count: int) -> int:
-    """Number of inverted lists for `count` items: the power of two nearest to 4 sqrt(N), 39 items each at least."""
-    wanted = 2 ** round(math.log2(4 * math.sqrt(max(count, 1))))
-    return max(1, min(wanted, 2 ** int(math.log2(max(count / 39, 1)))))
+    """Return how many inverted lists N items get: the power of two nearest to 4 sqrt(N), at least 39 items a list."""
+    usual = 2 ** round(math.log2(4 * math.sqrt(max(count, 1))))
+    return max(1, min(usual, 2 ** int(math.log2(max(count / 39, 1)))))
 
 
 def parts(dim: int) -> int:
-    """Bytes of a product-quantised vector: one for every 4 dimensions, or the most below it that divides D."""
+    """Return the bytes of a product-quantised vector: one for every 4 dimensions, or the most below that divides D."""
     return next(m for m in range(max(dim // 4, 1), 0, -1) if dim % m == 0)
 
 
@@ -92,7 +105,7 @@ KINDS: dict[str, Callable[[int, int], str]] = {
 
 
 def new_index(dim: int, factory: str = "Flat") -> Any:
-    """An empty L2 index of width `dim` whose rows carry item numbers.
+    """Return an empty L2 index of width `dim` whose rows carry item numbers.
 
     Raises:
         ConfigError: a factory string that FAISS does not know, or one without squared L2 or with a refinement.
@@ -116,14 +129,14 @@ def new_index(dim: int, factory: str = "Flat") -> Any:
 
 
 def inverted(index: Any) -> Any:
-    """The IVF part of an index, or None."""
+    """Return the IVF part of an index, or None."""
     import faiss
 
     return faiss.try_extract_index_ivf(index)
 
 
 def parameters(index: Any) -> list[str]:
-    """What may be tried, from little work to much; [""] where there is nothing to set."""
+    """Return the search parameters to try, from little work to much; [""] if there is nothing to set."""
     ivf = inverted(index)
     if ivf:
         steps = [step for power in range(32) for step in (2**power, 3 * 2**power // 2) if power or step == 1]
@@ -134,7 +147,7 @@ def parameters(index: Any) -> list[str]:
 
 
 def is_graph(index: Any) -> bool:
-    """Whether an index of :func:`new_index` is a graph whose search has a parameter (HNSW)."""
+    """Tell whether an index of :func:`new_index` is a graph whose search has a parameter (HNSW)."""
     import faiss
 
     return isinstance(faiss.downcast_index(getattr(index, "index", index)), faiss.IndexHNSW)
@@ -149,9 +162,10 @@ def use_parameter(index: Any, parameter: str) -> None:
 
 
 def selecting(index: Any, parameter: str, numbers: np.ndarray) -> Any:
-    """FAISS search parameters that answer only items of the given numbers (n,).
+    """Return FAISS search parameters that answer only items of the given numbers (n,).
 
-    Of n among N items the neighbours are farther away than of all, so N / n times the lists or nodes are visited.
+    The neighbours among n of N items are farther away than those among all. So N / n times the lists or nodes are
+    visited.
 
     Raises:
         ConfigError: a factory that can not do that.
@@ -171,7 +185,7 @@ def selecting(index: Any, parameter: str, numbers: np.ndarray) -> Any:
 
 
 def held(index: Any) -> np.ndarray:
-    """The item numbers (N,) that an index of :func:`new_index` holds, in its own order."""
+    """Return the item numbers (N,) that an index of :func:`new_index` holds, in its own order."""
     import faiss
 
     if isinstance(index, faiss.IndexIDMap):
@@ -183,7 +197,7 @@ def held(index: Any) -> np.ndarray:
 
 
 def drop(index: Any, numbers: np.ndarray) -> bool:
-    """Remove item numbers from an index that is not mapped; False where its kind can not (HNSW)."""
+    """Remove item numbers from an index that is not mapped; False if its kind can not (HNSW)."""
     if len(numbers):
         try:
             index.remove_ids(np.ascontiguousarray(numbers, np.int64))

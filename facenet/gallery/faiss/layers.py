@@ -1,8 +1,8 @@
-"""A searchable set of vectors in three layers: an index that never changes, what came later, and what is gone.
+"""A searchable set of vectors in three layers: an index that never changes, later items, and removed numbers.
 
-The base may be mapped from a file and of any kind; later items lie beside it in an exact index; removed ones stay in
-the base and are left out of the answers, for which more is asked of the base. Adding or removing one of a million
-costs nothing that grows with the base, whatever the kind. `index_cache` merges the layers when these have grown.
+The base may be of any kind, and mapped from a file. Later items lie beside it in an exact index. Removed items stay in
+the base: the base is asked for more, and they are left out of the answers. So the cost of adding or removing an item
+does not grow with the base. The cache merges the layers when they have grown.
 
 Letters: Q queries, k neighbours, D embedding width.
 """
@@ -15,30 +15,30 @@ from typing import Any
 
 import numpy as np
 
-from facenet.errors import ConfigError, DataError
+from facenet.errors import ConfigError
 from facenet.gallery.faiss.kinds import Built, drop, new_index, selecting
 from facenet.types import Neighbours
 
-MORE = 16  # answers asked for beyond k where some of the base's are gone
+MORE = 16  # answers asked for beyond k if some of the base's are gone
 
 
 class Layers:
     """The three layers over item numbers; `base` is never written to."""
 
     def __init__(self, base: Built, dim: int, gone: np.ndarray | None = None) -> None:
-        """`gone` are item numbers (n,) of the base that are not to be answered."""
+        """Begin with a base; `gone` are item numbers (n,) of it that are not to be answered."""
         self.base = base
         self.later = new_index(dim)
         self._later: set[int] = set()
         self.gone = np.unique(np.asarray([] if gone is None else gone, np.int64))
 
     def __len__(self) -> int:
-        """Items that can be answered."""
+        """Return how many items can be answered."""
         return int(self.base.faiss.ntotal) - len(self.gone) + len(self._later)
 
     @property
     def changed(self) -> int:
-        """Items of the later layer, and gone ones of the base."""
+        """How many items are in the later layer, or gone from the base."""
         return len(self._later) + len(self.gone)
 
     def add(self, numbers: np.ndarray, vectors: np.ndarray) -> None:
@@ -58,12 +58,13 @@ class Layers:
     def search(
         self, queries: np.ndarray, k: int, *, threads: int | None = None, among: np.ndarray | None = None
     ) -> Neighbours:
-        """The k nearest item numbers of checked `queries` (Q, D), padded as :class:`Neighbours` says.
+        """Return the k nearest item numbers of checked `queries` (Q, D), padded as :class:`Neighbours` says.
 
-        `among` (n,), where given, are the only numbers that may be answered.
+        If `among` (n,) is given, only these numbers may be answered.
+
+        Raises:
+            ConfigError: `among` with a kind of index that can not be filtered.
         """
-        if k < 1:
-            raise DataError(f"k: expected at least 1, got {k}")
         with using_threads(threads):
             found = self._base(queries, k, among)
             if not self._later:
@@ -82,7 +83,11 @@ class Layers:
             more = min(4 * more, len(self.gone))
 
     def within(self, queries: np.ndarray, max_sq_dist: float) -> list[Neighbours]:
-        """For each of `queries` (Q, D) all item numbers with sq_dist <= max_sq_dist, nearest first, as (m,) arrays."""
+        """Return for each of `queries` (Q, D) all item numbers with sq_dist <= max_sq_dist, nearest first: (m,) arrays.
+
+        Raises:
+            ConfigError: a kind of index that can not search a radius.
+        """
         radius = float(np.nextafter(np.float32(max_sq_dist), np.float32(np.inf)))  # FAISS takes < radius
         layers = [_ranged(index, queries, radius) for index in (self.base.faiss, self.later)]
         results = []
@@ -117,7 +122,7 @@ def _ranged(index: Any, queries: np.ndarray, radius: float) -> list[tuple[np.nda
 
 
 def _first(found: Neighbours, absent: np.ndarray, k: int) -> Neighbours:
-    """The first k of each row without the absent places (Q, k + more)."""
+    """Return the first k of each row without the absent places (Q, k + more)."""
     sq_dist = np.where(absent, np.float32(np.inf), found.sq_dist)
     order = np.argsort(absent | (found.rows < 0), axis=1, kind="stable")[:, :k]
     rows = np.where(absent, -1, found.rows)
@@ -125,7 +130,7 @@ def _first(found: Neighbours, absent: np.ndarray, k: int) -> Neighbours:
 
 
 def _nearer(one: Neighbours, other: Neighbours) -> Neighbours:
-    """The k nearest of two answers of k each; of equal ones the first's."""
+    """Return the k nearest of two answers of k each; equal distances go to the first answer."""
     rows, sq_dist = (np.concatenate(pair, axis=1) for pair in zip(one, other, strict=True))
     order = np.argsort(sq_dist, axis=1, kind="stable")[:, : one.rows.shape[1]]
     return Neighbours(np.take_along_axis(rows, order, 1), np.take_along_axis(sq_dist, order, 1))
@@ -133,7 +138,7 @@ def _nearer(one: Neighbours, other: Neighbours) -> Neighbours:
 
 @contextlib.contextmanager
 def using_threads(threads: int | None) -> Iterator[None]:
-    """Let FAISS use so many threads for a while; None leaves it as it is."""
+    """Let FAISS use so many threads inside the block; None changes nothing."""
     import faiss
 
     if threads is None:

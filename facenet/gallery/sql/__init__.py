@@ -1,1 +1,1 @@
-"""All SQL of the gallery: the truth."""
+"""All SQL of the project: ``items.sqlite``, the truth of a gallery, and its tables."""

@@ -1,124 +1,159 @@
-"""What the cache reads of ``items.sqlite``: the writes, the wanted kind of index, and the vectors as a stream.
+"""The truth of a gallery: ``items.sqlite``, which holds every acknowledged write. One process writes, any read.
 
-Letters: N items, D embedding width.
+The journal is SQLite's rollback journal with ``synchronous=EXTRA``, not WAL. So readers without write permission and
+network folders work, one file holds everything, and an acknowledged write survives a power cut. The price is that
+readers wait while a commit is written; ``cache_spill=OFF`` keeps that to the commit itself.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
+import contextlib
+import functools
+import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
-
-import numpy as np
+from typing import Any
 
 from facenet.errors import DataError
-from facenet.gallery.faiss.kinds import Recipe
-from facenet.vectors import UNIT_TOLERANCE, square_norms
+from facenet.gallery.sql import encoders, items, writes
+from facenet.gallery.sql.database import TRUTH, Database
+from facenet.gallery.sql.encoders import EncoderTable, SettingTable
+from facenet.gallery.sql.items import ItemTable
+from facenet.gallery.sql.writes import Write, WriteTable
 
-TRUTH = "items.sqlite"
-BLOCK = 8192  # rows read at once
-CHUNK = 500  # values in one SQL IN (...)
-ASKED = "SELECT number, coalesce(CAST(vector AS BLOB), x'') FROM items WHERE number"
-WHOLE = """SELECT items.number, id, identity, path, root, metadata, fingerprint, coalesce(CAST(vector AS BLOB), x''),
-  digest FROM items LEFT JOIN encoders ON encoders.number = items.encoder"""
-
-
-class Database(Protocol):
-    """What is used of the SQLite connection, which `index` opens and owns."""
-
-    def execute(self, sql: str, parameters: Any = ..., /) -> Any:
-        """Run one statement and return a cursor."""
+SCHEMA = 1
+APPLICATION = 0x46414345  # "FACE" in the SQLite header: tells a gallery from any other SQLite file
+TABLES = encoders.TABLES + items.TABLES + writes.TABLES
+LAYOUT = "SELECT type, name, tbl_name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite\\_stat%' ESCAPE '\\'"
 
 
-class State(NamedTuple):
-    """One write transaction of the truth, and what it left."""
-
-    generation: int
-    token: str  # random: a generation alone can not tell a restored backup
-    last: int  # the highest item number given out until then; numbers are never used again
-    items: int
-
-
-def last_write(folder: Path, db: Database) -> State:
-    """The newest write of the truth."""
-    row = db.execute("SELECT generation, token, last, items FROM writes ORDER BY generation DESC LIMIT 1").fetchone()
-    if row is None or list(map(type, row)) != [int, str, int, int]:
-        raise damaged(folder, "no write on record")
-    return State(*row)
+@functools.lru_cache(maxsize=1)
+def _layout() -> set[tuple[Any, ...]]:
+    """Return what SQLite says of `TABLES`."""
+    with contextlib.closing(sqlite3.connect(":memory:")) as fresh:
+        fresh.executescript(TABLES)
+        return set(fresh.execute(LAYOUT))
 
 
-def find_write(db: Database, name: tuple[int, str]) -> State | None:
-    """The write of the truth with that (generation, token), or None where it is not in this history."""
-    query = "SELECT generation, token, last, items FROM writes WHERE generation = ? AND token = ?"
-    row = db.execute(query, name).fetchone()
-    return State(*row) if row else None
+class Truth:
+    """The tables of one gallery (`items`, `writes`, `encoders`, `settings`), and their transactions."""
 
+    def __init__(self, folder: Path, timeout: float, *, create: bool) -> None:
+        """Open the file in `folder`; `create` makes it if it is missing. Statements wait `timeout` seconds for locks.
 
-def wanted(folder: Path, db: Database) -> Recipe:
-    """The kind of index that the gallery was told to have."""
-    row = db.execute("SELECT value FROM meta WHERE key = 'index'").fetchone()
-    try:
-        return Recipe(*json.loads(row[0])).checked() if row else Recipe()
-    except (TypeError, ValueError, RecursionError) as error:
-        raise damaged(folder, "the kind of its index") from error
+        Raises:
+            DataError: no gallery there, a foreign or damaged file, or another schema.
+        """
+        self.folder = folder
+        self.database = Database(folder, timeout, create=create)
+        self.writes = WriteTable(self.database)
+        self.items = ItemTable(self.database)
+        self.settings = SettingTable(self.database)
+        self.encoders = EncoderTable(self.database, self.settings, self.writes)
+        self.wrote = False  # whether this object has committed a write
+        try:
+            self._prepare(create)
+        except BaseException:
+            self.close()
+            raise
 
+    def close(self) -> None:
+        """Close the connection."""
+        self.database.close()
 
-def removed_since(db: Database, write: State) -> list[int]:
-    """Numbers of items that were there at a write and are not any more."""
-    query = "SELECT number FROM removed WHERE generation > ? AND number <= ?"
-    return [row[0] for row in db.execute(query, (write.generation, write.last))]
+    def damaged(self, why: str) -> DataError:
+        """Return the error for a truth that contradicts itself."""
+        return self.database.damaged(why)
 
+    def _prepare(self, create: bool) -> None:
+        path = self.folder / TRUTH
+        with self.database.one_line_errors():
+            for pragma in ("synchronous=EXTRA", "cache_spill=OFF", "secure_delete=ON", "foreign_keys=ON"):
+                self.database.execute(f"PRAGMA {pragma}")
+            if create and self._is_blank():
+                self._make_tables()
+            application, schema = (self.database.value(f"PRAGMA {name}") for name in ("application_id", "user_version"))
+        if application != APPLICATION:
+            raise DataError(f"{path}: not a gallery (another program's or an empty SQLite file)")
+        if schema != SCHEMA:
+            raise DataError(f"{path}: schema {schema}, this version reads {SCHEMA}; index the embeddings again")
+        with self.database.one_line_errors():
+            if (
+                set(self.database.execute(LAYOUT)) != _layout()
+            ):  # a foreign view or trigger would run inside our queries
+                raise self.database.damaged("other tables than a gallery has")
 
-def vector_blocks(
-    folder: Path, db: Database, last: int, count: int, dim: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Numbers (n,) and vectors (n, D) of the `count` items above `last`; DataError where they are not that."""
-    done = 0
-    cursor = db.execute(f"{WHOLE} WHERE items.number > ? ORDER BY items.number", (last,))
-    while rows := cursor.fetchmany(BLOCK):
-        done += len(rows)
-        if done > count:
-            break
-        yield _block(folder, [(whole(folder, row)[0], row[-2]) for row in rows], dim)
-    if done != count:
-        raise damaged(folder, f"{done} items where {count} should be")
+    def _make_tables(self) -> None:
+        self.database.execute("BEGIN IMMEDIATE")
+        if self._is_blank():  # else another process made it meanwhile
+            self.database.execute(f"PRAGMA application_id={APPLICATION}")
+            self.database.execute(f"PRAGMA user_version={SCHEMA}")
+            for statement in TABLES.split(";")[:-1]:
+                self.database.execute(statement)
+            self.writes.begin()
+        self.database.execute("COMMIT")
 
+    def _is_blank(self) -> bool:
+        return bool(self.database.value("SELECT NOT EXISTS (SELECT 1 FROM sqlite_master)"))
 
-def whole(folder: Path, row: Sequence[Any]) -> Sequence[Any]:
-    """Return a row of `WHOLE`; DataError where its digest does not fit its content."""
-    if row[-1] != digest(row[1:-2], row[-2]):
-        raise damaged(folder, f"the content of item {row[0]}")
-    return row
+    # Transactions
 
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """Let everything inside see one state, that of an outer block if there is one; SQLite's errors are one line."""
+        with contextlib.nullcontext() if self.database.in_transaction else self._transaction("BEGIN"):
+            yield
 
-def digest(row: Sequence[Any], vector: bytes) -> bytes:
-    """BLAKE2b of an item's text columns, its encoder's fingerprint and its vector: 16 bytes."""
-    return hashlib.blake2b(json.dumps(list(row), default=repr).encode() + vector, digest_size=16).digest()
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[Write]:
+        """Commit everything inside, or nothing if it raises; yields the last write before it."""
+        with self._transaction("BEGIN IMMEDIATE"):
+            yield self.writes.last()
+            self.database.execute("COMMIT")
+            self.wrote = True
 
+    @contextlib.contextmanager
+    def _transaction(self, begin: str) -> Iterator[None]:
+        with self.database.one_line_errors():
+            self.database.execute(begin)
+            try:
+                yield
+            finally:
+                if self.database.in_transaction:
+                    self.database.execute("ROLLBACK")
 
-def vectors_of(folder: Path, db: Database, numbers: np.ndarray, dim: int) -> np.ndarray:
-    """The stored vectors (n, D) of sorted, distinct item numbers (n,)."""
-    found = []
-    for start in range(0, len(numbers), CHUNK):
-        chunk = numbers[start : start + CHUNK].tolist()
-        found += db.execute(f"{ASKED} IN ({','.join('?' * len(chunk))}) ORDER BY number", chunk).fetchall()
-    there, vectors = _block(folder, found, dim) if found else (np.empty(0, np.int64), np.empty((0, dim), np.float32))
-    if not np.array_equal(there, numbers):
-        raise damaged(folder, f"{len(numbers) - len(there)} items that the index knows are not there")
-    return vectors
+    # What concerns the whole file
 
+    def admit(self, fingerprint: str | None, compatible_with: Sequence[str], dim: int | None) -> None:
+        """Check an encoder and a width; a gallery that has none yet takes them as its own.
 
-def _block(folder: Path, rows: list[tuple[int, bytes]], dim: int) -> tuple[np.ndarray, np.ndarray]:
-    if any(len(vector) != 4 * dim for _, vector in rows):
-        raise damaged(folder, f"a vector not of width {dim}")
-    vectors = np.frombuffer(b"".join(vector for _, vector in rows), "<f4").reshape(-1, dim).astype(np.float32)
-    if not (np.abs(square_norms(vectors) - 1) <= 3 * UNIT_TOLERANCE).all():
-        raise damaged(folder, "a vector not of unit length")
-    return np.array([number for number, _ in rows], np.int64), vectors
+        Raises:
+            DataError: an encoder that is not compatible, or another width.
+        """
+        if fingerprint is None and dim is None:
+            return
+        with self.reading():
+            self.encoders.check(fingerprint, compatible_with, dim)
+            fresh = (fingerprint and not self.encoders.numbers()) or (dim and not self.encoders.dim())
+        if fresh:
+            with self.writing():
+                self.encoders.admit(fingerprint, compatible_with, dim)
 
+    def compact(self) -> None:
+        """Forget the removed items and give their space back; needs as much free space as the file takes."""
+        with self.writing() as before:
+            self.writes.forget()
+            self.writes.record(before, 0)
+        with self.database.one_line_errors():
+            self.database.execute("VACUUM")
 
-def damaged(folder: Path, why: str) -> DataError:
-    """The error for a truth that contradicts itself."""
-    return DataError(f"{folder / TRUTH}: damaged ({why}); see Gallery.check, restore a backup or index again")
+    def problems(self) -> Iterator[str]:
+        """Read everything inside a read transaction; yields what is wrong, one line each."""
+        dim = self.encoders.dim()
+        for line in self.database.column("PRAGMA integrity_check"):
+            if line != "ok":
+                yield f"{TRUTH}: {line}"
+        count, lines = self.items.problems(dim)
+        yield from lines
+        if count != self.writes.last().items:
+            yield f"{TRUTH}: {count} items, its last write says {self.writes.last().items}"

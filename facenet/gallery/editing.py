@@ -1,0 +1,120 @@
+"""Items come into a gallery and go: what is checked, and what happens to an id that is there already.
+
+Letters: N items, D embedding width.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from facenet.errors import ConfigError, DataError, choose
+from facenet.files import is_inside
+from facenet.gallery.sql.items import Texts
+from facenet.gallery.sql.truth import Truth
+from facenet.types import EmbeddingSet
+from facenet.vectors import unit_rows
+
+
+class AddResult(NamedTuple):
+    """What one `add` did, in items."""
+
+    added: int
+    replaced: int
+    skipped: int
+
+
+def add_items(
+    truth: Truth,
+    embeddings: EmbeddingSet,
+    ids: Sequence[str] | None,
+    metadata: Sequence[Mapping[str, Any]] | None,
+    on_duplicate: str,
+) -> AddResult:
+    """Add N items in one transaction; see :meth:`facenet.gallery.gallery.Gallery.add`."""
+    choose(dict.fromkeys(("error", "skip", "replace")), on_duplicate, "on_duplicate")
+    ids = list(embeddings.paths if ids is None else ids)
+    vectors = unit_rows(embeddings.vectors, "embeddings", names=embeddings.paths)
+    texts = _texts(embeddings, ids, metadata)
+    keep = _distinct(ids, on_duplicate)
+    with truth.writing() as before:
+        encoder = truth.encoders.admit(embeddings.fingerprint, embeddings.compatible_with, embeddings.dim)
+        known = truth.items.numbers_of_ids([ids[i] for i in keep])
+        if known and on_duplicate == "error":
+            raise DataError(
+                f"{truth.folder}: {_listed(list(known))} in the gallery already; nothing was added "
+                "(on_duplicate=skip or replace)"
+            )
+        if on_duplicate == "skip":
+            keep = [i for i in keep if ids[i] not in known]
+        replaced = truth.items.remove(known.values(), before.generation + 1) if on_duplicate == "replace" else 0
+        truth.items.add(((texts[i], vectors[i]) for i in keep), encoder, embeddings.fingerprint)
+        if keep:
+            truth.writes.record(before, len(keep) - replaced)
+    return AddResult(len(keep) - replaced, replaced, len(ids) - len(keep))
+
+
+def remove_items(truth: Truth, names: str | Iterable[str], by: str) -> int:
+    """Remove items in one transaction; see :meth:`facenet.gallery.gallery.Gallery.remove`."""
+    if by not in ("any", "id", "identity"):
+        raise ConfigError(f"by: expected any, id or identity, got {by!r}")
+    names = [names] if isinstance(names, str) else list(names)
+    with truth.writing() as before:
+        numbers: set[int] = set()
+        for name in names:
+            items = list(truth.items.numbers_of_ids([name]).values()) if by != "identity" else []
+            people = truth.items.numbers_of_identity(name) if by != "id" else []
+            if items and people and items != people:
+                raise DataError(f"{truth.folder}: {name!r} is an id and an identity; say which (by=id or identity)")
+            if not items and not people:
+                what = "id or identity" if by == "any" else by
+                raise DataError(f"{truth.folder}: no {what} {name!r} in the gallery; nothing was removed")
+            numbers.update(items, people)
+        truth.items.remove(numbers, before.generation + 1)
+        if numbers:
+            truth.writes.record(before, -len(numbers))
+    return len(numbers)
+
+
+def _texts(embeddings: EmbeddingSet, ids: Sequence[str], metadata: Sequence[Mapping[str, Any]] | None) -> list[Texts]:
+    """Return the checked text columns of N items."""
+    count = len(embeddings)
+    extra = [{}] * count if metadata is None else metadata
+    if len(ids) != count or len(extra) != count:
+        raise DataError(f"embeddings: {len(ids)} ids and {len(extra)} metadata for {count} vectors")
+    rows = []
+    for name, identity, path, more in zip(ids, embeddings.identities, embeddings.paths, extra, strict=True):
+        try:
+            row = (name, identity, path, embeddings.root, json.dumps(dict(more), sort_keys=True, allow_nan=False))
+            "".join(row).encode()
+        except (TypeError, ValueError) as error:
+            raise DataError(f"embeddings: {name!r} has no storable id, identity, path or metadata ({error})") from error
+        if path and not is_inside(path):
+            raise DataError(f"embeddings: the path {path[:80]!r} leads outside its root; use paths below it")
+        if not name:
+            raise DataError(f"embeddings: an empty id (path {path!r}); every item needs one")
+        rows.append(row)
+    return rows
+
+
+def _distinct(ids: Sequence[str], on_duplicate: str) -> list[int]:
+    """Return the places that stay if an id comes twice: the first or, with "replace", the last; "error" raises."""
+    place: dict[str, int] = {}
+    repeated: dict[str, None] = {}
+    for i, name in enumerate(ids):
+        if name in place:
+            repeated[name] = None
+        if name not in place or on_duplicate == "replace":
+            place[name] = i
+    if repeated and on_duplicate == "error":
+        raise DataError(
+            f"embeddings: {_listed(list(repeated))} given twice; nothing was added (on_duplicate=skip or replace)"
+        )
+    return sorted(place.values())
+
+
+def _listed(names: Sequence[str], most: int = 3) -> str:
+    """Return some names and the right form of "to be"."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(repr, names[:most])) + more + (" is" if len(names) == 1 else " are")

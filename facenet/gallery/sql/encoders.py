@@ -1,0 +1,116 @@
+"""The tables ``meta`` and ``encoders``: settings of a gallery, and whose vectors may come in or ask."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from facenet.errors import DataError
+from facenet.gallery.sql.database import Database
+from facenet.gallery.sql.writes import WriteTable
+
+TABLES = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE encoders (number INTEGER PRIMARY KEY, fingerprint TEXT NOT NULL UNIQUE);
+"""
+
+
+class SettingTable:
+    """The texts of the table ``meta`` by key: the width of the vectors ("dim") and the wanted index ("index")."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def get(self, key: str) -> Any:
+        """Return the text, or None if there is none; a damaged file may hold another type."""
+        found = self.database.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return found[0] if found else None
+
+    def put(self, key: str, value: str) -> None:
+        """Store a text inside a write."""
+        statement = "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = ?"
+        self.database.execute(statement, (key, value, value))
+
+
+class EncoderTable:
+    """The encoders of a gallery in the order in which they came, and the width D of their vectors."""
+
+    def __init__(self, database: Database, settings: SettingTable, writes: WriteTable) -> None:
+        self.database, self.settings, self.writes = database, settings, writes
+        self._present: tuple[str, list[str]] = "", []  # the token of a write, and the encoders with vectors then
+
+    def numbers(self) -> dict[str, int]:
+        """Return the number of each fingerprint."""
+        return dict(self.database.execute("SELECT fingerprint, number FROM encoders ORDER BY number"))
+
+    def first(self) -> str | None:
+        """Return the fingerprint that the gallery belongs to, or None before the first."""
+        return next(iter(self.numbers()), None)
+
+    def dim(self) -> int | None:
+        """Return the width D of the vectors, or None before it is known.
+
+        Raises:
+            DataError: the stored width is no number from 1 to 999,999.
+        """
+        found = self.settings.get("dim")
+        if found is not None and not re.fullmatch("[1-9][0-9]{0,5}", str(found)):
+            raise self.database.damaged("its width")
+        return None if found is None else int(found)
+
+    def admit(self, fingerprint: str | None, compatible_with: Sequence[str], dim: int | None) -> int:
+        """Check and record an encoder and a width inside a write; returns the encoder's number, 0 for None.
+
+        Raises:
+            DataError: as :meth:`check`.
+        """
+        self.check(fingerprint, compatible_with, dim)
+        known = self.numbers()
+        if dim and not self.dim():
+            self.settings.put("dim", str(dim))
+        if fingerprint and fingerprint not in known:
+            cursor = self.database.execute("INSERT INTO encoders (fingerprint) VALUES (?)", (fingerprint,))
+            return int(cursor.lastrowid or 0)
+        return known.get(fingerprint or "", 0)
+
+    def check(self, fingerprint: str | None, compatible_with: Sequence[str], dim: int | None = None) -> None:
+        """Check that vectors of this encoder and width may stand beside those that are there; None is not checked.
+
+        An encoder may join if it is known, or if `compatible_with` lists every encoder that has vectors.
+
+        Raises:
+            DataError: an empty fingerprint, an encoder that is not compatible, or another width.
+        """
+        if fingerprint is not None:
+            self._check_encoder(fingerprint, compatible_with)
+        if dim is not None and dim < 1:
+            raise DataError(f"dim: expected at least 1, got {dim}")
+        if dim and (width := self.dim()) and dim != width:
+            raise DataError(f"embeddings: expected width {width}, as the gallery has, got {dim}; embed again")
+
+    def _check_encoder(self, fingerprint: str, compatible_with: Sequence[str]) -> None:
+        if not fingerprint:
+            raise DataError("embeddings: no encoder fingerprint; embed again with scripts/embed.py")
+        known = self.numbers()
+        if fingerprint in known or not known:
+            return
+        others = [name for name in self._with_vectors(known) if name not in compatible_with]
+        if others:
+            raise DataError(
+                f"{self.database.folder}: belongs to encoder {others[0][:12]}, got vectors of encoder "
+                f"{fingerprint[:12]}, whose bundle does not list it in compatible_with; run scripts/compat.py "
+                "old=OLD_EMBEDDINGS new=NEW_EMBEDDINGS pairs=FILE encoder=NEW_ENCODER, which lists it if the two go "
+                "together, or embed again with the gallery's encoder"
+            )
+
+    def _with_vectors(self, known: Mapping[str, int]) -> list[str]:
+        """Return the encoders that have vectors, or the first that came if none has; looked up once a write."""
+        if len(known) < 2:
+            return list(known)
+        token = self.writes.last().token
+        if self._present[0] != token:
+            query = "SELECT EXISTS (SELECT 1 FROM items WHERE encoder = ?)"
+            there = [name for name, number in known.items() if self.database.value(query, number)]
+            self._present = token, there or list(known)[:1]
+        return self._present[1]

@@ -1,0 +1,246 @@
+"""The table ``items``: one row a face, sealed by a digest, with its vector.
+
+Letters: N items, n of them, D embedding width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from facenet.errors import ConfigError
+from facenet.files import is_inside
+from facenet.gallery.sql.database import Database, marks
+from facenet.vectors import UNIT_TOLERANCE, square_norms
+
+TABLES = """
+CREATE TABLE items (number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, identity TEXT NOT NULL,
+  path TEXT NOT NULL, root TEXT NOT NULL, metadata TEXT NOT NULL,
+  encoder INTEGER NOT NULL REFERENCES encoders, vector BLOB NOT NULL, digest BLOB NOT NULL);
+CREATE INDEX items_identity ON items (identity);
+"""
+BLOCK = 8192  # rows read at once
+COLUMNS = ("id", "identity", "path")  # what a filter finds in columns; everything else is metadata
+INSERT = "INSERT INTO items (id, identity, path, root, metadata, encoder, vector, digest) VALUES (?,?,?,?,?,?,?,?)"
+VECTORS = "SELECT number, coalesce(CAST(vector AS BLOB), x'') FROM items WHERE number IN"
+WHOLE = """SELECT items.number, id, identity, path, root, metadata, fingerprint, coalesce(CAST(vector AS BLOB), x''),
+  digest FROM items LEFT JOIN encoders ON encoders.number = items.encoder"""
+
+Texts = tuple[str, str, str, str, str]  # id, identity, path, root, metadata as JSON
+
+
+class Item(NamedTuple):
+    """One face of a gallery; `number` is what searches return as its row."""
+
+    number: int
+    id: str
+    identity: str  # "" if unknown
+    path: str  # relative to `root`, POSIX
+    root: str
+    metadata: dict[str, Any]
+    fingerprint: str  # of the encoder that made the vector
+
+
+class ItemTable:
+    """The items of a gallery; every method is called inside a transaction."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    # Writing
+
+    def add(self, rows: Iterable[tuple[Texts, np.ndarray]], encoder: int, fingerprint: str) -> None:
+        """Add items with their text columns and unit vectors (D,) of one encoder, under new numbers."""
+        self.database.execute_many(INSERT, _sealed_rows(rows, encoder, fingerprint))
+
+    def remove(self, numbers: Iterable[int], generation: int) -> int:
+        """Remove items in the write of that generation; returns how many."""
+        gone = [(number,) for number in numbers]
+        self.database.execute_many(f"INSERT INTO removed VALUES (?, {int(generation)})", gone)
+        self.database.execute_many("DELETE FROM items WHERE number = ?", gone)
+        return len(gone)
+
+    # Numbers of items
+
+    def numbers(self) -> list[int]:
+        """Return the numbers of all items, ascending."""
+        return self.database.column("SELECT number FROM items ORDER BY number")
+
+    def numbers_of_ids(self, ids: Sequence[str]) -> dict[str, int]:
+        """Return the number of each id that is there."""
+        return dict(self.database.among("SELECT id, number FROM items WHERE id IN", ids))
+
+    def numbers_of_identity(self, identity: str) -> list[int]:
+        """Return the numbers of a person's items."""
+        return self.database.column("SELECT number FROM items WHERE identity = ?", identity)
+
+    def matching(self, where: Mapping[str, Any] | None) -> np.ndarray | None:
+        """Return the sorted numbers of the items that a filter admits; None without a filter.
+
+        Raises:
+            ConfigError: as :func:`condition`.
+        """
+        if not where:
+            return None
+        sql, values = condition(where)
+        found = self.database.column(f"SELECT number FROM items WHERE {sql} ORDER BY number", *values)
+        return np.array(found, np.int64)
+
+    # Counts and names
+
+    def identities(self) -> set[str]:
+        """Return the names of the people, without "" (unknown)."""
+        return set(self.database.column("SELECT DISTINCT identity FROM items WHERE identity <> ''"))
+
+    def count_identities(self) -> int:
+        """Return how many people there are."""
+        return int(self.database.value("SELECT count(DISTINCT identity) FROM items WHERE identity <> ''"))
+
+    def per_encoder(self) -> dict[int, int]:
+        """Return how many items each encoder has, by the encoder's number."""
+        return dict(self.database.execute("SELECT encoder, count(*) FROM items GROUP BY encoder"))
+
+    def count_of(self, encoders: Sequence[int]) -> tuple[int, int]:
+        """Return how many items these encoders have, and of how many roots."""
+        query = f"SELECT count(*), count(DISTINCT root) FROM items WHERE encoder IN ({marks(len(encoders))})"
+        items, roots = self.database.execute(query, encoders).fetchone()
+        return items, roots
+
+    # Items and vectors
+
+    def texts_of(self, encoders: Sequence[int], after: int, most: int) -> list[tuple[int, Texts]]:
+        """Return number and text columns of the next `most` items of these encoders above the number `after`."""
+        query = f"""SELECT number, id, identity, path, root, metadata FROM items
+          WHERE number > ? AND encoder IN ({marks(len(encoders))}) ORDER BY number LIMIT ?"""
+        return [(row[0], row[1:]) for row in self.database.execute(query, (after, *encoders, most))]
+
+    def find(self, numbers: np.ndarray) -> dict[int, Item]:
+        """Return the items of these numbers (n,) that are there.
+
+        Raises:
+            DataError: an item whose digest or content is wrong.
+        """
+        found = {}
+        for row in self.database.among(f"{WHOLE} WHERE items.number IN", np.unique(numbers).tolist()):
+            number, *texts, metadata, fingerprint = self._sealed(row)[:-2]
+            try:
+                known = all(isinstance(text, str) for text in (*texts, fingerprint))
+                if not known or not (texts[2] == "" or is_inside(texts[2])):
+                    raise TypeError("expected texts, and a path below its root")
+                found[number] = Item._make((number, *texts, json.loads(metadata), fingerprint))
+            except (TypeError, ValueError, RecursionError) as error:
+                raise self.database.damaged(f"texts, metadata or encoder of item {number}") from error
+        return found
+
+    def found(self, rows: np.ndarray) -> dict[int, Item]:
+        """Return the items that a search found; rows of -1 are absent places.
+
+        Raises:
+            DataError: an index names items that are not there, although its seal was right.
+        """
+        numbers = np.unique(rows[rows >= 0])
+        items = self.find(numbers)
+        if len(items) < len(numbers):
+            raise self.database.damaged(f"{len(numbers) - len(items)} items that the index knows are not there")
+        return items
+
+    def vectors(self, numbers: np.ndarray, dim: int) -> np.ndarray:
+        """Return the stored vectors (n, D) of sorted, distinct item numbers (n,).
+
+        Raises:
+            DataError: an item is not there, or a vector is not of that width or not of unit length.
+        """
+        rows = list(self.database.among(VECTORS, numbers.tolist(), "ORDER BY number"))
+        there, vectors = self._decoded(rows, dim) if rows else (np.empty(0, np.int64), np.empty((0, dim), np.float32))
+        if not np.array_equal(there, numbers):
+            raise self.database.damaged(f"{len(numbers) - len(there)} items that the index knows are not there")
+        return vectors
+
+    def vector_blocks(self, after: int, count: int, dim: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield numbers (n,) and vectors (n, D) of the `count` items above the number `after`, in order.
+
+        Raises:
+            DataError: there are more or fewer, or one of them is damaged.
+        """
+        done = 0
+        cursor = self.database.execute(f"{WHOLE} WHERE items.number > ? ORDER BY items.number", (after,))
+        while rows := cursor.fetchmany(BLOCK):
+            done += len(rows)
+            if done > count:
+                break
+            yield self._decoded([(self._sealed(row)[0], row[-2]) for row in rows], dim)
+        if done != count:
+            raise self.database.damaged(f"{done} items where {count} should be")
+
+    def blocks(self, dim: int) -> Iterator[tuple[list[Item], np.ndarray]]:
+        """Yield all items with their vectors (n, D), by number."""
+        numbers = self.numbers()
+        for start in range(0, len(numbers), BLOCK):
+            block = np.array(numbers[start : start + BLOCK], np.int64)
+            items = self.found(block)
+            yield [items[number] for number in block.tolist()], self.vectors(block, dim)
+
+    def problems(self, dim: int | None) -> tuple[int, list[str]]:
+        """Read every item; returns how many there are, and what is wrong, one line each."""
+        lines, count = [], 0
+        for _, *row, vector, stored in self.database.execute(WHOLE):
+            count += 1
+            if stored != digest(row, vector):
+                lines.append(f"{row[0]}: its digest does not fit its content; add it again (on_duplicate=replace)")
+            elif len(vector) != 4 * (dim or 0):
+                lines.append(f"{row[0]}: {len(vector)} bytes, not a vector of width {dim}")
+        return count, lines
+
+    def _sealed(self, row: Sequence[Any]) -> Sequence[Any]:
+        """Return a row of `WHOLE`; DataError if its digest does not fit its content."""
+        if row[-1] != digest(row[1:-2], row[-2]):
+            raise self.database.damaged(f"the content of item {row[0]}")
+        return row
+
+    def _decoded(self, rows: Sequence[tuple[Any, ...]], dim: int) -> tuple[np.ndarray, np.ndarray]:
+        """Turn (number, bytes) of n items into numbers (n,) and vectors (n, D)."""
+        if any(len(vector) != 4 * dim for _, vector in rows):
+            raise self.database.damaged(f"a vector not of width {dim}")
+        vectors = np.frombuffer(b"".join(vector for _, vector in rows), "<f4").reshape(-1, dim).astype(np.float32)
+        if not (np.abs(square_norms(vectors) - 1) <= 3 * UNIT_TOLERANCE).all():
+            raise self.database.damaged("a vector not of unit length")
+        return np.array([number for number, _ in rows], np.int64), vectors
+
+
+def _sealed_rows(rows: Iterable[tuple[Texts, np.ndarray]], encoder: int, fingerprint: str) -> Iterator[tuple[Any, ...]]:
+    for texts, vector in rows:
+        content = vector.astype("<f4", copy=False).tobytes()
+        yield (*texts, encoder, content, digest((*texts, fingerprint), content))
+
+
+def digest(row: Sequence[Any], vector: bytes) -> bytes:
+    """Return BLAKE2b of an item's text columns, its encoder's fingerprint and its vector: 16 bytes."""
+    return hashlib.blake2b(json.dumps(list(row), default=repr).encode() + vector, digest_size=16).digest()
+
+
+def condition(where: Mapping[str, Any]) -> tuple[str, list[Any]]:
+    """Return SQL and values for "every key equals its value"; keys are `COLUMNS` or names in the metadata.
+
+    A list of values means any of them. None means that the key is absent or null.
+
+    Raises:
+        ConfigError: a value that is no text, number or truth value, or a key with a quotation mark.
+    """
+    if not isinstance(where, Mapping):
+        raise ConfigError(f"where: expected names and values as in {{camera: 2}}, got {where!r}")
+    parts, values = [], []
+    for key, value in where.items():
+        if not isinstance(key, str) or '"' in key or not key:
+            raise ConfigError(f"where: {key!r} is no name of a metadata field")
+        choices = list(value) if isinstance(value, list | tuple) else [value]
+        if any(not isinstance(choice, str | int | float | None) for choice in choices) or not choices:
+            raise ConfigError(f"where.{key}: expected text, a number, true or false, or a list of them, got {value!r}")
+        column = key if key in COLUMNS else "json_extract(metadata, ?)"
+        path = [] if key in COLUMNS else [f'$."{key}"']
+        parts.append(" OR ".join(f"{column} IS ?" for _ in choices))
+        values += [item for choice in choices for item in (*path, choice)]
+    return " AND ".join(f"({part})" for part in parts) or "1", values
