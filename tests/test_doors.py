@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +16,8 @@ from facenet.encoders.encoder import Encoder
 from facenet.errors import ConfigError
 from facenet.losses.harmonic import reset_embedding_layer, stage
 from facenet.losses.registry import OBJECTIVES, register_objective
+from facenet.mining.online import mine
+from facenet.mining.rules import MINERS, just_above, register_miner
 from facenet.models.build import build_model
 from facenet.models.registry import NETS, register_net
 from facenet.models.summary import summarise, total
@@ -130,3 +133,46 @@ def test_an_objective_from_outside_with_weights_of_its_own() -> None:
     assert module.objective(module.model(images), labels) < 0.95 * loss
     with pytest.raises(ConfigError, match=r"loss\.name: unknown name 'centres'"):
         TripletModule(**module.hparams)
+
+
+RULES: dict[str, tuple[Any, Any]] = {  # the rule as mining takes it, and as an inequality
+    "semi_easy": (lambda d, m: (d + m, d + 2 * m), lambda ap, an, m: ap + m <= an < ap + 2 * m),
+    "shell": (lambda d, m: (0.5, just_above(torch.full_like(d, 1.5))), lambda ap, an, m: 0.5 <= an <= 1.5),
+    "far": (lambda d, m: (just_above(2 * d), math.inf), lambda ap, an, m: an > 2 * ap),
+    "never": (lambda d, m: (d, d - 1), lambda ap, an, m: False),
+}
+
+
+@pytest.mark.parametrize("fallback", ["none", "nearest_beyond"])
+@pytest.mark.parametrize("name", RULES)
+def test_a_miner_from_outside_takes_the_triplets_of_a_loop(name: str, fallback: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    embeddings = torch.randint(0, 2, (40, 16), generator=generator) / 2 - 0.25  # distances are multiples of 1/4
+    labels, margin, (rule, valid) = torch.arange(40) % 9, 0.5, RULES[name]
+    sq_dist = (embeddings[:, None] - embeddings[None]).square().sum(2).tolist()
+    expected = []
+    for a, p in ((a, p) for a in range(40) for p in range(40) if a != p and labels[a] == labels[p]):
+        negatives = sorted((sq_dist[a][n], n) for n in range(40) if labels[n] != labels[a])
+        taken = [n for d, n in negatives if valid(sq_dist[a][p], d, margin)]
+        beyond = [n for d, n in negatives if d >= sq_dist[a][p] + margin]
+        expected += [(a, p, n) for n in taken or (beyond[:1] if fallback != "none" else [])]
+    options: dict[str, Any] = {"margin": margin, "miner": name, "select": "all", "fallback": fallback}
+    with MINERS.restored():
+        register_miner(name, rule)
+        mined = [mine(embeddings, labels, block_rows=rows, **options) for rows in (None, 3)]
+        with pytest.raises(ConfigError, match=f"did you mean '{name}'"):
+            mine(embeddings, labels, margin=margin, miner=f"{name}_")
+    for triplets in mined:
+        assert list(zip(*(rows.tolist() for rows in triplets[:3]), strict=True)) == expected
+        assert triplets.stats.triplets == len(expected)
+    assert (len(expected) > 50) == ((name, fallback) != ("never", "none"))
+
+
+@pytest.mark.parametrize(
+    "rule", [lambda d, m: (d[:1], 4.0), lambda d, m: (0.0, d * math.nan), lambda d, m: (math.nan, 4)]
+)
+def test_a_rule_that_returns_no_bounds_is_refused(rule: Any) -> None:
+    with MINERS.restored():
+        register_miner("broken", rule)
+        with pytest.raises(ConfigError, match=r"miner: the rule returned (a bound \(|NaN)"):
+            mine(torch.eye(4), torch.tensor([0, 0, 0, 1]), margin=0.2, miner="broken")

@@ -21,7 +21,8 @@ from facenet.data.tracks import Tracks, TrackSplits
 from facenet.encoders.encoder import Encoder
 from facenet.errors import ConfigError, DataError, choose
 from facenet.losses.triplet import triplet_loss
-from facenet.mining.online import MINERS, SELECTS, mine
+from facenet.mining.online import mine
+from facenet.mining.rules import MINERS, SELECTS
 from facenet.models.linear_attention import TrackPool
 from facenet.tracks.evaluation import (
     FLOORS,

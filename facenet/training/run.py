@@ -43,7 +43,7 @@ from facenet.large_batch.chunks import leave_at_end
 from facenet.large_batch.memory import available_bytes, choose_chunk, step_memory
 from facenet.losses.harmonic import reset_embedding_layer
 from facenet.losses.registry import OBJECTIVES
-from facenet.mining.online import FALLBACKS, MINERS, SELECTS
+from facenet.mining.rules import FALLBACKS, MINERS, SELECTS
 from facenet.models.build import build_model
 from facenet.models.registry import NETS
 from facenet.training import non_finite as not_finite

@@ -19,7 +19,7 @@ from facenet.data.augment import Augment
 from facenet.data.sources.kinds import SOURCES
 from facenet.losses.heads import HEADS
 from facenet.losses.registry import OBJECTIVES
-from facenet.mining.online import FALLBACKS, MINERS, SELECTS
+from facenet.mining.rules import FALLBACKS, MINERS, SELECTS
 from facenet.models.registry import NETS
 from facenet.models.tables import NORMS
 from facenet.options import build, describe, required

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from facenet.errors import ConfigError
-from facenet.mining.online import FALLBACKS, MINERS, SELECTS, merge, mine
+from facenet.mining.online import merge, mine
+from facenet.mining.rules import FALLBACKS, MINERS, SELECTS
 from facenet.types import Triplets
 from tests.reference import mine_loops, sq_dist_float32
 
