@@ -20,7 +20,8 @@ from torch.multiprocessing.spawn import start_processes
 from benchmarks.large_batch import Stored
 from benchmarks.mining import draw_faces, summary, trained_decay
 from facenet.errors import ConfigError, choose
-from facenet.large_batch.chunks import anchor_share, backward, gather, leave_at_end, synchronise, world
+from facenet.large_batch.chunks import backward
+from facenet.large_batch.ranks import anchor_share, destroy_process_group_at_end, gather, synchronise, world
 from facenet.losses.objective import triplet_objective
 from facenet.mining.online import mine
 from facenet.models.build import build_model
@@ -125,7 +126,7 @@ def _rank(
 ) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=ranks)
-    with leave_at_end():
+    with destroy_process_group_at_end():
         step = _Step(net, batch_size, chunk_size)
         result: dict[str, Any] = {"step": summary(_times(step, repeats)), "gradients": step.gradients()}
         loss = torch.tensor(step.loss, dtype=torch.float64)

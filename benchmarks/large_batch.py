@@ -23,7 +23,7 @@ from torch.nn.functional import interpolate
 from benchmarks.mining import status_bytes, summary
 from facenet.encoders.bundle import pick_device
 from facenet.errors import ConfigError, choose
-from facenet.large_batch.chunks import backward, chunks
+from facenet.large_batch.chunks import backward, divide
 from facenet.large_batch.memory import available_bytes, step_memory
 from facenet.losses.triplet import triplet_loss
 from facenet.mining.online import mine
@@ -95,7 +95,7 @@ def step(
     model = build_model(net, norm="lrn").train().to(device).to(memory_format=torch.channels_last)
     labels = torch.arange(batch_size) // min(40, max(2, batch_size // 4))
     images, labels = Stored(labels, model.input_size, device), labels.to(device)
-    embed = None if first is None else FirstChunks(model, first, len(chunks(batch_size, chunk_size)))
+    embed = None if first is None else FirstChunks(model, first, len(divide(batch_size, chunk_size)))
 
     def loss(embeddings: Tensor) -> Tensor:
         return triplet_loss(embeddings, mine(embeddings, labels, margin=MARGIN), margin=MARGIN)
@@ -272,7 +272,7 @@ def _plain(runs: dict[int, list[dict[str, Any]]], net: str, batch_size: int, bf1
 
 
 def _fits(call: _Call, net: str, batch_size: int, chunk_size: int, first: int) -> dict[str, Any]:
-    number = len(chunks(batch_size, chunk_size))
+    number = len(divide(batch_size, chunk_size))
     measured = call(net, batch_size, chunk_size, first=min(first, number))
     entry = _entry([measured], net, batch_size, chunk_size, call.bf16)
     return {

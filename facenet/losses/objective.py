@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from facenet.errors import ConfigError
-from facenet.large_batch.chunks import add_up, anchor_share, gather, world
+from facenet.large_batch.ranks import add_up, anchor_share, gather, world
 from facenet.losses.harmonic import METHODS, SLOTS, check, keep, own_distance, pool
 from facenet.losses.heads import build_head
 from facenet.losses.registry import Objective

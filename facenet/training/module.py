@@ -12,7 +12,8 @@ from torch import Tensor
 
 from facenet.encoders.encoder import encode
 from facenet.errors import ConfigError
-from facenet.large_batch.chunks import Images, add_up, backward, chunks, gather, smallest_chunk, synchronise
+from facenet.large_batch.chunks import Images, backward, divide
+from facenet.large_batch.ranks import add_up, gather, smallest_chunk, synchronise
 from facenet.losses.harmonic import stage
 from facenet.losses.objective import trained_part
 from facenet.losses.registry import build_objective
@@ -163,7 +164,7 @@ class TripletModule(pl.LightningModule):
     def _not_finite_alone(self, images: Images) -> tuple[int, list[int]]:
         """Count the images of all ranks; list the places of those whose embedding is not finite without the others."""
         self.model.eval()
-        parts = chunks(len(images), self.hparams["chunk_size"])
+        parts = divide(len(images), self.hparams["chunk_size"])
         good = torch.cat([torch.isfinite(self.model(images[part])).all(1) for part in parts])
         self.model.train()
         good = gather(good.int())

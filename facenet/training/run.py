@@ -39,8 +39,8 @@ from facenet.evaluation.leakage import people_record, world_of
 from facenet.faces.options import DETECTORS
 from facenet.files import explain_disk_errors
 from facenet.interrupts import StopRequest, defer_signals
-from facenet.large_batch.chunks import leave_at_end
 from facenet.large_batch.memory import available_bytes, choose_chunk, step_memory
+from facenet.large_batch.ranks import destroy_process_group_at_end
 from facenet.losses.harmonic import reset_embedding_layer
 from facenet.losses.registry import OBJECTIVES
 from facenet.mining.rules import FALLBACKS, MINERS, SELECTS
@@ -120,7 +120,7 @@ def _train(config: dict[str, Any], out: Path, say: Callable[[str], None]) -> dic
     if trainer.is_global_zero:
         resume.start(config, out)
         say("\n".join([_headline(module_data, splits, module), *_beginning(config, out, last)]))
-    with _quiet(), leave_at_end(), defer_signals(request), restoring(trainer, last):
+    with _quiet(), destroy_process_group_at_end(), defer_signals(request), restoring(trainer, last):
         try:
             trainer.fit(module, datamodule=module_data, ckpt_path=last)
         finally:

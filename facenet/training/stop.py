@@ -13,7 +13,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from facenet.interrupts import Interrupted, StopRequest, reinstall_handlers
-from facenet.large_batch.chunks import largest
+from facenet.large_batch.ranks import largest
 
 
 class StopAtSignal(pl.Callback):
