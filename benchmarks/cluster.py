@@ -20,7 +20,8 @@ from benchmarks.mining import in_fresh_process, status_bytes, summary
 from benchmarks.training import interleave
 from facenet import neighbours as knn
 from facenet.clustering.clusters import NEIGHBOURS, cluster, scores
-from facenet.clustering.threshold import Calibration, calibrate, describe, threshold_for
+from facenet.clustering.threshold import Calibration, calibrate, describe
+from facenet.evaluation.thresholds import threshold_for
 
 PATIENCE = 10.0  # seconds: what takes four times as long is run once
 CHUNK = 1 << 16  # rows drawn at a time

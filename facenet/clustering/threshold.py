@@ -16,22 +16,14 @@ import numpy as np
 from facenet.clustering.clusters import METHODS, NEIGHBOURS, checked, method_for, scores
 from facenet.errors import ConfigError, DataError
 from facenet.evaluation.all_pairs import all_pairs
+from facenet.evaluation.thresholds import threshold_for
 from facenet.types import EmbeddingSet
 
 LINKS = 5.0
 TRIED = tuple(0.1 * 2**step for step in range(11))  # links that a sample is clustered with: 0.1 to 102
 PLATEAU = 0.005  # of a score: links that come so near the best are as good
-REACH = 10.0  # how far below the smallest calibrated rate the line through the last two is drawn
 FARS = tuple(share * 10.0**-power for power in range(1, 10) for share in (1.0, 0.3))
 LEAST_PAIRS = 10  # different pairs that a rate must accept to be told from chance
-
-
-class Threshold(NamedTuple):
-    """A threshold and where it came from."""
-
-    sq_dist: float
-    far: float  # the false accept rate asked for
-    rule: str  # one line for people
 
 
 class Calibration(NamedTuple):
@@ -41,40 +33,6 @@ class Calibration(NamedTuple):
     links: float  # the middle, in logarithms, of the numbers with which the sample clusters about as well as it can
     faces: int
     scores: dict[str, float]  # of the sample's clusters at that number, see facenet.clustering.clusters.scores
-
-
-def threshold_for(count: int, thresholds: Mapping[float, float], *, links: float) -> Threshold:
-    """Return the threshold at which a face meets `links` strangers among `count`: where far = links / count.
-
-    Between calibrated rates {far: sq_dist} it is linear in log(far). Above the largest rate it is that rate's. Below
-    the smallest it goes on along the line through the two smallest, for one decade and not below 0, and is constant
-    from there (at once, where only one rate is calibrated): in the tail a decade less takes off ever less of the
-    distance, so that the line errs on the side of fewer links. It never rises with `count`.
-
-    Raises:
-        ConfigError: count < 1 or links <= 0.
-        DataError: nothing is calibrated.
-    """
-    if count < 1 or not links > 0:
-        raise ConfigError(f"threshold: expected at least one face and links above 0, got {count} and {links}")
-    if not thresholds:
-        raise DataError(
-            "threshold: no calibrated rate; run scripts/verify.py calibrate=true, or pass sample=EMBEDDINGS"
-        )
-    far = links / count
-    fars = np.asarray(sorted(thresholds))
-    known = np.maximum.accumulate([thresholds[rate] for rate in fars])
-    rule = f"{links:.3g} strangers a face: far {far:.2g} of {count} faces"
-    if far > fars[-1]:
-        return Threshold(float(known[-1]), far, f"{rule}, stopped at the largest calibrated rate, {fars[-1]:g}")
-    if far >= fars[0]:
-        return Threshold(float(np.interp(np.log(far), np.log(fars), known)), far, rule)
-    if len(fars) == 1:
-        return Threshold(float(known[0]), far, f"{rule}, stopped at the only calibrated rate, {fars[0]:g}")
-    slope = (known[1] - known[0]) / np.log(fars[1] / fars[0])
-    sq_dist = known[0] - slope * np.log(min(fars[0] / far, REACH))
-    how = "extrapolated" if fars[0] / far <= REACH else f"extrapolated to {fars[0] / REACH:.2g} and stopped there,"
-    return Threshold(max(0.0, float(sq_dist)), far, f"{rule}, {how} below the smallest calibrated rate, {fars[0]:g}")
 
 
 def calibrate(

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from benchmarks.cluster import draw_gallery
-from facenet.clustering.threshold import LINKS, calibrate, threshold_for
+from facenet.clustering.threshold import LINKS, calibrate
 from facenet.encoders.bundle import load_bundle, save_bundle
+from facenet.evaluation.thresholds import threshold_for
 from facenet.types import EmbeddingSet
 from tests.helpers.commands import mistaken, succeed
 from tests.helpers.encoders import make
