@@ -1,90 +1,89 @@
 """Attention benchmark: time, memory and error of linear attention beside exact softmax and performer-pytorch.
 
-All contestants see the same q, k, v (1, h, L, D) in one process, one after the other in every repetition; ratios are
-of medians, memory is the peak of what torch's allocator hands out during one call.
+All contestants see the same q, k, v (1, h, L, D) in one process, one after the other in every repetition. Ratios are of
+medians. Memory is the peak of what torch's allocator hands out during one call.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import io
 import itertools
 import math
 import statistics
-import time
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
+from torch.profiler import ProfilerActivity
 
-from benchmarks.mining import summary
-from facenet.errors import ConfigError
+from benchmarks.resources import limited_threads, quiet_profile
+from benchmarks.tables import Table
+from facenet.export.speed import seconds_of, time_in_turns
 from facenet.models.linear_attention import CROSSOVER, LinearAttention
+from facenet.options import Options as BaseOptions
+from facenet.options import option
 
-PATIENCE = 20.0  # seconds of one contestant at one size; then it is not called again
+PATIENCE = 20.0  # seconds of one contestant at one size
 WARM = 1.0  # seconds; a call that takes less is made once more before it is timed
 FIT_FROM = 784  # tokens; below it fixed costs hide the exponent
+FORMS = ("bidirectional", "causal")
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
-Rows = list[tuple[Any, ...]]
-Table = tuple[str, tuple[str, ...], Rows]
 
 
-def run(
-    tokens: Sequence[int] = (196, 784, 3136, 12544),
-    repeats: int = 5,
-    threads: int | None = None,
-    heads: int = 8,
-    dim: int = 64,
-    num_features: int = 64,
-    peers: bool = True,
-    backward: bool = True,
-    errors: bool = True,
-) -> dict[str, Any]:
-    """Measure every number of tokens; returns plain numbers in nested objects, seconds and bytes.
+@dataclass(frozen=True, kw_only=True)
+class Options(BaseOptions):
+    """Options of the attention benchmark."""
+
+    tokens: tuple[int, ...] = option((196, 784, 3136, 12544), least=1, help="numbers of tokens L")
+    repeats: int = option(5, least=1, help="timed calls of each contestant, at most")
+    threads: int | None = option(None, least=1, help="torch's threads; null is what it takes by itself")
+    heads: int = option(8, least=1, help="attention heads")
+    dim: int = option(64, least=1, help="width of a head")
+    num_features: int = option(64, least=1, help="random features R of a head")
+    peers: bool = option(True, help="measure performer-pytorch too, if it is installed")
+    backward: bool = option(True, help="measure the backward pass too")
+    errors: bool = option(True, help="measure the error against exact softmax")
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Measure every number of tokens, on a GPU if there is one; returns plain numbers, seconds and bytes.
 
     ``times.<form>.<pass>.<tokens>.<contestant>``: `seconds` (median), `least`, `most`, `runs`, `peak_bytes`, and
     `ratio`, by how much positive features are faster. ``exponents.<form>.<pass>.<contestant>``: slope of log time over
-    log tokens from 784 on. ``crossover``: tokens from which positive features are faster than exact
-    softmax, forward. ``errors``: see :func:`measure_errors`. Runs on a GPU when there is one.
-
-    Raises:
-        ConfigError: a number below 1.
+    log tokens from 784 on. ``crossover``: tokens from which positive features are faster than exact softmax, forward.
+    ``errors``: see :func:`measure_errors`.
     """
-    if not tokens or min(*tokens, repeats, heads, dim, num_features) < 1:
-        raise ConfigError("benchmark: expected numbers of tokens, and these, repeats, heads and widths of at least 1")
-    before, device = torch.get_num_threads(), "cuda" if torch.cuda.is_available() else "cpu"
-    torch.set_num_threads(threads or before)
-    try:
-        absent = [] if importlib.util.find_spec("performer_pytorch") else ["performer_pytorch"]
-        result: dict[str, Any] = {"device": device, "threads": torch.get_num_threads(), "absent": absent, "times": {}}
-        result |= {"heads": heads, "dim": dim, "num_features": num_features, "exponents": {}}
-        for form in ("bidirectional", "causal"):
-            contestants = _contestants(form == "causal", heads, dim, num_features, peers and not absent, device)
-            for step in ("forward", "backward") if backward else ("forward",):
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    absent = [] if importlib.util.find_spec("performer_pytorch") else ["performer_pytorch"]
+    with limited_threads(options.threads) as threads:
+        result: dict[str, Any] = {"device": device, "threads": threads, "absent": absent, "times": {}}
+        result |= {name: getattr(options, name) for name in ("heads", "dim", "num_features")} | {"exponents": {}}
+        for form in FORMS:
+            contestants = _contestants(options, form == "causal", options.peers and not absent, device)
+            for step in ("forward", "backward") if options.backward else ("forward",):
                 sizes = {
-                    str(size): _measure(contestants, size, heads, dim, step == "backward", repeats, device)
-                    for size in sorted(tokens)
+                    str(size): _measure(contestants, options, size, step == "backward", device)
+                    for size in sorted(options.tokens)
                 }
                 result["times"].setdefault(form, {})[step] = sizes
                 result["exponents"].setdefault(form, {})[step] = _exponents(sizes)
-        result["crossover"] = {
-            form: _crossover(result["times"][form]["forward"]) for form in ("bidirectional", "causal")
-        }
-        result["crossover"]["used_by_auto"] = dict(CROSSOVER)
-        result["errors"] = measure_errors(dim=dim) if errors else []
+        crossover = {form: _crossover(result["times"][form]["forward"]) for form in FORMS}
+        result["crossover"] = {**crossover, "used_by_auto": dict(CROSSOVER)}
+        result["errors"] = measure_errors(dim=options.dim) if options.errors else []
         return result
-    finally:
-        torch.set_num_threads(before)
 
 
-def _contestants(causal: bool, heads: int, dim: int, R: int, peers: bool, device: str) -> dict[str, Attend]:
+def _contestants(options: Options, causal: bool, performer: bool, device: str) -> dict[str, Attend]:
+    dim, R = options.dim, options.num_features
     ours = {
-        name: LinearAttention(dim, heads=heads, features=name, num_features=R).to(device)
+        name: LinearAttention(dim, heads=options.heads, features=name, num_features=R).to(device)
         for name in ("positive", "sincos")
     }
     contestants: dict[str, Attend] = {
@@ -92,7 +91,7 @@ def _contestants(causal: bool, heads: int, dim: int, R: int, peers: bool, device
         "positive": lambda q, k, v: ours["positive"](q, k, v, causal=causal),
         "sincos": lambda q, k, v: ours["sincos"](q, k, v, causal=causal),
     }
-    if peers:
+    if performer:
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():  # of CUDA kernels and old versions
             warnings.simplefilter("ignore")
             from performer_pytorch.performer_pytorch import FastAttention
@@ -102,22 +101,17 @@ def _contestants(causal: bool, heads: int, dim: int, R: int, peers: bool, device
 
 
 def _measure(
-    contestants: dict[str, Attend], size: int, heads: int, dim: int, backward: bool, repeats: int, device: str
+    contestants: dict[str, Attend], options: Options, size: int, backward: bool, device: str
 ) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(size)
-    q, k, v = (torch.randn(1, heads, size, dim, generator=generator).to(device) for _ in range(3))
+    shape = (1, options.heads, size, options.dim)
+    q, k, v = (torch.randn(*shape, generator=generator).to(device) for _ in range(3))
     calls = {name: _call(attend, q, k, v, backward) for name, attend in contestants.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(repeats + 1):
-        for name, call in calls.items():
-            if sum(seconds[name]) < PATIENCE:
-                if seconds[name] and seconds[name][-1] < WARM:
-                    call()  # what ran before has changed caches and freed memory
-                seconds[name].append(_seconds(call, device))
-    measured: dict[str, Any] = {}
-    for name, all_times in seconds.items():
-        times = all_times[1:] or all_times  # the first warms up
-        measured[name] = {**summary(times), "peak_bytes": peak_bytes(calls[name], device)}
+    time_of = functools.partial(_seconds, device=device)
+    found = time_in_turns(calls, PATIENCE, options.repeats, patience=1.0, time_of=time_of)
+    measured: dict[str, Any] = {
+        name: {**entry, "peak_bytes": peak_bytes(calls[name], device)} for name, entry in found.items()
+    }
     for entry in measured.values():
         entry["ratio"] = entry["seconds"] / measured["positive"]["seconds"]
     return measured
@@ -138,22 +132,26 @@ def _call(attend: Attend, q: Tensor, k: Tensor, v: Tensor, backward: bool) -> Ca
 
 
 def _seconds(call: Callable[[], None], device: str) -> float:
-    start = time.perf_counter()
-    call()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
+    """Time a call, a short one again: the call before it has changed caches and freed memory."""
+
+    def whole() -> None:
+        call()
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    first = seconds_of(whole)
+    return seconds_of(whole) if first < WARM else first
 
 
 def peak_bytes(call: Callable[[], None], device: str = "cpu") -> int:
-    """Return the most that one call holds at once of what torch allocates, beside what was there before."""
+    """Return the most memory that torch has allocated at once during a call, beyond what it had before."""
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         call()
         torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated() - before
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as record:
+    with quiet_profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as record:
         call()
     held = most = 0
     assert record.profiler is not None
@@ -234,51 +232,43 @@ def _relative(estimate: Tensor, exact: Tensor) -> float:
 
 
 def tables(result: dict[str, Any]) -> list[Table]:
-    """Return (title, header, rows) of what to print."""
+    """Lay out what :func:`run` returned."""
     printed: list[Table] = []
     header = ("tokens", "contestant", "ms (median)", "least", "most", "peak MB", "times positive's")
     for form, steps in result["times"].items():
         for step, sizes in steps.items():
-            rows: Rows = [
+            rows = [
                 (size, name, *(f"{1e3 * m[key]:.1f}" for key in ("seconds", "least", "most")),
                  f"{m['peak_bytes'] / 1e6:.0f}", f"{m['ratio']:.2f}x")
                 for size, entry in sizes.items()
                 for name, m in entry.items()
             ]  # fmt: skip
             passes = "forward" if step == "forward" else "forward and backward"
-            printed.append((f"{form}, {passes}, {result['threads']} threads, {result['device']}", header, rows))
-    slopes: Rows = [
+            printed.append(Table(f"{form}, {passes}, {result['threads']} threads, {result['device']}", header, rows))
+    slopes = [
         (form, step, name, f"{slope:.2f}")
         for form, steps in result["exponents"].items()
         for step, found in steps.items()
         for name, slope in found.items()
     ]
     if slopes:
-        printed.append((f"time ~ tokens^x from {FIT_FROM} on", ("form", "pass", "contestant", "x"), slopes))
-    verdicts: Rows = [
-        (form, "-" if result["crossover"][form] is None else f"{result['crossover'][form]:.0f}", CROSSOVER[form])
-        for form in ("bidirectional", "causal")
-    ]
+        printed.append(Table(f"time ~ tokens^x from {FIT_FROM} on", ("form", "pass", "contestant", "x"), slopes))
+    crossover = result["crossover"]
+    verdicts = [(form, "-" if crossover[form] is None else f"{crossover[form]:.0f}", CROSSOVER[form]) for form in FORMS]
     columns = ("form", "exact softmax (SDPA) is the better choice below, tokens", "backend=auto takes it up to")
-    printed.append(("crossover with positive features, forward", columns, verdicts))
+    printed.append(Table("crossover with positive features, forward", columns, verdicts))
     if result["errors"]:
         printed.append(_error_table(result["errors"]))
     return printed
 
 
 def _error_table(entries: list[dict[str, Any]]) -> Table:
-    rows: Rows = []
+    rows: list[tuple[Any, ...]] = []
     for found in entries[0]["features"]:
         same = [next(f for f in entry["features"] if {**f, "error": 0} == {**found, "error": 0}) for entry in entries]
-        rows.append(
-            (
-                found["features"],
-                found["R"],
-                "yes" if found["orthogonal"] else "no",
-                *(f"{f['error']:.3f}" for f in same),
-            )
-        )
+        orthogonal = "yes" if found["orthogonal"] else "no"
+        rows.append((found["features"], found["R"], orthogonal, *(f"{f['error']:.3f}" for f in same)))
     rows.append(("plain mean of the values", "", "", *(f"{entry['plain_mean']:.3f}" for entry in entries)))
     rows.append(("entropy of exact / log L", "", "", *(f"{entry['entropy']:.3f}" for entry in entries)))
     header = ("features", "R", "orthogonal", *(f"norm {entry['norm']:g}" for entry in entries))
-    return "relative error against exact softmax, by the norm of the scaled q and k", header, rows
+    return Table("relative error against exact softmax, by the norm of the scaled q and k", header, rows)

@@ -7,8 +7,8 @@ rows, and the gradients are added up once.
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +17,37 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.multiprocessing.spawn import start_processes
 
+from benchmarks.drawn import draw_faces, trained_decay
 from benchmarks.large_batch import Stored
-from benchmarks.mining import draw_faces, summary, trained_decay
+from benchmarks.resources import limited_threads
+from benchmarks.tables import TIMES, Table, times
 from facenet.errors import ConfigError, choose
+from facenet.export.speed import seconds_of, summary
 from facenet.large_batch.chunks import backward
 from facenet.large_batch.ranks import anchor_share, destroy_process_group_at_end, gather, synchronise, world
 from facenet.losses.objective import triplet_objective
 from facenet.mining.online import mine
 from facenet.models.build import build_model
 from facenet.models.registry import NETS
+from facenet.options import Options as BaseOptions
+from facenet.options import option
 
 MARGIN, WIDTH = 0.2, 128
-Table = tuple[str, tuple[str, ...], list[tuple[Any, ...]]]
 
 
-def run(
-    net: str = "nns2", batch_size: int = 360, mined: int = 8192, ranks: int = 2, repeats: int = 3, chunk_size: int = 60
-) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class Options(BaseOptions):
+    """Options of the benchmark of ranks."""
+
+    net: str = option("nns2", help="a net's name")
+    batch_size: int = option(360, least=1, help="faces of a mini-batch, over all ranks")
+    chunk_size: int = option(60, least=1, help="faces of a chunk")
+    mined: int = option(8192, least=1, help="embeddings to mine")
+    ranks: int = option(2, least=2, help="processes")
+    repeats: int = option(3, least=1, help="timed calls")
+
+
+def run(options: Options) -> dict[str, Any]:
     """Measure; returns plain numbers in nested objects, seconds.
 
     ``step.<who>``: forward, mining of all rows, loss, backward and the sum of gradients, for `one_thread` and
@@ -46,21 +60,17 @@ def run(
     Raises:
         ConfigError: an unknown net, or sizes that do not divide.
     """
-    choose(NETS, net, "benchmark.net")
-    if ranks < 2 or batch_size % ranks or repeats < 1 or batch_size < 4 * ranks:
-        raise ConfigError("benchmark: expected at least 2 ranks, a batch_size they divide, repeats of at least 1")
-    before = torch.get_num_threads()
-    result: dict[str, Any] = {"net": net, "batch_size": batch_size, "mined": mined, "ranks": ranks, "step": {}}
-    try:
-        for name, threads in (("all_threads", before), ("one_thread", 1)):
-            torch.set_num_threads(threads)
-            step = _Step(net, batch_size, chunk_size)
-            result["step"][name] = summary(_times(step, repeats))
-    finally:
-        torch.set_num_threads(before)
+    choose(NETS, options.net, "benchmark.net")
+    if options.batch_size % options.ranks or options.batch_size < 4 * options.ranks:
+        raise ConfigError("benchmark: expected a batch_size that the ranks divide, of at least 4 faces a rank")
+    result: dict[str, Any] = {name: getattr(options, name) for name in ("net", "batch_size", "mined", "ranks")}
+    result["step"] = {}
+    for name, threads in (("all_threads", None), ("one_thread", 1)):
+        with limited_threads(threads):
+            step = _Step(options)
+            result["step"][name] = summary(_times(step, options.repeats))
     with tempfile.TemporaryDirectory() as folder:
-        arguments = (folder, ranks, net, batch_size, chunk_size, mined, repeats)
-        start_processes(_rank, arguments, nprocs=ranks, start_method="spawn")
+        start_processes(_rank, (folder, options), nprocs=options.ranks, start_method="spawn")
         measured = torch.load(Path(folder) / "0.pt", weights_only=True)
     grads, exact, loss = measured.pop("gradients"), measured.pop("exact"), measured.pop("loss")
     result["step"]["ranks"] = measured.pop("step")
@@ -76,15 +86,16 @@ def run(
 class _Step:
     """This rank's part of a training step on the same random mini-batch everywhere."""
 
-    def __init__(self, net: str, batch_size: int, chunk_size: int) -> None:
+    def __init__(self, options: Options) -> None:
         torch.manual_seed(0)
-        self.model = build_model(net, norm="lrn").train()
+        self.model = build_model(options.net, norm="lrn").train()
         rank, size = world()
+        batch_size = options.batch_size
         own = slice(rank * batch_size // size, (rank + 1) * batch_size // size)
         labels = torch.arange(batch_size) // 4
         images = Stored(labels, self.model.input_size, torch.device("cpu"))
         self.images, self.labels = images[own], labels[own]
-        self.chunk_size, self.loss = chunk_size, 0.0
+        self.chunk_size, self.loss = options.chunk_size, 0.0
 
     def __call__(self) -> None:
         self.model.zero_grad()
@@ -115,28 +126,25 @@ def _times(call: Callable[[], object], repeats: int) -> list[float]:
     for _ in range(repeats + 1):
         if world()[1] > 1:
             dist.barrier()
-        start = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - start)
+        seconds.append(seconds_of(call))
     return seconds[1:]
 
 
-def _rank(
-    rank: int, folder: str, ranks: int, net: str, batch_size: int, chunk_size: int, mined: int, repeats: int
-) -> None:
+def _rank(rank: int, folder: str, options: Options) -> None:
+    mined, ranks, repeats = options.mined, options.ranks, options.repeats
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=ranks)
     with destroy_process_group_at_end():
-        step = _Step(net, batch_size, chunk_size)
+        step = _Step(options)
         result: dict[str, Any] = {"step": summary(_times(step, repeats)), "gradients": step.gradients()}
         loss = torch.tensor(step.loss, dtype=torch.float64)
         dist.all_reduce(loss)
-        decay = trained_decay(mined, WIDTH, 40, MARGIN, 0)
+        decay = trained_decay(mined, WIDTH, per_identity=40, margin=MARGIN)
         embeddings, labels = draw_faces(mined, WIDTH, decay=decay)
         share = anchor_share(mined)
         whole = _times(lambda: mine(embeddings, labels, margin=MARGIN) if rank == 0 else None, repeats)
         part = _times(lambda: mine(embeddings, labels, margin=MARGIN, anchors=share), repeats)
-        rows = embeddings[: batch_size // ranks]
+        rows = embeddings[: options.batch_size // ranks]
         traffic = {
             "gather": summary(_times(lambda: gather(rows), repeats)),
             "synchronise": summary(_times(lambda: synchronise(step.model), repeats)),
@@ -152,7 +160,7 @@ def _rank(
 
 
 def tables(result: dict[str, Any]) -> list[Table]:
-    """Lay out what :func:`run` returned: (title, header, rows)."""
+    """Lay out what :func:`run` returned."""
     names = {
         "one_thread": "one process, one thread",
         "all_threads": "one process, all threads",
@@ -165,9 +173,7 @@ def tables(result: dict[str, Any]) -> list[Table]:
         (f"gather of {result['batch_size']} embeddings", result["gather"]),
         (f"sum of {result['weights']:,} gradients", result["synchronise"]),
     ]
-    rows: list[tuple[Any, ...]] = [
-        (name, *(entry[key] for key in ("seconds", "least", "most"))) for name, entry in measured
-    ]
+    rows = [(name, *times(entry)) for name, entry in measured]
     ratios = [
         ("step, one thread / ranks", f"{result['speedup']:.2f}x"),
         ("mining, all anchors / share", f"{result['mining_speedup']:.2f}x"),
@@ -175,8 +181,7 @@ def tables(result: dict[str, Any]) -> list[Table]:
         ("gradient, ranks against one process", f"{result['gradient_difference']:.1e}"),
         ("the same in float64", f"{result['exact_difference']:.1e}"),
     ]
-    header = ("what", "seconds (median)", "least", "most")
     return [
-        (f"{result['net']} on {result['ranks']} ranks", header, rows),
-        ("ranks against one process", ("", ""), ratios),
+        Table(f"{result['net']} on {result['ranks']} ranks", ("what", *TIMES), rows),
+        Table("ranks against one process", ("", ""), ratios),
     ]

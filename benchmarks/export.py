@@ -6,72 +6,72 @@ same images in one process, in turns; ratios are of medians.
 
 from __future__ import annotations
 
-import functools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from benchmarks.mining import summary
-from benchmarks.training import interleave
+from benchmarks.resources import limited_threads
+from benchmarks.tables import Table
 from facenet.data.preprocess import Preprocess
 from facenet.encoders.encoder import Encoder
 from facenet.encoders.onnx_file import need, seal
 from facenet.errors import ConfigError, choose
-from facenet.export.onnx import differences, graph, opened, pictures, record
+from facenet.export.onnx import differences, graph, opened, record
+from facenet.export.speed import measure_speed
 from facenet.models.build import build_model
 from facenet.models.registry import NETS
+from facenet.options import Options as BaseOptions
+from facenet.options import option
 
-Tables = list[tuple[str, tuple[str, ...], list[tuple[Any, ...]]]]
+
+@dataclass(frozen=True, kw_only=True)
+class Options(BaseOptions):
+    """Options of the export benchmark."""
+
+    models: tuple[str, ...] | None = option(None, help="nets by name; null is every net")
+    batch_size: int = option(32, least=1, help="images of a batch")
+    seconds: float = option(10.0, above=0, help="of each net and contestant, after a warm-up")
+    repeats: int = option(5, least=1, help="timed batches, at most")
+    threads: int | None = option(None, least=1, help="of both; null is what torch takes by itself")
 
 
-def run(
-    models: Sequence[str] | None = None,
-    batch_size: int = 32,
-    seconds: float = 10.0,
-    repeats: int = 5,
-    threads: int | None = None,
-) -> dict[str, Any]:
+def run(options: Options) -> dict[str, Any]:
     """Export and measure every net at the paper's input size; returns plain numbers in nested objects.
 
     ``nets.<name>``: `input_size`, `bytes`, `export_seconds`, `max_difference` of a vector's numbers by batch size, and
-    `speed`, see :func:`measure`. The mirror image is left out.
+    `speed`, see :func:`facenet.export.speed.measure_speed`. The mirror image is left out.
 
     Raises:
-        ConfigError: an unknown net or a number below 1.
+        ConfigError: no net, or an unknown one.
         DataError: a package is missing.
     """
-    names = list(NETS) if models is None else list(models)
+    names = list(NETS) if options.models is None else list(options.models)
     for name in names:
         choose(NETS, name, "benchmark.models")
-    if not names or min(batch_size, repeats) < 1 or seconds <= 0:
-        raise ConfigError("benchmark: expected a net, batch_size and repeats of at least 1, seconds above 0")
+    if not names:
+        raise ConfigError("benchmark.models: expected a net, got an empty list")
     need("onnx", "onnxscript", "onnxruntime")
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads or before)
-    try:
-        result: dict[str, Any] = {"threads": torch.get_num_threads(), "batch_size": batch_size, "nets": {}}
-        for name in names:
-            result["nets"][name] = _net(name, batch_size, seconds, repeats)
-        return result
-    finally:
-        torch.set_num_threads(before)
+    with limited_threads(options.threads) as threads:
+        nets = {name: _net(name, options, threads) for name in names}
+    return {"threads": threads, "batch_size": options.batch_size, "nets": nets}
 
 
-def _net(name: str, batch_size: int, seconds: float, repeats: int) -> dict[str, Any]:
+def _net(name: str, options: Options, threads: int) -> dict[str, Any]:
     encoder = drawn(name, NETS[name].input_size)
     start = time.perf_counter()
     data = seal(graph(encoder), record(encoder))
     took = time.perf_counter() - start
-    contestants = {"torch": encoder, "onnxruntime": opened(data, encoder, threads=torch.get_num_threads())}
+    contestants = {"torch": encoder, "onnxruntime": opened(data, encoder, threads=threads)}
     return {
         "input_size": list(NETS[name].input_size),
         "bytes": len(data),
         "export_seconds": took,
         "max_difference": {str(size): value for size, value in differences(encoder, data).items()},
-        "speed": measure(contestants, batch_size, seconds, repeats),
+        "speed": measure_speed(contestants, options.batch_size, options.seconds, options.repeats),
     }
 
 
@@ -93,25 +93,8 @@ def drawn(name: str, size: tuple[int, int], **options: Any) -> Encoder:
     return Encoder(model, name, told, Preprocess(size=size, mirror=False), fingerprint="drawn")
 
 
-def measure(contestants: Mapping[str, Encoder], batch_size: int, seconds: float, repeats: int) -> dict[str, Any]:
-    """Time encoders of one preprocessing on the same images, in turns.
-
-    For each: `seconds` of a batch (median), `least`, `most`, `runs`, `images_per_second`, and `ratio`, by how much it
-    is faster than the first.
-    """
-    first = next(iter(contestants.values()))
-    images = first.preprocess.normalise(pictures(batch_size, first.preprocess.size))
-    steps = {name: functools.partial(encoder.embed_batch, images) for name, encoder in contestants.items()}
-    found = {name: summary(times) for name, times in interleave(steps, seconds, repeats).items()}
-    base = next(iter(found.values()))["seconds"]
-    return {
-        name: {**entry, "images_per_second": batch_size / entry["seconds"], "ratio": base / entry["seconds"]}
-        for name, entry in found.items()
-    }
-
-
-def tables(result: dict[str, Any]) -> Tables:
-    """Lay out what :func:`run` returned: (title, header, rows)."""
+def tables(result: dict[str, Any]) -> list[Table]:
+    """Lay out what :func:`run` returned."""
     rows: list[tuple[Any, ...]] = []
     for name, entry in result["nets"].items():
         height, width = entry["input_size"]
@@ -120,7 +103,7 @@ def tables(result: dict[str, Any]) -> Tables:
     sizes = next(iter(result["nets"].values()))["max_difference"]
     header = ("net", "input", "MB", *(f"difference, B={size}" for size in sizes), "torch images/s", "onnxruntime")
     title = f"ONNX beside torch, batches of {result['batch_size']}, {result['threads']} threads"
-    return [(title, header, rows)]
+    return [Table(title, header, rows)]
 
 
 def speeds(measured: Mapping[str, Any]) -> list[str]:

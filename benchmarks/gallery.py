@@ -1,7 +1,7 @@
 """Faults of a gallery: killed writers, full disks, no rights, corrupted index files. Nothing acknowledged may be lost.
 
-A child process adds, removes and saves, and says each write once it is done; it is killed at a random moment. The
-gallery lies in `folder`, on another file system than the temporary one where `temporary` names such.
+A child process adds, removes and saves, and prints each write once it is done. It is killed at a random moment. The
+gallery lies in `folder`. If `temporary` names another file system, temporary files lie there.
 """
 
 from __future__ import annotations
@@ -18,14 +18,19 @@ import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.faults.rights import close_folder
+from benchmarks.resources import environment
+from benchmarks.tables import Table
 from facenet.errors import DataError
 from facenet.gallery.gallery import Gallery
+from facenet.options import SEED, option
+from facenet.options import Options as BaseOptions
 from facenet.types import EmbeddingSet
 from facenet.vectors import normalise
 
@@ -33,41 +38,49 @@ FINGERPRINT, D, BATCH = "ab" * 32, 16, 20
 MOST_ALIVE = 0.4  # seconds after its first write at which a child is killed at the latest
 
 
-def run(
-    *,
-    kills: int = 50,
-    full_disks: int = 10,
-    read_only: int = 5,
-    corruptions: int = 1000,
-    factory: str = "",
-    folder: str = "",
-    temporary: str = "",
-    seed: int = 0,
-) -> dict[str, Any]:
-    """Play every fault so many times on a gallery whose index is `factory` ("" as usual); counts of what went wrong."""
-    rng = random.Random(seed)
-    with _quiet(), tempfile.TemporaryDirectory(prefix="facenet-gallery-", dir=folder or None) as name:
+@dataclass(frozen=True, kw_only=True)
+class Options(BaseOptions):
+    """Options of the faults of a gallery."""
+
+    kills: int = option(50, least=0, help="writers to kill")
+    full_disks: int = option(10, least=0, help="writes on a full disk")
+    read_only: int = option(5, least=0, help="writes into a read-only folder")
+    corruptions: int = option(1000, least=0, help="damaged index files")
+    factory: str = option("", help="FAISS factory of the index; empty: the usual one")
+    folder: str = option("", help="where the gallery is written; empty: a temporary folder")
+    temporary: str = option("", help="temporary folder of the writers, to be on another file system: /dev/shm")
+    seed: int = option(0, **SEED, help="of the faults")
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Play every fault so many times; returns counts of what went wrong."""
+    rng = random.Random(options.seed)
+    with _quiet(), tempfile.TemporaryDirectory(prefix="facenet-gallery-", dir=options.folder or None) as name:
         place = Path(name) / "gallery"
         os.chmod(name, 0o755)  # noqa: PTH101 - for the rights test another user must get in
-        killed = _kill(place, kills, temporary, rng, factory)
-        full = _full_disks(place, full_disks, rng)
+        killed = _kill(place, options.kills, options.temporary, rng, options.factory)
+        full = _full_disks(place, options.full_disks, rng)
         return {
             "kills": killed,
             "full_disks": full,
-            "read_only": _read_only(place, read_only),
-            "corruptions": _corrupt(place, corruptions, rng),
-            "other_file_system": bool(temporary) and os.stat(temporary).st_dev != os.stat(name).st_dev,  # noqa: PTH116
+            "read_only": _read_only(place, options.read_only),
+            "corruptions": _corrupt(place, options.corruptions, rng),
+            "other_file_system": on_another_file_system(options.temporary, name),
         }
 
 
-def tables(result: dict[str, Any]) -> list[tuple[str, tuple[str, ...], list[tuple[Any, ...]]]]:
-    """Lay out what :func:`run` returned: (title, header, rows)."""
-    names = ("kills", "full_disks", "read_only", "corruptions")
-    rows = [(what, name, count) for what in names for name, count in result[what].items()]
-    where = (
-        "another file system than the temporary folder's" if result["other_file_system"] else "the temporary folder's"
-    )
-    return [(f"faults of a gallery on {where}", ("fault", "what", "count"), rows)]
+def on_another_file_system(temporary: str, folder: str | Path) -> bool:
+    """Whether a temporary folder is given and lies on another file system than a folder."""
+    return bool(temporary) and os.stat(temporary).st_dev != os.stat(folder).st_dev  # noqa: PTH116
+
+
+def tables(result: dict[str, Any]) -> list[Table]:
+    """Lay out what :func:`run` returned."""
+    faults = ("kills", "full_disks", "read_only", "corruptions")
+    rows = [(fault, what, count) for fault in faults for what, count in result[fault].items()]
+    other = "another file system than the temporary folder's"
+    where = other if result["other_file_system"] else "the temporary folder's"
+    return [Table(f"faults of a gallery on {where}", ("fault", "what", "count"), rows)]
 
 
 @contextlib.contextmanager
@@ -93,8 +106,8 @@ def faces(names: list[str]) -> EmbeddingSet:
     return EmbeddingSet(vectors, names, [name.split("/")[0] for name in names], FINGERPRINT)
 
 
-def write_for_ever(folder: str, run_number: str, factory: str) -> None:
-    """The child: batches of 20, a removal now and then, the index again and again; every write said when it is done."""
+def write_until_killed(folder: str, run_number: str, factory: str) -> None:
+    """The child: add batches of 20, sometimes remove a face or save the index, and print each write once it is done."""
     with Gallery.open(folder, create=True) as gallery:
         if factory:
             gallery.configure(factory=factory)
@@ -110,12 +123,10 @@ def write_for_ever(folder: str, run_number: str, factory: str) -> None:
 
 
 def kill_writer(folder: Path, number: int, rng: random.Random, *, factory: str = "", temporary: str = "") -> list[str]:
-    """Run the child, kill it at a random moment, and return the lines it said."""
-    code = "import sys; from benchmarks.gallery import write_for_ever; write_for_ever(*sys.argv[1:])"
-    paths = os.pathsep.join(path for path in sys.path if path)
-    environment = {**os.environ, "PYTHONPATH": paths} | ({"TMPDIR": temporary} if temporary else {})
+    """Run the child, kill it at a random moment, and return the lines it printed."""
+    code = "import sys; from benchmarks.gallery import write_until_killed; write_until_killed(*sys.argv[1:])"
     command = [sys.executable, "-c", code, str(folder), str(number), factory]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as child:
+    with subprocess.Popen(command, env=environment(temporary), stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         lines = [child.stdout.readline()]
         time.sleep(rng.random() * MOST_ALIVE)
@@ -131,29 +142,36 @@ def ids(gallery: Gallery) -> set[str]:
 
 def _kill(place: Path, kills: int, temporary: str, rng: random.Random, factory: str) -> dict[str, int]:
     there: set[str] = set()
-    told = {"kills": kills, "writes_acknowledged": 0, "lost": 0, "half_written": 0, "unreadable": 0, "wrong_answers": 0}
+    counts = {
+        "kills": kills,
+        "writes_acknowledged": 0,
+        "lost": 0,
+        "half_written": 0,
+        "unreadable": 0,
+        "wrong_answers": 0,
+    }
     for number in range(kills):
         lines = kill_writer(place, number, rng, factory=factory, temporary=temporary)
         added = {name for line in lines if line[0] == "+" for name in line[1:].split()}
         removed = {line[1:] for line in lines if line[0] == "-"}
-        told["writes_acknowledged"] += len(lines)
+        counts["writes_acknowledged"] += len(lines)
         try:
             with Gallery.open(place) as gallery:
                 now = ids(gallery)
                 problems = [line for line in gallery.check() if "index." not in line]
-                told["wrong_answers"] += _wrong(gallery, sorted(now)[:: max(1, len(now) // 20)])
+                counts["wrong_answers"] += _wrong(gallery, sorted(now)[:: max(1, len(now) // 20)])
         except DataError:
-            told["unreadable"] += 1
+            counts["unreadable"] += 1
             continue
-        unsaid = {f"r{number}b{batch}/0" for batch in range(len(lines) + 1)}  # a removal done but not yet said
-        told["lost"] += len((there | added) - removed - now - unsaid) + len(removed & now) + bool(problems)
-        told["half_written"] += len(now - there - added) not in (0, BATCH - 1, BATCH)
+        unprinted = {f"r{number}b{batch}/0" for batch in range(len(lines) + 1)}  # removals done and not yet printed
+        counts["lost"] += len((there | added) - removed - now - unprinted) + len(removed & now) + bool(problems)
+        counts["half_written"] += len(now - there - added) not in (0, BATCH - 1, BATCH)
         there = now
-    return told | {"leaked_files": len([path for path in place.iterdir() if path.name.endswith(".tmp")])}
+    return counts | {"leaked_files": len([path for path in place.iterdir() if path.name.endswith(".tmp")])}
 
 
 def _wrong(gallery: Gallery, names: list[str]) -> int:
-    """How many of some items are not their own nearest neighbour."""
+    """Count the items among some that are not their own nearest neighbour."""
     found = gallery.hits(faces(names), 1)
     return sum(not hits or hits[0].id != name for name, hits in zip(names, found, strict=True))
 
@@ -166,7 +184,7 @@ def _state(place: Path) -> list[tuple[str, bytes]]:
 
 def _full_disks(place: Path, count: int, rng: random.Random) -> dict[str, int]:
     """A file may not grow beyond a random point of a write, as on a full disk."""
-    told = {"full_disks": count, "changed": 0, "unclear": 0}
+    counts = {"full_disks": count, "changed": 0, "unclear": 0}
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     size = (place / "items.sqlite").stat().st_size
 
@@ -175,32 +193,32 @@ def _full_disks(place: Path, count: int, rng: random.Random) -> dict[str, int]:
         return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
     for number in range(count):
-        _refused(place, [f"full{number}/{i}" for i in range(3000)], fill, "free some space", told)
-    return told
+        _refused(place, [f"full{number}/{i}" for i in range(3000)], fill, "free some space", counts)
+    return counts
 
 
 def _read_only(place: Path, count: int) -> dict[str, int]:
-    told = {"read_only": count, "changed": 0, "unclear": 0}
+    counts = {"read_only": count, "changed": 0, "unclear": 0}
     for number in range(count):
-        _refused(place, [f"closed{number}/0"], lambda: close_folder(place), "folder you may write to", told)
-    return told
+        _refused(place, [f"closed{number}/0"], lambda: close_folder(place), "folder you may write to", counts)
+    return counts
 
 
 def _refused(
-    place: Path, names: list[str], break_it: Callable[[], Callable[[], None]], said: str, told: dict[str, int]
+    place: Path, names: list[str], break_it: Callable[[], Callable[[], None]], message: str, counts: dict[str, int]
 ) -> None:
-    """Add while something is broken: the error has to say so in one line, and the items to be as they were."""
+    """Add while something is broken: the error must hold the message in one line, and the items stay as they were."""
     before = _state(place)
     mend = break_it()
     try:
         with Gallery.open(place) as gallery:
             gallery.add(faces(names))
-        told["unclear"] += 1
+        counts["unclear"] += 1
     except DataError as error:
-        told["unclear"] += said not in str(error) or "\n" in str(error)
+        counts["unclear"] += message not in str(error) or "\n" in str(error)
     finally:
         mend()
-    told["changed"] += _state(place) != before
+    counts["changed"] += _state(place) != before
 
 
 def _corrupt(place: Path, count: int, rng: random.Random) -> dict[str, int]:
@@ -211,15 +229,15 @@ def _corrupt(place: Path, count: int, rng: random.Random) -> dict[str, int]:
     sound = path.read_bytes()
     header = (place / "index.json").read_bytes()
     some = names[:: max(1, len(names) // 20)]
-    told = {"corruptions": count, "detected": 0, "rebuilt": 0, "served_wrong": 0}
+    counts = {"corruptions": count, "detected": 0, "rebuilt": 0, "served_wrong": 0}
     for _ in range(count):
         path.write_bytes(corrupted(sound, rng))
         (place / "index.json").write_bytes(header)
         with Gallery.open(place) as gallery:
-            told["detected"] += any("index." in line for line in gallery.check())
-            told["served_wrong"] += _wrong(gallery, some) > 0
-        told["rebuilt"] += path.read_bytes() == sound
-    return told
+            counts["detected"] += any("index." in line for line in gallery.check())
+            counts["served_wrong"] += _wrong(gallery, some) > 0
+        counts["rebuilt"] += path.read_bytes() == sound
+    return counts
 
 
 def corrupted(content: bytes, rng: random.Random) -> bytes:

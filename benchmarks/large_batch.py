@@ -6,13 +6,11 @@ and become floats when they are needed. It is embedding, semi-hard mining, tripl
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +18,40 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from benchmarks.mining import status_bytes, summary
+from benchmarks.resources import in_fresh_process, status_bytes
+from benchmarks.tables import Table, times
 from facenet.encoders.bundle import pick_device
 from facenet.errors import ConfigError, choose
+from facenet.export.speed import summary
 from facenet.large_batch.chunks import backward, divide
 from facenet.large_batch.memory import available_bytes, step_memory
 from facenet.losses.triplet import triplet_loss
 from facenet.mining.online import mine
 from facenet.models.build import build_model
 from facenet.models.registry import NETS
+from facenet.options import Options as BaseOptions
+from facenet.options import option
 
 MARGIN = 0.2
 SHARE = 0.9  # of the free memory that the plain step may be expected to take
-PARTS = (6, 3)  # where it does not fit, it is measured on these parts of the batch and extrapolated
+PARTS = (6, 3)  # if the plain step does not fit, it is measured on these parts of the batch and extrapolated
 LIMIT = 8e9  # bytes that a large net at a large size should stay below
-Table = tuple[str, tuple[str, ...], list[tuple[Any, ...]]]
+BYTES = ("extra_bytes", "peak_bytes", "estimate")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(BaseOptions):
+    """Options of the large-batch benchmark."""
+
+    net: str = option("nn4", help="a net's name")
+    batch_size: int = option(1800, least=1, help="faces of the mini-batch")
+    chunk_size: int = option(60, least=2, help="faces of a chunk")
+    repeats: int = option(1, least=1, help="steps of each kind")
+    threads: int | None = option(None, least=1, help="torch's threads; null is what it takes by itself")
+    fits: tuple[str, ...] = option(("nn2",), help="nets whose peak in chunks is measured, on the first chunks")
+    first: int = option(2, least=1, help="chunks of each pass that `fits` embeds")
+    bf16: bool = option(False, help="compute in bfloat16")
+    device: str = option("auto", help="auto, cpu, cuda")
 
 
 class Stored:
@@ -129,40 +146,31 @@ def _peak(device: torch.device) -> int:
     return status_bytes("VmHWM")
 
 
-def run(
-    net: str = "nn4",
-    batch_size: int = 1800,
-    chunk_size: int = 60,
-    repeats: int = 1,
-    threads: int | None = None,
-    fits: Sequence[str] = ("nn2",),
-    first: int = 2,
-    bf16: bool = False,
-    device: str = "auto",
-) -> dict[str, Any]:
+def run(options: Options) -> dict[str, Any]:
     """Measure one net plain and in chunks, and the peak of large nets in chunks; plain numbers, seconds and bytes.
 
     ``plain`` and ``chunked``: `seconds` (median), `least`, `most`, `runs`, `extra_bytes` (peak above the loaded process
-    with network and stored images), `peak_bytes` (of the process), `estimate` (of :mod:`.memory`), `batch_size`.
-    ``extrapolated``: the plain step did not fit; its numbers are a straight line through parts of the batch.
-    ``memory_ratio``, ``time_ratio``, ``gradient_difference`` (norm of the difference over the norm, both steps on
+    with network and stored images), `peak_bytes` (of the process), `estimate` (of :mod:`facenet.large_batch.memory`),
+    `batch_size`. ``extrapolated``: the plain step did not fit; its numbers are a straight line through parts of the
+    batch. ``memory_ratio``, ``time_ratio``, ``gradient_difference`` (norm of the difference over the norm, of steps on
     ``gradient_batch`` images). ``fits.<net>``: the step in chunks of which only the first `first` of each pass were
     embedded, with `seconds_extrapolated`. The two steps take turns.
 
     Raises:
         ConfigError: an unknown net, or sizes that are no batch.
     """
-    for name in (net, *fits):
+    net, batch_size, chunk_size = options.net, options.batch_size, options.chunk_size
+    for name in (net, *options.fits):
         choose(NETS, name, "benchmark.net")
-    if not 2 <= chunk_size < batch_size or repeats < 1 or first < 1:
-        raise ConfigError("benchmark: expected 2 <= chunk_size < batch_size, repeats and first of at least 1")
-    place = pick_device(device)
-    threads = threads or torch.get_num_threads()
-    plain_sizes = _plain_sizes(net, batch_size, place, bf16)
+    if chunk_size >= batch_size:
+        raise ConfigError(f"benchmark: expected chunk_size < batch_size, got {chunk_size} and {batch_size}")
+    place = pick_device(options.device)
+    threads = options.threads or torch.get_num_threads()
+    plain_sizes = _plain_sizes(net, batch_size, place, options.bf16)
     with tempfile.TemporaryDirectory() as folder:
-        call = _Call(threads, place, Path(folder), bf16)
+        call = _Call(threads, place, Path(folder), options.bf16)
         runs: dict[str, list[dict[str, Any]]] = {"chunked": [], **{f"plain {size}": [] for size in plain_sizes}}
-        for _ in range(repeats):
+        for _ in range(options.repeats):
             runs["chunked"].append(call(net, batch_size, chunk_size, save="chunked"))
             for size in plain_sizes:
                 runs[f"plain {size}"].append(call(net, size, None, save=f"plain {size}"))
@@ -170,26 +178,28 @@ def run(
         if largest < batch_size:
             call(net, largest, chunk_size, save="chunked")
         difference = call.difference("chunked", f"plain {largest}")
-        result: dict[str, Any] = {
-            "device": str(place),
-            "threads": threads,
-            "bf16": bf16,
-            "net": net,
-            "chunk_size": chunk_size,
-            "chunked": _entry(runs["chunked"], net, batch_size, chunk_size, bf16),
-            "plain": _plain({size: runs[f"plain {size}"] for size in plain_sizes}, net, batch_size, bf16),
-            "extrapolated": largest < batch_size,
-            "gradient_difference": difference,
-            "gradient_batch": largest,
-            "fits": {name: _fits(call, name, batch_size, chunk_size, first) for name in fits},
-        }
-    result["memory_ratio"] = result["plain"]["extra_bytes"] / result["chunked"]["extra_bytes"]
-    result["time_ratio"] = result["chunked"]["seconds"] / result["plain"]["seconds"]
-    return result
+        fits = {name: _fits(call, name, batch_size, chunk_size, options.first) for name in options.fits}
+    plain = _plain({size: runs[f"plain {size}"] for size in plain_sizes}, net, batch_size, options.bf16)
+    chunked = _entry(runs["chunked"], net, batch_size, chunk_size, options.bf16)
+    return {
+        "device": str(place),
+        "threads": threads,
+        "bf16": options.bf16,
+        "net": net,
+        "chunk_size": chunk_size,
+        "chunked": chunked,
+        "plain": plain,
+        "extrapolated": largest < batch_size,
+        "gradient_difference": difference,
+        "gradient_batch": largest,
+        "fits": fits,
+        "memory_ratio": plain["extra_bytes"] / chunked["extra_bytes"],
+        "time_ratio": chunked["seconds"] / plain["seconds"],
+    }
 
 
 def _plain_sizes(net: str, batch_size: int, device: torch.device, bf16: bool) -> list[int]:
-    """Return the whole batch, where its plain step fits, else the parts to extrapolate from."""
+    """Return the whole batch if its plain step fits, else the parts to extrapolate from."""
     model = build_model(net, norm="lrn")
     need = step_memory(model, model.input_size, batch_size=batch_size, half=bf16).total
     if need <= SHARE * available_bytes(device):
@@ -208,17 +218,13 @@ class _Call:
     ) -> dict[str, Any]:
         target = str(self.folder / f"{save}.pt") if save else ""
         arguments = (net, batch_size, chunk_size, str(self.device), self.threads, target, first, self.bf16)
-        code = f"import benchmarks.large_batch as b; b._in_process(*{arguments!r})"
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-        done = subprocess.run(
-            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            last = (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1]
+        try:
+            result: dict[str, Any] = in_fresh_process(measure_step, *arguments)
+        except subprocess.CalledProcessError as error:
+            last = (error.stderr.strip().splitlines() or [f"exit {error.returncode}"])[-1]
             raise ConfigError(
                 f"benchmark: a step of {batch_size} images of {net} failed ({last}); take a smaller batch"
-            )
-        result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+            ) from error
         return result
 
     def difference(self, first: str, second: str) -> float:
@@ -227,7 +233,7 @@ class _Call:
         return float((one - two).norm() / two.norm())
 
 
-def _in_process(
+def measure_step(
     net: str,
     batch_size: int,
     chunk_size: int | None,
@@ -236,14 +242,14 @@ def _in_process(
     target: str,
     first: int | None,
     bf16: bool,
-) -> None:
+) -> dict[str, Any]:
+    """Take a :func:`step` and write its gradient to `target` if that is not empty; for a fresh process."""
     torch.set_num_threads(threads)
     measured, model = step(net, batch_size, chunk_size, torch.device(device), first, bf16=bf16)
     if target:
-        torch.save(
-            torch.cat([p.grad.double().flatten().cpu() for p in model.parameters() if p.grad is not None]), target
-        )
-    print(json.dumps(measured))
+        gradients = [p.grad.double().flatten().cpu() for p in model.parameters() if p.grad is not None]
+        torch.save(torch.cat(gradients), target)
+    return measured
 
 
 def _entry(runs: list[dict[str, Any]], net: str, batch_size: int, chunk_size: int | None, bf16: bool) -> dict[str, Any]:
@@ -267,7 +273,7 @@ def _plain(runs: dict[int, list[dict[str, Any]]], net: str, batch_size: int, bf1
     line: Callable[[str], float] = lambda key: (  # noqa: E731
         high[key] + (high[key] - low[key]) * (batch_size - large) / (large - small)
     )
-    keys = ("seconds", "least", "most", "extra_bytes", "peak_bytes", "estimate")
+    keys = ("seconds", "least", "most", *BYTES)
     return {**high, "batch_size": batch_size, "measured": [small, large], **{key: line(key) for key in keys}}
 
 
@@ -286,23 +292,18 @@ def _fits(call: _Call, net: str, batch_size: int, chunk_size: int, first: int) -
 
 
 def tables(result: dict[str, Any]) -> list[Table]:
-    """Lay out what :func:`run` returned: (title, header, rows)."""
+    """Lay out what :func:`run` returned."""
     rows: list[tuple[Any, ...]] = []
     for name in ("plain", "chunked"):
         entry = result[name]
         shown = f"{name}, chunks of {result['chunk_size']}" if name == "chunked" else name
         if "measured" in entry:
             shown += f", extrapolated from B = {' and '.join(map(str, entry['measured']))}"
-        gigabytes = tuple(f"{entry[key] / 1e9:.2f} GB" for key in ("extra_bytes", "peak_bytes", "estimate"))
-        rows.append(
-            (result["net"], entry["batch_size"], shown, *(entry[k] for k in ("seconds", "least", "most")), *gigabytes)
-        )
+        rows.append((result["net"], entry["batch_size"], shown, *times(entry), *_gigabytes(entry)))
     for name, entry in result["fits"].items():
-        what = (
-            f"chunks of {entry['chunk_size']}; {entry['embedded']} of {entry['chunks']} measured, seconds extrapolated"
-        )
-        gigabytes = tuple(f"{entry[key] / 1e9:.2f} GB" for key in ("extra_bytes", "peak_bytes", "estimate"))
-        rows.append((name, entry["batch_size"], what, entry["seconds_extrapolated"], "", "", *gigabytes))
+        measured = f"{entry['embedded']} of {entry['chunks']} measured, seconds extrapolated"
+        what = f"chunks of {entry['chunk_size']}; {measured}"
+        rows.append((name, entry["batch_size"], what, entry["seconds_extrapolated"], "", "", *_gigabytes(entry)))
     ratios = [
         ("peak memory, plain / chunks", f"{result['memory_ratio']:.1f}x"),
         ("time, chunks / plain", f"{result['time_ratio']:.2f}x"),
@@ -311,4 +312,8 @@ def tables(result: dict[str, Any]) -> list[Table]:
     header = ("net", "B", "step", "seconds", "least", "most", "peak above start", "peak of process", "estimated")
     precision = "bfloat16" if result["bf16"] else "float32"
     title = f"one training step on {result['device']} in {precision}, {result['threads']} threads"
-    return [(title, header, rows), ("chunks against plain", ("", ""), ratios)]
+    return [Table(title, header, rows), Table("chunks against plain", ("", ""), ratios)]
+
+
+def _gigabytes(entry: dict[str, Any]) -> list[str]:
+    return [f"{entry[key] / 1e9:.2f} GB" for key in BYTES]

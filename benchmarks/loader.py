@@ -11,8 +11,9 @@ import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from benchmarks.training import SETTINGS, Step, interleave
+from benchmarks.resources import limited_threads
+from benchmarks.tables import Table
+from benchmarks.training import SETTINGS, Step
 from facenet.data.augment import Augment
 from facenet.data.cache import pack
 from facenet.data.datamodule import BatchDataset
@@ -29,27 +32,34 @@ from facenet.data.drawn.faces import draw, write_folder
 from facenet.data.preprocess import Preprocess, stack
 from facenet.data.records import Records
 from facenet.data.sources.kinds import scan
-from facenet.errors import ConfigError, choose
+from facenet.errors import choose
+from facenet.export.speed import interleave
 from facenet.models.registry import NETS
+from facenet.options import Options as BaseOptions
+from facenet.options import option
 
 SIDE = 250  # pixels of the drawn JPEGs, as in Labeled Faces in the Wild
 MARGIN = 1.25  # what the data module keeps around an image that is augmented
 NET_CROP = 0.52  # conf/data/lfw.yaml
-WALL = 3.0  # seconds, about, of each loader beside a net
-Tables = list[tuple[str, tuple[str, ...], list[tuple[Any, ...]]]]
 
 
-def run(
-    root: str | None = None,
-    faces: int = 480,
-    size: int = 160,
-    crops: Sequence[float] = (0.64, 0.52, 1.0),
-    repeats: int = 3,
-    workers: int | None = None,
-    nets: Sequence[str] = ("small", "nns2"),
-    batch_size: int = 60,
-    peers: bool = True,
-) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class Options(BaseOptions):
+    """Options of the loader benchmark."""
+
+    root: str | None = option(None, help="folder of 250x250 JPEGs; null draws faces into a temporary folder")
+    faces: int = option(480, least=1, help="files read; a small folder is read again and again")
+    size: int = option(160, least=1, help="pixels of the network's input in the stages")
+    crops: tuple[float, ...] = option((0.64, 0.52, 1.0), above=0, most=1, help="0.64: 160 of 250 pixels, not resized")
+    repeats: int = option(3, least=1, help="timed rounds")
+    workers: int | None = option(None, least=0, help="loader processes; null is one for each core")
+    nets: tuple[str, ...] = option(("small", "nns2"), help="nets whose training step is the comparison")
+    batch_size: int = option(60, least=5, help="faces of a batch")
+    seconds: float = option(3.0, above=0, help="about, of each loader beside a net")
+    peers: bool = option(True, help="measure torchvision's transforms too")
+
+
+def run(options: Options) -> dict[str, Any]:
     """Measure on the JPEGs of a folder, or on drawn ones; returns plain numbers in nested objects.
 
     ``crops.<crop>.ours`` and the peers: `faces_per_core_second` (median), `least`, `most`, in CPU seconds of one
@@ -58,31 +68,24 @@ def run(
     `cache_trained` (training on what is loaded meanwhile), and the `_ratio` of each to the step.
 
     Raises:
-        ConfigError: an unknown net or a number out of range.
+        ConfigError: an unknown net.
         DataError: no images in the folder.
     """
-    for name in nets:
+    for name in options.nets:
         choose(NETS, name, "benchmark.nets")
-    if min(faces, repeats, batch_size) < 1 or batch_size < 5:
-        raise ConfigError("benchmark: expected faces and repeats of at least 1 and batch_size of at least 5")
-    workers = _cores() if workers is None else workers
+    workers = _cores() if options.workers is None else options.workers
     with ExitStack() as cleanup:
-        folder = root or cleanup.enter_context(tempfile.TemporaryDirectory())
-        records = _records(folder, faces, drawn=root is None)
-        result: dict[str, Any] = {
-            "images": "drawn" if root is None else "files",
+        folder = options.root or cleanup.enter_context(tempfile.TemporaryDirectory())
+        records = _records(folder, options.faces, drawn=options.root is None)
+        return {
+            "images": "drawn" if options.root is None else "files",
             "faces": len(records),
-            "size": size,
+            "size": options.size,
             "workers": workers,
             "threads": torch.get_num_threads(),
-            "crops": {},
-            "nets": {},
+            "crops": {f"{crop:g}": _one_core(records, options, crop) for crop in options.crops},
+            "nets": {name: _beside_a_net(records, options, name, workers) for name in options.nets},
         }
-        for crop in crops:
-            result["crops"][f"{crop:g}"] = _one_core(records, size, crop, repeats, batch_size, peers)
-        for name in nets:
-            result["nets"][name] = _beside_a_net(records, name, repeats, workers, batch_size)
-    return result
 
 
 def _cores() -> int:
@@ -101,11 +104,12 @@ def _batches(count: int, batch_size: int) -> list[list[int]]:
     return [list(range(i, min(i + batch_size, count))) for i in range(0, count, batch_size)]
 
 
-def _one_core(records: Records, size: int, crop: float, repeats: int, batch_size: int, peers: bool) -> dict[str, Any]:
+def _one_core(records: Records, options: Options, crop: float) -> dict[str, Any]:
     """Measure the whole path, its stages and the peers on one thread, one after the other in every repetition."""
+    size, repeats = options.size, options.repeats
     preprocess, augment = Preprocess(size=(size, size), crop=crop), Augment()
     dataset = BatchDataset(records, records.labels, preprocess, MARGIN, None)
-    batches = _batches(len(records), batch_size)
+    batches = _batches(len(records), options.batch_size)
     generator = torch.Generator().manual_seed(0)
 
     def ours() -> None:
@@ -113,27 +117,21 @@ def _one_core(records: Records, size: int, crop: float, repeats: int, batch_size
             augment(dataset[rows][0], preprocess.size, generator, preprocess)
 
     contestants: dict[str, Callable[[], object]] = {"ours": ours}
-    if peers:
+    if options.peers:
         contestants |= {name: build(records, batches, size, crop) for name, build in PEERS.items()}
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        rates: dict[str, list[float]] = {name: [] for name in contestants}
-        stages: dict[str, list[float]] = {}
-        for repeat in range(repeats + 1):
+    rates: dict[str, list[float]] = {name: [] for name in contestants}
+    stages: dict[str, list[float]] = {}
+    with limited_threads(1):
+        for _ in range(repeats + 1):
             for name, contestant in contestants.items():
                 rates[name].append(len(records) / _cpu_seconds(contestant))
             for name, spent in _stages(records, preprocess, augment, batches).items():
                 stages.setdefault(name, []).append(spent / len(records) * 1e3)
-            if repeat == 0:  # the warm-up
-                rates, stages = {name: [] for name in contestants}, {}
-    finally:
-        torch.set_num_threads(before)
-    result: dict[str, Any] = {
-        name: {"faces_per_core_second": statistics.median(values), "least": min(values), "most": max(values)}
-        for name, values in rates.items()
-    }
-    return {**result, "stages": {name: statistics.median(values) for name, values in stages.items()}}
+    result: dict[str, Any] = {name: _spread(values[1:], "faces_per_core_second") for name, values in rates.items()}
+    return {
+        **result,
+        "stages": {name: statistics.median(values[1:]) for name, values in stages.items()},
+    }  # one warms up
 
 
 def _stages(records: Records, preprocess: Preprocess, augment: Augment, batches: list[list[int]]) -> dict[str, float]:
@@ -159,30 +157,28 @@ def _loaded(path: str) -> Image.Image:
         return picture
 
 
-def _beside_a_net(records: Records, name: str, repeats: int, workers: int, batch_size: int) -> dict[str, Any]:
+def _beside_a_net(records: Records, options: Options, name: str, workers: int) -> dict[str, Any]:
     """Measure a training step, the loader from files and the loader from the packed cache, on all cores."""
+    batch_size, wall, rounds = options.batch_size, options.seconds, range(options.repeats)
     step = Step(name, batch_size, SETTINGS["fp32_channels_last"], torch.device("cpu"))
-    times = interleave({"step": step}, WALL, repeats + 2)["step"]
+    times = interleave({"step": step}, wall, options.repeats + 2)["step"]
     preprocess = Preprocess(size=step.model.input_size, crop=NET_CROP)
     packed, _ = pack(records, preprocess, margin=MARGIN)
     from_files = BatchDataset(records, records.labels, preprocess, MARGIN, None)
     from_cache = BatchDataset(records, records.labels, preprocess, MARGIN, packed)
     entry: dict[str, Any] = {"batch_size": batch_size, "step": _spread([batch_size / t for t in times])}
+    rate = entry["step"]["faces_per_second"]
     for key, dataset, processes in (("files", from_files, workers), ("cache", from_cache, 0)):
-        entry[key] = _spread(
-            [_loaded_per_second(dataset, preprocess, processes, batch_size, round(WALL * 1000)) for _ in range(repeats)]
-        )
-        rate = entry["step"]["faces_per_second"]
-        entry[f"{key}_ratio"] = entry[key]["faces_per_second"] / rate
-        count = round(WALL * rate)
-        trained = [_loaded_per_second(dataset, preprocess, processes, batch_size, count, step) for _ in range(repeats)]
-        entry[f"{key}_trained"] = _spread(trained)
-        entry[f"{key}_trained_ratio"] = entry[f"{key}_trained"]["faces_per_second"] / rate
+        call = (dataset, preprocess, processes, batch_size)
+        entry[key] = _spread([_loaded_per_second(*call, round(wall * 1000)) for _ in rounds])
+        entry[f"{key}_trained"] = _spread([_loaded_per_second(*call, round(wall * rate), step) for _ in rounds])
+        for measured in (key, f"{key}_trained"):
+            entry[f"{measured}_ratio"] = entry[measured]["faces_per_second"] / rate
     return entry
 
 
-def _spread(rates: list[float]) -> dict[str, float]:
-    return {"faces_per_second": statistics.median(rates), "least": min(rates), "most": max(rates)}
+def _spread(rates: list[float], name: str = "faces_per_second") -> dict[str, float]:
+    return {name: statistics.median(rates), "least": min(rates), "most": max(rates)}
 
 
 def _loaded_per_second(
@@ -227,8 +223,6 @@ def _per_image(size: int, crop: float) -> Callable[[Any], Tensor]:
 
 
 def _pil_v2(records: Records, batches: list[list[int]], size: int, crop: float) -> Callable[[], object]:
-    from PIL import Image
-
     change = _per_image(size, crop)
 
     def load() -> None:
@@ -268,8 +262,8 @@ ROWS = {
 }
 
 
-def tables(result: dict[str, Any]) -> Tables:
-    """Lay out what :func:`run` returned: (title, header, rows)."""
+def tables(result: dict[str, Any]) -> list[Table]:
+    """Lay out what :func:`run` returned."""
     core: list[tuple[Any, ...]] = []
     for crop, entry in result["crops"].items():
         total = sum(entry["stages"].values())
@@ -289,6 +283,6 @@ def tables(result: dict[str, Any]) -> Tables:
     title = f"files to {result['size']} px batches on one core ({result['images']}, {result['faces']} faces)"
     beside = f"beside a training step, {result['threads']} threads, {result['workers']} workers"
     return [
-        (title, ("crop", "what", "faces/s and core", "least", "most", "stage"), core),
-        (beside, ("net", "what", "faces/s (median)", "least", "most", "of the step"), nets),
+        Table(title, ("crop", "what", "faces/s and core", "least", "most", "stage"), core),
+        Table(beside, ("net", "what", "faces/s (median)", "least", "most", "of the step"), nets),
     ]

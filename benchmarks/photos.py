@@ -8,12 +8,13 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.tables import Table
 from facenet.data.pairs import read_pairs
 from facenet.data.pictures import read_picture
 from facenet.data.preprocess import Preprocess
@@ -26,40 +27,46 @@ from facenet.errors import ConfigError
 from facenet.evaluation.verification import verify_embeddings
 from facenet.faces.alignment import Alignment
 from facenet.faces.detector import find_faces
+from facenet.options import Options as BaseOptions
+from facenet.options import option
 from facenet.types import Pairs
 
 PAGE = ("accuracy", "sem", "auc", "eer")
 
 
-def run(
-    *,
-    root: str | None,
-    pairs: str = "pairsDevTest.txt",
-    encoder: str = "sface",
-    images: int = 0,
-    crops: Sequence[float] = (0.4, 0.45, 0.52, 0.6),
-    threads: int = 2,
-) -> dict[str, Any]:
-    """Look for faces in every image of the tree at `root` (`images` of them, 0: all), then score the pairs.
+@dataclass(frozen=True, kw_only=True)
+class Options(BaseOptions):
+    """Options of the photos benchmark."""
 
-    The pairs are scored with the encoder's own alignment, with the square around the box, and with central crops of
-    `crops` of the picture. `threads` look for faces beside each other.
+    root: str | None = option(None, help="an LFW tree with images/ and protocol/")
+    pairs: str = option("pairsDevTest.txt", help="pairs file below protocol/")
+    encoder: str = option("sface", help="a pretrained net or an encoder's folder")
+    images: int = option(0, least=0, help="images in which faces are looked for; 0: all")
+    crops: tuple[float, ...] = option((0.4, 0.45, 0.52, 0.6), above=0, most=1, help="central shares of the picture")
+    threads: int = option(2, least=1, help="threads that look for faces")
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Look for faces in the images of the tree, then score the pairs.
+
+    The pairs are scored with the encoder's own alignment, with the square around the box, and with central crops.
 
     Raises:
         ConfigError: no root.
         DataError: an unusable tree or pairs file, or a missing extra.
     """
-    if not root:
+    if not options.root:
         raise ConfigError("photos: pass benchmark.root=DIR (or set FACENET_LFW), a tree with images/ and protocol/")
-    records = scan_lfw(root)
-    drawn = np.sort(np.random.default_rng(0).permutation(len(records))[: images or None])
-    result: dict[str, Any] = {"detection": _detection(records.subset(drawn), threads)}
-    listed = read_pairs(Path(root) / "protocol" / pairs)
+    records = scan_lfw(options.root)
+    drawn = np.sort(np.random.default_rng(0).permutation(len(records))[: options.images or None])
+    result: dict[str, Any] = {"detection": _detection(records.subset(drawn), options.threads)}
+    listed = read_pairs(Path(options.root) / "protocol" / options.pairs)
     wanted = {*listed.first, *listed.second}
     shown = records.subset([row for row, key in enumerate(records.keys) if key in wanted])
-    net = encoders.load(encoder, device="cpu")
-    result["scores"] = {name: _score(net, way, shown, listed) for name, way in ways(net.preprocess, crops).items()}
-    return result | {"pairs": pairs, "encoder": encoder, "images": len(drawn)}
+    net = encoders.load(options.encoder, device="cpu")
+    compared = ways(net.preprocess, options.crops)
+    result["scores"] = {name: _score(net, way, shown, listed) for name, way in compared.items()}
+    return result | {"pairs": options.pairs, "encoder": options.encoder, "images": len(drawn)}
 
 
 def ways(preprocess: Preprocess, crops: Sequence[float]) -> dict[str, Preprocess]:
@@ -73,15 +80,15 @@ def ways(preprocess: Preprocess, crops: Sequence[float]) -> dict[str, Preprocess
     return found | {f"central {crop:g}": replace(preprocess, align=None, crop=crop) for crop in crops}
 
 
-def tables(result: dict[str, Any]) -> list[tuple[str, tuple[str, ...], list[tuple[Any, ...]]]]:
-    """Lay out what :func:`run` returned: (title, header, rows)."""
+def tables(result: dict[str, Any]) -> list[Table]:
+    """Lay out what :func:`run` returned."""
     scores = [
         (name, *(score[key] for key in PAGE), score["skipped"], score["seconds"])
         for name, score in result["scores"].items()
     ]
     return [
-        (f"faces in {result['images']:,} images", ("what", "value"), list(result["detection"].items())),
-        (f"{result['encoder']} on {result['pairs']}", ("faces", *PAGE, "pairs skipped", "seconds"), scores),
+        Table(f"faces in {result['images']:,} images", ("what", "value"), list(result["detection"].items())),
+        Table(f"{result['encoder']} on {result['pairs']}", ("faces", *PAGE, "pairs skipped", "seconds"), scores),
     ]
 
 

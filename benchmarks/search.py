@@ -6,27 +6,31 @@ has seen. Both contestants return arrays of neighbours, one after the other in e
 
 from __future__ import annotations
 
+import functools
 import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.mining import draw_faces, summary
-from benchmarks.training import interleave
+from benchmarks.drawn import draw_faces
+from benchmarks.tables import Table
+from facenet.export.speed import seconds_of, summary, time_in_turns
 from facenet.gallery.faiss.file import read_index
 from facenet.gallery.faiss.layers import using_threads
 from facenet.gallery.gallery import Gallery
+from facenet.options import RATE, SEED, option
+from facenet.options import Options as BaseOptions
 from facenet.types import EmbeddingSet, Neighbours
 
 FINGERPRINT = "be" * 32
 PATIENCE = 60.0
 CHUNK = 100_000  # faces added at a time
-K = 10  # neighbours whose recall is told
+K = 10  # neighbours whose recall is measured
 SPEED = {
     "index": "index",
     "queries/s": "qps",
@@ -48,61 +52,63 @@ WORTH = {
 }
 
 
-def run(
-    *,
-    sizes: Sequence[int] = (250_000, 1_000_000),
-    kinds: Sequence[str] = ("flat", "ivf_sq8", "ivf_pq", "hnsw"),
-    hnsw_to: int = 250_000,
-    queries: int = 1000,
-    singles: int = 200,
-    edits: int = 20,
-    repeats: int = 5,
-    per_identity: int = 20,
-    decay: float = 0.6,
-    recall_target: float = 0.99,
-    D: int = 128,
-    threads: int = 1,
-    folder: str = "",
-    seed: int = 0,
-) -> dict[str, Any]:
-    """Measure every kind at every size; `threads` FAISS threads search, and all build.
+@dataclass(frozen=True, kw_only=True)
+class Options(BaseOptions):
+    """Options of the search benchmark."""
 
-    `folder` is where the galleries are written and deleted again ("" a temporary one): 0.9 GB for a million faces.
-    """
-    result: dict[str, Any] = {"threads": threads, "queries": queries, "sizes": {}}
-    for size in sizes:
-        faces, labels = draw_faces(size + queries, D, per_identity=per_identity, decay=decay, seed=seed)
+    sizes: tuple[int, ...] = option((250_000, 1_000_000), least=1, help="faces of the gallery")
+    kinds: tuple[str, ...] = option(("flat", "ivf_sq8", "ivf_pq", "hnsw"), help="kinds of index")
+    hnsw_to: int = option(
+        250_000, least=0, help="faces to which a graph is built: a million takes a quarter of an hour"
+    )
+    queries: int = option(1000, least=1, help="faces that are not in the gallery")
+    singles: int = option(200, least=1, help="queries asked one by one")
+    edits: int = option(20, least=1, help="faces added and removed one by one")
+    repeats: int = option(5, least=1, help="timed batches, at most")
+    per_identity: int = option(20, least=1, help="faces of a person")
+    decay: float = option(0.6, help="exponent of the embeddings' spectrum")
+    recall_target: float = option(0.99, **RATE, help="recall that an approximate index is tuned to")
+    D: int = option(128, least=1, help="embedding width")
+    threads: int = option(1, least=1, help="FAISS threads that search; building takes all")
+    folder: str = option("", help="where the galleries are written (0.9 GB a million faces); empty: a temporary folder")
+    seed: int = option(0, **SEED, help="of the embeddings")
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Measure every kind at every size, and delete the galleries."""
+    result: dict[str, Any] = {"threads": options.threads, "queries": options.queries, "sizes": {}}
+    for size in options.sizes:
+        drawn = {"per_identity": options.per_identity, "decay": options.decay, "seed": options.seed}
+        faces, labels = draw_faces(size + options.queries, options.D, **drawn)  # type: ignore[arg-type]
         vectors, people = faces.numpy(), labels.numpy()
-        with tempfile.TemporaryDirectory(prefix="facenet-search-", dir=folder or None) as name:
+        with tempfile.TemporaryDirectory(prefix="facenet-search-", dir=options.folder or None) as name:
             place = Path(name) / "gallery"
             entry: dict[str, Any] = {"fill": _fill(place, vectors[:size], people[:size])}
-            asked = vectors[size:]
-            truth = _exact(vectors[:size], asked, threads)
-            chosen = [kind for kind in kinds if kind != "hnsw" or size <= hnsw_to]
-            entry["kinds"] = {
-                kind: _measure(place, kind, asked, truth, recall_target, singles, repeats, threads) for kind in chosen
-            }
-            entry["edits"] = _edit(place, asked, edits, threads)
+            queries = vectors[size:]
+            truth = _exact(vectors[:size], queries, options.threads)
+            chosen = [kind for kind in options.kinds if kind != "hnsw" or size <= options.hnsw_to]
+            entry["kinds"] = {kind: _measure(place, kind, queries, truth, options) for kind in chosen}
+            entry["edits"] = _edit(place, queries, options.edits, options.threads)
             shutil.rmtree(place)
         result["sizes"][str(size)] = entry
     return result
 
 
-def tables(result: dict[str, Any]) -> list[tuple[str, tuple[str, ...], list[tuple[Any, ...]]]]:
-    """Lay out what :func:`run` returned: (title, header, rows)."""
-    found: list[tuple[str, tuple[str, ...], list[tuple[Any, ...]]]] = []
+def tables(result: dict[str, Any]) -> list[Table]:
+    """Lay out what :func:`run` returned."""
+    found: list[Table] = []
     threads = f"{result['threads']} thread" + "s" * (result["threads"] > 1)
     for size, entry in result["sizes"].items():
         for title, columns in (
             (f"batches of {result['queries']:,}, {threads}", SPEED),
             ("what a kind is worth", WORTH),
         ):
-            rows = [(kind, *(told[name] for name in columns.values())) for kind, told in entry["kinds"].items()]
-            found.append((f"{int(size):,} faces, {title}", ("kind", *columns), rows))
+            rows = [(kind, *(measured[name] for name in columns.values())) for kind, measured in entry["kinds"].items()]
+            found.append(Table(f"{int(size):,} faces, {title}", ("kind", *columns), rows))
         edits = entry["edits"]
         rows = [(what, 1000 * edits[what]["seconds"], 1000 * edits[what]["most"]) for what in edits]
         rows.append(("fill, all faces", 1000 * entry["fill"]["seconds"], ""))
-        found.append((f"one face of {int(size):,}, milliseconds", ("what", "median", "most"), rows))
+        found.append(Table(f"one face of {int(size):,}, milliseconds", ("what", "median", "most"), rows))
     return found
 
 
@@ -127,78 +133,67 @@ def _exact(vectors: np.ndarray, queries: np.ndarray, threads: int) -> np.ndarray
         return np.asarray(faiss.knn(queries, vectors, K)[1]) + 1  # item numbers count from 1
 
 
-def _measure(
-    place: Path,
-    kind: str,
-    queries: np.ndarray,
-    truth: np.ndarray,
-    recall_target: float,
-    singles: int,
-    repeats: int,
-    threads: int,
-) -> dict[str, Any]:
+def _measure(place: Path, kind: str, queries: np.ndarray, truth: np.ndarray, options: Options) -> dict[str, Any]:
     with Gallery.open(place) as gallery:
-        gallery.configure(kind, recall_target=recall_target)
-        started = time.perf_counter()
-        gallery.save_cache(force=True)
-        build = time.perf_counter() - started
+        gallery.configure(kind, recall_target=options.recall_target)
+        build = seconds_of(lambda: gallery.save_cache(force=True))
     started = time.perf_counter()
-    gallery = Gallery.open(place)
-    gallery.search(_asked(queries[:1]), 1)
-    opened = time.perf_counter() - started
-    with gallery:
+    with Gallery.open(place) as gallery:
+        gallery.search(_embedded(queries[:1]), 1)
+        opened = time.perf_counter() - started
         info = gallery.info()
-        stored, problem = read_index(place)
-        assert stored is not None, problem
-        index = stored.built.faiss
-
-        def ours(vectors: np.ndarray, k: int, rescore: bool = False) -> Neighbours:
-            return gallery.search(_asked(vectors), k, rescore=rescore, threads=threads)
-
-        with using_threads(threads):
-            batches = _compare({"raw": lambda: index.search(queries, K), "ours": lambda: ours(queries, K)}, repeats)
-            one = [_single(ours, index, queries[i % len(queries)][None]) for i in range(singles)]
-            named = _seconds(lambda: gallery.hits(_asked(queries[:200]), K)) / 200
-            fetch = info["index"]["fetch"]
-            rescored = _seconds(lambda: ours(queries, K, rescore=True)) if fetch > 1 else None
-        told = {
+        fetch = info["index"]["fetch"]
+        return {
             "index": info["index"]["factory"],
             "parameter": info["index"]["parameter"] + (f", {fetch} candidates" if fetch > 1 else ""),
             "claimed_recall": info["index"]["recall"],
             "bytes_per_face": info["bytes"]["index.faiss"] / info["count"],
             "build_seconds": build,
             "open_seconds": opened,
-            "batches": batches,
-            "qps": len(queries) / batches["ours"]["seconds"],
-            "raw_qps": len(queries) / batches["raw"]["seconds"],
-            "batch_ratio": batches["ours"]["seconds"] / batches["raw"]["seconds"],
-            "single_ms": statistics.median(mine for mine, _ in one) * 1000,
-            "single_raw_ms": statistics.median(raw for _, raw in one) * 1000,
-            "named_qps": 1 / named,
-            "rescored_qps": len(queries) / rescored if rescored else None,
+            **_speed(gallery, place, queries, truth, options, rescores=fetch > 1),
         }
-        told["single_more_ms"] = told["single_ms"] - told["single_raw_ms"]
-        told |= _recall(truth, ours(queries, K).rows)
-        again = _recall(truth, ours(queries, K, rescore=True).rows) if rescored else {}
-        return told | {f"rescored_recall_at_{k}": again.get(f"recall_at_{k}") for k in (1, K)}
 
 
-def _asked(vectors: np.ndarray) -> EmbeddingSet:
+def _embedded(vectors: np.ndarray) -> EmbeddingSet:
     return EmbeddingSet.unnamed(vectors, FINGERPRINT)
 
 
-def _compare(contestants: dict[str, Callable[[], object]], repeats: int) -> dict[str, dict[str, float]]:
-    return {name: summary(times) for name, times in interleave(contestants, PATIENCE, repeats).items()}
+def _speed(
+    gallery: Gallery, place: Path, queries: np.ndarray, truth: np.ndarray, options: Options, *, rescores: bool
+) -> dict[str, Any]:
+    """Measure ours beside raw FAISS on the gallery's own index: batches, single queries, names, rescoring, recall."""
+    stored, problem = read_index(place)
+    assert stored is not None, problem
+    index = stored.built.faiss
 
+    def ours(vectors: np.ndarray, k: int, rescore: bool = False) -> Neighbours:
+        return gallery.search(_embedded(vectors), k, rescore=rescore, threads=options.threads)
 
-def _single(ours: Callable[[np.ndarray, int], Neighbours], index: Any, query: np.ndarray) -> tuple[float, float]:
-    return _seconds(lambda: ours(query, K)), _seconds(lambda: index.search(query, K))
+    def single(number: int) -> tuple[float, float]:
+        query = queries[number % len(queries)][None]
+        return seconds_of(lambda: ours(query, K)), seconds_of(lambda: index.search(query, K))
 
-
-def _seconds(call: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    call()
-    return time.perf_counter() - started
+    with using_threads(options.threads):
+        contestants = {"raw": lambda: index.search(queries, K), "ours": lambda: ours(queries, K)}
+        batches = time_in_turns(contestants, PATIENCE, options.repeats)
+        singles = [single(number) for number in range(options.singles)]
+        named = seconds_of(lambda: gallery.hits(_embedded(queries[:200]), K)) / 200
+        rescored = seconds_of(lambda: ours(queries, K, rescore=True)) if rescores else None
+    single_ms, raw_ms = (1000 * statistics.median(side) for side in zip(*singles, strict=True))
+    again = _recall(truth, ours(queries, K, rescore=True).rows) if rescored else {}
+    return {
+        "batches": batches,
+        "qps": len(queries) / batches["ours"]["seconds"],
+        "raw_qps": len(queries) / batches["raw"]["seconds"],
+        "batch_ratio": batches["ours"]["seconds"] / batches["raw"]["seconds"],
+        "single_ms": single_ms,
+        "single_raw_ms": raw_ms,
+        "single_more_ms": single_ms - raw_ms,
+        "named_qps": 1 / named,
+        "rescored_qps": len(queries) / rescored if rescored else None,
+        **_recall(truth, ours(queries, K).rows),
+        **{f"rescored_recall_at_{k}": again.get(f"recall_at_{k}") for k in (1, K)},
+    }
 
 
 def _recall(truth: np.ndarray, found: np.ndarray) -> dict[str, float]:
@@ -207,13 +202,13 @@ def _recall(truth: np.ndarray, found: np.ndarray) -> dict[str, float]:
 
 
 def _edit(place: Path, vectors: np.ndarray, edits: int, threads: int) -> dict[str, dict[str, float]]:
-    """Seconds to add one face, to search after it, and to remove it, of a gallery in use."""
+    """Time adding one face, a search after it, and removing it, in a gallery in use."""
     times: dict[str, list[float]] = {"add": [], "search": [], "remove": []}
     with Gallery.open(place) as gallery:
-        gallery.search(_asked(vectors[:1]), 1, threads=threads)
+        gallery.search(_embedded(vectors[:1]), 1, threads=threads)
         for i in range(edits):
             face = EmbeddingSet(vectors[i : i + 1], [f"new{i}"], ["new"], FINGERPRINT)
-            times["add"].append(_seconds(lambda face=face: gallery.add(face)))  # type: ignore[misc]
-            times["search"].append(_seconds(lambda face=face: gallery.search(face, 1, threads=threads)))  # type: ignore[misc]
-            times["remove"].append(_seconds(lambda i=i: gallery.remove(f"new{i}", by="id")))  # type: ignore[misc]
+            times["add"].append(seconds_of(functools.partial(gallery.add, face)))
+            times["search"].append(seconds_of(functools.partial(gallery.search, face, 1, threads=threads)))
+            times["remove"].append(seconds_of(functools.partial(gallery.remove, f"new{i}", by="id")))
     return {name: summary(seconds) for name, seconds in times.items()}

@@ -6,29 +6,33 @@ One step is forward, semi-hard mining and triplet loss, backward, AdamW, on rand
 from __future__ import annotations
 
 import statistics
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
+from torch.profiler import ProfilerActivity
 
+from benchmarks.resources import limited_threads, quiet_profile
+from benchmarks.tables import Table
 from facenet.encoders.bundle import pick_device
 from facenet.errors import ConfigError, choose
+from facenet.export.speed import interleave, seconds_of
 from facenet.losses.triplet import triplet_loss
 from facenet.mining.online import mine
 from facenet.models.build import build_model
 from facenet.models.registry import NETS
 from facenet.models.summary import summarise, total
+from facenet.options import Options as BaseOptions
+from facenet.options import option
 from facenet.training.optim import build_optimizer
 
 BATCHES = {"nn1": 8, "nn2": 8, "nn3": 16, "nn4": 32, "nns1": 16, "nns2": 60, "small": 120}  # on a CPU, in minutes
 GPU_BATCH = 128
 MARGIN = 0.2
-PATIENCE = 4.0  # times `seconds`: a step that takes longer is run once, and left out where bf16 is to blame
-Tables = list[tuple[str, tuple[str, ...], list[tuple[Any, ...]]]]
+PATIENCE = 4.0  # times `seconds`: a step that takes longer is run once, and left out if bf16 is to blame
 
 
 class Setting(NamedTuple):
@@ -78,15 +82,20 @@ class Step:
             torch.cuda.synchronize(self.device)
 
 
-def run(
-    nets: Sequence[str] | None = None,
-    batch_size: int | None = None,
-    compile_nets: Sequence[str] = ("small",),
-    seconds: float = 4.0,
-    repeats: int = 5,
-    threads: int | None = None,
-    device: str = "auto",
-) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class Options(BaseOptions):
+    """Options of the training-step benchmark."""
+
+    nets: tuple[str, ...] | None = option(None, help="nets by name; null is every net")
+    batch_size: int | None = option(None, least=5, help="null is what suits the net: 8 to 120 on a CPU, 128 on a GPU")
+    compile_nets: tuple[str, ...] = option(("small",), help="nets to try torch.compile with: most of a minute each")
+    seconds: float = option(4.0, above=0, help="of each net and setting, after a warm-up step")
+    repeats: int = option(5, least=1, help="timed steps, at most")
+    threads: int | None = option(None, least=1, help="torch's threads; null is what it takes by itself")
+    device: str = option("auto", help="auto, cpu, cuda")
+
+
+def run(options: Options) -> dict[str, Any]:
     """Measure every net in every setting; returns plain numbers in nested objects.
 
     ``ceiling``: multiply-adds per second of a large matrix product, by type. ``nets.<name>``: `batch_size`, `macs` of
@@ -96,54 +105,34 @@ def run(
     setting. The settings of a net take turns.
 
     Raises:
-        ConfigError: an unknown net, or nothing to measure.
+        ConfigError: no net, or an unknown one.
     """
-    names = list(NETS) if nets is None else list(nets)
-    for name in (*names, *compile_nets):
+    names = list(NETS) if options.nets is None else list(options.nets)
+    for name in (*names, *options.compile_nets):
         choose(NETS, name, "benchmark.nets")
-    if not names or repeats < 1 or seconds <= 0 or (batch_size is not None and batch_size < 5):
-        raise ConfigError("benchmark: expected a net, repeats of at least 1, seconds above 0, batch_size of at least 5")
-    place, before = pick_device(device), torch.get_num_threads()
-    torch.set_num_threads(threads or before)
-    try:
-        result: dict[str, Any] = {"device": str(place), "threads": torch.get_num_threads(), "nets": {}}
+    if not names:
+        raise ConfigError("benchmark.nets: expected a net, got an empty list")
+    place = pick_device(options.device)
+    with limited_threads(options.threads) as threads:
+        result: dict[str, Any] = {"device": str(place), "threads": threads, "nets": {}}
         result["ceiling"] = {"fp32": ceiling(place, torch.float32), "bf16": ceiling(place, torch.bfloat16)}
         for name in names:
-            batch = batch_size or (GPU_BATCH if place.type == "cuda" else BATCHES.get(name, 16))
-            entry = _net(name, batch, name in compile_nets, seconds, repeats, place)
+            entry = _net(name, options, place)
             for key, measured in entry["settings"].items():
                 if "failed" not in measured:
                     most = max(result["ceiling"].values()) if SETTINGS[key].bf16 else result["ceiling"]["fp32"]
                     measured["of_ceiling"] = 3 * entry["macs"] * measured["faces_per_second"] / most
             result["nets"][name] = entry
         return result
-    finally:
-        torch.set_num_threads(before)
 
 
-def interleave(steps: Mapping[str, Callable[[], object]], seconds: float, repeats: int) -> dict[str, list[float]]:
-    """Time every step up to `repeats` times within `seconds` of its own, one after the other in each round.
-
-    The first round warms up and is not counted, unless a step took so long that it is not run again.
-    """
-    times: dict[str, list[float]] = {key: [] for key in steps}
-    for done in range(repeats + 1):
-        for key, step in steps.items():
-            if (done > 1 and sum(times[key]) > seconds) or (done == 1 and times[key][0] > PATIENCE * seconds):
-                continue
-            start = time.perf_counter()
-            step()
-            times[key].append(time.perf_counter() - start)
-    return {key: spent[1:] or spent for key, spent in times.items()}
-
-
-def _net(
-    name: str, batch_size: int, compiled: bool, seconds: float, repeats: int, device: torch.device
-) -> dict[str, Any]:
+def _net(name: str, options: Options, device: torch.device) -> dict[str, Any]:
     """Measure one net in every setting that can be had."""
+    batch_size = options.batch_size or (GPU_BATCH if device.type == "cuda" else BATCHES.get(name, 16))
+    compiled, seconds = name in options.compile_nets, options.seconds
     wanted = {key: setting for key, setting in SETTINGS.items() if compiled or not setting.compile}
     steps, settings = _steps(name, wanted, batch_size, seconds, device)
-    for key, times in interleave(steps, seconds, repeats).items():
+    for key, times in interleave(steps, seconds, options.repeats, patience=PATIENCE).items():
         faces = [batch_size / spent for spent in times]
         rates = {"faces_per_second": statistics.median(faces), "least": min(faces), "most": max(faces)}
         settings[key] = {**rates, "runs": len(faces)}
@@ -163,13 +152,13 @@ def _net(
 def _steps(
     name: str, wanted: Mapping[str, Setting], batch_size: int, seconds: float, device: torch.device
 ) -> tuple[dict[str, Step], dict[str, Any]]:
-    """Build the steps that can be run, and say of the others why not."""
+    """Build the steps that can be run, and return why the others can not."""
     steps: dict[str, Step] = {}
     failed: dict[str, Any] = {}
     slower = plain = 0.0
     for key, setting in wanted.items():
         if setting.bf16:
-            slower, plain = slower or bf16_slowdown(device), plain or _seconds_of(steps["fp32"])
+            slower, plain = slower or bf16_slowdown(device), plain or seconds_of(steps["fp32"])
             if slower > 2 and slower * plain > PATIENCE * seconds:
                 failed[key] = {"failed": f"left out: a bf16 convolution takes {slower:.0f}x as long here"}
                 continue
@@ -183,12 +172,6 @@ def _steps(
                 raise
             failed[key] = {"failed": f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"}
     return steps, failed
-
-
-def _seconds_of(step: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    step()
-    return time.perf_counter() - start
 
 
 def ceiling(device: torch.device, dtype: torch.dtype) -> float:
@@ -224,7 +207,7 @@ def bf16_slowdown(device: torch.device) -> float:
 def outside_convolutions(step: Callable[[], None], device: torch.device) -> float:
     """Return the share of one step's operator time that is not spent in convolutions, forward and backward."""
     cuda = device.type == "cuda"
-    with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]) as profiler:
+    with quiet_profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]) as profiler:
         step()
     overall = inside = 0.0
     for event in profiler.key_averages():
@@ -236,8 +219,8 @@ def outside_convolutions(step: Callable[[], None], device: torch.device) -> floa
     return 1 - inside / overall if overall else float("nan")
 
 
-def tables(result: dict[str, Any]) -> Tables:
-    """Lay out what :func:`run` returned: (title, header, rows)."""
+def tables(result: dict[str, Any]) -> list[Table]:
+    """Lay out what :func:`run` returned."""
     rows: list[tuple[Any, ...]] = []
     for name, entry in result["nets"].items():
         plain = entry["settings"]["fp32"]["faces_per_second"]
@@ -252,4 +235,4 @@ def tables(result: dict[str, Any]) -> Tables:
             rows.append((name, entry["batch_size"], key, *rates, gain, outside, f"{value['of_ceiling']:.0%}"))
     header = ("net", "B", "setting", "faces/s (median)", "least", "most", "of fp32", "outside conv", "of ceiling")
     title = f"training step on {result['device']}, {result['threads']} threads"
-    return [(title, header, rows)]
+    return [Table(title, header, rows)]

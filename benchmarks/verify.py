@@ -6,40 +6,44 @@ The loops have the structure of the evaluation most often copied (davidsandberg/
 
 from __future__ import annotations
 
-import ctypes
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
-from benchmarks.mining import draw_faces, in_fresh_process, status_bytes, summary
-from benchmarks.training import interleave
+from benchmarks.drawn import draw_faces
+from benchmarks.resources import extra_bytes, limited_threads, peak_above
+from benchmarks.tables import TIMES, Table, megabytes, times
 from facenet.evaluation.all_pairs import all_pairs, tiles
 from facenet.evaluation.roc import at_far
 from facenet.evaluation.verification import common_grid, verify_pairs
+from facenet.export.speed import seconds_of, time_in_turns
+from facenet.options import RATE, option
+from facenet.options import Options as BaseOptions
 
 FOLDS = 10
 LOOP_FAR = 1e-3
 PATIENCE = 120.0
+D, PER_IDENTITY = 128, 20
 
 
-def run(
-    pairs: int = 6000,
-    repeats: int = 9,
-    faces: Sequence[int] = (10_000, 50_000),
-    rounds: int = 3,
-    sorted_faces: int = 10_000,
-    far: float = 1e-6,
-    D: int = 128,
-    per_identity: int = 20,
-    threads: int = 1,
-    peers: bool = True,
-    seed: int = 0,
-) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class Options(BaseOptions):
+    """Options of the verification benchmark."""
+
+    pairs: int = option(6000, least=20, help="pairs in ten folds")
+    repeats: int = option(9, least=1, help="timed calls on the folds, at most")
+    faces: tuple[int, ...] = option((10_000, 50_000), least=1, help="faces, for all pairs")
+    rounds: int = option(3, least=1, help="timed calls on all pairs, at most")
+    sorted_faces: int = option(10_000, least=0, help="faces of the full sort; 0: none")
+    far: float = option(1e-6, **RATE, help="false accept rate of all pairs")
+    threads: int = option(1, least=1, help="of torch and NumPy")
+    peers: bool = option(True, help="measure the loops over thresholds too")
+    memory: bool = option(True, help="measure memory, in a process of its own")
+
+
+def run(options: Options) -> dict[str, Any]:
     """Measure both; returns plain numbers in nested objects, seconds and bytes.
 
     ``folds``: `ours` (everything :func:`verify_pairs` reports) and `loops`, each with `seconds` (median),
@@ -49,52 +53,48 @@ def run(
     level before it). ``full_sort``: its seconds at `sorted_faces` faces, and whether threshold and counts are equal.
     The tightest figures are those of a machine that does nothing else.
     """
-    with _threads(threads):
-        result: dict[str, Any] = {"threads": threads, "far": far, "folds": _folds(pairs, repeats, peers, seed)}
-        result["all_pairs"] = {}
-        for count in faces:
-            vectors, labels = _faces(count, D, per_identity, seed)
-            measured = _against_product(vectors, labels, far, rounds)
-            measured["extra_bytes"] = _extra_bytes(count, D, per_identity, far, threads, seed)
+    with limited_threads(options.threads):
+        result: dict[str, Any] = {"threads": options.threads, "far": options.far}
+        result |= {"folds": _folds(options.pairs, options.repeats, options.peers), "all_pairs": {}}
+        for count in options.faces:
+            measured = _against_product(*_faces(count), options.far, options.rounds)
+            call = (measure_memory, count, options.far, options.threads)
+            measured["extra_bytes"] = extra_bytes(*call) if options.memory else None
             result["all_pairs"][str(count)] = measured
-        if sorted_faces:
-            result["full_sort"] = _against_full_sort(*_faces(sorted_faces, D, per_identity, seed), far)
+        if options.sorted_faces:
+            result["full_sort"] = _against_full_sort(*_faces(options.sorted_faces), options.far)
         return result
 
 
-def tables(result: dict[str, Any]) -> list[tuple[str, tuple[str, ...], list[tuple[Any, ...]]]]:
-    """Lay out what :func:`run` returned: (title, header, rows)."""
+def tables(result: dict[str, Any]) -> list[Table]:
+    """Lay out what :func:`run` returned."""
     folds = result["folds"]
-    rows: list[tuple[Any, ...]] = [(name, *_times(folds[name])) for name in ("ours", "loops") if name in folds]
+    rows: list[tuple[Any, ...]] = [(name, *times(folds[name])) for name in ("ours", "loops") if name in folds]
     if "loops" in folds:
         rows.append((f"loops / ours: {folds['loops_ratio']:.0f}x; equal folds: {folds['equal_folds']}", "", "", ""))
-    first = (f"{folds['pairs']} pairs, ten folds, everything", ("what", "seconds (median)", "least", "most"), rows)
+    first = Table(f"{folds['pairs']} pairs, ten folds, everything", ("what", *TIMES), rows)
     rows = []
     for count, entry in result["all_pairs"].items():
-        rows += [(count, name, *_times(entry[name]), "") for name in ("product", "ours")]
-        extra = f"{entry['extra_bytes'] / 1e6:.0f} MB" if entry["extra_bytes"] is not None else "-"
-        rows[-1] = (*rows[-1][:-1], f"{entry['product_ratio']:.2f}x, {extra} more")
+        rows.append((count, "product", *times(entry["product"]), ""))
+        cost = f"{entry['product_ratio']:.2f}x, {megabytes(entry['extra_bytes'])} more"
+        rows.append((count, "ours", *times(entry["ours"]), cost))
     if "full_sort" in result:
         entry = result["full_sort"]
         rows.append((str(entry["faces"]), "full sort", entry["seconds"], "", "", f"equal: {entry['equal']}"))
-    header = ("faces", "what", "seconds (median)", "least", "most", "of the product, memory")
-    return [first, (f"all pairs, TAR at FAR {result['far']:g}", header, rows)]
+    header = ("faces", "what", *TIMES, "of the product, memory")
+    return [first, Table(f"all pairs, TAR at FAR {result['far']:g}", header, rows)]
 
 
-def _times(measured: dict[str, float]) -> tuple[float, float, float]:
-    return measured["seconds"], measured["least"], measured["most"]
-
-
-def _folds(pairs: int, repeats: int, peers: bool, seed: int) -> dict[str, Any]:
+def _folds(pairs: int, repeats: int, peers: bool) -> dict[str, Any]:
     """Time everything on drawn pairs, half of them same, in ten folds."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     same = np.tile(np.repeat([True, False], pairs // (2 * FOLDS)), FOLDS)
     folds = np.repeat(np.arange(FOLDS), pairs // FOLDS)
     distances = np.where(same, rng.normal(1.0, 0.3, len(same)), rng.normal(1.7, 0.3, len(same))).clip(0, 4)
     contestants: dict[str, Callable[[], object]] = {"ours": lambda: verify_pairs(distances, same, folds)}
     if peers:
         contestants["loops"] = lambda: loops(distances, same, folds)
-    measured: dict[str, Any] = {"pairs": len(same), **_measure(contestants, repeats)}
+    measured: dict[str, Any] = {"pairs": len(same), **time_in_turns(contestants, PATIENCE, repeats)}
     if peers:
         measured["loops_ratio"] = measured["loops"]["seconds"] / measured["ours"]["seconds"]
         ours = verify_pairs(distances, same, folds, grid=common_grid(400)).fold_accuracies
@@ -131,8 +131,8 @@ def _rates(threshold: float, distances: np.ndarray, same: np.ndarray) -> tuple[f
     return float(val), float(far), float(true_accepts + true_rejects) / distances.size
 
 
-def _faces(count: int, D: int, per_identity: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    embeddings, labels = draw_faces(count, D, per_identity=per_identity, seed=seed)
+def _faces(count: int) -> tuple[np.ndarray, np.ndarray]:
+    embeddings, labels = draw_faces(count, D, per_identity=PER_IDENTITY)
     return embeddings.numpy(), labels.numpy()
 
 
@@ -141,28 +141,27 @@ def _against_product(vectors: np.ndarray, labels: np.ndarray, far: float, rounds
         for _ in tiles(vectors):
             pass
 
-    measured: dict[str, Any] = _measure(
-        {"product": product, "ours": lambda: all_pairs(vectors, labels, (far,))}, rounds
-    )
+    contestants = {"product": product, "ours": lambda: all_pairs(vectors, labels, (far,))}
+    measured: dict[str, Any] = {**time_in_turns(contestants, PATIENCE, rounds)}
     measured["product_ratio"] = measured["ours"]["seconds"] / measured["product"]["seconds"]
     return measured
 
 
-def _measure(contestants: dict[str, Callable[[], object]], repeats: int) -> dict[str, Any]:
-    return {name: summary(times) for name, times in interleave(contestants, PATIENCE, repeats).items()}
-
-
 def _against_full_sort(vectors: np.ndarray, labels: np.ndarray, far: float) -> dict[str, Any]:
     """Sort every distance at once, and compare threshold and counts with the tail's."""
-    start = time.perf_counter()
-    distances = np.maximum(2 - 2 * (vectors @ vectors.T), 0)
-    upper = np.triu(np.ones(distances.shape, bool), 1)
-    same = labels[:, None] == labels[None]
-    right, wrong = np.sort(distances[upper & same]), np.sort(distances[upper & ~same])
-    want = at_far(right, wrong, far)
-    seconds = time.perf_counter() - start
+    sides: list[np.ndarray] = []
+
+    def full_sort() -> None:
+        distances = np.maximum(2 - 2 * (vectors @ vectors.T), 0)
+        upper = np.triu(np.ones(distances.shape, bool), 1)
+        same = labels[:, None] == labels[None]
+        sides[:] = [np.sort(distances[upper & same]), np.sort(distances[upper & ~same])]
+        at_far(sides[0], sides[1], far)
+
+    seconds = seconds_of(full_sort)
+    want = at_far(sides[0], sides[1], far)
     found = all_pairs(vectors, labels, (far,)).val_at_far[far]
-    counts = [int(np.searchsorted(side, np.float32(want["threshold"]), side="right")) for side in (right, wrong)]
+    counts = [int(np.searchsorted(side, np.float32(want["threshold"]), side="right")) for side in sides]
     equal = counts == [found["accepted_same"], found["accepted_different"]] and want["val"] == found["val"]
     return {
         "faces": len(vectors),
@@ -173,32 +172,9 @@ def _against_full_sort(vectors: np.ndarray, labels: np.ndarray, far: float) -> d
     }
 
 
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Hold torch and NumPy's BLAS to a number of threads."""
-    from threadpoolctl import threadpool_limits  # comes with scikit-learn
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        with threadpool_limits(limits=count):
-            yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _extra_bytes(count: int, D: int, per_identity: int, far: float, threads: int, seed: int) -> int | None:
-    return in_fresh_process(f"verify.call_and_measure({count}, {D}, {per_identity}, {far}, {threads}, {seed})")
-
-
-def call_and_measure(count: int, D: int, per_identity: int, far: float, threads: int, seed: int) -> int:
-    """Return the bytes that one call takes above the level before it; the process must be a fresh one."""
-    with _threads(threads):
-        all_pairs(*_faces(200, D, per_identity, seed), (0.1,))  # loads what is loaded on first use
-        vectors, labels = _faces(count, D, per_identity, seed)
-        with suppress(OSError, AttributeError):  # what drawing left must not hide what the call takes
-            ctypes.CDLL(None).malloc_trim(0)
-            Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-        before = status_bytes("VmRSS")
-        all_pairs(vectors, labels, (far,))
-        return status_bytes("VmHWM") - before
+def measure_memory(count: int, far: float, threads: int) -> int:
+    """Return the bytes that one call takes above the level before it; for a fresh process."""
+    with limited_threads(threads):
+        all_pairs(*_faces(200), (0.1,))  # loads what is loaded on first use
+        vectors, labels = _faces(count)
+        return peak_above(lambda: all_pairs(vectors, labels, (far,)))

@@ -1,61 +1,53 @@
 """The campaign of faults: what is killed, cut, stopped, damaged, hostile or dirty loses nothing.
 
-Each part is a room of its own and counts what went wrong.
+Each part is a module of its own and counts what went wrong.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from facenet.errors import choose
+from benchmarks.faults.options import CheckpointFaults, DataFaults, FileFaults, ResumeFaults
+from benchmarks.tables import Table
+from facenet.options import SEED, option
+from facenet.options import Options as BaseOptions
 
-# part -> its room; every part takes folder, temporary and seed
-PARTS = {
-    "checkpoints": "checkpoints",
-    "resume": "resume",
-    "files": "files",
-    "data": "data",
-}
+PARTS = ("checkpoints", "resume", "files", "data")
 
 
-def run(
-    *,
-    parts: Sequence[str] | None = None,
-    checkpoints: dict[str, Any] | None = None,
-    resume: dict[str, Any] | None = None,
-    files: dict[str, Any] | None = None,
-    data: dict[str, Any] | None = None,
-    folder: str = "",
-    temporary: str = "",
-    seed: int = 0,
-) -> dict[str, Any]:
-    """Play the parts (None: all), each with its counts; {part: {fault: {what: count}}}, and `seconds` by part.
+@dataclass(frozen=True, kw_only=True)
+class Options(BaseOptions):
+    """Options of the campaign."""
 
-    What is written goes into `folder`, temporary files into `temporary`, which may name another file system.
+    parts: tuple[str, ...] | None = option(None, choices=PARTS, help="parts to play; null is all")
+    checkpoints: CheckpointFaults = CheckpointFaults()
+    resume: ResumeFaults = ResumeFaults()
+    files: FileFaults = FileFaults()
+    data: DataFaults = DataFaults()
+    folder: str = option("", help="where everything is written; empty: a temporary folder")
+    temporary: str = option("", help="temporary folder of the children, to be on another file system: /dev/shm")
+    seed: int = option(0, **SEED, help="of the faults")
 
-    Raises:
-        ConfigError: an unknown part.
-    """
-    counts = {"checkpoints": checkpoints, "resume": resume, "files": files, "data": data}
-    names = list(PARTS) if parts is None else list(parts)
-    for name in names:
-        choose(PARTS, name, "benchmark.parts")
+
+def run(options: Options) -> dict[str, Any]:
+    """Play the parts; returns {part: {fault: {what: count}}}, and `seconds` by part."""
     result: dict[str, Any] = {"seconds": {}}
-    for name in names:
+    place = {"folder": options.folder, "temporary": options.temporary, "seed": options.seed}
+    for name in PARTS if options.parts is None else options.parts:
         print(f"faults: {name}", flush=True)
-        room, start = import_module(f"benchmarks.faults.{PARTS[name]}"), time.perf_counter()
-        result[name] = room.run(**(counts[name] or {}), folder=folder, temporary=temporary, seed=seed)
+        part, start = import_module(f"benchmarks.faults.{name}"), time.perf_counter()
+        result[name] = part.run(getattr(options, name), **place)
         result["seconds"][name] = time.perf_counter() - start
     return result
 
 
-def tables(result: dict[str, Any]) -> list[tuple[str, tuple[str, ...], list[tuple[Any, ...]]]]:
-    """Lay out what :func:`run` returned: (title, header, rows)."""
+def tables(result: dict[str, Any]) -> list[Table]:
+    """Lay out what :func:`run` returned."""
     return [
-        (
+        Table(
             f"faults: {name}, {seconds:.0f} s",
             ("fault", "what", "count"),
             [(fault, what, count) for fault, counts in result[name].items() for what, count in counts.items()],

@@ -1,7 +1,7 @@
 """Faults of checkpoints: killed writers, full disks, folders without rights. What was saved last must still be there.
 
-A child saves for ever and says each checkpoint once it is saved; it is killed at a random moment. Checkpoints lie in
-`folder`, on another file system than the temporary one where `temporary` names such.
+A child saves checkpoint after checkpoint and reports each once it is saved. It is killed at a random moment.
+Checkpoints lie in `folder`. If `temporary` names another file system, temporary files lie there.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from typing import Any
 
 import torch
 
+from benchmarks.faults.options import CheckpointFaults
 from benchmarks.faults.rights import close_folder
+from benchmarks.gallery import on_another_file_system
 from facenet.errors import DataError
 from facenet.files import remove_abandoned
 from facenet.training.callbacks import AtomicCheckpointIO
@@ -32,10 +34,8 @@ DISK = 4 << 20  # bytes of a small disk
 PAGE = 4096
 
 
-def run(
-    *, kills: int = 100, full_disks: int = 10, read_only: int = 5, folder: str = "", temporary: str = "", seed: int = 0
-) -> dict[str, dict[str, int]]:
-    """Play every fault so many times; counts of what went wrong, by fault."""
+def run(counts: CheckpointFaults, *, folder: str = "", temporary: str = "", seed: int = 0) -> dict[str, dict[str, int]]:
+    """Play every fault so many times; returns counts of what went wrong, by fault."""
     rng = random.Random(seed)
     with tempfile.TemporaryDirectory(prefix="facenet-checkpoints-", dir=folder or None) as name:
         os.chmod(name, 0o755)  # noqa: PTH101 - for the rights test another user must get in
@@ -43,63 +43,63 @@ def run(
         for place in places:
             place.mkdir()
         return {
-            "checkpoint_kills": _kill(places[0], kills, temporary, rng),
-            "checkpoint_full_disks": _full_disks(places[1], full_disks, rng),
-            "checkpoint_read_only": _read_only(places[2], read_only, rng),
+            "checkpoint_kills": _kill(places[0], counts.kills, temporary, rng),
+            "checkpoint_full_disks": _full_disks(places[1], counts.full_disks, rng),
+            "checkpoint_read_only": _read_only(places[2], counts.read_only, rng),
         }
 
 
 class Child:
-    """A process that calls ``function(*arguments, say)`` and can be killed; what it says is heard here.
+    """A process that calls ``function(*arguments, report)`` and can be killed. What it reports is received here.
 
-    It is a copy of this one, which saves the seconds that its imports would take.
+    The child is a fork of this process, which saves the seconds of its imports.
     """
 
     def __init__(self, function: Callable[..., None], *arguments: Any, temporary: str = "") -> None:
         context = multiprocessing.get_context("fork")
-        self._heard, said = context.Pipe(duplex=False)
-        self._process = context.Process(target=_in_child, args=(function, arguments, said, temporary))
+        self._receiver, sender = context.Pipe(duplex=False)
+        self._process = context.Process(target=_in_child, args=(function, arguments, sender, temporary))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads; the child has one of its own
             self._process.start()
-        said.close()
+        sender.close()
 
-    def hear(self) -> Any:
-        """Return the next thing it says; raises EOFError at its end."""
-        return self._heard.recv()
+    def receive(self) -> Any:
+        """Return the next report; raises EOFError at the child's end."""
+        return self._receiver.recv()
 
     def kill(self) -> None:
         """Send SIGKILL."""
         self._process.kill()
 
     def end(self) -> tuple[int, list[Any]]:
-        """Wait for its end; return its exit code (negative: a signal's number) and what it said up to then."""
-        heard = []
+        """Wait for the child's end; return its exit code (negative: a signal's number) and its last reports."""
+        reports = []
         with contextlib.suppress(EOFError):
             while True:
-                heard.append(self.hear())
+                reports.append(self.receive())
         self._process.join()
-        self._heard.close()
-        return int(self._process.exitcode or 0), heard
+        self._receiver.close()
+        return int(self._process.exitcode or 0), reports
 
 
-def _in_child(function: Callable[..., None], arguments: tuple[Any, ...], said: Any, temporary: str) -> None:
+def _in_child(function: Callable[..., None], arguments: tuple[Any, ...], sender: Any, temporary: str) -> None:
     torch.set_num_threads(1)
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, signal.SIG_DFL)
     if temporary:
         os.environ["TMPDIR"], tempfile.tempdir = temporary, None
-    function(*arguments, said.send)
+    function(*arguments, sender.send)
 
 
 def checkpoint(number: int, size: int) -> dict[str, Any]:
-    """Some `size` bytes that follow from a number."""
+    """Return a checkpoint of about `size` bytes that follow from a number."""
     values = torch.arange(size // 8, dtype=torch.int64) + number
     return {"number": number, "values": values, "nested": {"scale": [number, float(number)]}}
 
 
 def number_of(path: Path) -> int:
-    """The number of a checkpoint; DataError where it is not one of ours, whole."""
+    """Return the number of a :func:`checkpoint` on disk; raises DataError if any part is not of that number."""
     found = AtomicCheckpointIO().load_checkpoint(path)
     number = int(found["number"])
     if not torch.equal(found["values"], checkpoint(number, 8 * len(found["values"]))["values"]):
@@ -107,46 +107,46 @@ def number_of(path: Path) -> int:
     return number
 
 
-def save_for_ever(path: Path, first: int, size: int, say: Callable[[int], None]) -> None:
-    """What a child does: checkpoint after checkpoint, each said when it is saved."""
+def save_until_killed(path: Path, first: int, size: int, report: Callable[[int], None]) -> None:
+    """The child: save checkpoint after checkpoint, and report the number of each once it is saved."""
     for number in range(first, first + 10**6):
         AtomicCheckpointIO().save_checkpoint(checkpoint(number, size), path)
-        say(number)
+        report(number)
 
 
 def kill_writer(path: Path, first: int, rng: random.Random, *, temporary: str = "") -> int:
-    """Run a child, kill it at a random moment, and return the last number it said."""
-    child = Child(save_for_ever, path, first, rng.randrange(1 << 16, 1 << 22), temporary=temporary)
-    said = [child.hear()]
+    """Run a child, kill it at a random moment, and return the last number it reported."""
+    child = Child(save_until_killed, path, first, rng.randrange(1 << 16, 1 << 22), temporary=temporary)
+    reports = [child.receive()]
     time.sleep(rng.random() * MOST_ALIVE)
     child.kill()
-    return int([*said, *child.end()[1]][-1])
+    return int([*reports, *child.end()[1]][-1])
 
 
 def _kill(place: Path, kills: int, temporary: str, rng: random.Random) -> dict[str, int]:
     path, last = place / "last.ckpt", -1
-    told = {"kills": kills, "saved": 0, "lost": 0, "unreadable": 0, "halves_swept": 0}
+    found = {"kills": kills, "saved": 0, "lost": 0, "unreadable": 0, "halves_swept": 0}
     before = set(os.listdir(temporary)) if temporary else set()  # noqa: PTH208
     for number in range(kills):
         first = last + 1000
         last = kill_writer(path, first, rng, temporary=temporary)
-        told["saved"] += last - first + 1
+        found["saved"] += last - first + 1
         try:
-            told["lost"] += number_of(path) not in (last, last + 1)  # one may be saved and not yet said
+            found["lost"] += number_of(path) not in (last, last + 1)  # one may be saved and not yet reported
         except DataError:
-            told["unreadable"] += 1
-        told["halves_swept"] += len(remove_abandoned(place))
+            found["unreadable"] += 1
+        found["halves_swept"] += len(remove_abandoned(place))
         if number % 25 == 24:
-            print(f"{number + 1} of {kills} writers killed: {told}", flush=True)
+            print(f"{number + 1} of {kills} writers killed: {found}", flush=True)
     left = {path.name for path in place.iterdir()} - {"last.ckpt", "last.ckpt.sha256"}
     left |= (set(os.listdir(temporary)) if temporary else set()) - before  # noqa: PTH208
-    other = bool(temporary) and os.stat(temporary).st_dev != os.stat(place).st_dev  # noqa: PTH116
-    return told | {"leaked_files": len(left), "other_file_system": int(other)}
+    other = on_another_file_system(temporary, place)
+    return found | {"leaked_files": len(left), "other_file_system": int(other)}
 
 
 @contextlib.contextmanager
 def small_disk(place: Path) -> Iterator[bool]:
-    """Mount a small file system at `place`, where we may; whether that was done."""
+    """Mount a small file system at `place` if this process may; yields whether it did."""
     mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(place)]
     with contextlib.suppress(OSError):
         if os.geteuid() == 0 and subprocess.run(mount, capture_output=True, check=False).returncode == 0:
@@ -159,8 +159,8 @@ def small_disk(place: Path) -> Iterator[bool]:
 
 
 def _full_disks(place: Path, count: int, rng: random.Random) -> dict[str, int]:
-    """A disk with less room than the checkpoint and its sum need; without a mount, a file that may not grow so far."""
-    told = {"full_disks": count, "changed": 0, "unclear": 0, "leaked_files": 0}
+    """Save on a disk that is too small for the checkpoint and its sum; without a mount, limit the size of files."""
+    found = {"full_disks": count, "changed": 0, "unclear": 0, "leaked_files": 0}
     path, limits = place / "last.ckpt", resource.getrlimit(resource.RLIMIT_FSIZE)
     with small_disk(place) as mounted:
         if count:
@@ -177,38 +177,40 @@ def _full_disks(place: Path, count: int, rng: random.Random) -> dict[str, int]:
                 ballast.write_bytes(bytes(room.f_bavail * room.f_frsize - rng.randrange(size // PAGE) * PAGE))
                 return ballast.unlink
 
-            _refused(path, checkpoint(number, size), fill, told)
-        told |= {"by_tmpfs": count if mounted else 0, "by_file_size_limit": 0 if mounted else count}
-    return told
+            _refused(path, checkpoint(number, size), fill, found)
+        found |= {"by_tmpfs": count if mounted else 0, "by_file_size_limit": 0 if mounted else count}
+    return found
 
 
 def _read_only(place: Path, count: int, rng: random.Random) -> dict[str, int]:
-    told = {"read_only": count, "changed": 0, "unclear": 0, "leaked_files": 0}
+    found = {"read_only": count, "changed": 0, "unclear": 0, "leaked_files": 0}
     path = place / "last.ckpt"
     if count:
         AtomicCheckpointIO().save_checkpoint(checkpoint(0, 1 << 16), path)
     for number in range(1, count + 1):
-        _refused(path, checkpoint(number, rng.randrange(1 << 12, 1 << 18)), lambda: close_folder(place), told)
-    return told
+        _refused(path, checkpoint(number, rng.randrange(1 << 12, 1 << 18)), lambda: close_folder(place), found)
+    return found
 
 
-def _refused(path: Path, new: dict[str, Any], break_it: Callable[[], Callable[[], None]], told: dict[str, int]) -> None:
-    """Save while something is broken: the error has to be one line that names the file, and the old one to stay."""
+def _refused(
+    path: Path, new: dict[str, Any], break_it: Callable[[], Callable[[], None]], found: dict[str, int]
+) -> None:
+    """Save while something is broken: the error must be one line that names the file, and the old file must stay."""
     before = path.read_bytes()
     names = sorted(path.parent.iterdir())
     mend = break_it()
     try:
         AtomicCheckpointIO().save_checkpoint(new, path)
-        told["unclear"] += 1
+        found["unclear"] += 1
     except DataError as error:
-        told["unclear"] += str(path) not in str(error) or "\n" in str(error)
+        found["unclear"] += str(path) not in str(error) or "\n" in str(error)
     except Exception:
-        told["unclear"] += 1
+        found["unclear"] += 1
     finally:
         mend()
-    told["leaked_files"] += sorted(path.parent.iterdir()) != names
+    found["leaked_files"] += sorted(path.parent.iterdir()) != names
     try:
         number_of(path)
-        told["changed"] += path.read_bytes() != before
+        found["changed"] += path.read_bytes() != before
     except DataError:
-        told["changed"] += 1
+        found["changed"] += 1

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from benchmarks.faults.image_files import BAD, GOOD, TWICE, TWO_NAMES, Spot
+from benchmarks.faults.options import DataFaults
 from benchmarks.faults.rights import without_root_power
 from facenet.data.drawn.faces import draw
 from facenet.data.records import Skipped
@@ -77,27 +78,24 @@ def _name(root: Path, path: Path) -> str:
     return os.fsencode(path.relative_to(root)).decode("utf-8", "backslashreplace")
 
 
-def run(
-    *, images: int = 1000, steps: int = 24, lost: int = 10, folder: str = "", temporary: str = "", seed: int = 0
-) -> dict[str, dict[str, int]]:
-    """Train on a dirty folder, from a cache and from its files by 0 and 2 workers; counts of what went wrong.
+def run(counts: DataFaults, *, folder: str = "", temporary: str = "", seed: int = 0) -> dict[str, dict[str, int]]:
+    """Train on a dirty folder, from a cache and from its files with 0 and 2 workers; returns counts of what went wrong.
 
-    Straight from the files, `lost` more are deleted or cut when training has begun. Then the folder is refused, as more
-    of it is bad than is allowed. Root does it without root's power to read everything.
+    While training reads the files, `lost` more are deleted or cut. At last the folder is refused, as more of it is bad
+    than is allowed. Root trains without its power to read every file.
     """
+    found: dict[str, dict[str, int]] = {}
     with tempfile.TemporaryDirectory(prefix="facenet-dirty-", dir=folder or None) as name, without_root_power():
-        told: dict[str, dict[str, int]] = {}
         for cache, workers in (("ram", 0), ("none", 0), ("none", 2)):
-            print(f"dirty folder of {images} images: {cache} cache, {workers} workers", flush=True)
+            print(f"dirty folder of {counts.images} images: {cache} cache, {workers} workers", flush=True)
             place = Path(name) / f"{cache}{workers}"
-            tree = dirty_tree(place / "faces", images, seed)
-            options = {"cache": cache, "workers": workers}
-            told[f"dirty folder, {cache} cache, {workers} workers"] = _trained(
-                tree, place, _config(place / "faces", steps, seed, options), 0 if cache == "ram" else lost
-            )
-        config = _config(place / "faces", steps, seed, {"cache": "ram"}, max_bad_share=0.1)
-        told["dirty folder, refused"] = _refused(tree, place, config)
-    return told
+            tree = dirty_tree(place / "faces", counts.images, seed)
+            config = _config(place / "faces", counts.steps, seed, {"cache": cache, "workers": workers})
+            lost = 0 if cache == "ram" else counts.lost
+            found[f"dirty folder, {cache} cache, {workers} workers"] = _trained(tree, place, config, lost)
+        config = _config(place / "faces", counts.steps, seed, {"cache": "ram"}, max_bad_share=0.1)
+        found["dirty folder, refused"] = _refused(tree, place, config)
+    return found
 
 
 def _config(root: Path, steps: int, seed: int, loader: dict[str, Any], **data: Any) -> dict[str, Any]:
@@ -134,7 +132,7 @@ def _config(root: Path, steps: int, seed: int, loader: dict[str, Any], **data: A
 
 
 def _trained(tree: Tree, place: Path, config: dict[str, Any], lost: int) -> dict[str, int]:
-    told = {"files": len(tree.good) + len(tree.bad), "bad": len(tree.bad), "ended": 0, "unhandled": 0, "warnings": 0}
+    counts = {"files": len(tree.good) + len(tree.bad), "bad": len(tree.bad), "ended": 0, "unhandled": 0, "warnings": 0}
     broken: set[str] = set()
 
     def say(line: str) -> None:
@@ -145,14 +143,14 @@ def _trained(tree: Tree, place: Path, config: dict[str, Any], lost: int) -> dict
         warnings.simplefilter("default")
         try:
             train(config, place / "run", say=say)
-            told["ended"] = 1
+            counts["ended"] = 1
         except FacenetError as error:
             print(f"refused: {error}", flush=True)
         except Exception as error:
             print(f"unhandled: {type(error).__name__}: {error}", flush=True)
-            told["unhandled"] = 1
-    told["warnings"] = len(caught)
-    return told | _compared(tree, place / "run" / "skipped.csv", broken)
+            counts["unhandled"] = 1
+    counts["warnings"] = len(caught)
+    return counts | _compared(tree, place / "run" / "skipped.csv", broken)
 
 
 def _compared(tree: Tree, table: Path, broken: set[str]) -> dict[str, int]:
@@ -201,11 +199,14 @@ def _break(config: dict[str, Any], good: set[str], count: int) -> set[str]:
 
 def _refused(tree: Tree, place: Path, config: dict[str, Any]) -> dict[str, int]:
     """Train with less allowed than is bad: an error before the first step, and the list all the same."""
-    told = {"refused": 0, "unclear": 0}
+    counts = {"refused": 0, "unclear": 0}
     try:
         train(config, place / "refused", say=lambda line: None)
     except FacenetError as error:
-        told["refused"] = int(error.exit_code == 3)
-        told["unclear"] = int("data.max_bad_share" not in str(error) or "\n" in str(error))
+        counts["refused"] = int(error.exit_code == 3)
+        counts["unclear"] = int("data.max_bad_share" not in str(error) or "\n" in str(error))
     listed = {one.path for one in read_skipped(place / "refused" / "skipped.csv")}
-    return told | {"listed": len(listed & set(tree.bad)), "trained": int((place / "refused" / "checkpoints").exists())}
+    return counts | {
+        "listed": len(listed & set(tree.bad)),
+        "trained": int((place / "refused" / "checkpoints").exists()),
+    }

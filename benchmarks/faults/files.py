@@ -1,14 +1,13 @@
-"""Hostile and damaged files: thousands of mutations of everything that is read back, pickles, paths and addresses.
+"""Hostile and damaged files: thousands of changes of everything that is read back, pickles, paths and addresses.
 
-Half of the mutated files keep the sum they had, which must be noticed wherever the change has an effect; the other half
-get sums that fit again, as somebody who changes files on purpose would make them: these load or are refused in one
-line. Each kind is played in a process of its own, whose death or silence is counted too.
+Half of the changed files keep their checksum: each change that has an effect must be noticed. The other half get sums
+that fit again, as an attacker would make them: these files are read or refused in one line. Each kind is played in a
+process of its own, whose death or silence is counted too.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import random
 import resource
 import selectors
@@ -24,52 +23,45 @@ from pathlib import Path
 from benchmarks.faults.hostile import addressed, pickled, traversed
 from benchmarks.faults.kinds import KINDS
 from benchmarks.faults.mutate import mutated
+from benchmarks.faults.options import FileFaults
 from benchmarks.faults.outcomes import Kind, fresh_copy, outcome_of, value_digest
 from benchmarks.faults.restored import CHECKPOINTS
 from benchmarks.faults.tiny import tiny_net
+from benchmarks.resources import environment
 
 MEMORY = 1 << 34  # bytes that a child may reserve
-SILENCE = 60.0  # seconds after which a process that says nothing counts as hanging
+SILENCE = 60.0  # seconds without output after which a process counts as hanging
 CHILD = (
-    "import faulthandler, sys; faulthandler.enable();from benchmarks.faults.files import speak; speak(*sys.argv[1:])"
+    "import faulthandler, sys; from benchmarks.faults.files import print_outcomes;"
+    " faulthandler.enable(); print_outcomes(*sys.argv[1:])"
 )
 ALL: dict[str, Kind] = {"encoders": KINDS["encoders"], "checkpoints": CHECKPOINTS, **KINDS}
 OUTCOMES = ("refused", "same", "resealed", "as_written", "silently_accepted", "crashes", "hangs", "executions")
 
 
 def run(
-    *,
-    encoders: int = 2000,
-    checkpoints: int = 1000,
-    embeddings: int = 1000,
-    others: int = 100,
-    pickles: int = 50,
-    traversals: int = 20,
-    folder: str = "",
-    temporary: str = "",
-    seed: int = 0,
-    apart: bool = True,
+    counts: FileFaults, *, folder: str = "", temporary: str = "", seed: int = 0, apart: bool = True
 ) -> dict[str, dict[str, int]]:
-    """Mutate so many files of each kind, then try payloads and paths: {fault: {what: count}}.
+    """Change so many files of each kind, then try payloads and paths: {fault: {what: count}}.
 
-    Of what happens, `refused` is one line of ours, `same` had no effect, `resealed` loaded with sums made to fit,
-    `as_written` is another table of a kind that people write and that has no sum. `silently_accepted`, `crashes`,
-    `hangs` and `executions` are the failures. With `apart` each kind has a process of its own.
+    `refused` is one line of ours; `same` had no effect. `resealed` was read, with sums made to fit. `as_written` is
+    another table of a kind that people write and that has no sum. `silently_accepted`, `crashes`, `hangs` and
+    `executions` are the failures. With `apart` each kind has a process of its own.
     """
-    counts = {"encoders": encoders, "checkpoints": checkpoints, "embeddings": embeddings}
-    told: dict[str, dict[str, int]] = {}
+    numbers = {"encoders": counts.encoders, "checkpoints": counts.checkpoints, "embeddings": counts.embeddings}
+    found: dict[str, dict[str, int]] = {}
     with tempfile.TemporaryDirectory(prefix="facenet-files-", dir=folder or None) as name:
         for kind in ALL:
-            count, started = counts.get(kind, others), time.perf_counter()
+            count, started = numbers.get(kind, counts.others), time.perf_counter()
             (Path(name) / kind).mkdir()
             play = _apart if apart else _here
-            told[kind] = play(Path(name) / kind, kind, count, seed, temporary)
+            found[kind] = play(Path(name) / kind, kind, count, seed, temporary)
             print(f"{kind}: {count} files, {time.perf_counter() - started:.0f} s", flush=True)
         with tiny_net():
-            told["pickles"] = pickled(Path(name), ALL, pickles)
-            told["traversals"] = traversed(Path(name), traversals)
-            told["addresses"] = addressed()
-    return told
+            found["pickles"] = pickled(Path(name), ALL, counts.pickles)
+            found["traversals"] = traversed(Path(name), counts.traversals)
+            found["addresses"] = addressed()
+    return found
 
 
 def _here(place: Path, kind: str, count: int, seed: int, temporary: str) -> dict[str, int]:
@@ -81,7 +73,7 @@ def _summed(count: int, found: Counter[str]) -> dict[str, int]:
 
 
 def played(place: Path, name: str, first: int, count: int, seed: int) -> Iterator[tuple[str, str]]:
-    """Play the mutations `first` to `count` of a kind in a folder: what came of each, and what was said."""
+    """Play the mutations `first` to `count` of a kind in a folder; yields the outcome of each, and its message."""
     kind, sound = ALL[name], place / "sound"
     with tiny_net():
         if not sound.exists():
@@ -98,44 +90,43 @@ def played(place: Path, name: str, first: int, count: int, seed: int) -> Iterato
             (tried / chosen).write_bytes(mutated(chosen.name, (sound / chosen).read_bytes(), rng))
             if sealed and kind.reseal:
                 kind.reseal(tried, chosen.as_posix())
-            outcome, said = outcome_of(kind, tried, expected, sealed)
-            yield outcome, f"{number} {chosen}{' resealed' if sealed else ''}: {said}"
+            outcome, message = outcome_of(kind, tried, expected, sealed)
+            yield outcome, f"{number} {chosen}{' resealed' if sealed else ''}: {message}"
 
 
-def speak(place: str, name: str, first: str, count: str, seed: str) -> None:
-    """The child: a line of JSON for every mutation."""
+def print_outcomes(place: str, name: str, first: str, count: str, seed: str) -> None:
+    """The child: print a line of JSON for every mutation."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
-    for outcome, said in played(Path(place), name, int(first), int(count), int(seed)):
-        print(json.dumps([outcome, said[:300]]), flush=True)
+    for outcome, message in played(Path(place), name, int(first), int(count), int(seed)):
+        print(json.dumps([outcome, message[:300]]), flush=True)
 
 
-def _apart(place: Path, kind: str, count: int, seed: int, temporary: str) -> dict[str, int]:
-    """Play a kind in a child process, and in another one from the next mutation on where that dies or falls silent."""
+def _apart(
+    place: Path, kind: str, count: int, seed: int, temporary: str, *, child: str = CHILD, silence: float = SILENCE
+) -> dict[str, int]:
+    """Play a kind in a child process. If that dies or falls silent, another one goes on with the next mutation."""
     found: Counter[str] = Counter()
-    paths = os.pathsep.join(path for path in sys.path if path)
-    environment = {**os.environ, "PYTHONPATH": paths} | ({"TMPDIR": temporary} if temporary else {})
     while found.total() < count:
-        command = [sys.executable, "-c", CHILD, str(place), kind, str(found.total()), str(count), str(seed)]
-        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as child:
-            assert child.stdout is not None
-            for line in _lines(child):
+        command = [sys.executable, "-c", child, str(place), kind, str(found.total()), str(count), str(seed)]
+        with subprocess.Popen(command, env=environment(temporary), stdout=subprocess.PIPE, text=True) as process:
+            for line in _lines(process, silence):
                 if line.startswith('["'):
-                    outcome, said = json.loads(line)
+                    outcome, message = json.loads(line)
                     found[outcome] += 1
                     if outcome in ("silently_accepted", "crashes", "hangs"):
-                        print(f"{kind}: {outcome}: {said}", flush=True)
-            child.kill()
+                        print(f"{kind}: {outcome}: {message}", flush=True)
+            process.kill()
         if found.total() < count:
-            what = "hangs" if child.returncode == -signal.SIGKILL else "crashes"
-            print(f"{kind}: {what}: mutation {found.total()} ended the process ({child.returncode})", flush=True)
+            what = "hangs" if process.returncode == -signal.SIGKILL else "crashes"
+            print(f"{kind}: {what}: mutation {found.total()} ended the process ({process.returncode})", flush=True)
             found[what] += 1
     return _summed(count, found)
 
 
-def _lines(child: subprocess.Popen[str]) -> Iterator[str]:
-    """The lines of a child until it ends, or says nothing for too long."""
+def _lines(child: subprocess.Popen[str], silence: float) -> Iterator[str]:
+    """Yield the lines of a child until it ends, or prints nothing for `silence` seconds."""
     assert child.stdout is not None
     with selectors.DefaultSelector() as ready:
         ready.register(child.stdout, selectors.EVENT_READ)
-        while ready.select(SILENCE) and (line := child.stdout.readline()):
+        while ready.select(silence) and (line := child.stdout.readline()):
             yield line

@@ -22,6 +22,7 @@ import pytorch_lightning as pl
 import torch
 
 from benchmarks.faults.checkpoints import Child
+from benchmarks.faults.options import ResumeFaults
 from facenet.console import write_metrics
 from facenet.errors import DataError
 from facenet.files import read_json, sha256_file
@@ -36,14 +37,15 @@ COMMAND = Path(__file__).resolve().parents[2] / "scripts" / "train.py"
 MARK = "FACENET_FAULTS"  # tells the processes that come of a command
 
 
-def run(
-    *, cuts: int = 20, terms: int = 10, folder: str = "", temporary: str = "", seed: int = 0
-) -> dict[str, dict[str, int]]:
-    """Cut runs at so many batches, stop the command so many times; counts of what went wrong, by fault."""
+def run(counts: ResumeFaults, *, folder: str = "", temporary: str = "", seed: int = 0) -> dict[str, dict[str, int]]:
+    """Cut runs at so many batches, stop the command so many times; returns counts of what went wrong, by fault."""
     rng = random.Random(seed)
     with tempfile.TemporaryDirectory(prefix="facenet-resume-", dir=folder or None) as name:
         place = Path(name)
-        return {"resume_cuts": _cut(place, cuts, temporary, rng), "resume_sigterm": _stop(place, terms, temporary, rng)}
+        return {
+            "resume_cuts": _cut(place, counts.cuts, temporary, rng),
+            "resume_sigterm": _stop(place, counts.terms, temporary, rng),
+        }
 
 
 def configuration(cache: Path, workers: int = 0, accumulate: int = 1) -> dict[str, Any]:

@@ -76,12 +76,12 @@ def checked(options: ExportOptions) -> None:
 def speed(encoder: Any, files: dict[str, str], options: ExportOptions) -> dict[str, Any]:
     import torch
 
-    from benchmarks.export import measure
     from facenet.encoders.onnx_file import load_onnx
+    from facenet.export.speed import measure_speed
 
     torch.set_num_threads(options.threads or torch.get_num_threads())
     loaded = {name: load_onnx(file, threads=torch.get_num_threads()) for name, file in files.items()}
-    return measure({"torch": encoder, **loaded}, options.batch_size, seconds=20.0, repeats=15)
+    return measure_speed({"torch": encoder, **loaded}, options.batch_size, seconds=20.0, repeats=15)
 
 
 def rows(metrics: dict[str, Any]) -> list[tuple[str, Any]]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.attention import measure_errors, peak_bytes, run, tables
+from benchmarks.attention import Options, measure_errors, peak_bytes, run, tables
 
 
 def test_runs_and_prints() -> None:
     threads = torch.get_num_threads()
-    result = run(tokens=[16, 784, 800], repeats=1, threads=1, heads=2, dim=8, num_features=8, errors=False)
+    options = Options(tokens=(16, 784, 800), repeats=1, threads=1, heads=2, dim=8, num_features=8, errors=False)
+    result = run(options)
     assert torch.get_num_threads() == threads
     for form in ("bidirectional", "causal"):
         for step in ("forward", "backward"):

@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from benchmarks.ddp import run, tables
+from benchmarks.ddp import Options, run, tables
 from facenet.errors import ConfigError
 
 
 def test_run_returns_plain_numbers() -> None:
-    result = run(net="nns2", batch_size=12, chunk_size=4, mined=400, repeats=1)
+    result = run(Options(net="nns2", batch_size=12, chunk_size=4, mined=400, repeats=1))
     json.dumps(result, allow_nan=False)
     assert result["loss_difference"] < 1e-6
     assert 0 < result["gradient_difference"] < 1e-3
@@ -24,6 +24,6 @@ def test_run_returns_plain_numbers() -> None:
 
 def test_mistakes_are_one_line() -> None:
     with pytest.raises(ConfigError, match=r"benchmark\.net: unknown name 'nn5'"):
-        run(net="nn5")
-    with pytest.raises(ConfigError, match="a batch_size they divide"):
-        run(batch_size=31)
+        run(Options(net="nn5"))
+    with pytest.raises(ConfigError, match="a batch_size that the ranks divide"):
+        run(Options(batch_size=31))

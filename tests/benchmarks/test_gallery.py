@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from benchmarks import gallery as room
-from benchmarks.gallery import corrupted, run, tables
+from benchmarks.gallery import Options, corrupted, run, tables
 from facenet.gallery.gallery import Gallery
 
 
 def test_a_short_campaign_finds_nothing_lost() -> None:
-    result = run(kills=3, full_disks=2, read_only=1, corruptions=5, temporary="/dev/shm")
+    result = run(Options(kills=3, full_disks=2, read_only=1, corruptions=5, temporary="/dev/shm"))
     kills = result["kills"]
     assert kills["writes_acknowledged"] > 3
     assert {kills[name] for name in ("lost", "half_written", "unreadable", "wrong_answers")} == {0}
@@ -33,7 +33,8 @@ def test_a_lost_face_would_be_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         return lines
 
     monkeypatch.setattr(room, "kill_writer", lossy)
-    assert run(kills=1, full_disks=0, read_only=0, corruptions=0, folder=str(tmp_path))["kills"]["lost"] == 1
+    options = Options(kills=1, full_disks=0, read_only=0, corruptions=0, folder=str(tmp_path))
+    assert run(options)["kills"]["lost"] == 1
 
 
 def test_a_corrupted_copy_is_never_the_same() -> None:

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from benchmarks import large_batch
-from benchmarks.large_batch import _plain, run, step, tables
+from benchmarks.large_batch import Options, _plain, run, step, tables
 from facenet.errors import ConfigError
 
 
 def test_run_returns_plain_numbers() -> None:
-    result = run(net="nns2", batch_size=12, chunk_size=5, threads=1, fits=[], device="cpu")
+    result = run(Options(net="nns2", batch_size=12, chunk_size=5, threads=1, fits=(), device="cpu"))
     json.dumps(result, allow_nan=False)
     assert result["plain"]["batch_size"] == result["chunked"]["batch_size"] == 12
     assert not result["extrapolated"]
@@ -50,6 +50,6 @@ def test_a_plain_step_that_does_not_fit_is_extrapolated() -> None:
 
 def test_mistakes_are_one_line() -> None:
     with pytest.raises(ConfigError, match=r"benchmark\.net: unknown name 'nn5'"):
-        run(net="nn5")
-    with pytest.raises(ConfigError, match="2 <= chunk_size < batch_size"):
-        run(batch_size=60, chunk_size=60)
+        run(Options(net="nn5"))
+    with pytest.raises(ConfigError, match="chunk_size < batch_size"):
+        run(Options(batch_size=60, chunk_size=60))

@@ -6,15 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.loader import run, tables
+from benchmarks.loader import Options, run, tables
 from facenet.data.drawn.faces import draw, write_folder
 from facenet.errors import ConfigError, DataError
 
 
-def test_run_returns_plain_positive_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.loader.WALL", 0.05)
+def test_run_returns_plain_positive_numbers(tmp_path: Path) -> None:
     write_folder(draw(identities=2, images_per_identity=3, size=64), tmp_path)
-    result = run(root=str(tmp_path), faces=12, size=32, crops=[0.5], repeats=2, workers=0, nets=["small"], batch_size=6)
+    options = Options(
+        root=str(tmp_path), faces=12, size=32, crops=(0.5,), repeats=2, workers=0, nets=("small",), batch_size=6,
+        seconds=0.05,
+    )  # fmt: skip
+    result = run(options)
     crop, net = result["crops"]["0.5"], result["nets"]["small"]
     rates = [value for name, value in crop.items() if name != "stages"]
     assert len(rates) == 3, "ours and two peers"
@@ -31,15 +34,13 @@ def test_run_returns_plain_positive_numbers(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_drawn_faces_need_no_folder() -> None:
-    result = run(faces=5, size=32, crops=[1.0], repeats=1, nets=[], peers=False, batch_size=5)
+    result = run(Options(faces=5, size=32, crops=(1.0,), repeats=1, nets=(), peers=False, batch_size=5))
     assert (result["images"], result["faces"], result["nets"]) == ("drawn", 5, {})
     assert set(result["crops"]["1"]) == {"ours", "stages"}
 
 
 def test_mistakes_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"benchmark\.nets: unknown name 'smal'"):
-        run(nets=["smal"])
-    with pytest.raises(ConfigError, match="batch_size of at least 5"):
-        run(batch_size=2)
+        run(Options(nets=("smal",)))
     with pytest.raises(DataError, match="no usable image"):
-        run(root=str(tmp_path))
+        run(Options(root=str(tmp_path)))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from benchmarks.photos import run, tables
+from benchmarks.photos import Options, run, tables
 from facenet.errors import ConfigError
 
 
@@ -22,7 +22,7 @@ def test_found_faces_and_scores_are_counted(tmp_path: Path, portrait: Image.Imag
     (tmp_path / "protocol").mkdir()
     lines = ["2", *(f"{name}\t1\t2" for name in names[:2]), "P0\t1\tP1\t1", "P2\t1\tP3\t2"]
     (tmp_path / "protocol" / "few.txt").write_text("\n".join(lines) + "\n")
-    result = run(root=str(tmp_path), pairs="few.txt", crops=[0.5])
+    result = run(Options(root=str(tmp_path), pairs="few.txt", crops=(0.5,)))
     assert result["detection"]["share with a face"] == 8 / 9
     assert 0 < result["detection"]["median distance from the centre, pixels"] < 30
     assert list(result["scores"]) == ["aligned", "box x 1", "box x 1.2", "central 0.5"]
@@ -30,4 +30,4 @@ def test_found_faces_and_scores_are_counted(tmp_path: Path, portrait: Image.Imag
     for _, header, rows in tables(result):
         assert all(len(row) == len(header) for row in rows)
     with pytest.raises(ConfigError, match=r"benchmark\.root"):
-        run(root=None)
+        run(Options())

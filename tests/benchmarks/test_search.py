@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.search import run, tables
+from benchmarks.search import Options, run, tables
 
 
 def test_run_returns_plain_positive_numbers(tmp_path: Path) -> None:
-    result = run(
-        sizes=[12_000], kinds=["flat", "ivf_sq8", "hnsw"], hnsw_to=1000,
+    options = Options(
+        sizes=(12_000,), kinds=("flat", "ivf_sq8", "hnsw"), hnsw_to=1000,
         queries=50, singles=3, edits=2, repeats=1, D=32,
         folder=str(tmp_path),
     )  # fmt: skip
+    result = run(options)
     entry = result["sizes"]["12000"]
     assert set(entry["kinds"]) == {"flat", "ivf_sq8"}, "hnsw is left out above hnsw_to"
     flat, coded = entry["kinds"]["flat"], entry["kinds"]["ivf_sq8"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import pytest
@@ -10,7 +9,7 @@ import torch
 from torch import nn
 
 from benchmarks import training
-from benchmarks.training import SETTINGS, Step, interleave, outside_convolutions, run, tables
+from benchmarks.training import SETTINGS, Options, Step, outside_convolutions, run, tables
 from facenet.errors import ConfigError
 
 
@@ -21,7 +20,7 @@ def test_run_returns_plain_positive_numbers(monkeypatch: pytest.MonkeyPatch) -> 
         raise RuntimeError("no compiler\nhere")
 
     monkeypatch.setattr(torch, "compile", broken)
-    result = run(["small"], batch_size=6, seconds=0.2, repeats=1, device="cpu")
+    result = run(Options(nets=("small",), batch_size=6, seconds=0.2, repeats=1, device="cpu"))
     entry = result["nets"]["small"]
     assert set(entry["settings"]) == set(SETTINGS)
     for key in ("fp32", "fp32_channels_last"):
@@ -48,16 +47,6 @@ def test_a_step_trains() -> None:
     assert not torch.equal(before, weight)
 
 
-def test_steps_take_turns_and_slow_ones_run_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[str] = []
-    steps = {name: functools.partial(calls.append, name) for name in "ab"}
-    assert {key: len(times) for key, times in interleave(steps, 10.0, 3).items()} == {"a": 3, "b": 3}
-    assert calls == list("abababab"), "the first round warms up"
-    calls.clear()
-    assert len(interleave(steps, 0.0, 3)["a"]) == 1
-    assert len(calls) == 2
-
-
 def test_the_share_outside_convolutions() -> None:
     conv, images = nn.Conv2d(16, 16, 3), torch.randn(4, 16, 32, 32)
     mostly = outside_convolutions(lambda: conv(images).sum().backward(), torch.device("cpu"))
@@ -67,6 +56,4 @@ def test_the_share_outside_convolutions() -> None:
 
 def test_mistakes_are_one_line() -> None:
     with pytest.raises(ConfigError, match=r"benchmark\.nets: unknown name 'nn5'"):
-        run(["nn5"])
-    with pytest.raises(ConfigError, match="batch_size of at least 5"):
-        run(["small"], batch_size=2)
+        run(Options(nets=("nn5",)))

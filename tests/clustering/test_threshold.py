@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.cluster import draw_gallery
+from benchmarks.drawn import draw_gallery
 from facenet.clustering.clusters import cluster, scores
 from facenet.clustering.threshold import (
     LEAST_PAIRS,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.cluster import draw_gallery
+from benchmarks.drawn import draw_gallery
 from facenet.clustering.threshold import LINKS, calibrate
 from facenet.encoders.bundle import load_bundle, save_bundle
 from facenet.evaluation.thresholds import threshold_for

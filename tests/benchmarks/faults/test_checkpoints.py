@@ -11,12 +11,13 @@ import pytest
 
 from benchmarks.faults import checkpoints as room
 from benchmarks.faults.checkpoints import number_of, run
+from benchmarks.faults.options import CheckpointFaults
 from facenet.errors import DataError
 from facenet.training.callbacks import AtomicCheckpointIO
 
 
 def test_a_short_campaign_finds_nothing_lost() -> None:
-    result = run(kills=6, full_disks=3, read_only=2, temporary="/dev/shm", folder="/tmp")
+    result = run(CheckpointFaults(kills=6, full_disks=3, read_only=2), temporary="/dev/shm", folder="/tmp")
     kills = result["checkpoint_kills"]
     assert kills["saved"] >= 6
     assert {kills[name] for name in ("lost", "unreadable", "leaked_files")} == {0}
@@ -32,7 +33,7 @@ def test_without_a_mount_a_file_may_not_grow(monkeypatch: pytest.MonkeyPatch) ->
         yield False
 
     monkeypatch.setattr(room, "small_disk", none)
-    full = run(kills=0, full_disks=3, read_only=0)["checkpoint_full_disks"]
+    full = run(CheckpointFaults(kills=0, full_disks=3, read_only=0))["checkpoint_full_disks"]
     assert full == {
         "full_disks": 3, "changed": 0, "unclear": 0, "leaked_files": 0, "by_tmpfs": 0, "by_file_size_limit": 3,
     }  # fmt: skip
@@ -51,7 +52,7 @@ def test_a_lost_or_cut_checkpoint_would_be_seen(monkeypatch: pytest.MonkeyPatch)
         return last
 
     monkeypatch.setattr(room, "kill_writer", lossy)
-    kills = run(kills=2, full_disks=0, read_only=0)["checkpoint_kills"]
+    kills = run(CheckpointFaults(kills=2, full_disks=0, read_only=0))["checkpoint_kills"]
     assert (kills["lost"], kills["unreadable"], kills["leaked_files"]) == (1, 1, 1)
 
 
@@ -65,7 +66,7 @@ def test_what_is_written_over_the_old_one_would_be_seen(monkeypatch: pytest.Monk
         save(self, checkpoint, path)
 
     monkeypatch.setattr(AtomicCheckpointIO, "save_checkpoint", plain)
-    assert run(kills=0, full_disks=2, read_only=0)["checkpoint_full_disks"]["changed"] == 2
+    assert run(CheckpointFaults(kills=0, full_disks=2, read_only=0))["checkpoint_full_disks"]["changed"] == 2
 
 
 def test_a_checkpoint_of_two_halves_is_none(tmp_path: Path) -> None:

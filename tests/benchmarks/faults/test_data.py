@@ -10,6 +10,7 @@ import torch
 from benchmarks.faults import data as room
 from benchmarks.faults.data import dirty_tree, read_skipped, run
 from benchmarks.faults.image_files import BAD, GOOD
+from benchmarks.faults.options import DataFaults
 from benchmarks.faults.rights import without_root_power
 from facenet.data.records import Skipped, write_skipped
 from facenet.training import run as training
@@ -19,7 +20,7 @@ IMAGES = 7 * len(BAD)
 
 def test_training_ends_and_every_bad_file_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
     torch.set_num_threads(1)
-    told = run(images=IMAGES, steps=10, lost=4)
+    told = run(DataFaults(images=IMAGES, steps=10, lost=4))
     bad = told["dirty folder, ram cache, 0 workers"]["bad"]
     for what, counts in told.items():
         if "refused" in what:

@@ -8,31 +8,31 @@ from typing import Any
 import pytest
 
 from benchmarks import faults
-from benchmarks.faults import PARTS, run, tables
+from benchmarks.faults import PARTS, Options, run, tables
+from benchmarks.faults.options import FileFaults, ResumeFaults
 from facenet.errors import ConfigError
 
 
 def test_every_part_gets_its_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[str, dict[str, Any]]] = []
+    asked: dict[str, Any] = {}
 
-    def room(name: str) -> Any:
-        def play(**options: Any) -> dict[str, dict[str, int]]:
-            asked.append((name.removeprefix("benchmarks.faults."), options))
+    def part(name: str) -> Any:
+        def play(counts: Any, **place: Any) -> dict[str, dict[str, int]]:
+            asked[name.removeprefix("benchmarks.faults.")] = (counts, place)
             return {"kills": {"lost": len(asked)}}
 
         return SimpleNamespace(run=play)
 
-    monkeypatch.setattr(faults, "import_module", room)
-    result = run(resume={"cuts": 2}, folder="f", temporary="t", seed=3)
-    rest = {"folder": "f", "temporary": "t", "seed": 3}
-    assert [name for name, _ in asked] == list(PARTS.values())
-    assert [options for _, options in asked] == [rest, {"cuts": 2, **rest}, rest, rest]
+    monkeypatch.setattr(faults, "import_module", part)
+    result = run(Options(resume=ResumeFaults(cuts=2), folder="f", temporary="t", seed=3))
+    assert tuple(asked) == PARTS
+    assert asked["resume"] == (ResumeFaults(cuts=2, terms=10), {"folder": "f", "temporary": "t", "seed": 3})
     assert [rows for _, _, rows in tables(result)] == [[("kills", "lost", n)] for n in range(1, 5)]
     asked.clear()
-    assert list(run(parts=["files"], files={"pickles": 1})["seconds"]) == ["files"]
-    assert asked == [("files", {"pickles": 1, "folder": "", "temporary": "", "seed": 0})]
+    assert list(run(Options(parts=("files",), files=FileFaults(pickles=1)))["seconds"]) == ["files"]
+    assert asked == {"files": (FileFaults(pickles=1), {"folder": "", "temporary": "", "seed": 0})}
 
 
 def test_an_unknown_part_is_refused() -> None:
     with pytest.raises(ConfigError, match="did you mean 'files'"):
-        run(parts=["file"])
+        Options(parts=("file",))

@@ -12,6 +12,7 @@ import pytest
 from benchmarks.faults import files as room
 from benchmarks.faults.files import ALL, OUTCOMES, played, run
 from benchmarks.faults.kinds import KINDS
+from benchmarks.faults.options import FileFaults
 from benchmarks.faults.outcomes import Kind, outcome_of
 from facenet.encoders import bundle
 from facenet.encoders import lookup as encoders
@@ -23,7 +24,9 @@ pytest.importorskip("onnx")
 
 
 def test_a_short_campaign_finds_nothing_that_gets_through(tmp_path: Path) -> None:
-    told = run(encoders=60, checkpoints=20, embeddings=40, others=8, pickles=35, folder=str(tmp_path), apart=False)
+    told = run(
+        FileFaults(encoders=60, checkpoints=20, embeddings=40, others=8, pickles=35), folder=str(tmp_path), apart=False
+    )
     assert set(told) == {*ALL, "pickles", "traversals", "addresses"}
     assert {name: {what: row.get(what, 0) for what in FAILURES} for name, row in told.items()} == {
         name: dict.fromkeys(FAILURES, 0) for name in told
@@ -67,13 +70,12 @@ def test_what_crashes_hangs_or_says_too_much_would_be_seen(tmp_path: Path) -> No
     assert signal.getsignal(signal.SIGALRM) == before
 
 
-def test_a_child_that_dies_is_counted_and_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "CHILD", 'import os, sys; print(\'["refused", ""]\', flush=True); os.abort()')
-    told = room._apart(tmp_path, "pairs", 4, 0, "")
-    assert (told["refused"], told["crashes"], told["hangs"]) == (2, 2, 0)
-    monkeypatch.setattr(room, "CHILD", "import time; time.sleep(60)")
-    monkeypatch.setattr(room, "SILENCE", 0.5)
-    assert room._apart(tmp_path, "pairs", 1, 0, "")["hangs"] == 1
+def test_a_child_that_dies_is_counted_and_replaced(tmp_path: Path) -> None:
+    dies = 'import os, sys; print(\'["refused", ""]\', flush=True); os.abort()'
+    counts = room._apart(tmp_path, "pairs", 4, 0, "", child=dies)
+    assert (counts["refused"], counts["crashes"], counts["hangs"]) == (2, 2, 0)
+    counts = room._apart(tmp_path, "pairs", 1, 0, "", child="import time; time.sleep(60)", silence=0.5)
+    assert counts["hangs"] == 1
 
 
 @pytest.mark.slow  # two child processes import torch and everything
