@@ -22,8 +22,9 @@ from facenet.vectors import normalise
 
 def procrustes(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Return the orthogonal W (D, D) of least sum |x W - y|^2 over rows x of `source`, y of `target` (M, D): U V^T."""
-    left, _, right = np.linalg.svd(source.astype(np.float64).T @ target.astype(np.float64))
-    return np.asarray(left @ right)
+    from scipy.linalg import orthogonal_procrustes
+
+    return np.asarray(orthogonal_procrustes(source.astype(np.float64), target.astype(np.float64))[0])
 
 
 def linear(source: np.ndarray, target: np.ndarray) -> np.ndarray:
