@@ -40,7 +40,7 @@ def together(arguments: list[str]) -> list[str]:
 
 
 def run(options: ReportOptions, out: Path) -> dict[str, Any]:
-    from facenet.report.report import write_report
+    from facenet.report.build import write_report
 
     runs = [options.runs] if isinstance(options.runs, str) else options.runs
     with progress("report") as show:

@@ -96,5 +96,5 @@ def render(title: str, made: str, chapters: Sequence[Chapter]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = environment.get_template("report.html.j2").render(title=title, made=made, chapters=chapters)
+    page = environment.get_template("page.html.j2").render(title=title, made=made, chapters=chapters)
     return page.replace(" %", "\N{NO-BREAK SPACE}%").replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")

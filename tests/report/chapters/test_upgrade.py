@@ -9,9 +9,9 @@ import pytest
 
 from facenet.compat.assessment import assess_upgrade
 from facenet.console import plain
-from facenet.report.compat import compatibility
+from facenet.report.build import write_report
+from facenet.report.chapters.upgrade import compatibility
 from facenet.report.page import Figures
-from facenet.report.report import write_report
 from facenet.report.runs import Run, kind_of
 from tests.helpers.compat import sets
 from tests.helpers.reports import HOSTILE, read, titles, write_metrics

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from facenet.report.compat_tables import (
+from facenet.report.chapters.upgrade_tables import (
     METRICS,
     baseline_table,
     cell_table,

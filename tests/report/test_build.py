@@ -14,8 +14,8 @@ import pytest
 
 from facenet.errors import DataError
 from facenet.files import read_sealed, write_sealed
-from facenet.report import report
-from facenet.report.report import LIMIT, write_report
+from facenet.report import build
+from facenet.report.build import LIMIT, write_report
 from tests.helpers import ROOT
 from tests.helpers.pictures import write_tree
 from tests.helpers.reports import HOSTILE, faces, read, titles, write_metrics, write_run
@@ -156,7 +156,7 @@ def test_a_sweep_is_put_together(tmp_path: Path) -> None:
 def test_many_runs_are_listed_and_some_shown_in_full(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(report, "FULL", 2)
+    monkeypatch.setattr(build, "FULL", 2)
     folders = [write_metrics(tmp_path / f"r{i}", {"verification": {"accuracy": 0.5 + i / 10}}) for i in range(4)]
     text, metrics = page_of(tmp_path, *folders)
     assert list(metrics["chapters"]) == ["Overview", "r0", "r1"]
@@ -165,10 +165,10 @@ def test_many_runs_are_listed_and_some_shown_in_full(
 
 def test_pictures_shrink_until_the_page_fits(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, large = page_of(tmp_path, whole)
-    monkeypatch.setattr(report, "LIMIT", large["bytes"] - 1)
+    monkeypatch.setattr(build, "LIMIT", large["bytes"] - 1)
     _, small = page_of(tmp_path, whole)
     assert small["picture_side"] < large["picture_side"]
-    monkeypatch.setattr(report, "LIMIT", 1000)
+    monkeypatch.setattr(build, "LIMIT", 1000)
     with pytest.raises(DataError, match="give fewer runs"):
         write_report([whole], tmp_path / "page.html")
 
@@ -185,7 +185,7 @@ def test_progress_is_told(whole: Path, tmp_path: Path) -> None:
 
 
 def test_the_template_is_part_of_the_package() -> None:
-    assert (files("facenet") / "report" / "report.html.j2").is_file()
+    assert (files("facenet") / "report" / "page.html.j2").is_file()
 
 
 def test_the_command_takes_several_folders(whole: Path, tmp_path: Path) -> None:

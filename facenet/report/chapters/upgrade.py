@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from facenet.compat.display import CURVES, LINES, paint_mixed, paint_roc
-from facenet.report.compat_tables import (
+from facenet.report.chapters.upgrade_tables import (
     METRICS,
     baseline_table,
     cell_table,

@@ -17,8 +17,8 @@ from facenet.encoders.lookup import read_record
 from facenet.errors import DataError
 from facenet.files import atomic_write, read_sealed
 from facenet.report import facts, plots, sheets
-from facenet.report import sweep_chapters as chapters
-from facenet.report.compat import compatibility
+from facenet.report.chapters import comparisons as chapters
+from facenet.report.chapters.upgrade import compatibility
 from facenet.report.page import Block, Chapter, Figures, Section, Text, render
 from facenet.report.runs import (
     Evaluation,

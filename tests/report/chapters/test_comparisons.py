@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from facenet.report.chapters.comparisons import clustered, degraded, folds, overview, sweep
 from facenet.report.page import Chapter, Table
 from facenet.report.runs import Found, Run
-from facenet.report.sweep_chapters import clustered, degraded, folds, overview, sweep
 from facenet.report.sweeps import PAPER_NOTE, sweeps, view2
 from tests.helpers.reports import run
 
