@@ -43,7 +43,8 @@ from facenet.gallery.gallery import Gallery
 from facenet.gallery.queries import read_queries
 from facenet.gallery.sql.items import digest
 from facenet.models.linear_attention import TrackPool
-from facenet.report.runs import Run, read_evaluation
+from facenet.report.parts import read_evaluation
+from facenet.report.runs import Run
 from facenet.tracks.pool import read_track_pool, write_track_pool
 from facenet.types import EmbeddingSet
 

@@ -1,7 +1,7 @@
 """Run folders to one self-contained HTML page: what was measured, what it looks like, and what to beware of.
 
 Each run becomes a chapter, each sweep another. The page holds its drawings and pictures itself, has no scripts and asks
-the network for nothing; with many pictures they are made smaller until it stays under `LIMIT` bytes.
+the network for nothing. If it has more than `LIMIT` bytes, its pictures are made smaller.
 """
 
 from __future__ import annotations
@@ -11,35 +11,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from facenet.encoders.lookup import read_record
 from facenet.errors import DataError
 from facenet.files import atomic_write, read_sealed
-from facenet.report import facts, plots, sheets
-from facenet.report.chapters import comparisons as chapters
-from facenet.report.chapters.upgrade import compatibility
-from facenet.report.page import Block, Chapter, Figures, Section, Text, render
-from facenet.report.runs import (
-    Evaluation,
-    Found,
-    Run,
-    dig,
-    find_runs,
-    number,
-    read_curves,
-    read_encoder,
-    read_evaluation,
-)
-from facenet.report.sweeps import numbers, sweeps, view2
+from facenet.report.chapters.clusters import cluster_chapter
+from facenet.report.chapters.comparisons import sweep_chapter, view2_chapter
+from facenet.report.chapters.robustness import robustness_chapter
+from facenet.report.chapters.upgrade import upgrade_chapter
+from facenet.report.chapters.verification import verification_chapter
+from facenet.report.page import Chapter, Section, Table, render
+from facenet.report.parts import read_encoder
+from facenet.report.runs import FoundRuns, Run, find_runs
+from facenet.report.sweeps import group_folds, group_sweeps, sweep_metrics
+from facenet.report.values import get_value, number, percent, plain, plus_minus, short
 from facenet.types import Progress
 
 LIMIT = 2_000_000  # bytes of a page
 SIDES = (88, 72, 56, 40)  # pixels of a picture, largest first
-FULL = 4  # runs shown in full; of further ones the numbers
-MARGIN = 0.2  # of triplets, where the encoder does not say
-FAR = 1e-3  # whose threshold makes the clusters
-Made = Callable[[int], Chapter]  # a chapter whose pictures have so many pixels
+FULL = 4  # runs shown in full; of further ones only the numbers
+Made = Callable[[int], Chapter]  # a chapter whose pictures have so many pixels a side
 
 
 def write_report(
@@ -49,31 +39,31 @@ def write_report(
     encoder: str | Path | None = None,
     title: str | None = None,
     progress: Progress | None = None,
+    full: int = FULL,
+    limit: int = LIMIT,
 ) -> dict[str, Any]:
-    """Write the page of the given run folders (or folders of sweeps); return what ``metrics.json`` holds.
+    """Write the page of the given run folders (or folders of sweeps).
 
     Args:
         folders: Run folders of scripts/train.py, verify.py, degrade.py, cluster.py or compat.py, or of sweeps of them.
         page: The HTML file to write.
-        encoder: An encoder folder for runs without one of their own; of given runs the one with the same fingerprint
-            is found without it.
+        encoder: An encoder folder for runs without one of their own. An encoder among the given runs is found by its
+            fingerprint without this.
         title: Heading of the page.
         progress: Called with (chapters done, chapters).
+        full: Runs of a verification that are shown in full; of further ones the overview lists the numbers.
+        limit: Bytes of the page, at most.
+
+    Returns:
+        What ``metrics.json`` holds.
 
     Raises:
         DataError: nothing to show, broken files, or a page that is too large even with small pictures.
     """
     found = find_runs(folders)
-    records = _records(found.runs, encoder)
-    made = _chapters(found, records, progress)
-    source = f"Made by facenet from {', '.join(dict.fromkeys(facts.short(folder, 80) for folder in folders))}."
-    for side in SIDES:
-        content = [chapter(side) for chapter in made]
-        text = render(title or "Face verification", source, content).encode("utf-8", "replace")
-        if len(text) <= LIMIT:
-            break
-    else:
-        raise DataError(f"report: the page has {len(text):,} bytes, more than {LIMIT:,}; give fewer runs at a time")
+    chapters = _chapters(found, _records(found.runs, encoder), full, progress)
+    source = f"Made by facenet from {', '.join(dict.fromkeys(short(folder, 80) for folder in folders))}."
+    text, side, content = fit(title or "Face verification", source, chapters, limit)
     with atomic_write(page) as file:
         file.write(text)
     return {
@@ -82,14 +72,28 @@ def write_report(
         "picture_side": side,
         "chapters": {chapter.title: [section.title for section in chapter.sections] for chapter in content},
         "warnings": {chapter.title: list(chapter.warnings) for chapter in content if chapter.warnings},
-        "sweeps": numbers(sweeps(found.runs), view2(found.runs)),
+        "sweeps": sweep_metrics(group_sweeps(found.runs), group_folds(found.runs)),
     }
+
+
+def fit(title: str, source: str, chapters: Sequence[Made], limit: int = LIMIT) -> tuple[bytes, int, list[Chapter]]:
+    """Return the page with the largest pictures that keep it within `limit` bytes, their side, and its chapters.
+
+    Raises:
+        DataError: the page is too large even with the smallest pictures.
+    """
+    for side in SIDES:
+        content = [chapter(side) for chapter in chapters]
+        text = render(title, source, content).encode("utf-8", "replace")
+        if len(text) <= limit:
+            return text, side, content
+    raise DataError(f"report: the page has {len(text):,} bytes, more than {limit:,}; give fewer runs at a time")
 
 
 def _records(runs: Sequence[Run], encoder: str | Path | None) -> dict[str, dict[str, Any]]:
     """Return the encoder record of each run by the run's name: its own, one given, or one with its fingerprint."""
     own = {run.name: read_encoder(run) for run in runs}
-    given = read_record(encoder)
+    given = read_record(encoder) if encoder else None
     by_print = {
         record["fingerprint"]: record for record in [*own.values(), given] if record and "fingerprint" in record
     }
@@ -103,147 +107,61 @@ def _records(runs: Sequence[Run], encoder: str | Path | None) -> dict[str, dict[
     return found
 
 
-def _chapters(found: Found, records: Mapping[str, dict[str, Any]], progress: Progress | None) -> list[Made]:
+def _chapters(
+    found: FoundRuns, records: Mapping[str, dict[str, Any]], full: int, progress: Progress | None
+) -> list[Made]:
     """Return the chapters in their order: overview, runs in full, other measurements, sweeps."""
     scored = [run for run in found.runs if run.kind == "verification" or len(found.runs) == 1]
     scored = [run for run in scored if isinstance(run.metrics.get("verification"), Mapping)]
-    degraded = [run for run in found.runs if run.kind == "degrade"]
-    todo: list[Callable[[], Made]] = []
+    kinds: dict[str, list[Run]] = {}
+    for run in found.runs:
+        kinds.setdefault(run.kind, []).append(run)
+    degraded, upgrades = kinds.get("degrade", []), kinds.get("compat", [])
+    todo: list[Callable[[], Chapter | Made]] = []
     if len(scored) > 1:
-        todo.append(lambda: _still(chapters.overview(scored, FULL)))
-    for place, run in enumerate(scored[:FULL]):
-        todo.append(partial(_run, run, f"r{place}", records.get(run.name), bool(degraded)))
-    for place, run in enumerate(degraded):
-        todo.append(partial(_made, chapters.degraded, run, f"d{place}"))
-    upgrades = [run for run in found.runs if run.kind == "compat"]
-    todo += [partial(_made, compatibility, run, f"u{place}") for place, run in enumerate(upgrades)]
-    todo += [partial(_made, chapters.clustered, run) for run in found.runs if run.kind == "cluster"]
-    todo += [partial(_made, chapters.sweep, sweep, found) for sweep in sweeps(found.runs)]
-    if any(run.kind == "lfw_view2" for run in found.runs):
-        todo.append(lambda: _still(chapters.folds(view2(found.runs), found)))
-    made = []
-    for done, make in enumerate(todo):
-        made.append(make())
+        todo.append(partial(overview_chapter, scored, full))
+    for place, run in enumerate(scored[:full]):
+        todo.append(partial(verification_chapter, run, f"r{place}", records.get(run.name), degraded=bool(degraded)))
+    todo += [partial(robustness_chapter, run, f"d{place}") for place, run in enumerate(degraded)]
+    todo += [partial(upgrade_chapter, run, f"u{place}") for place, run in enumerate(upgrades)]
+    todo += [partial(cluster_chapter, run) for run in kinds.get("cluster", [])]
+    todo += [partial(sweep_chapter, sweep, found.unfinished) for sweep in group_sweeps(found.runs)]
+    if "lfw_view2" in kinds:
+        todo.append(partial(view2_chapter, group_folds(found.runs), found.unfinished))
+    made: list[Made] = []
+    for done, make in enumerate(todo, 1):
+        chapter = make()
+        made.append(partial(_without_pictures, chapter) if isinstance(chapter, Chapter) else chapter)
         if progress is not None:
-            progress(done + 1, len(todo))
+            progress(done, len(todo))
     return made
 
 
-def _still(chapter: Chapter) -> Made:
-    return lambda side: chapter
+def _without_pictures(chapter: Chapter, side: int) -> Chapter:
+    return chapter
 
 
-def _made(make: Callable[..., Chapter], *arguments: Any) -> Made:
-    return _still(make(*arguments))
-
-
-def _run(run: Run, name: str, encoder: dict[str, Any] | None, degraded: bool) -> Made:
-    """Return the chapter of one verification: everything but its pictures is made once."""
-    evaluation = read_evaluation(run)
-    before, after, left_out = _numbers(run, name, encoder, evaluation), _training(run, name), []
-    pictures: Callable[[int], list[Section]] = lambda side: []  # noqa: E731
-    if evaluation is None:
-        left_out.append("curves, distances, mistakes, triplets, clusters, map: scripts/verify.py keeps what they need")
-    else:
-        pictures, missing = _pictures(run, name, encoder, evaluation)
-        left_out += missing
-    if not after:
-        left_out.append("training curves: pass the run folder of scripts/train.py")
-    if not degraded:
-        left_out.append("robustness to compression, size, blur, cover: pass the run folder of scripts/degrade.py too")
-    if facts.floor_of(run.metrics) is None:
-        left_out.append("floors on the same pairs: scripts/verify.py baselines=true")
-    last = Section("What it was measured with", [facts.fact_table(run, encoder, evaluation)])
-    verdict, warnings = facts.verdict(run), facts.warnings(run, encoder)
-    return lambda side: Chapter(
-        facts.short(run.name), verdict, warnings, [*before, *pictures(side), *after, last], left_out
-    )
-
-
-def _numbers(run: Run, name: str, encoder: dict[str, Any] | None, evaluation: Evaluation | None) -> list[Section]:
-    """Return curves and tables of a verification."""
-    found = run.metrics["verification"]
-    blocks: list[Block] = []
-    if evaluation is not None:
-        distances, same = evaluation.sq_dist, evaluation.same
-        fars = found.get("val_at_far")
-        figures = plots.operating_curves(name, distances, same, fars if isinstance(fars, Mapping) else {})
-        figures.append(plots.distance_histogram(name, distances, same, _thresholds(run, encoder)))
-        blocks.append(Figures(figures))
-    table = facts.far_table(found)
-    blocks += [] if table is None else [table]
-    if number(found.get("auc")) is not None:
-        blocks.append(
-            Text(f"Area under the ROC {facts.plain(found['auc'])}, equal error rate {facts.percent(found.get('eer'))}.")
+def overview_chapter(runs: Sequence[Run], full: int) -> Chapter:
+    """Set the verifications of several runs side by side."""
+    rows = []
+    for run in runs:
+        found = run.metrics["verification"]
+        rows.append(
+            (
+                short(run.name),
+                plus_minus(found.get("accuracy"), found.get("sem")),
+                plain(found.get("auc")),
+                percent(found.get("eer")),
+                plain(found.get("pairs")),
+                plain(get_value(run.metrics, "train", "faces_seen")),
+            )
         )
-    parts: list[tuple[str, Sequence[Block | None]]] = [
-        ("How often it is right", blocks),
-        ("Against what needs no learning", [facts.floor_table(run.metrics)]),
-        ("Fold by fold", [facts.fold_table(found)]),
-        ("One against many", [facts.identification_table(run.metrics)]),
-        ("Smaller embeddings", [facts.quantised_table(run.metrics)]),
-    ]
-    return [Section(title, kept) for title, some in parts if (kept := [block for block in some if block is not None])]
-
-
-def _thresholds(run: Run, encoder: Mapping[str, Any] | None) -> list[tuple[str, float]]:
-    """Return the thresholds worth a line: that of the folds, and those calibrated for a FAR."""
-    found = [("best on the other folds", number(dig(run.metrics, "verification", "threshold")))]
-    found += [(f"calibrated for FAR {far:g}", value) for far, value in _calibrated(run, encoder).items()]
-    return [(label, value) for label, value in found if value is not None and 0 <= value <= 4]
-
-
-def _calibrated(run: Run, encoder: Mapping[str, Any] | None) -> dict[float, float]:
-    table = dig(run.metrics, "thresholds") or dig(encoder, "thresholds")
-    pairs = (
-        [(facts.rate(str(far)), number(value)) for far, value in table.items()] if isinstance(table, Mapping) else []
-    )
-    return {far: value for far, value in pairs if far is not None and value is not None}
-
-
-def _training(run: Run, name: str) -> list[Section]:
-    figures = plots.training_curves(name, read_curves(run))
-    return [Section("How it was trained", [Figures(figures)])] if figures else []
-
-
-def _pictures(
-    run: Run, name: str, encoder: dict[str, Any] | None, evaluation: Evaluation
-) -> tuple[Callable[[int], list[Section]], list[str]]:
-    """Return the sections that show faces, and what is missing for them."""
-    embeddings = evaluation.embeddings
-    rows = sheets.map_rows(embeddings)
-    still: list[Section] = []
-    if len(rows) >= 10:
-        names = [embeddings.identities[row] for row in rows]
-        still.append(Section("Who lies where", [Figures([plots.face_map(name, embeddings.vectors[rows], names)])]))
-    if not sheets.Faces(evaluation, encoder, SIDES[0]).there:
-        where = facts.short(embeddings.root, 80)
-        return lambda side: still, [
-            f"pictures of mistakes, triplets and clusters: the image files under {where!r} are gone"
-        ]
-    threshold = number(dig(run.metrics, "verification", "threshold"))
-    if threshold is None:
-        return lambda side: still, ["pictures of mistakes and clusters: the metrics hold no threshold"]
-    margin = number(dig(encoder, "training", "loss", "margin")) or MARGIN
-    triplets = sheets.find_triplets(embeddings, margin)
-    linked = _cluster_threshold(run, encoder, threshold)
-    clusters = sheets.find_clusters(embeddings, linked)
-
-    def show(side: int) -> list[Section]:
-        faces = sheets.Faces(evaluation, encoder, side)
-        note = Text(f"The reported faces grouped at a squared distance of {linked:.3f}.")
-        shown: list[tuple[str, list[Block]]] = [
-            ("What it gets wrong", list(sheets.mistake_sheets(evaluation, faces, threshold))),
-            ("Triplets", [sheets.triplet_sheet(faces, triplets, margin)] if triplets else []),
-            ("Clusters", [note, *grouped] if (grouped := sheets.cluster_sheets(faces, clusters)) else []),
-        ]
-        return [*(Section(title, blocks) for title, blocks in shown if blocks), *still]
-
-    return show, []
-
-
-def _cluster_threshold(run: Run, encoder: Mapping[str, Any] | None, otherwise: float) -> float:
-    """Return the threshold calibrated for FAR 1e-3, or the nearest rate there is, else that of the folds; in [0, 4]."""
-    known = _calibrated(run, encoder)
-    far = min(known, key=lambda rate: abs(float(np.log(max(rate, 1e-12) / FAR))), default=None)
-    return float(np.clip(otherwise if far is None else known[far], 0, 4))
+    header = ("run", "accuracy ± SEM", "AUC", "EER", "pairs", "faces seen")
+    left_out = [f"{len(runs) - full} further runs in full: give fewer at a time"] if len(runs) > full else []
+    known = [(value, run) for run in runs if (value := number(run.metrics["verification"].get("accuracy"))) is not None]
+    verdict = f"{len(runs)} runs."
+    if known:
+        value, best = max(known, key=lambda pair: pair[0])
+        verdict = f"Of {len(runs)} runs {short(best.name)} has the highest accuracy, {percent(value)}."
+    note = "Accuracies are comparable only if the runs scored the same pairs."
+    return Chapter("Overview", verdict, [], [Section("Runs", [Table(header, rows, note)])], left_out)

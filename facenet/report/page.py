@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import jinja2
-
 
 class Table(NamedTuple):
     """Rows of text under a header; the first `left` columns hold words, in a table of `facts` all of them."""
@@ -31,7 +29,7 @@ class Figure(NamedTuple):
 
 
 class Figures(NamedTuple):
-    """Drawings side by side where there is room, one below the other where there is not."""
+    """Drawings side by side if there is room, else one below the other."""
 
     figures: Sequence[Figure]
     kind: str = "figures"
@@ -89,6 +87,8 @@ class Chapter(NamedTuple):
 
 def render(title: str, made: str, chapters: Sequence[Chapter]) -> str:
     """Return the page as HTML text; `made` says in a line what it was made from."""
+    import jinja2
+
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("facenet", "report"),
         autoescape=True,

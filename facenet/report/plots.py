@@ -1,81 +1,26 @@
-"""The drawings of a report as inline SVG: small files, sharp on paper, text that stays text.
+"""The drawings of a report, one panel each, so that a page can set panels side by side or one below the other.
 
-Each drawing is one panel, so that a page can set panels side by side or one below the other. Colours are told apart
-without colour vision (Okabe and Ito), and lines also by their dashes.
+Colours are told apart without colour vision (Okabe and Ito), and lines also by their dashes.
 """
 
 from __future__ import annotations
 
-import html
-import io
-import logging
-import re
-import warnings
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure as Canvas
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from facenet.evaluation.roc import roc, wilson
 from facenet.report.page import Figure
+from facenet.report.svg import INK, SOFT, draw
+from facenet.report.values import get_rows, parse_number
 
-logging.getLogger("matplotlib").setLevel(logging.ERROR)  # "building the font cache" on the first run
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
-INK, SOFT, BLUE, ORANGE, GREEN, PURPLE = "#1b1b1b", "#5c5c5c", "#0072b2", "#d55e00", "#007a5a", "#a0508c"
+BLUE, ORANGE, GREEN, PURPLE = "#0072b2", "#d55e00", "#007a5a", "#a0508c"
 POINTS = 250  # of a curve
-SIZE = (4.8, 3.5)  # inches
-STYLE: dict[str, Any] = {
-    "svg.fonttype": "none",
-    "text.parse_math": False,  # a name with $ is a name
-    "font.size": 10,
-    "axes.labelsize": 10,
-    "axes.edgecolor": SOFT,
-    "axes.labelcolor": INK,
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e6e6e6",
-    "grid.linewidth": 0.8,
-    "xtick.color": SOFT,
-    "ytick.color": SOFT,
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-    "lines.linewidth": 1.8,
-}
 Curve = tuple[np.ndarray, np.ndarray]
-
-
-def draw(name: str, alt: str, paint: Callable[[Axes], None], *, caption: str = "", size: Any = SIZE) -> Figure:
-    """Let `paint` fill one panel and return it as inline SVG with the alternative text `alt`; same input, same bytes.
-
-    `name` must be unique on the page: it keeps the identifiers inside the drawings apart.
-    """
-    style: Any = {**STYLE, "svg.hashsalt": name}
-    with matplotlib.rc_context(style), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from")  # the reader's own fonts have it
-        canvas = Canvas(figsize=size, layout="constrained")
-        paint(canvas.add_subplot())
-        buffer = io.StringIO()
-        canvas.savefig(buffer, format="svg", metadata={"Date": None})
-    return Figure(inline_svg(buffer.getvalue(), alt), caption)
-
-
-def inline_svg(text: str, alt: str) -> str:
-    """Cut an SVG document down to what stands inside HTML: no prolog, metadata, comments, namespaces, unused ids."""
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", text, flags=re.DOTALL)
-    head, body = text.split(">", 1)
-    box = re.search(r'viewBox="([^"]*)"', head)
-    used = set(re.findall(r'(?:url\(#|href="#)([^")]+)', body))
-    body = re.sub(r'\sid="([^"]*)"', lambda match: match[0] if match[1] in used else "", body)
-    body = re.sub(r"\n\s*", "\n", body.replace("xlink:href", "href"))
-    return f'<svg viewBox="{box[1] if box else "0 0 1 1"}" role="img" aria-label="{html.escape(alt)}">{body.strip()}'
 
 
 def operating_curves(name: str, sq_dist: np.ndarray, same: np.ndarray, val_at_far: Mapping[str, Any]) -> list[Figure]:
@@ -88,31 +33,30 @@ def operating_curves(name: str, sq_dist: np.ndarray, same: np.ndarray, val_at_fa
     positives, negatives = int(same.sum()), int((~same).sum())
     far = np.geomspace(0.5 / negatives, 1, POINTS)
     val = curve.val[np.searchsorted(curve.far, far, side="right") - 1]
-    bounds = {hits: wilson(hits, positives) for hits in np.rint(val * positives).astype(int).tolist()}
-    low, high = (
-        np.asarray([bounds[hits][side] for hits in np.rint(val * positives).astype(int).tolist()], np.float64)
-        for side in (1, 2)
-    )
-    marks = [(float(key), row["val"]) for key, row in val_at_far.items() if isinstance(row.get("val"), float)]
-    floor = 0.5 / positives
+    hits = np.rint(val * positives).astype(int).tolist()
+    bounds = {count: wilson(count, positives) for count in set(hits)}
+    low, high = (np.asarray([bounds[count][side] for count in hits], np.float64) for side in (1, 2))
+    marks = [(parse_number(key), row.get("val")) for key, row in get_rows(val_at_far)]
+    shown = [(rate, val) for rate, val in marks if rate is not None and isinstance(val, float)]
+    least = 0.5 / positives
 
     def paint_roc(axes: Axes) -> None:
         _far_axis(axes, far[0])
         axes.fill_between(far, low, high, color=BLUE, alpha=0.18, linewidth=0)
         axes.plot(far, val, color=BLUE)
-        axes.plot(*_columns(marks), "o", color=INK, markersize=4)
+        axes.plot(*_columns(shown), "o", color=INK, markersize=4)
         axes.set_ylim(0, 1.02)
-        axes.yaxis.set_major_formatter(FuncFormatter(_percent))
+        _in_percent(axes.yaxis)
         axes.set_ylabel("same person accepted (VAL)")
 
     def paint_det(axes: Axes) -> None:
         _far_axis(axes, far[0])
         axes.set_yscale("log")
-        axes.fill_between(far, np.maximum(1 - high, floor), np.maximum(1 - low, floor), color=BLUE, alpha=0.18, lw=0)
-        axes.plot(far, np.maximum(1 - val, floor), color=BLUE)
-        axes.plot([max(far[0], floor), 1], [max(far[0], floor), 1], ":", color=SOFT, linewidth=1)
-        axes.set_ylim(floor, 1.1)
-        _log_percent(axes.yaxis)
+        axes.fill_between(far, np.maximum(1 - high, least), np.maximum(1 - low, least), color=BLUE, alpha=0.18, lw=0)
+        axes.plot(far, np.maximum(1 - val, least), color=BLUE)
+        axes.plot([max(far[0], least), 1], [max(far[0], least), 1], ":", color=SOFT, linewidth=1)
+        axes.set_ylim(least, 1.1)
+        _in_percent(axes.yaxis, log=True)
         axes.set_ylabel("same person refused (1 - VAL)")
 
     band = "Band: pointwise 95 % Wilson interval."
@@ -152,9 +96,9 @@ def distance_histogram(
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderpad=0)
         axes.grid(visible=False, axis="x")
 
-    said = ", ".join(f"{label} {value:.3f}" for label, value in shown)
+    labels = ", ".join(f"{label} {value:.3f}" for label, value in shown)
     alt = f"Histogram of squared distances of {int(same.sum())} same and {int((~same).sum())} different pairs"
-    return draw(f"{name}-distances", alt, paint, caption=f"Vertical lines, left to right: {said}." if said else "")
+    return draw(f"{name}-distances", alt, paint, caption=f"Vertical lines, left to right: {labels}." if shown else "")
 
 
 def training_curves(name: str, curves: Mapping[str, Curve]) -> list[Figure]:
@@ -185,19 +129,19 @@ def level_curves(name: str, title: str, levels: Sequence[tuple[str, Any, Any]], 
             axes.axhline(clean, color=INK, linewidth=1, linestyle="--")
         axes.set_xticks(places, [level for level, _, _ in levels])
         axes.set_ylim(min(0.5, *(np.nan_to_num(values - errors, nan=0.5))), 1.01)
-        axes.yaxis.set_major_formatter(FuncFormatter(_percent))
+        _in_percent(axes.yaxis)
         axes.set_xlabel(title)
         axes.set_ylabel(what)
 
     return draw(f"{name}-{title}", f"{what} by {title}, in {len(levels)} levels", paint, size=(4.0, 2.9))
 
 
-def comparison(
-    name: str, title: str, rows: Sequence[tuple[str, Any, Any]], *, label: str, numbers: bool = False
-) -> Figure:
+def comparison(name: str, title: str, rows: Sequence[tuple[str, Any, Any]], *, label: str) -> Figure:
     """Draw one panel of a sweep: settings (text, value, spread or None) from top to bottom; values are fractions."""
 
     def paint(axes: Axes) -> None:
+        from matplotlib.ticker import MaxNLocator
+
         places = np.arange(len(rows))[::-1]
         values = np.asarray([_number(value) for _, value, _ in rows])
         errors = np.asarray([0.0 if spread is None else spread for _, _, spread in rows])
@@ -205,7 +149,7 @@ def comparison(
         axes.set_yticks(places, [text for text, _, _ in rows])
         axes.set_ylim(-0.6, len(rows) - 0.4)
         axes.xaxis.set_major_locator(MaxNLocator(5))  # labels such as 94.25 % would run into each other
-        axes.xaxis.set_major_formatter(FuncFormatter(_percent))
+        _in_percent(axes.xaxis)
         axes.set_xlabel(label)
         axes.set_title(title, fontsize=10, loc="left", color=INK)
 
@@ -262,17 +206,16 @@ def _training_panel(name: str, label: str, lines: Mapping[str, Curve], top: floa
 def _far_axis(axes: Axes, left: float) -> None:
     axes.set_xscale("log")
     axes.set_xlim(left, 1)
-    _log_percent(axes.xaxis)
+    _in_percent(axes.xaxis, log=True)
     axes.set_xlabel("false accept rate (FAR)")
 
 
-def _log_percent(axis: Any) -> None:
-    axis.set_major_formatter(FuncFormatter(_percent))
-    axis.set_minor_formatter(NullFormatter())
+def _in_percent(axis: Any, *, log: bool = False) -> None:
+    from matplotlib.ticker import FuncFormatter, NullFormatter
 
-
-def _percent(value: float, _: Any = None) -> str:
-    return f"{100 * value:.4g} %"
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g} %"))
+    if log:
+        axis.set_minor_formatter(NullFormatter())
 
 
 def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:

@@ -1,7 +1,7 @@
 """The pictures of a report: which faces are worth seeing, and their pixels as small JPEGs inside the page.
 
-Everything is found from the embeddings of the reported faces: the worst mistakes, triplets as training would mine
-them, and clusters. Nothing here is random.
+The embeddings of the reported faces decide: the worst mistakes, triplets as training would mine them, and clusters.
+Nothing here is random.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from facenet.clustering.clusters import cluster
 from facenet.clustering.sheets import Clusters, pick
 from facenet.errors import DataError
 from facenet.report.page import Picture, Sheet, Tile
-from facenet.report.runs import Evaluation, dig
+from facenet.report.parts import Evaluation
+from facenet.report.values import get_value
 from facenet.types import EmbeddingSet
 from facenet.vectors import sq_dist_matrix
 
@@ -45,7 +46,7 @@ class Faces:
 
     def __init__(self, evaluation: Evaluation, encoder: Mapping[str, Any] | None, side: int) -> None:
         self.embeddings, self.thumbnails, self.side = evaluation.embeddings, evaluation.thumbnails, side
-        self.crop = dig(encoder, "preprocessing")
+        self.crop = get_value(encoder, "preprocessing")
         self._done: dict[int, Picture] = {}
 
     @property
@@ -60,7 +61,7 @@ class Faces:
         return self._done[row]
 
     def name(self, row: int) -> str:
-        """Return whom a face shows, or its file where that is not known."""
+        """Return whom a face shows, or its file if that is not known."""
         return self.embeddings.identities[row] or Path(self.embeddings.paths[row]).stem
 
     def _path(self, row: int) -> Path:
@@ -83,11 +84,11 @@ class Faces:
         from facenet.data.preprocess import Preprocess
         from facenet.faces.alignment import Alignment
 
-        height, width = dig(self.crop, "size") or (self.side, self.side)
+        height, width = get_value(self.crop, "size") or (self.side, self.side)
         scale = self.side / max(height, width)
         size = max(16, round(height * scale)), max(16, round(width * scale))
-        align = dig(self.crop, "align")
-        crop, found = dig(self.crop, "crop") or 1.0, Alignment.from_dict(align) if align else None
+        align = get_value(self.crop, "align")
+        crop, found = get_value(self.crop, "crop") or 1.0, Alignment.from_dict(align) if align else None
         return Preprocess(size=size, crop=crop, align=found).read(path)
 
 

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from facenet.data.pair_folds import make_pairs_in_folds
 from facenet.evaluation.verification import verify_pairs
 from facenet.files import read_sealed, sha256_file, write_sealed
+from facenet.report.page import Chapter, Figure, Table
 from facenet.report.runs import Run
 from facenet.types import EmbeddingSet
 from facenet.vectors import normalise, sq_dist
 from tests.helpers.pictures import blob
 
 HOSTILE = "<script>alert(1)</script>\"'&<img src=x onerror=y>"
-
-
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 
 
@@ -155,6 +156,32 @@ def write_run(folder: Path, embeddings: EmbeddingSet | None = None, *, thumbnail
     return write_metrics(folder, {**metrics, **more})
 
 
+VERIFICATION = {
+    "accuracy": 0.89,
+    "sem": 0.006,
+    "std": 0.019,
+    "auc": 0.958,
+    "eer": 0.104,
+    "threshold": 1.0321,
+    "pairs": 1000,
+    "same": 500,
+    "different": 500,
+    "skipped": 0,
+    "duplicated": 0,
+    "folds": [0.9, 0.88] * 5,
+    "thresholds": [1.0, 1.1] * 5,
+    "val_at_far": {
+        "1e-1": {"val": 0.9, "low": 0.87, "high": 0.92, "threshold": 1.1, "resolvable": True, "negatives": 500},
+        "1e-3": {"val": None, "low": None, "high": None, "threshold": None, "resolvable": False, "negatives": 500},
+    },
+}
+
+
+def verification_run(metrics: dict[str, Any] | None = None, **found: Any) -> Run:
+    """A run of a verification, with some of its values replaced and other metrics beside it."""
+    return Run(Path("runs/x"), "x", "verification", {"verification": {**VERIFICATION, **found}, **(metrics or {})})
+
+
 def run(name: str, accuracy: Any, *, val: Any = 0.5, faces_seen: Any = 1000, **of: Any) -> Run:
     about = {"table": "table3", "scale": "synthetic", "model": "nn4", "embedding_dim": 128, "seed": 0, **of}
     verification = {
@@ -165,3 +192,25 @@ def run(name: str, accuracy: Any, *, val: Any = 0.5, faces_seen: Any = 1000, **o
     }
     metrics = {"run": about, "verification": verification, "train": {"faces_seen": faces_seen}}
     return Run(Path(name), name, about["table"], metrics)
+
+
+def tables(chapter: Chapter) -> list[Table]:
+    """The tables of a chapter."""
+    return [block for section in chapter.sections for block in section.blocks if isinstance(block, Table)]
+
+
+def without_drawings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the drawings of a page empty, for tests of everything else: each takes a quarter of a second."""
+
+    def empty(name: str, alt: str, paint: Any, *, caption: str = "", size: Any = None) -> Figure:
+        return Figure(f'<svg viewBox="0 0 1 1" role="img" aria-label="{html.escape(alt)}"></svg>', caption)
+
+    monkeypatch.setattr("facenet.report.plots.draw", empty)
+    monkeypatch.setattr("facenet.report.chapters.upgrade.draw", empty)
+
+
+def scored_pairs(count: int = 400) -> tuple[np.ndarray, np.ndarray]:
+    """Squared distances of pairs, and which are the same person."""
+    rng = np.random.default_rng(0)
+    same = np.arange(count) % 2 == 0
+    return np.where(same, rng.normal(0.7, 0.25, count), rng.normal(1.3, 0.25, count)).clip(0, 4), same

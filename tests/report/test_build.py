@@ -1,24 +1,31 @@
-"""The page from run folders on disk: sections there and not there, hostile names, size, sweeps, the command."""
+"""The page from run folders on disk: sections there and not there, hostile names, size, sweeps."""
 
 from __future__ import annotations
 
 import json
 import statistics
-import subprocess
-import sys
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 from facenet.errors import DataError
 from facenet.files import read_sealed, write_sealed
-from facenet.report import build
-from facenet.report.build import LIMIT, write_report
-from tests.helpers import ROOT
+from facenet.report.build import LIMIT, SIDES, fit, overview_chapter, write_report
+from facenet.report.page import Chapter
 from tests.helpers.pictures import write_tree
-from tests.helpers.reports import HOSTILE, faces, read, titles, write_metrics, write_run
+from tests.helpers.reports import (
+    HOSTILE,
+    faces,
+    read,
+    run,
+    tables,
+    titles,
+    without_drawings,
+    write_metrics,
+    write_run,
+)
 
 TITLES = {
     "How often it is right",
@@ -41,19 +48,33 @@ def page_of(tmp_path: Path, *folders: Path, **options: Any) -> tuple[str, dict[s
     return text, metrics
 
 
+class Whole(NamedTuple):
+    folder: Path
+    text: str
+    metrics: dict[str, Any]
+    progress: list[tuple[int, int]]
+
+
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_run(tmp_path_factory.mktemp("runs") / "train")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """A run with every part, and its page."""
+    place, seen = tmp_path_factory.mktemp("runs"), list[tuple[int, int]]()
+    folder = write_run(place / "train")
+    return Whole(folder, *page_of(place, folder, progress=lambda done, total: seen.append((done, total))), seen)
 
 
-def test_a_whole_run_has_every_section(whole: Path, tmp_path: Path) -> None:
-    text, metrics = page_of(tmp_path, whole)
-    assert titles(text) == TITLES
-    assert metrics["chapters"] == {"train": [t for t in metrics["chapters"]["train"] if t in TITLES]}
-    assert text.count("<svg") == 7
-    assert text.count("<img") > 30
-    assert "Right on" in text
-    assert "calibrated for FAR 0.001 0.600" in text
+def test_a_whole_run_has_every_section(whole: Whole) -> None:
+    assert titles(whole.text) == TITLES
+    assert whole.metrics["chapters"] == {"train": [t for t in whole.metrics["chapters"]["train"] if t in TITLES]}
+    assert whole.text.count("<svg") == 7
+    assert whole.text.count("<img") > 30
+    assert "Right on" in whole.text
+    assert "calibrated for FAR 0.001 0.600" in whole.text
+    assert whole.progress == [(1, 1)]
+
+
+def test_the_same_runs_give_the_same_page(whole: Whole, tmp_path: Path) -> None:
+    assert page_of(tmp_path, whole.folder)[0] == whole.text
 
 
 @pytest.mark.parametrize(
@@ -66,8 +87,9 @@ def test_a_whole_run_has_every_section(whole: Path, tmp_path: Path) -> None:
     ],
 )
 def test_a_missing_part_leaves_its_section_out_and_says_what_makes_it(
-    tmp_path: Path, gone: str, without: set[str], says: str
+    tmp_path: Path, gone: str, without: set[str], says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    without_drawings(monkeypatch)
     run = write_run(tmp_path / "run")
     (run / gone).rename(tmp_path / "away")
     text, _ = page_of(tmp_path, run)
@@ -101,7 +123,8 @@ def test_a_hostile_name_is_text_everywhere(tmp_path: Path) -> None:
     assert "<img src=x" not in text
 
 
-def test_huge_and_broken_numbers_do_not_stop_the_page(tmp_path: Path) -> None:
+def test_huge_and_broken_numbers_do_not_stop_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_drawings(monkeypatch)
     run = write_run(tmp_path / "run")
     metrics = json.loads((run / "metrics.json").read_text())
     for key in ("accuracy", "sem", "auc", "eer", "std", "pairs"):
@@ -112,14 +135,15 @@ def test_huge_and_broken_numbers_do_not_stop_the_page(tmp_path: Path) -> None:
     page_of(tmp_path, run)
 
 
-def test_files_are_shown_through_the_encoder_of_another_run(tmp_path: Path) -> None:
+def test_files_are_shown_through_the_encoder_of_another_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_drawings(monkeypatch)
     embeddings = faces(6, 6)
     write_tree(tmp_path / "faces", 6, 6)
     paths = [f"p{i // 6:03d}/p{i // 6:03d}_{i % 6 + 1:04d}.png" for i in range(36)]
     embeddings = type(embeddings)(
         embeddings.vectors, paths, embeddings.identities, embeddings.fingerprint, str(tmp_path / "faces")
     )
-    train = write_run(tmp_path / "train")
+    train = write_run(tmp_path / "train", faces(6, 3))
     verify = write_run(tmp_path / "verify", embeddings, thumbnails=False)
     (verify / "encoder").rename(tmp_path / "gone")
     text, metrics = page_of(tmp_path, train, verify)
@@ -153,48 +177,40 @@ def test_a_sweep_is_put_together(tmp_path: Path) -> None:
     assert "87.9\N{NO-BREAK SPACE}%" in text
 
 
-def test_many_runs_are_listed_and_some_shown_in_full(
-    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(build, "FULL", 2)
+def test_many_runs_are_listed_and_some_shown_in_full(tmp_path: Path) -> None:
     folders = [write_metrics(tmp_path / f"r{i}", {"verification": {"accuracy": 0.5 + i / 10}}) for i in range(4)]
-    text, metrics = page_of(tmp_path, *folders)
+    text, metrics = page_of(tmp_path, *folders, full=2)
     assert list(metrics["chapters"]) == ["Overview", "r0", "r1"]
     assert "2 further runs" in text
 
 
-def test_pictures_shrink_until_the_page_fits(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _, large = page_of(tmp_path, whole)
-    monkeypatch.setattr(build, "LIMIT", large["bytes"] - 1)
-    _, small = page_of(tmp_path, whole)
-    assert small["picture_side"] < large["picture_side"]
-    monkeypatch.setattr(build, "LIMIT", 1000)
+def test_pictures_shrink_until_the_page_fits() -> None:
+    def chapter(side: int) -> Chapter:
+        return Chapter("x" * side * side, "", [], [])
+
+    sizes = [len(fit("t", "s", [lambda _, side=side: chapter(side)])[0]) for side in SIDES]  # type: ignore[misc]
+    for size, side in zip(sizes, SIDES, strict=True):
+        text, chosen, (shown,) = fit("t", "s", [chapter], size)
+        assert (len(text), chosen, shown) == (size, side, chapter(side))
     with pytest.raises(DataError, match="give fewer runs"):
-        write_report([whole], tmp_path / "page.html")
+        fit("t", "s", [chapter], sizes[-1] - 1)
 
 
-def test_the_same_runs_give_the_same_page(whole: Path, tmp_path: Path) -> None:
-    first, _ = page_of(tmp_path, whole)
-    assert page_of(tmp_path, whole)[0] == first
+def test_the_limit_holds_for_the_page(tmp_path: Path) -> None:
+    folder = write_metrics(tmp_path / "r", {"verification": {"accuracy": 0.5}})
+    with pytest.raises(DataError, match="more than 1,000; give fewer runs"):
+        write_report([folder], tmp_path / "page.html", limit=1000)
+    assert not (tmp_path / "page.html").exists()
 
 
-def test_progress_is_told(whole: Path, tmp_path: Path) -> None:
-    seen: list[tuple[int, int]] = []
-    write_report([whole], tmp_path / "page.html", progress=lambda done, total: seen.append((done, total)))
-    assert seen == [(1, 1)]
+def test_an_overview_names_the_best_and_survives_broken_numbers() -> None:
+    runs = [run("a", 0.8), run("b", 0.9), run("c", None)]
+    chapter = overview_chapter(runs, 2)
+    assert chapter.verdict == "Of 3 runs b has the highest accuracy, 90.0 %."
+    assert [row[1] for row in tables(chapter)[0].rows] == ["80.0 %", "90.0 %", "-"]
+    assert chapter.left_out
+    assert overview_chapter([run("c", None), run("d", float("nan"))], 4).verdict == "2 runs."
 
 
 def test_the_template_is_part_of_the_package() -> None:
     assert (files("facenet") / "report" / "page.html.j2").is_file()
-
-
-def test_the_command_takes_several_folders(whole: Path, tmp_path: Path) -> None:
-    other = write_metrics(tmp_path / "it's, [other]", {"verification": {"accuracy": 0.5}})
-    out = tmp_path / "out"
-    line = [sys.executable, str(ROOT / "scripts" / "report.py"), f"runs={whole}", str(other), f"hydra.run.dir={out}"]
-    done = subprocess.run(line, capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    metrics = json.loads((out / "metrics.json").read_text())
-    assert list(metrics["chapters"]) == ["Overview", "train", "it's, [other]"]
-    assert Path(metrics["page"]).stat().st_size == metrics["bytes"]

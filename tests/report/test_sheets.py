@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from facenet.report.page import Picture
-from facenet.report.runs import Evaluation
+from facenet.report.parts import Evaluation
 from facenet.report.sheets import (
     Faces,
     cluster_sheets,

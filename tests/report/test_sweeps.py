@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from facenet.report.sweeps import LFW_NEIGHBOURS, PAPER, PAPER_DEGRADED, by_level, numbers, sweeps, view2
+from facenet.report.sweeps import group_folds, group_sweeps, sweep_metrics
 from tests.helpers.reports import run
 
 
@@ -19,7 +19,7 @@ def test_a_setting_is_the_mean_and_spread_over_its_seeds() -> None:
         for model, some in values.items()
         for seed, value in enumerate(some)
     ]
-    (found,) = sweeps(runs)
+    (found,) = group_sweeps(runs)
     rows = {row.setting: row for row in found.settings}
     assert list(rows) == ["nn1", "nn2", "nn3", "nn4", "nns1", "nns2"], "the paper's order, run or not"
     spread = rows["nn4"].measures["accuracy"]
@@ -30,14 +30,14 @@ def test_a_setting_is_the_mean_and_spread_over_its_seeds() -> None:
     assert rows["nn4"].measures["faces_seen"].mean == 1001
     assert rows["nn2"].measures["accuracy"] == (0.8, None, 1)
     assert rows["nn1"].measures["accuracy"] == (None, None, 0)
-    written = numbers([found], [])["table3"]["synthetic"]
+    written = sweep_metrics([found], [])["table3"]["synthetic"]
     assert written["nn4"]["accuracy"]["mean"] == spread.mean
     assert written["nn4"]["paper_val_1e-3"] == 0.82
 
 
 @pytest.mark.parametrize("broken", [None, float("nan"), float("inf"), "0.9", True, 10**400])
 def test_what_is_no_number_does_not_enter_the_mean(broken: Any) -> None:
-    (found,) = sweeps([run("a", 0.9, seed=0), run("b", broken, seed=1, val=broken)])
+    (found,) = group_sweeps([run("a", 0.9, seed=0), run("b", broken, seed=1, val=broken)])
     row = next(row for row in found.settings if row.setting == "nn4")
     assert row.measures["accuracy"] == (0.9, None, 1)
     assert row.measures["val_1e-3"].n == 1
@@ -46,7 +46,7 @@ def test_what_is_no_number_does_not_enter_the_mean(broken: Any) -> None:
 
 def test_scales_stay_apart_and_a_repeated_seed_counts_once() -> None:
     runs = [run("old", 0.5), run("new", 0.9), run("lfw", 0.7, scale="lfw"), run("none", 0.6, scale=None)]
-    found = {sweep.scale: sweep for sweep in sweeps(runs)}
+    found = {sweep.scale: sweep for sweep in group_sweeps(runs)}
     assert sorted(found) == ["lfw", "synthetic", "unknown"]
     row = next(row for row in found["synthetic"].settings if row.setting == "nn4")
     assert row.measures["accuracy"].mean == 0.9, "the run given last counts"
@@ -55,14 +55,14 @@ def test_scales_stay_apart_and_a_repeated_seed_counts_once() -> None:
 
 def test_settings_that_are_numbers_stand_in_order_with_ours_among_the_papers() -> None:
     runs = [run(f"{share}", 0.8, table="table6", train_share=share) for share in (0.5, 0.1, 1.0)]
-    (found,) = sweeps(runs)
+    (found,) = group_sweeps(runs)
     assert [row.setting for row in found.settings] == [0.01, 0.1, 0.2, 0.5, 1.0]
     assert [row.paper is not None for row in found.settings] == [True, True, True, False, True]
     assert [len(row.seeds) for row in found.settings] == [0, 1, 0, 1, 1]
 
 
 def test_a_setting_of_a_strange_type_has_a_row_of_its_own() -> None:
-    (found,) = sweeps([run("a", 0.8, table="table5", embedding_dim={"x": 1})])
+    (found,) = group_sweeps([run("a", 0.8, table="table5", embedding_dim={"x": 1})])
     assert [row.setting for row in found.settings if row.seeds] == ["{'x': 1}"]
 
 
@@ -71,7 +71,7 @@ def test_the_folds_of_view_2_make_one_number() -> None:
     runs = [run(f"f{fold}", value, table="lfw_view2", fold=fold) for fold, value in accuracies.items()]
     runs.append(run("other", 0.7, table="lfw_view2", fold=1, seed=1))
     runs.append(run("again", 0.9, table="lfw_view2", fold=4))
-    first, second = view2(runs)
+    first, second = group_folds(runs)
     values = [0.88, 0.9, 0.9, 0.86]
     assert (first.seed, second.seed) == (0, 1)
     assert first.spread.mean == pytest.approx(statistics.mean(values), abs=1e-15)
@@ -80,21 +80,4 @@ def test_the_folds_of_view_2_make_one_number() -> None:
     assert first.pairs == 4 * 600
     assert first.repeated == ["f4"]
     assert second.spread.sem is None
-    assert numbers([], [first])["lfw_view2"]["nn4 seed 0"]["missing"] == first.missing
-
-
-def test_the_papers_tables_are_the_papers() -> None:
-    assert [row[1] for row in PAPER["table3"].rows] == [0.879, 0.894, 0.883, 0.820, 0.824, 0.519]
-    assert [row[2] for row in PAPER["table3"].rows] == [0.019, 0.016, 0.017, 0.023, 0.024, 0.029]
-    assert [row[:2] for row in PAPER["table5"].rows] == [(64, 0.868), (128, 0.879), (256, 0.877), (512, 0.856)]
-    assert [row[1] for row in PAPER["table6"].rows] == [0.763, 0.851, 0.851, 0.862]
-    assert [value for _, value in PAPER_DEGRADED["jpeg"]] == [0.673, 0.814, 0.839, 0.855, 0.861, 0.865]
-    assert [value for _, value in PAPER_DEGRADED["pixels"]] == [0.378, 0.795, 0.845, 0.857, 0.864]
-    assert {category for category, *_ in LFW_NEIGHBOURS} == {
-        "Image-Restricted, No Outside Data",
-        "Unrestricted, Label-Free Outside Data",
-    }
-
-
-def test_levels_are_sorted_as_numbers() -> None:
-    assert [level for level, _ in by_level(dict.fromkeys(["100", "20", "none", "3.5"]))] == ["3.5", "20", "100", "none"]
+    assert sweep_metrics([], [first])["lfw_view2"]["nn4 seed 0"]["missing"] == first.missing

@@ -1,4 +1,4 @@
-"""The tables of an upgrade in a report; what is missing or no number is a dash."""
+"""The tables of an upgrade; what is missing or no number is a dash, and a table without rows is None."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from facenet.compat.display import CURVES
-from facenet.report.facts import percent, plain, short
 from facenet.report.page import Table
-from facenet.report.runs import Run, dig, number
+from facenet.report.runs import Run
+from facenet.report.values import get_mapping, get_rows, get_value, number, percent, plain, short
 
 CELLS = {
     "old_old": "old-old",
@@ -26,25 +26,33 @@ METRICS = {
     "rank1": "rank-1",
     "map": "mAP",
 }
+FLIPS = {
+    "new_old": "new-old",
+    "new_old_at_old_threshold": "new-old, threshold of old-old kept",
+    "new_new": "new-new",
+    "new_new_at_old_threshold": "new-new, threshold of old-old kept",
+}
 BASELINES = {"none": "as it is", "procrustes": "orthogonal map (Procrustes)", "linear": "linear map"}
 
 
 def cell_table(metrics: Mapping[str, Any]) -> Table | None:
     """Return each metric in each cell."""
-    cells = [name for name in CELLS if name in mapping(metrics, "cells")]
+    cells = [name for name in CELLS if name in get_mapping(metrics, "cells")]
     rows = []
     for metric, text in METRICS.items():
-        row = dig(metrics, "yardsticks", metric)
+        row = get_value(metrics, "yardsticks", metric)
         if isinstance(row, Mapping):
             rows.append((text, *(_value(metrics, metric, name, row) for name in cells)))
-    rows.append(("equal error rate", *(percent(dig(metrics, "cells", n, "verification", "eer"), 2) for n in cells)))
-    pairs = plain(dig(metrics, "cells", "old_old", "verification", "pairs"))
+    rows.append(
+        ("equal error rate", *(percent(get_value(metrics, "cells", n, "verification", "eer"), 2) for n in cells))
+    )
+    pairs = plain(get_value(metrics, "cells", "old_old", "verification", "pairs"))
     caption = f"{pairs} pairs; accuracy ± standard error over the folds. -: too few pairs, or nobody to enrol."
     return Table(("", *(CELLS[name] for name in cells)), rows, caption) if cells else None
 
 
 def _value(metrics: Mapping[str, Any], metric: str, cell: str, row: Mapping[str, Any]) -> str:
-    sem = number(dig(metrics, "cells", cell, "verification", "sem")) if metric == "accuracy" else None
+    sem = number(get_value(metrics, "cells", cell, "verification", "sem")) if metric == "accuracy" else None
     return percent(row.get(cell)) + ("" if sem is None else f" ± {100 * sem:.1f}")
 
 
@@ -52,16 +60,18 @@ def gain_table(metrics: Mapping[str, Any]) -> Table | None:
     """Return criterion, differences with their intervals, update gain and tax of each metric."""
     rows = []
     for metric, text in METRICS.items():
-        row = dig(metrics, "yardsticks", metric)
+        row = get_value(metrics, "yardsticks", metric)
         if not isinstance(row, Mapping) or number(row.get("old_old")) is None:
             continue
-        shown = [_points(dig(metrics, "intervals", metric, name)) for name in ("new_old", "new_new")]
+        shown = [_points(get_value(metrics, "intervals", metric, name)) for name in ("new_old", "new_new")]
         gain = "-" if number(row.get("gain")) is None else f"{row['gain']:.2f}"
         tax = "-" if number(row.get("tax")) is None else f"{100 * row['tax']:+.1f}"
         above = {"True": "yes", "False": "no"}.get(str(row.get("criterion")), "-")
         rows.append((text, above, *shown, gain, tax))
     header = ("", "new-old above old-old", "new-old minus old-old", "new-new minus old-old", "update gain", "tax")
-    best = "new*" if "reference" in mapping(metrics, "cells") else "new, for there is no new*: the gain looks larger"
+    best = (
+        "new*" if "reference" in get_mapping(metrics, "cells") else "new, for there is no new*: the gain looks larger"
+    )
     caption = (
         "Differences and tax in points, with the 95 % interval of a paired bootstrap over pairs (rank-1 and mAP: over"
         f" people). Update gain: the share of what {best} gains that new queries reach on the old gallery."
@@ -70,7 +80,7 @@ def gain_table(metrics: Mapping[str, Any]) -> Table | None:
 
 
 def _points(row: Any) -> str:
-    values = [number(dig(row, key)) for key in ("difference", "low", "high")]
+    values = [number(get_value(row, key)) for key in ("difference", "low", "high")]
     if any(value is None for value in values):
         return "-"
     difference, low, high = (100 * (value or 0) for value in values)
@@ -79,18 +89,14 @@ def _points(row: Any) -> str:
 
 def flip_table(metrics: Mapping[str, Any]) -> Table | None:
     """Return negative and positive flips against old-old."""
-    names = {name.replace("-", "_"): name for name in ("new-old", "new-new")}
-    shown = {key + end: text + more for key, text in names.items() for end, more in _THRESHOLDS.items()}
+    flips = dict(get_rows(metrics, "flips"))
     rows = [
-        (text, percent(dig(metrics, "flips", key, "negative")), percent(dig(metrics, "flips", key, "positive")))
-        for key, text in shown.items()
-        if isinstance(dig(metrics, "flips", key), Mapping)
+        (text, percent(flips[key].get("negative")), percent(flips[key].get("positive")))
+        for key, text in FLIPS.items()
+        if key in flips
     ]
     caption = "Negative: right under old-old and wrong now; positive: the other way round."
     return Table(("", "negative flips", "positive flips"), rows, caption) if rows else None
-
-
-_THRESHOLDS = {"": "", "_at_old_threshold": ", threshold of old-old kept"}
 
 
 def mixed_table(metrics: Mapping[str, Any]) -> Table | None:
@@ -101,7 +107,7 @@ def mixed_table(metrics: Mapping[str, Any]) -> Table | None:
 
 def worse_table(metrics: Mapping[str, Any]) -> Table | None:
     """Return the people who are found less often or lie farther from their own faces."""
-    worst = dig(metrics, "regressions", "worst")
+    worst = get_value(metrics, "regressions", "worst")
     rows = [
         (
             short(row.get("person"), 40),
@@ -112,7 +118,7 @@ def worse_table(metrics: Mapping[str, Any]) -> Table | None:
         for row in (worst if isinstance(worst, list) else ())
         if isinstance(row, Mapping)
     ]
-    counts = [plain(dig(metrics, "regressions", key)) for key in ("rank1_worse", "farther", "people")]
+    counts = [plain(get_value(metrics, "regressions", key)) for key in ("rank1_worse", "farther", "people")]
     caption = (
         f"The worst of them. {counts[0]} of {counts[2]} people are found less often, {counts[1]} lie farther from their"
         " own faces (by the threshold of the cell). rank-1 and mean squared distance to the own enrolled faces."
@@ -123,8 +129,8 @@ def worse_table(metrics: Mapping[str, Any]) -> Table | None:
 
 def baseline_table(metrics: Mapping[str, Any]) -> Table | None:
     """Return new-old beside the independent new net, as it is and mapped."""
-    found = mapping(metrics, "baselines")
-    rows = [("this encoder", *(percent(dig(metrics, "yardsticks", metric, "new_old")) for metric in METRICS))]
+    found = get_mapping(metrics, "baselines")
+    rows = [("this encoder", *(percent(get_value(metrics, "yardsticks", metric, "new_old")) for metric in METRICS))]
     of = "new*" if found.get("of") == "reference" else "new"
     for key, text in BASELINES.items():
         if isinstance(found.get(key), Mapping):
@@ -135,14 +141,15 @@ def baseline_table(metrics: Mapping[str, Any]) -> Table | None:
     return Table(("", *METRICS.values()), rows, caption) if len(rows) > 1 else None
 
 
-def facts(metrics: Mapping[str, Any], run: Run) -> Table:
+def fact_table(run: Run) -> Table:
     """Return what was compared, and the gate."""
-    gate = {key: dig(metrics, "gate", key) for key in ("metric", "min_gain", "max_negative_flips", "max_fall")}
-    fall = f", a fall of {plain(gate['max_fall'])} at most where there is nothing to gain" if gate["max_fall"] else ""
+    metrics = run.metrics
+    gate = {key: get_value(metrics, "gate", key) for key in ("metric", "min_gain", "max_negative_flips", "max_fall")}
+    fall = f", a fall of {plain(gate['max_fall'])} at most if there is nothing to gain" if gate["max_fall"] else ""
     rows = [
         ("run folder", short(run.folder, 120)),
-        ("images in all embeddings", plain(dig(metrics, "images", "shared"))),
-        *((f"encoder, {key}", short(text, 16)) for key, text in mapping(metrics, "encoders").items()),
+        ("images in all embeddings", plain(get_value(metrics, "images", "shared"))),
+        *((f"encoder, {key}", short(text, 16)) for key, text in get_mapping(metrics, "encoders").items()),
         ("gate", f"{short(gate['metric'], 20)}: gain {plain(gate['min_gain'])} or more,"
          f" negative flips {plain(gate['max_negative_flips'])} or fewer{fall}"),
     ]  # fmt: skip
@@ -152,13 +159,6 @@ def facts(metrics: Mapping[str, Any], run: Run) -> Table:
 def steps(metrics: Mapping[str, Any]) -> list[dict[str, float | None]]:
     """Return the steps of the mixed gallery whose share is a number."""
     rows = metrics.get("mixed")
-    found = (
-        [{key: number(dig(row, key)) for key in ("share", *CURVES)} for row in rows] if isinstance(rows, list) else []
-    )
+    rows = rows if isinstance(rows, list) else []
+    found = [{key: number(get_value(row, key)) for key in ("share", *CURVES)} for row in rows]
     return [row for row in found if row["share"] is not None]
-
-
-def mapping(metrics: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    """Return a part of the metrics that should be a mapping, else an empty one."""
-    found = metrics.get(key)
-    return found if isinstance(found, Mapping) else {}

@@ -10,11 +10,11 @@ import pytest
 from facenet.compat.assessment import assess_upgrade
 from facenet.console import plain
 from facenet.report.build import write_report
-from facenet.report.chapters.upgrade import compatibility
+from facenet.report.chapters.upgrade import upgrade_chapter
 from facenet.report.page import Figures
 from facenet.report.runs import Run, kind_of
 from tests.helpers.compat import sets
-from tests.helpers.reports import HOSTILE, read, titles, write_metrics
+from tests.helpers.reports import HOSTILE, read, titles, without_drawings, write_metrics
 
 
 @pytest.fixture(scope="module")
@@ -30,12 +30,12 @@ def metrics() -> dict[str, Any]:
 
 
 def chapter_of(metrics: dict[str, Any]) -> Any:
-    return compatibility(Run(Path("run"), "run", "compat", metrics), "u0")
+    return upgrade_chapter(Run(Path("run"), "run", "compat", metrics), "u0")
 
 
 def test_the_page_has_every_section(metrics: dict[str, Any], tmp_path: Path) -> None:
     assert kind_of(metrics) == "compat"
-    told = write_report([write_metrics(tmp_path / "upgrade", metrics)], tmp_path / "page.html")
+    found = write_report([write_metrics(tmp_path / "upgrade", metrics)], tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
     read(text)
     assert titles(text) == {
@@ -46,21 +46,25 @@ def test_the_page_has_every_section(metrics: dict[str, Any], tmp_path: Path) -> 
         "Maps fitted afterwards",
         "What was compared",
     }
-    assert list(told["chapters"]) == ["Upgrade: upgrade"]
+    assert list(found["chapters"]) == ["Upgrade: upgrade"]
     assert text.count("<svg") == 2
     assert "Compatible: new queries on the old gallery reach accuracy" in text
     assert all(f">{name}<" in text for name in ("old-old", "new-old", "new-new", "new*-new*"))
 
 
-def test_two_upgrades_and_a_verification_share_a_page(metrics: dict[str, Any], tmp_path: Path) -> None:
+def test_two_upgrades_and_a_verification_share_a_page(
+    metrics: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_drawings(monkeypatch)
     runs = [write_metrics(tmp_path / name, metrics) for name in ("one", "two")]
     runs.append(write_metrics(tmp_path / "three", {"verification": metrics["cells"]["new_new"]["verification"]}))
-    told = write_report(runs, tmp_path / "page.html")
-    assert list(told["chapters"]) == ["three", "Upgrade: one", "Upgrade: two"]
+    found = write_report(runs, tmp_path / "page.html")
+    assert list(found["chapters"]) == ["three", "Upgrade: one", "Upgrade: two"]
     read((tmp_path / "page.html").read_text(encoding="utf-8"))
 
 
-def test_warnings_are_given_where_they_are_due(metrics: dict[str, Any]) -> None:
+def test_warnings_are_given_where_they_are_due(metrics: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    without_drawings(monkeypatch)
     sure = {"accuracy": {"new_old": {"difference": 0.02, "low": 0.01, "high": 0.03}}}
     assert chapter_of({**metrics, "intervals": sure}).warnings == []
     unsure = {"accuracy": {"new_old": {"difference": 0.02, "low": -0.01, "high": 0.05}}}
@@ -78,7 +82,10 @@ def test_warnings_are_given_where_they_are_due(metrics: dict[str, Any]) -> None:
         assert any(part in line for line in said), part
 
 
-def test_what_is_missing_is_left_out_with_the_option_that_makes_it(metrics: dict[str, Any]) -> None:
+def test_what_is_missing_is_left_out_with_the_option_that_makes_it(
+    metrics: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_drawings(monkeypatch)
     cells = {name: cell for name, cell in metrics["cells"].items() if name != "reference"}
     chapter = chapter_of({**metrics, "cells": cells, "baselines": {}})
     assert "Maps fitted afterwards" not in [section.title for section in chapter.sections]

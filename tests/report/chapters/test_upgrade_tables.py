@@ -11,7 +11,7 @@ from facenet.report.chapters.upgrade_tables import (
     METRICS,
     baseline_table,
     cell_table,
-    facts,
+    fact_table,
     flip_table,
     gain_table,
     mixed_table,
@@ -90,9 +90,9 @@ def test_backfill_people_and_maps(metrics: dict[str, Any]) -> None:
 
 def test_facts_and_nothing_at_all(metrics: dict[str, Any]) -> None:
     run = Run(Path("runs/x"), "x", "compat", metrics)
-    rows = dict(facts(metrics, run).rows)
+    rows = dict(fact_table(run).rows)
     assert rows["gate"] == "accuracy: gain 0 or more, negative flips 0.05 or fewer"
     assert rows["images in all embeddings"] == "300"
     for make in (cell_table, gain_table, flip_table, mixed_table, worse_table, baseline_table):
         assert make({}) is None
-    assert facts({}, run).rows
+    assert fact_table(Run(run.folder, run.name, run.kind, {})).rows
