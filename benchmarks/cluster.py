@@ -24,7 +24,7 @@ from benchmarks.resources import extra_bytes, limited_threads, peak_above
 from benchmarks.tables import TIMES, Table, megabytes, times
 from facenet import neighbours as knn
 from facenet.clustering.clusters import NEIGHBOURS, cluster, scores
-from facenet.clustering.threshold import Calibration, calibrate, describe
+from facenet.clustering.threshold import Calibration, calibrate_clustering, describe
 from facenet.evaluation.thresholds import threshold_for
 from facenet.export.speed import summary, time_in_turns
 from facenet.gallery.faiss.layers import using_threads
@@ -69,7 +69,7 @@ def run(options: Options) -> dict[str, Any]:
     drawn = {name: getattr(options, name) for name in DRAWN}
     with _limited(options.threads) as threads:
         start = time.perf_counter()
-        calibration = calibrate(*draw_gallery(options.sample, seed=1, **drawn), threads=threads)
+        calibration = calibrate_clustering(*draw_gallery(options.sample, seed=1, **drawn), threads=threads)
         seconds = time.perf_counter() - start
         result: dict[str, Any] = {"threads": threads, **drawn, "sizes": {}}
         result["calibration"] = {**describe(calibration), "seconds": seconds}

@@ -100,6 +100,7 @@ LIGHT = (
     *("facenet.types", "facenet.vectors", "facenet.console", "facenet.foreign", "facenet.neighbours"),
     *("facenet.faces.alignment", "facenet.data.records", "facenet.data.pictures"),
     *("facenet.gallery.gallery", "facenet.gallery.queries", "facenet.gallery.answers", "facenet.gallery.exchange"),
+    *("facenet.evaluation.thresholds", "facenet.clustering.clusters", "facenet.clustering.threshold"),
 )
 HEAVY = ("torch", "torchvision", "faiss", "scipy", "sklearn", "matplotlib", "onnx", "onnxruntime", "rich")
 

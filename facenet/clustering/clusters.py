@@ -1,22 +1,25 @@
-"""Group faces by identity from squared distances, and score the groups where identities are known.
+"""Group faces by identity from squared distances, score the groups by known identities, and keep them as a table.
 
-A method looks at the vectors once and returns a function from a threshold to labels: ``average_linkage`` is the paper's
-agglomerative clustering, quadratic in memory, for some thousand faces; ``chinese_whispers`` lets each face take the
-label that its k nearest neighbours vote for, linear in memory, for any number.
+A method looks at the vectors once and returns a function from a threshold to labels. ``average_linkage`` is the paper's
+agglomerative clustering: quadratic in memory, for some thousand faces. ``chinese_whispers`` lets each face take the
+label that its k nearest neighbours vote for: linear in memory, for any number of faces.
+
+Letters: N faces, M new ones, D embedding width, k neighbours, E edges.
 Source: Schroff et al. 2015, section 5.8 (agglomerative clustering); Biemann 2006 (Chinese whispers); Amigo et al.
 2009 (BCubed).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
-from scipy.cluster.hierarchy import fcluster, linkage
-from scipy.spatial.distance import pdist
 
 from facenet.clustering import whispers
 from facenet.errors import ConfigError, DataError, choose
+from facenet.files import read_csv, write_csv
 from facenet.neighbours import knn_graph, knn_search
 from facenet.types import Neighbours
 from facenet.vectors import finite_rows
@@ -24,6 +27,7 @@ from facenet.vectors import finite_rows
 SMALL = 3_000  # "auto" takes average linkage up to this many faces
 MOST_LINKED = 20_000  # average linkage beyond it would need more than 3 GB
 NEIGHBOURS = 32
+COLUMNS = ("cluster", "path", "identity")  # of clusters.csv
 
 Cut = Callable[[float], np.ndarray]  # a threshold on squared L2 -> labels (N,)
 
@@ -37,6 +41,9 @@ def average_linkage(vectors: np.ndarray, *, neighbours: int = 0, seed: int = 0, 
     Raises:
         DataError: more than 20,000 faces.
     """
+    from scipy.cluster.hierarchy import fcluster, linkage
+    from scipy.spatial.distance import pdist
+
     count = len(vectors)
     if count > MOST_LINKED:
         raise DataError(f"average_linkage: {count} faces are more than {MOST_LINKED}; use method=chinese_whispers")
@@ -51,8 +58,9 @@ def chinese_whispers(
 ) -> Cut:
     """Let each face take, in rounds, the label with most weight among its nearest neighbours.
 
-    The neighbours are those of :func:`facenet.graph`, the votes those of :mod:`facenet.whispers`. Memory: what the
-    graph takes, 12 k N bytes and, of E edges within the threshold, 32 E bytes.
+    The neighbours are those of :func:`facenet.neighbours.knn_graph`, the votes those of
+    :mod:`facenet.clustering.whispers`. Memory: what the graph takes, 12 k N bytes, and 32 E bytes for the E edges
+    within the threshold.
     """
     found = knn_graph(vectors, neighbours, threads=threads, seed=seed)
 
@@ -70,7 +78,7 @@ METHODS: dict[str, Callable[..., Cut]] = {
 
 
 def method_for(count: int, method: str = "auto") -> str:
-    """Return the name of the method for so many faces: "auto" is average linkage up to 3,000, else Chinese whispers.
+    """Return the name of the method for so many faces; "auto" is average linkage up to 3,000, else Chinese whispers.
 
     Raises:
         ConfigError: an unknown method.
@@ -92,9 +100,9 @@ def cluster(
 ) -> np.ndarray:
     """Group N unit vectors (N, D): labels (N,) int64 from 0, the largest cluster first, the same for the same seed.
 
-    `threshold` is a squared L2 in [0, 4], best that of :func:`facenet.clustering.threshold_for`: the usable
-    value falls as N grows. Clusters of one size stand in the order of their first faces. `threads` changes the time
-    and nothing else.
+    `threshold` is a squared L2 in [0, 4], best that of :func:`facenet.evaluation.thresholds.threshold_for`: the usable
+    value falls as N grows. Clusters of one size stand in the order of their first faces. `threads` changes only the
+    time.
 
     Raises:
         DataError: no vectors, or NaN among them.
@@ -117,10 +125,10 @@ def assign(
 ) -> np.ndarray:
     """Give M new unit vectors (M, D) the clusters `labels` (N,) of N known ones, or new ones: labels (M,) int64.
 
-    The new faces whisper: each votes among its k nearest known faces, whose labels stay as they are, and its k nearest
-    new ones, where these are nearer than the threshold. So faces of somebody unknown find each other and outvote a
-    stranger who looks alike. New clusters are numbered after the highest of `labels`, the largest first. Nothing but
-    the new faces' neighbours is looked for: time grows with M N.
+    The new faces whisper: each takes the label of most weight among its k nearest known faces and its k nearest new
+    ones within the threshold. The labels of the known faces stay. So faces of an unknown person find each other, and
+    outvote a stranger who looks alike. New clusters are numbered after the highest of `labels`, the largest first.
+    Time grows with M N.
 
     Raises:
         DataError: labels that do not fit, no vectors, other widths, or NaN among them.
@@ -208,3 +216,30 @@ def _nmi(p_ij: np.ndarray, p_i: np.ndarray, p_j: np.ndarray, i: np.ndarray, j: n
     entropy = -float((p_i * np.log(p_i)).sum() + (p_j * np.log(p_j)).sum()) / 2
     information = float((p_ij * np.log(p_ij / (p_i[i] * p_j[j]))).sum())
     return max(0.0, information / entropy) if entropy > 0 else 1.0
+
+
+def write_clusters(file: str | Path, labels: np.ndarray, paths: Sequence[str], identities: Sequence[str]) -> None:
+    """Write ``clusters.csv``: a line for each of N faces, sorted by cluster and path."""
+    write_csv(file, COLUMNS, sorted(zip(labels.tolist(), paths, identities, strict=True)))
+
+
+def read_clusters(file: str | Path, paths: Sequence[str]) -> np.ndarray:
+    """Read the clusters (N,) int64 of the faces of these paths; further lines of the file are not used.
+
+    Raises:
+        DataError: no such file, other columns, a cluster that is no number, a path with two clusters or with none.
+    """
+    found: dict[str, int] = {}
+    for row in read_csv(file, ("cluster", "path"), remedy="scripts/cluster.py writes clusters.csv"):
+        path, text = row["path"], row["cluster"]
+        if not re.fullmatch("[0-9]{1,18}", text):
+            raise DataError(f"{file}: cluster of {path}: expected a number of at least 0, got {text[:40]!r}")
+        if found.setdefault(path, int(text)) != int(text):
+            raise DataError(f"{file}: {path} is in clusters {found[path]} and {text}; cluster the known faces again")
+    missing = [path for path in paths if path not in found]
+    if missing:
+        raise DataError(
+            f"{file}: {len(missing)} of {len(paths)} known faces are not in it, the first {missing[0]};"
+            " pass the embeddings that it was made from"
+        )
+    return np.asarray([found[path] for path in paths], np.int64)

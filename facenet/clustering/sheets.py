@@ -1,6 +1,6 @@
 """Contact sheets of clusters: PNG pages of the largest, the most mixed, and of the people split over most clusters.
 
-A row is a cluster, or a person, with a few of its faces; the pages are drawn by `sheets`.
+A row is a cluster, or a person, with a few of its faces. `facenet.evaluation.sheets` draws the pages.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""The threshold that clusters N faces: from calibrated false accept rates and N, or from a labelled sample.
+"""The threshold that clusters N faces: by the rule of :mod:`facenet.evaluation.thresholds`, or from a labelled sample.
 
-A face of a set of N meets about far(t) N strangers within the threshold t. The rule keeps that number, `links`, and so
-t falls as N grows: t is where far(t) = links / N. How many links do no harm depends on how many faces a person has:
-with 20 each whispers bear 100, with one or two each no more than 0.5. `LINKS` does for galleries of five and more, with
-either method; :func:`calibrate` finds the number for galleries that are like a labelled sample.
+The rule asks how many strangers, `links`, a face may meet within the threshold. How many do no harm depends on how many
+faces a person has. With 20 each whispers bear 100 links, with one or two each no more than 0.5. `LINKS` fits galleries
+of five and more, with either method. :func:`calibrate_clustering` finds the number for galleries that are like a
+labelled sample.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Calibration(NamedTuple):
     scores: dict[str, float]  # of the sample's clusters at that number, see facenet.clustering.clusters.scores
 
 
-def calibrate(
+def calibrate_clustering(
     vectors: np.ndarray,
     identities: Sequence[str] | np.ndarray,
     *,
@@ -46,9 +46,10 @@ def calibrate(
 ) -> Calibration:
     """Calibrate on N labelled vectors (N, D) of people who are not in the gallery, with as many faces of each as there.
 
-    The thresholds are exact over all pairs (:func:`facenet.evaluation.all_pairs`), down to the rate that ten different
-    pairs tell. For `links` the sample itself is clustered with 0.1 to 102 strangers a face; of those whose mean of
-    pairwise and BCubed F1 is within 0.005 of the best, the middle is taken. Rows of identity "" are left out.
+    The thresholds are exact over all pairs (:mod:`facenet.evaluation.all_pairs`), down to the rate at which ten
+    different pairs are accepted. For `links` the sample itself is clustered with 0.1 to 102 strangers a face; of those
+    whose mean of pairwise and BCubed F1 is within 0.005 of the best, the middle is taken. Rows of identity "" are left
+    out.
 
     Raises:
         DataError: NaN, other lengths, fewer than two identities, or too few pairs for any rate.
@@ -97,9 +98,9 @@ def find_threshold(
 ) -> tuple[float, dict[str, Any]]:
     """Return the threshold (sq_dist) to cluster `count` faces with, and what to report: its rule, and the sample's.
 
-    The one that was given is taken: a `threshold`, that of a rate `far`, or by :func:`threshold_for` with `links`; else
-    by the sample's links, else by `LINKS`. Rates are those of the labelled `sample` where there is one, else
-    those `calibrated` for the encoder. `options` are those of :func:`calibrate`.
+    Whichever is given decides: a `threshold`, the rate `far`, or `links`, by :func:`threshold_for`. Without any the
+    sample's links decide, and without a sample `LINKS`. Rates are those of the labelled `sample` if there is one, else
+    those `calibrated` for the encoder. `options` are those of :func:`calibrate_clustering`.
 
     Raises:
         ConfigError: neither threshold nor rates, or several of threshold, far and links.
@@ -113,7 +114,7 @@ def find_threshold(
         raise ConfigError("cluster: pass encoder=DIR for its calibration, sample=EMBEDDINGS, or threshold=SQ_DIST")
     usual, report = LINKS, {}
     if sample is not None:
-        found = calibrate(sample.vectors, sample.identities, method=method, **options)
+        found = calibrate_clustering(sample.vectors, sample.identities, method=method, **options)
         calibrated, usual, report = found.thresholds, found.links, {"sample": describe(found)}
     rates = sorted(calibrated or {})
     if far is not None:

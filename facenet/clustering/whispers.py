@@ -1,19 +1,24 @@
 """Chinese whispers: each face takes, in rounds, the label that its nearest neighbours vote for with most weight.
 
-An edge of a face at sq_dist d <= t (the threshold) weighs ((t - d) / 2)^2: the margin by which its cosine exceeds that
-of the threshold, squared, so that a few near faces outvote many at the threshold. An edge that is not mutual, where
-the face is not among the neighbours of its neighbour, weighs a tenth: hubs lie near everybody, and clusters merge over
-them.
+An edge of a face at sq_dist d <= t (the threshold) weighs ((t - d) / 2)^2: the squared margin by which its cosine
+exceeds that of the threshold. So a few near faces outvote many at the threshold. An edge is not mutual if the face is
+not among the neighbours of its neighbour. Such an edge weighs a tenth: hubs lie near everybody, and clusters would
+merge over them.
+
 Letters: N faces, k neighbours, E edges.
 Source: Biemann 2006 (Chinese whispers).
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from scipy import sparse
 
 from facenet.types import Neighbours
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 ROUNDS, PARTS = 40, 16
 ONE_WAY = np.float32(0.1)  # of a mutual edge's weight
@@ -25,6 +30,8 @@ def edges(found: Neighbours, threshold: float, columns: int | None = None) -> sp
 
     Absent places (row -1) and those beyond the threshold are no edges. About 8 E bytes.
     """
+    from scipy import sparse
+
     near = (found.rows >= 0) & (found.sq_dist <= np.float32(threshold))
     starts = np.zeros(len(near) + 1, np.int32 if near.size < 2**31 else np.int64)
     np.cumsum(near.sum(1), out=starts[1:])
@@ -35,6 +42,8 @@ def edges(found: Neighbours, threshold: float, columns: int | None = None) -> sp
 
 def weaken_one_way(weights: sparse.csr_array) -> sparse.csr_array:
     """Leave to the edges (N, N) that have no opposite a tenth of their weight; at most 32 E bytes."""
+    from scipy import sparse
+
     opposite = weights.T.tocsr()
     opposite.data[:] = 1 - ONE_WAY
     more = weights.multiply(opposite)
@@ -67,6 +76,8 @@ def whisper(weights: sparse.csr_array, labels: np.ndarray, *, seed: int = 0) -> 
 
 def vote(weights: sparse.csr_array, rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Return for each of `rows` (n,), all with edges, the label of largest summed weight; ties: the lower label."""
+    from scipy import sparse
+
     starts, ends = weights.indptr[rows], weights.indptr[rows + 1]
     bounds = np.concatenate(([0], np.cumsum(ends - starts))).astype(weights.indptr.dtype)
     places = np.repeat(starts - bounds[:-1], ends - starts) + np.arange(bounds[-1], dtype=bounds.dtype)

@@ -46,9 +46,8 @@ def load(folder: str, fingerprint: str | None = None) -> Any:
 def run(options: ClusterOptions, out: Path) -> dict[str, Any]:
     import numpy as np
 
-    from facenet.clustering import sheets as cluster_sheets
-    from facenet.clustering import table as cluster_table
-    from facenet.clustering.clusters import assign, cluster, method_for, scores
+    from facenet.clustering.clusters import assign, cluster, method_for, read_clusters, scores, write_clusters
+    from facenet.clustering.sheets import write_sheets
     from facenet.clustering.threshold import find_threshold
     from facenet.encoders import lookup as encoders
     from facenet.errors import ConfigError, DataError
@@ -78,7 +77,7 @@ def run(options: ClusterOptions, out: Path) -> dict[str, Any]:
     )
     started = time.perf_counter()
     if folders and options.clusters:
-        before = cluster_table.read_labels(options.clusters, paths[: -len(new)])
+        before = read_clusters(options.clusters, paths[: -len(new)])
         added = assign(new.vectors, np.concatenate([one.vectors for one in sets[:-1]]), before, threshold, **search)
         labels = np.concatenate((before, added))
         metrics |= {"known": len(before), "joined": int(np.isin(added, before).sum())}
@@ -90,13 +89,13 @@ def run(options: ClusterOptions, out: Path) -> dict[str, Any]:
         metrics |= scores(labels, identities)
     metrics = {"faces": len(new), "threshold": threshold, "method": method, "seconds": seconds, **metrics}
     metrics["clusters"] = len(np.unique(labels))
-    cluster_table.write_table(out / "clusters.csv", labels, paths, identities)
+    write_clusters(out / "clusters.csv", labels, paths, identities)
     table(flatten(metrics), title="cluster")
     print(f"clusters: {out / 'clusters.csv'}")
     if options.sheets:
         files = [Path(one.root) / path for one in sets for path in one.paths]
         look = encoder.preprocess if encoder else None
-        for page in cluster_sheets.write_sheets(labels, identities, files, out / "sheets", look=look):
+        for page in write_sheets(labels, identities, files, out / "sheets", look=look):
             print(f"sheet: {page}")
     return metrics
 

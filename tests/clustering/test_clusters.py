@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +13,9 @@ from sklearn.cluster import AgglomerativeClustering
 from sklearn.metrics import normalized_mutual_info_score
 
 from facenet.clustering import whispers
-from facenet.clustering.clusters import METHODS, assign, cluster, method_for, scores
+from facenet.clustering.clusters import METHODS, assign, cluster, method_for, read_clusters, scores, write_clusters
 from facenet.errors import ConfigError, DataError
+from facenet.neighbours import knn_graph
 from tests.helpers.clusters import people
 
 LARGE = 3001  # one more than "auto" gives to average linkage
@@ -107,7 +109,7 @@ def test_threads_do_not_change_the_clusters() -> None:
     assert not same_groups(one, other), "hard enough for the seed to matter"
 
 
-def test_hubs_do_not_join_clusters(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hubs_do_not_join_clusters() -> None:
     """Three faces as near to everybody as their own mates are: in everybody's lists, but with few in their own."""
     rng = np.random.default_rng(0)
     truth = np.repeat(np.arange(8), 5)
@@ -118,8 +120,8 @@ def test_hubs_do_not_join_clusters(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors[40:, 10:] = rng.normal(size=(3, 50)) * 0.03
     vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
     found = scores(cluster(vectors, 1.3, method="chinese_whispers", neighbours=7)[:40], truth.astype(str))
-    monkeypatch.setattr(whispers, "ONE_WAY", np.float32(1))
-    joined = scores(cluster(vectors, 1.3, method="chinese_whispers", neighbours=7)[:40], truth.astype(str))
+    weights = whispers.edges(knn_graph(vectors, 7), 1.3)  # as they are, none weakened
+    joined = scores(whispers.whisper(weights, np.arange(43))[:40], truth.astype(str))
     assert found["pairwise_f1"] > 0.85 > 0.6 > joined["pairwise_f1"]
 
 
@@ -234,3 +236,38 @@ def test_scores_at_the_edges() -> None:
         scores(np.zeros(2, int), ["", ""])
     with pytest.raises(DataError, match="one identity for each label"):
         scores(np.zeros(2, int), ["a"])
+
+
+def test_what_is_written_is_read_for_any_of_the_paths(tmp_path: Path) -> None:
+    paths = ["b/1.jpg", "a,2.jpg", "ü/3.jpg", 'd"4.jpg']
+    write_clusters(tmp_path / "clusters.csv", np.array([2, 0, 2, 11]), paths, ["b", "", "u", "d"])
+    lines = (tmp_path / "clusters.csv").read_text(encoding="utf-8").splitlines()
+    assert lines[:3] == ["cluster,path,identity", '0,"a,2.jpg",', "2,b/1.jpg,b"]
+    assert read_clusters(tmp_path / "clusters.csv", paths[::-1]).tolist() == [11, 2, 0, 2]
+    assert read_clusters(tmp_path / "clusters.csv", ["b/1.jpg"]).dtype == np.int64
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("cluster,image\n0,a\n", "missing: path"),
+        ("", "missing: cluster, path"),
+        ("cluster,path\nx,a\n", "cluster of a: expected a number of at least 0, got 'x'"),
+        ("cluster,path\n-1,a\n", "got '-1'"),
+        ("cluster,path\n" + "9" * 5000 + ",a\n", "got '9999"),
+        ("cluster,path\n" + "9" * 19 + ",a\n", "got '9999"),
+        ("cluster,path\n0,a\n1,a\n", "a is in clusters 0 and 1"),
+        ("cluster,path\n0,b\n", "1 of 1 known faces are not in it, the first a"),
+        ("\udcff\udcfe", "not readable as CSV"),
+    ],
+)
+def test_files_that_do_not_fit_raise(text: str, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "clusters.csv"
+    file.write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(DataError, match=message):
+        read_clusters(file, ["a"])
+
+
+def test_no_such_file_raises(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"nowhere.csv: no such file"):
+        read_clusters(tmp_path / "nowhere.csv", ["a"])

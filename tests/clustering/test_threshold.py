@@ -16,7 +16,7 @@ from facenet.clustering.threshold import (
     PLATEAU,
     TRIED,
     _middle,
-    calibrate,
+    calibrate_clustering,
     describe,
     find_threshold,
 )
@@ -35,7 +35,7 @@ def sample(faces: int = 600, each: int = 10, seed: int = 0) -> tuple[np.ndarray,
 def test_a_sample_gives_the_exact_thresholds_of_its_pairs() -> None:
     vectors, names = sample(200, 5)
     names[::9] = ""
-    found = calibrate(vectors, names)
+    found = calibrate_clustering(vectors, names)
     rows = np.flatnonzero(names != "")
     pairs = [(i, j) for i, j in combinations(rows.tolist(), 2) if names[i] != names[j]]
     strange = np.sort([float(((vectors[i].astype(float) - vectors[j]) ** 2).sum()) for i, j in pairs])
@@ -51,7 +51,7 @@ def test_a_sample_gives_the_exact_thresholds_of_its_pairs() -> None:
 
 def test_a_sample_gives_links_that_cluster_it_about_as_well_as_any() -> None:
     vectors, names = sample(1000, 10)
-    found = calibrate(vectors, names)
+    found = calibrate_clustering(vectors, names)
 
     def quality(links: float) -> float:
         threshold = threshold_for(1000, found.thresholds, links=links).sq_dist
@@ -66,7 +66,7 @@ def test_a_sample_gives_links_that_cluster_it_about_as_well_as_any() -> None:
 
 
 def test_fewer_faces_of_a_person_bear_fewer_links() -> None:
-    many, few = (calibrate(*sample(600, each)).links for each in (20, 2))
+    many, few = (calibrate_clustering(*sample(600, each)).links for each in (20, 2))
     assert few < many / 4
 
 
@@ -83,11 +83,11 @@ def test_the_middle_of_the_plateau() -> None:
 def test_samples_that_tell_nothing_raise() -> None:
     vectors, names = sample(60)
     with pytest.raises(DataError, match="two or more identities"):
-        calibrate(vectors, ["a"] * 60)
+        calibrate_clustering(vectors, ["a"] * 60)
     with pytest.raises(DataError, match="needs more faces"):
-        calibrate(vectors[:4], ["a", "a", "b", "b"])
+        calibrate_clustering(vectors[:4], ["a", "a", "b", "b"])
     with pytest.raises(ConfigError, match="did you mean"):
-        calibrate(vectors, names, method="chinese_whisper")
+        calibrate_clustering(vectors, names, method="chinese_whisper")
 
 
 def test_what_is_given_is_taken() -> None:
@@ -100,7 +100,7 @@ def test_what_is_given_is_taken() -> None:
     assert find_threshold(**whispers, calibrated=RATES, far=1e-3) == (1.0, {"rule": "far 0.001"})
     assert find_threshold(**whispers, calibrated=RATES)[0] == pytest.approx(1.0)
     assert find_threshold(**whispers, calibrated=RATES, links=50)[0] == pytest.approx(1.2)
-    by_sample = calibrate(vectors, names)
+    by_sample = calibrate_clustering(vectors, names)
     found = find_threshold(**whispers, calibrated=RATES, sample=labelled)
     assert found[0] == threshold_for(5000, by_sample.thresholds, links=by_sample.links).sq_dist
     assert found[1]["sample"]["faces"] == 600

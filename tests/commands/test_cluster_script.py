@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks.drawn import draw_gallery
-from facenet.clustering.threshold import LINKS, calibrate
+from facenet.clustering.threshold import LINKS, calibrate_clustering
 from facenet.encoders.bundle import load_bundle, save_bundle
 from facenet.evaluation.thresholds import threshold_for
 from facenet.types import EmbeddingSet
@@ -38,7 +38,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("cluster")
     encoder = make()
     sample, people = draw_gallery(400, seed=1)
-    encoder.thresholds = {far: calibrate(sample, people.astype(str)).thresholds[far] for far in (1e-1, 1e-2, 1e-3)}
+    rates = calibrate_clustering(sample, people.astype(str)).thresholds
+    encoder.thresholds = {far: rates[far] for far in (1e-1, 1e-2, 1e-3)}
     save_bundle(encoder, root / "encoder")
     vectors, labels = draw_gallery(600)
     rows = np.arange(600)
