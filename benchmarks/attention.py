@@ -26,7 +26,7 @@ from torch.profiler import ProfilerActivity
 from benchmarks.resources import limited_threads, quiet_profile
 from benchmarks.tables import Table
 from facenet.export.speed import seconds_of, time_in_turns
-from facenet.models.linear_attention import CROSSOVER, LinearAttention
+from facenet.models.attention.linear import CROSSOVER, LinearAttention
 from facenet.options import Options as BaseOptions
 from facenet.options import option
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from facenet.models.random_features import FeatureMap
+from facenet.models.attention.random_features import FeatureMap
 
 TOKENS_AT_ONCE = 1024  # so that temporaries stay in the cache
 CAUSAL_CHUNK = 64  # tokens that see each other quadratically in the causal form

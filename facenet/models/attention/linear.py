@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from facenet.errors import ConfigError, choose
-from facenet.models.linear_attention_forms import (
+from facenet.models.attention.forms import (
     NOTHING,
     State,
     attention_macs,
     bidirectional_attention,
     causal_attention,
 )
-from facenet.models.random_features import FEATURES, FeatureMap
+from facenet.models.attention.random_features import FEATURES, FeatureMap
 
 KERNELS = {**FEATURES, "softmax": "the exact softmax; backend=auto leaves it above CROSSOVER tokens"}
 BACKENDS = {

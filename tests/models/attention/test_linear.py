@@ -8,7 +8,8 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from facenet.errors import ConfigError
-from facenet.models.linear_attention import (
+from facenet.models.attention.forms import CAUSAL_CHUNK, TOKENS_AT_ONCE
+from facenet.models.attention.linear import (
     CROSSOVER,
     KERNELS,
     AttentionBlock,
@@ -17,7 +18,6 @@ from facenet.models.linear_attention import (
     TrackPool,
     attention_macs,
 )
-from facenet.models.linear_attention_forms import CAUSAL_CHUNK, TOKENS_AT_ONCE
 from tests.reference import kernel_attention
 
 LENGTHS = (1, 2, CAUSAL_CHUNK - 1, CAUSAL_CHUNK, 2 * CAUSAL_CHUNK + 5)

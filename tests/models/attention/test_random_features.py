@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from facenet.errors import ConfigError
-from facenet.models.random_features import FEATURES, FeatureMap, draw_projection
+from facenet.models.attention.random_features import FEATURES, FeatureMap, draw_projection
 
 
 def product(phi: FeatureMap, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,1 @@
+"""Linear attention: random features, sums over tokens, layers, blocks over feature maps."""
