@@ -1,7 +1,7 @@
 """Tracks: the frames of a face followed through a video, several tracks of a person, as one table.
 
 Letters: M tracks, N frames of all tracks together. The embeddings of a track's frames are folded into one template by
-:class:`facenet.models.attention.linear.TrackPool`.
+:class:`facenet.models.track_pool.TrackPool`.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def build_model(
             behind the last stage, for batch norm.
         dropout: Share of features dropped before the embedding layer while training.
         attention: Linear attention over the positions of a stage's output: ``after``, the name of the stage
-            (None for no attention), and options of :class:`facenet.models.attention.AttentionBlock`.
+            (None for no attention), and options of :class:`facenet.models.attention.over_maps.AttentionBlock`.
         pool: "average", "flatten" or "attention" in place of what the net has; all but "flatten" accept any size.
 
     Raises:

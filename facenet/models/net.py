@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from facenet.errors import ConfigError, DataError, choose, nearest
-from facenet.models.attention.linear import AttentionBlock, AttentionPool
+from facenet.models.attention.over_maps import AttentionBlock, AttentionPool
 from facenet.models.layers import ConvBlock, L2Normalize, L2Pool2d, LocalResponseNorm, Maxout
 from facenet.models.tables import NORMS, POOLS, Conv, NetTable, Norm, Pool, Row, Stage
 
@@ -76,7 +76,7 @@ class EmbeddingNet(nn.Module):
         input_size: (H, W); None is the table's. Kept to strictly where the net has flattened positions.
         dropout: Share of features dropped before the embedding layer while training.
         attention: ``after`` (a stage; None for no block) and the options of an
-            :class:`~facenet.models.attention.linear.AttentionBlock` put behind it.
+            :class:`~facenet.models.attention.over_maps.AttentionBlock` put behind it.
         pool: A key of `POOLS` in place of the table's.
 
     Raises:

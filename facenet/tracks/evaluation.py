@@ -23,7 +23,7 @@ from facenet.encoders.embedding import embed_records
 from facenet.encoders.encoder import Encoder
 from facenet.errors import DataError
 from facenet.evaluation.verification import Verification, verify_pairs
-from facenet.models.attention.linear import TrackPool
+from facenet.models.track_pool import TrackPool
 from facenet.types import Pairs
 
 SEEN = (1, 2, 4, 8, 16)  # frames

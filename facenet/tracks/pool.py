@@ -10,7 +10,7 @@ from facenet.encoders.bundle import read_weights, write_weights
 from facenet.encoders.encoder import Encoder
 from facenet.errors import DataError, one_line
 from facenet.files import read_sealed, sha256_file, write_sealed
-from facenet.models.attention.linear import TrackPool
+from facenet.models.track_pool import TrackPool
 
 SCHEMA = 1
 WEIGHTS, RECORD = "track_pool.safetensors", "track_pool.json"
@@ -21,7 +21,7 @@ def write_track_pool(
 ) -> None:
     """Write the weights and, last, the record: options, D, the encoder's fingerprint.
 
-    `options` are those of :class:`~facenet.models.attention.linear.TrackPool` but `dim`; `training` is a summary.
+    `options` are those of :class:`~facenet.models.track_pool.TrackPool` but `dim`; `training` is a summary.
     """
     folder = Path(folder)
     write_weights(pool, folder / WEIGHTS)

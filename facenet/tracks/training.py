@@ -23,7 +23,7 @@ from facenet.errors import ConfigError, DataError, choose
 from facenet.losses.triplet import triplet_loss
 from facenet.mining.online import mine
 from facenet.mining.rules import MINERS, SELECTS
-from facenet.models.attention.linear import TrackPool
+from facenet.models.track_pool import TrackPool
 from facenet.tracks.evaluation import (
     FLOORS,
     TrackSet,
@@ -58,7 +58,7 @@ def train_tracks(
         encoder: Embeds the frames; it stays as it is.
         splits: Tracks to train on, to choose by and to report on, of people who do not meet.
         out: Gets ``track_pool/`` (the best of the seeds on the held-out people) and ``skipped.csv``.
-        pool: Options of :class:`~facenet.models.attention.linear.TrackPool` but `dim` and `seed`.
+        pool: Options of :class:`~facenet.models.track_pool.TrackPool` but `dim` and `seed`.
         training: Options of :func:`train_pool` but `seed` and `say`.
         seeds: Of initial weights and batches.
         say: Gets the lines of progress.

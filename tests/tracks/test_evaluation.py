@@ -10,7 +10,7 @@ import torch
 from facenet.data.records import Records
 from facenet.data.tracks import Tracks, scan_tracks, write_tracks
 from facenet.errors import DataError
-from facenet.models.attention.linear import TrackPool
+from facenet.models.track_pool import TrackPool
 from facenet.tracks.evaluation import (
     FLOORS,
     _by_kind,

@@ -11,7 +11,7 @@ import torch
 from facenet.encoders.encoder import Encoder
 from facenet.errors import DataError
 from facenet.files import read_sealed, write_sealed
-from facenet.models.attention.linear import TrackPool
+from facenet.models.track_pool import TrackPool
 from facenet.tracks.pool import read_track_pool, write_track_pool
 from tests.helpers.encoders import make
 

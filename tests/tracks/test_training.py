@@ -18,7 +18,7 @@ from facenet.data.tracks import TrackSplits, reported_tracks, scan_tracks, split
 from facenet.encoders.bundle import load_bundle, save_bundle
 from facenet.errors import ConfigError, DataError
 from facenet.evaluation.verification import verify_pairs
-from facenet.models.attention.linear import TrackPool
+from facenet.models.track_pool import TrackPool
 from facenet.tracks.evaluation import FLOORS, evaluate_templates, evaluate_tracks, track_pairs
 from facenet.tracks.pool import read_track_pool
 from facenet.tracks.training import draw_batch, thin, train_pool, train_tracks

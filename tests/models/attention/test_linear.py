@@ -1,4 +1,4 @@
-"""Linear attention: its forms agree with the quadratic sum and with each other; block, head and TrackPool."""
+"""Linear attention: its forms agree with the quadratic sum and with each other."""
 
 from __future__ import annotations
 
@@ -9,15 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from facenet.errors import ConfigError
 from facenet.models.attention.forms import CAUSAL_CHUNK, TOKENS_AT_ONCE
-from facenet.models.attention.linear import (
-    CROSSOVER,
-    KERNELS,
-    AttentionBlock,
-    AttentionPool,
-    LinearAttention,
-    TrackPool,
-    attention_macs,
-)
+from facenet.models.attention.linear import CROSSOVER, KERNELS, LinearAttention, attention_macs
 from tests.reference import kernel_attention
 
 LENGTHS = (1, 2, CAUSAL_CHUNK - 1, CAUSAL_CHUNK, 2 * CAUSAL_CHUNK + 5)
@@ -212,38 +204,6 @@ def test_cross_attention_has_its_own_number_of_queries() -> None:
 
 
 @pytest.mark.parametrize("features", sorted(KERNELS))
-@pytest.mark.parametrize("kind", [AttentionBlock, AttentionPool])
-def test_block_and_head(kind: type[AttentionBlock] | type[AttentionPool], features: str) -> None:
-    torch.manual_seed(0)
-    layer = kind(24, heads=4, features=features, num_features=16)
-    x = torch.randn(3, 24, 5, 6)
-    out = layer(x)
-    assert out.shape == ((3, 24, 5, 6) if isinstance(layer, AttentionBlock) else (3, layer.out_features))
-    (out * torch.randn(out.shape)).sum().backward()
-    for name, parameter in layer.named_parameters():
-        assert parameter.grad is not None, name
-        assert parameter.grad.abs().sum() > 0, name
-    torch.testing.assert_close(layer(x[1:2]), out[1:2], atol=1e-5, rtol=1e-4)
-    turned = x.flip(-1)
-    same = layer(turned).flip(-1) if isinstance(layer, AttentionBlock) else layer(turned)
-    assert (same - out).abs().max() > 1e-3, "knows in which column a token is"
-    same = layer(x.flip(-2)).flip(-2) if isinstance(layer, AttentionBlock) else layer(x.flip(-2))
-    assert (same - out).abs().max() > 1e-3, "knows in which row a token is"
-    torch.testing.assert_close(layer.double()(x.double()), out.double(), atol=1e-5, rtol=1e-4)
-
-
-def test_a_block_is_small_at_first_and_a_head_without_preference_is_the_average() -> None:
-    torch.manual_seed(0)
-    x = torch.randn(4, 16, 6, 6)
-    assert (AttentionBlock(16)(x) - x).std() < 0.2
-    head = AttentionPool(16, queries=2, position=False)
-    torch.nn.init.zeros_(head.key.weight)
-    per_head = x.mean((2, 3)).unflatten(1, (4, 4))  # (B, heads, C / heads)
-    expected = per_head[:, None].expand(-1, 2, -1, -1).flatten(1)
-    torch.testing.assert_close(head(x), expected, atol=1e-5, rtol=1e-4)
-
-
-@pytest.mark.parametrize("features", sorted(KERNELS))
 def test_nothing_and_nan_behind_the_mask(features: str) -> None:
     layer = LinearAttention(8, heads=2, features=features, num_features=16)
     q, k, v = (x.float() for x in tokens(12))
@@ -254,63 +214,6 @@ def test_nothing_and_nan_behind_the_mask(features: str) -> None:
     assert torch.equal(layer(q, k[:, :, :0], v[:, :, :0]), torch.zeros(2, 2, 12, 5))
 
 
-@pytest.mark.parametrize("kind", [AttentionBlock, AttentionPool])
-def test_layers_refuse_wrong_options(kind: type[AttentionBlock] | type[AttentionPool]) -> None:
-    with pytest.raises(ConfigError, match="divisor of the 24 channels"):
-        kind(24, heads=5)
-    with pytest.raises(ConfigError, match="did you mean 'positive'"):
-        kind(24, features="positiv")
-    with pytest.raises(ConfigError, match=r"attention\.backend"):
-        kind(24, features="elu", backend="exact")
-
-
-def test_more_options_are_refused() -> None:
+def test_a_temperature_of_zero_is_refused() -> None:
     with pytest.raises(ConfigError, match="temperature"):
         LinearAttention(8, normalise=True, temperature=0.0)
-    with pytest.raises(ConfigError, match=r"pool\.key_dim"):
-        TrackPool(16, key_dim=0)
-    with pytest.raises(ConfigError, match=r"pool\.features: unknown name 'softmax'"):
-        TrackPool(16, features="softmax")
-
-
-def track(batch: int = 4, length: int = 9, dim: int = 16) -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    frames = F.normalize(torch.randn(batch, length, dim, generator=generator), dim=-1)
-    return frames, torch.arange(length) < torch.tensor([length, 5, 1, 3])[:, None]
-
-
-def test_track_pool_streams_what_it_folds_at_once() -> None:
-    pool = TrackPool(16, key_dim=8, num_features=16)
-    torch.nn.init.normal_(pool.query.weight)  # far from the mean it starts at
-    frames, mask = track()
-    whole, prefixes = pool(frames, mask), pool.prefixes(frames, mask)
-    state = pool.start(4)
-    for i in range(frames.shape[1]):
-        template, state = pool.step(frames[:, i], state, mask[:, i])
-        torch.testing.assert_close(template, prefixes[:, i], atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(template, whole, atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(prefixes[2, 0], frames[2, 0])  # one frame is its own template
-    torch.testing.assert_close(pool(frames[1:2, :5]), whole[1:2], atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(whole.norm(dim=-1), torch.ones(4))
-
-
-def test_track_pool_starts_near_the_mean_and_can_be_trained_away_from_it() -> None:
-    pool = TrackPool(16, key_dim=8)
-    frames, mask = track()
-    mean = F.normalize((frames * mask[..., None]).sum(1), dim=-1)
-    assert ((pool(frames, mask) * mean).sum(-1) > 0.99).all()
-    optimizer = torch.optim.Adam(pool.parameters(), 0.02)
-    for _ in range(40):
-        loss = (pool(frames[:1]) - frames[:1, 2]).square().sum()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    for name, parameter in pool.named_parameters():
-        assert parameter.grad is not None, name
-        assert parameter.grad.abs().sum() > 0, name
-    assert loss < 0.5 * (mean[0] - frames[0, 2]).square().sum()
-    assert not pool(frames, torch.zeros_like(mask)).any(), "no frames, no template"
-    assert not pool(frames[:, :0]).any()
-    spoilt = torch.where(mask[..., None], frames, torch.nan)
-    torch.testing.assert_close(pool(spoilt, mask), pool(frames, mask))
-    torch.testing.assert_close(pool.prefixes(spoilt, mask), pool.prefixes(frames, mask))

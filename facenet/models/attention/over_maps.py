@@ -1,0 +1,167 @@
+"""Attention over the positions of a feature map: a residual block, and a pooling head with learned queries.
+
+Letters: B batch, C channels, H W size of the map, h heads, L = H W tokens.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from facenet.errors import ConfigError
+from facenet.models.attention.linear import LinearAttention
+
+
+class Positions(nn.Module):
+    """Add a learned linear map of sines of the coordinates to a grid of tokens, whatever its size.
+
+    Coordinates run from 0 to 1 over the grid; for f = 1, 2, 4, 8: sin and cos of pi f y and of pi f x, 16 numbers.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.project = nn.Linear(16, channels, bias=False)
+
+    def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        """(B, H W, C) to the same."""
+        frequencies = torch.pi * 2.0 ** torch.arange(4, device=tokens.device)
+        waves = []
+        for side in grid:
+            angle = (torch.arange(side, device=tokens.device) + 0.5)[:, None] / side * frequencies
+            waves.append(torch.cat([angle.sin(), angle.cos()], 1))  # (side, 8)
+        rows, columns = waves[0][:, None].expand(*grid, 8), waves[1][None].expand(*grid, 8)
+        encoded = torch.cat([rows, columns], -1).flatten(0, 1)  # (H W, 16)
+        return tokens + self.project(encoded.to(self.project.weight.dtype))
+
+
+class _OverPositions(nn.Module):
+    """What the block and the head share: a feature map's positions as normed tokens that know where they are."""
+
+    def __init__(self, channels: int, heads: int, position: bool) -> None:
+        super().__init__()
+        if heads < 1 or channels % heads:
+            raise ConfigError(f"attention.heads: expected a divisor of the {channels} channels, got {heads}")
+        self.heads = heads
+        self.norm = nn.LayerNorm(channels)
+        self.positions = Positions(channels) if position else None
+
+    def tokens(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C, H, W) to its positions as they are and normed, both (B, H W, C)."""
+        tokens = x.flatten(2).mT
+        normed = self.norm(tokens)
+        return tokens, normed if self.positions is None else self.positions(normed, (x.shape[2], x.shape[3]))
+
+
+class AttentionBlock(_OverPositions):
+    """Residual multi-head attention over the positions of a feature map: (B, C, H, W) to the same.
+
+    y = x + gain * proj(attention(qkv(layer_norm(x) + positions))), gain starting at 0.1 for each channel.
+
+    Args:
+        channels: C, a multiple of `heads`.
+        heads: h.
+        features, num_features, orthogonal, normalise, backend, seed: as in :class:`LinearAttention`.
+        position: Add where a token is to what it is.
+
+    Raises:
+        ConfigError: heads that do not divide the channels, or what LinearAttention refuses.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        heads: int = 4,
+        features: str = "positive",
+        num_features: int = 64,
+        orthogonal: bool = True,
+        normalise: bool = True,
+        position: bool = True,
+        backend: str = "auto",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(channels, heads, position)
+        self.qkv = nn.Linear(channels, 3 * channels, bias=False)
+        self.attention = LinearAttention(
+            channels // heads,
+            heads=heads,
+            features=features,
+            num_features=num_features,
+            orthogonal=orthogonal,
+            normalise=normalise,
+            backend=backend,
+            seed=seed,
+        )
+        self.project = nn.Linear(channels, channels, bias=False)
+        self.gain = nn.Parameter(torch.full((channels,), 0.1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x plus what its positions see in each other."""
+        _, normed = self.tokens(x)
+        q, k, v = (_split(part, self.heads) for part in self.qkv(normed).chunk(3, -1))
+        seen = self.attention(q, k, v).transpose(1, 2).flatten(2)  # (B, L, C)
+        return x + (self.gain * self.project(seen)).mT.reshape(x.shape).to(x.dtype)
+
+
+class AttentionPool(_OverPositions):
+    """Pool a feature map by learned queries: (B, C, H, W) to (B, queries C).
+
+    Each query of each head weighs the positions by its own kernel and averages the head's channels with these
+    weights; with equal weights it is average pooling.
+
+    Args:
+        channels: C, a multiple of `heads`.
+        queries: Averages taken of each channel.
+        key_dim: Width of a head's queries and keys, at most that of its channels.
+        heads, features, num_features, orthogonal, normalise, position, backend, seed: as in :class:`AttentionBlock`.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        queries: int = 4,
+        key_dim: int = 64,
+        heads: int = 4,
+        features: str = "positive",
+        num_features: int = 64,
+        orthogonal: bool = True,
+        normalise: bool = True,
+        position: bool = True,
+        backend: str = "auto",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(channels, heads, position)
+        self.out_features = queries * channels
+        dim = min(key_dim, channels // heads)
+        self.key = nn.Linear(channels, heads * dim, bias=False)
+        self.query = nn.Parameter(_drawn(heads, queries, dim, seed=seed))
+        self.attention = LinearAttention(
+            dim,
+            heads=heads,
+            features=features,
+            num_features=num_features,
+            orthogonal=orthogonal,
+            normalise=normalise,
+            backend=backend,
+            seed=seed,
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the queries' averages side by side."""
+        tokens, normed = self.tokens(x)
+        keys = _split(self.key(normed), self.heads)
+        query = self.query.expand(x.shape[0], -1, -1, -1)
+        return self.attention(query, keys, _split(tokens, self.heads)).transpose(1, 2).flatten(1)  # (B, queries C)
+
+
+def _drawn(*shape: int, seed: int) -> Tensor:
+    """N(0, 1), the same on every device; nothing is drawn on the meta device."""
+    if torch.get_default_device().type == "meta":
+        return torch.empty(shape)
+    return torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed), device="cpu")
+
+
+def _split(x: Tensor, heads: int) -> Tensor:
+    """(B, L, C) to (B, h, L, C / h)."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
