@@ -98,7 +98,9 @@ def test_sql_stands_in_one_package() -> None:
 LIGHT = (
     *("facenet", "facenet.errors", "facenet.interrupts", "facenet.options", "facenet.registry", "facenet.files"),
     *("facenet.types", "facenet.vectors", "facenet.console", "facenet.foreign", "facenet.neighbours"),
-    *("facenet.faces.alignment", "facenet.data.records", "facenet.data.pictures"),
+    *("facenet.faces.alignment", "facenet.data.records", "facenet.data.pictures", "facenet.data.cache"),
+    *("facenet.encoders.lookup", "facenet.encoders.embedding", "facenet.evaluation.evaluate"),
+    *("facenet.evaluation.photos", "facenet.evaluation.degradation", "facenet.evaluation.degradation_plot"),
     *("facenet.gallery.gallery", "facenet.gallery.queries", "facenet.gallery.answers", "facenet.gallery.exchange"),
     *("facenet.evaluation.thresholds", "facenet.clustering.clusters", "facenet.clustering.threshold"),
 )

@@ -35,7 +35,7 @@ from facenet.encoders import lookup as encoders
 from facenet.encoders.bundle import save_bundle
 from facenet.encoders.encoder import Encoder, fingerprint
 from facenet.encoders.onnx_file import seal
-from facenet.evaluation.folder import save_evaluation
+from facenet.evaluation.evaluate import save_evaluation
 from facenet.export.onnx import OPSET, record
 from facenet.faces.alignment import Alignment
 from facenet.files import digest_of, read_json, sha256_file, write_json

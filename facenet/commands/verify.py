@@ -10,20 +10,14 @@ from facenet.commands.launch import launch
 from facenet.commands.options import CommandOptions, EncoderUse
 from facenet.console import progress, table
 from facenet.data.options import DataOptions
+from facenet.evaluation.options import EvaluationOptions
 from facenet.evaluation.tables import evaluation_rows
-from facenet.options import RATE, SEED, SHARE, Options, option, to_dict
+from facenet.options import option, to_dict
+from facenet.types import EmbeddingSet
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProtocolOptions(Options):
-    """Who is enrolled for identification."""
-
-    gallery_faces: int = option(1, least=1, help="enrolled of each person")
-    strangers: float = option(0.5, **SHARE, help="share of the people that is not enrolled")
-
-
-@dataclass(frozen=True, kw_only=True)
-class VerifyOptions(EncoderUse, CommandOptions):
+class VerifyOptions(EvaluationOptions, EncoderUse, CommandOptions):
     """Options of ``verify``."""
 
     encoder: str | None = option(None, help="encoder folder, ONNX file or pretrained name")
@@ -31,34 +25,14 @@ class VerifyOptions(EncoderUse, CommandOptions):
     pairs: str | None = option(
         None, help="LFW pairs file or CSV (first,second,same[,fold]); without one pairs are drawn"
     )
-    allow_missing: bool = option(False, help="leave out pairs without an image")
-    grid: int | None = option(None, least=1, help="400 or 4000: choose thresholds from the grid that others use")
     calibrate: bool = option(False, help="calibrate the encoder's thresholds on these faces")
     baselines: bool = option(False, help="score pixels, colours, PCA and the untrained net on the same pairs")
-    identification: bool = option(False, help="enrol some of the reported faces and look up the others")
-    protocol: ProtocolOptions = ProtocolOptions()
-    quantise: str | None = option(None, choices=("int8", "pq", "all"), help="score embeddings in fewer bytes too")
     train_embeddings: str | None = option(None, help="embeddings of the training faces, to find near-duplicates")
-    fars: tuple[float, ...] = option((1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6), **RATE, help="false accept rates, all pairs")
-    memory_gb: float = option(2.0, above=0, help="of all pairs: rates that need more are refused")
-    seed: int = option(0, **SEED, help="of drawn pairs and enrolment; of the faces: data.seed")
     data: DataOptions = DataOptions(kind="folder")
 
 
-def asked(options: VerifyOptions) -> dict[str, Any]:
-    from facenet.evaluation.verification import common_grid
-    from facenet.types import EmbeddingSet
-
-    trained = options.train_embeddings
-    return {
-        "allow_missing": options.allow_missing,
-        "fars": options.fars,
-        "quantise": options.quantise,
-        "seed": options.seed,
-        "grid": common_grid(options.grid),
-        "identification": to_dict(options.protocol) if options.identification else None,
-        "train_embeddings": EmbeddingSet.load(trained) if trained else None,
-    }
+def training_faces(options: VerifyOptions) -> EmbeddingSet | None:
+    return EmbeddingSet.load(options.train_embeddings) if options.train_embeddings else None
 
 
 def of_encoder(name: str, options: VerifyOptions, out: Path) -> dict[str, Any]:
@@ -66,7 +40,8 @@ def of_encoder(name: str, options: VerifyOptions, out: Path) -> dict[str, Any]:
     from facenet.data.pairs import write_pairs
     from facenet.data.splits import other_faces, reported_faces, split_options
     from facenet.encoders import lookup as encoders
-    from facenet.evaluation.evaluate import calibrate, compare_baselines, evaluate_all
+    from facenet.evaluation.baselines import compare_baselines
+    from facenet.evaluation.evaluate import calibrate, evaluate_all
     from facenet.evaluation.leakage import world_of
 
     if options.calibrate:
@@ -80,8 +55,8 @@ def of_encoder(name: str, options: VerifyOptions, out: Path) -> dict[str, Any]:
         write_pairs(out / "pairs.csv", pairs)  # what was drawn, to be used again with pairs=FILE
     baselines, world = options.baselines, world_of(data["kind"], data["seed"])
     others = other_faces(**data, needed=baselines) if baselines or options.quantise in ("pq", "all") else None
-    kept: dict[str, Any] = {"save": out / "evaluation", "train_faces": others, "world": world}
-    metrics = evaluate_all(encoder, faces, pairs, **asked(options), **kept)
+    known: dict[str, Any] = {"train_faces": others, "train_embeddings": training_faces(options), "world": world}
+    metrics = evaluate_all(encoder, faces, pairs, options, save=out / "evaluation", **known)
     if baselines and others is not None:
         metrics |= compare_baselines(encoder, faces, pairs, others, options.seed)
     if options.calibrate:
@@ -94,12 +69,12 @@ def of_encoder(name: str, options: VerifyOptions, out: Path) -> dict[str, Any]:
 def of_embeddings(folder: str, options: VerifyOptions) -> dict[str, Any]:
     from facenet.data.pairs import read_pairs
     from facenet.evaluation.evaluate import evaluate_embeddings
-    from facenet.types import EmbeddingSet
 
     embeddings = EmbeddingSet.load(folder, mmap=True)
     pairs = read_pairs(options.pairs) if options.pairs else None
     with progress("comparing all pairs") as shown:
-        return evaluate_embeddings(embeddings, pairs, **asked(options), memory_gb=options.memory_gb, progress=shown)
+        known: dict[str, Any] = {"train_embeddings": training_faces(options), "progress": shown}
+        return evaluate_embeddings(embeddings, pairs, options, **known)
 
 
 def run(options: VerifyOptions, out: Path) -> dict[str, Any]:

@@ -9,10 +9,9 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from facenet.data.pictures import why
 from facenet.data.preprocess import Preprocess, stack
@@ -21,6 +20,9 @@ from facenet.errors import DataError
 from facenet.files import read_array, read_cached_array, write_cached_array
 from facenet.interrupts import thread_pool
 from facenet.types import Progress
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 VERSION = 1
 
@@ -82,6 +84,8 @@ def read_batch(records: Records, rows: Sequence[int], preprocess: Preprocess, ma
 
     What loader workers do when the whole set does not fit in a cache.
     """
+    import torch
+
     preprocess = preprocess.of(records.alignment, records.root)
     images, places = [], []
     for place, row in enumerate(rows):

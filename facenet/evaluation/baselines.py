@@ -1,4 +1,4 @@
-"""Floors that no learned encoder should be mistaken for: pixels, colours, and PCA of the pixels.
+"""Baselines that no learned encoder should be mistaken for: pixels, colours, and PCA of the pixels.
 
 Each turns images (N, H, W, 3) uint8 into unit vectors (N, D) float32, so that squared L2 = 2 - 2 cosine and they
 are scored by :mod:`facenet.evaluation.verification` like any embedding.
@@ -7,9 +7,18 @@ Source: Turk and Pentland 1991 (eigenfaces); the Hellinger map of histograms, Ar
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
+from facenet.data.records import Records
+from facenet.encoders.encoder import Encoder
 from facenet.errors import ConfigError, DataError
+from facenet.evaluation.evaluate import evaluate
+from facenet.evaluation.verification import verify_embeddings
+from facenet.models.registry import NETS
+from facenet.types import EmbeddingSet, Pairs
 from facenet.vectors import normalise
 
 SIDE = 32
@@ -20,7 +29,7 @@ def grey_pixels(images: np.ndarray, *, centred: bool = True) -> np.ndarray:
     """Grey values of images (N, H, W, 3), area-averaged to at most 32 x 32, as unit vectors (N, D).
 
     `centred` takes each image's own mean away before scaling, which removes brightness and makes the cosine a
-    correlation: the stronger floor of the two and therefore the default. False is the plain cosine of the pixels.
+    correlation: the stronger baseline of the two and therefore the default. False is the plain cosine of the pixels.
     No images give (0, D); a flat image centred is the zero vector.
 
     Raises:
@@ -77,6 +86,43 @@ def pca(train_images: np.ndarray, images: np.ndarray, *, dim: int = 128, whiten:
     sigma = np.sqrt(np.maximum(variances[keep], 1e-12))
     projected = (pixels - mean) @ components[:, keep]  # (N, dim)
     return normalise(projected / sigma if whiten else projected)
+
+
+# (training images, images) -> unit vectors; of several variants the best counts, so that the baseline is an honest one
+BASELINES: dict[str, tuple[Callable[[np.ndarray, np.ndarray], np.ndarray], ...]] = {
+    "pixel": (lambda _, images: grey_pixels(images), lambda _, images: grey_pixels(images, centred=False)),
+    "color": (lambda _, images: color_histogram(images),),
+    "pca": (pca, lambda train, images: pca(train, images, whiten=False)),
+}
+
+
+def compare_baselines(
+    encoder: Encoder, faces: Records, pairs: Pairs, train_faces: Records, seed: int
+) -> dict[str, Any]:
+    """Score what no learning reaches on the same pairs: pixels, colours, PCA, and the same net untrained."""
+    from facenet.data.cache import pack
+
+    images, kept = pack(faces, encoder.preprocess)
+    train_images, _ = pack(train_faces, encoder.preprocess)
+    shown = np.moveaxis(train_images, 1, -1), np.moveaxis(images, 1, -1)
+    metrics: dict[str, Any] = {}
+    for name, variants in BASELINES.items():
+        scores = [_score(vectors(*shown), kept, pairs) for vectors in variants]
+        metrics[f"{name}_baseline"] = max(scores, key=lambda score: score["accuracy"])
+    if encoder.name in NETS:  # a foreign net can not be had untrained
+        import torch
+
+        from facenet.models.build import build_model
+
+        torch.manual_seed(seed)
+        options = {**encoder.options, "input_size": tuple(encoder.options["input_size"])}
+        untrained = Encoder(build_model(encoder.name, **options), encoder.name, encoder.options, encoder.preprocess)
+        metrics["untrained"] = evaluate(untrained, faces, pairs)
+    return {name: {"accuracy": result["accuracy"], "auc": result["auc"]} for name, result in metrics.items()}
+
+
+def _score(vectors: np.ndarray, faces: Records, pairs: Pairs) -> dict[str, Any]:
+    return verify_embeddings(EmbeddingSet(vectors, faces.paths, faces.identities, ""), pairs).metrics()
 
 
 def _check(images: np.ndarray) -> None:

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-from matplotlib import rc_context
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from facenet.data.degradations import KINDS
 from facenet.evaluation.degradation import FAR, level_name, val_shown
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 CLEAN, COLUMNS = "as it is", 3
 OURS, OTHER, PAPER = "#1f5fa8", "#c2571a", "#777777"
@@ -29,6 +29,8 @@ STYLE: dict[Any, Any] = {
 
 def write_plot(metrics: Mapping[str, Any], path: str | Path, far: float = FAR) -> None:
     """Write the curves as SVG; the same metrics, the same bytes."""
+    from matplotlib import rc_context
+
     with rc_context(STYLE):
         curves(metrics, far).savefig(path, format="svg", metadata={"Date": None})
 
@@ -38,6 +40,8 @@ def curves(metrics: Mapping[str, Any], far: float = FAR) -> Figure:
 
     VAL is at the smallest resolvable FAR from `far` on.
     """
+    from matplotlib.figure import Figure
+
     kinds = list(metrics["degrade"])
     columns = min(COLUMNS, len(kinds))
     lines = -(-len(kinds) // columns)
@@ -75,10 +79,10 @@ def _panel(panel: Axes, kind: str, rows: Mapping[str, Any], far: float) -> None:
         values, low, high = ([entry[key] for entry in entries] for key in ("val", "low", "high"))
         panel.fill_between(at, low, high, color=OURS, alpha=0.15, lw=0)
         panel.plot(at, values, "o-", color=OURS, ms=3.5, label=f"VAL at FAR {fars[0]}, 95 % interval")
-    told = [(place, paper[name]) for place, name in enumerate(names) if name in paper]
-    if told:
+    known = [(place, paper[name]) for place, name in enumerate(names) if name in paper]
+    if known:
         label = "the paper's VAL at FAR 1e-3 (NN1, other data)"
-        panel.plot(*zip(*told, strict=True), "s--", color=PAPER, ms=3, lw=1, label=label)
+        panel.plot(*zip(*known, strict=True), "s--", color=PAPER, ms=3, lw=1, label=label)
     panel.set_xticks(range(len(names)), [_tick(name) for name in names], rotation=30, ha="right")
     panel.set(title=kind, xlabel=KINDS[kind].unit, ylim=(-0.02, 1.02))
     panel.grid(axis="y", lw=0.4, alpha=0.5)

@@ -1,38 +1,31 @@
-"""Encoder and faces to numbers: verification and what goes with it, thresholds, baselines on the same pairs."""
+"""Encoder and faces to numbers: verification and what goes with it, thresholds, the folder that keeps scores."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from PIL import Image
 
-from facenet.data.cache import pack
 from facenet.data.records import Records
 from facenet.data.sources.kinds import scan
 from facenet.encoders.embedding import embed_records
 from facenet.encoders.encoder import Encoder
 from facenet.errors import ConfigError
 from facenet.evaluation.all_pairs import all_pairs
-from facenet.evaluation.baselines import color_histogram, grey_pixels, pca
-from facenet.evaluation.folder import save_evaluation
 from facenet.evaluation.identification import enrol, identify
 from facenet.evaluation.leakage import leakage
+from facenet.evaluation.options import EvaluationOptions
 from facenet.evaluation.quantisation import compare_quantised, methods
-from facenet.evaluation.verification import FARS, best_threshold, score_at, score_pairs, verify_embeddings
-from facenet.models.build import build_model
-from facenet.models.registry import NETS
+from facenet.evaluation.verification import best_threshold, common_grid, score_at, score_pairs, verify_embeddings
+from facenet.files import atomic_write, write_csv
 from facenet.types import EmbeddingSet, Pairs, Progress
 
 CALIBRATED_FARS = (1e-1, 1e-2, 1e-3, 1e-4)
-# (training images, images) -> unit vectors; of several variants the best counts, so that the floor is an honest one
-BASELINES: dict[str, tuple[Callable[[np.ndarray, np.ndarray], np.ndarray], ...]] = {
-    "pixel": (lambda _, images: grey_pixels(images), lambda _, images: grey_pixels(images, centred=False)),
-    "color": (lambda _, images: color_histogram(images),),
-    "pca": (pca, lambda train, images: pca(train, images, whiten=False)),
-}
+THUMBNAIL = 64  # pixels a side, at most
 
 
 def evaluate(
@@ -88,24 +81,28 @@ def evaluate_all(
     encoder: Encoder,
     faces: Records,
     pairs: Pairs,
+    options: EvaluationOptions | None = None,
     *,
     save: str | Path | None = None,
     train_faces: Records | None = None,
-    **options: Any,
+    train_embeddings: EmbeddingSet | None = None,
+    world: str = "",
 ) -> dict[str, Any]:
     """Embed the reported faces once and report all that is asked about them, see :func:`evaluate_embeddings`.
 
-    `save` names a folder to keep faces and scored pairs in, see :func:`save_evaluation`. On `train_faces`, which are
-    other people's, the centroids of ``quantise="pq"`` are fitted.
+    `save` names a folder to keep faces and scored pairs in, see :func:`save_evaluation`. The centroids of
+    ``quantise="pq"`` are fitted on `train_faces`, which are faces of other people.
 
     Raises:
         DataError, ConfigError: what the parts refuse.
     """
-    wanted = methods(options.get("quantise"))
+    options = options or EvaluationOptions()
     embeddings, kept = embed_records(encoder, faces)
-    others = embed_records(encoder, train_faces)[0].vectors if train_faces is not None and "pq" in wanted else None
-    people = encoder.training.get("people")
-    metrics = evaluate_embeddings(embeddings, pairs, people=people, fit_on=others, **options)
+    fit_on = None
+    if train_faces is not None and "pq" in methods(options.quantise):
+        fit_on = embed_records(encoder, train_faces)[0].vectors
+    known: dict[str, Any] = {"people": encoder.training.get("people"), "train_embeddings": train_embeddings}
+    metrics = evaluate_embeddings(embeddings, pairs, options, fit_on=fit_on, world=world, **known)
     if save is not None:
         save_evaluation(save, embeddings, kept, pairs)
     return metrics
@@ -114,18 +111,12 @@ def evaluate_all(
 def evaluate_embeddings(
     embeddings: EmbeddingSet,
     pairs: Pairs | None,
+    options: EvaluationOptions | None = None,
     *,
-    allow_missing: bool = False,
-    fars: Sequence[float] = FARS,
-    grid: np.ndarray | None = None,
-    identification: Mapping[str, Any] | None = None,
-    quantise: str | None = None,
     fit_on: np.ndarray | None = None,
     people: Sequence[Mapping[str, Any]] | None = None,
     train_embeddings: EmbeddingSet | None = None,
     world: str = "",
-    memory_gb: float = 2.0,
-    seed: int = 0,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Report `verification` on the pairs, or `all_pairs` without any; `leakage` and, if wanted, more.
@@ -133,38 +124,37 @@ def evaluate_embeddings(
     Args:
         embeddings: The reported faces.
         pairs: The reported pairs; None for all there are.
-        allow_missing: Whether pairs without an embedding are left out.
-        fars: False accept rates.
-        grid: Thresholds the folds choose from, see :func:`facenet.evaluation.common_grid`.
-        identification: Options of :func:`facenet.evaluation.enrol`; gives `identification`.
-        quantise: "int8", "pq" or "all"; gives `quantised`, on the same pairs.
+        options: What is reported: `identification` and `quantised` (on the same pairs) if asked for.
         fit_on: Vectors (T, D) to fit the centroids of "pq" on.
-        people: Whom the encoder was trained on, see :func:`facenet.evaluation.people_record`.
+        people: Whom the encoder was trained on, see :func:`~facenet.evaluation.leakage.people_record`.
         train_embeddings: Embeddings of the training faces, among which near-duplicates are looked for.
-        world: See :func:`facenet.evaluation.world_of`.
-        memory_gb: Of all pairs, see :func:`facenet.evaluation.all_pairs`.
-        seed: Of all that is drawn.
+        world: See :func:`~facenet.evaluation.leakage.world_of`.
         progress: Called with (done, total) rows of all pairs.
 
     Raises:
         ConfigError: `quantise` without pairs; and what the parts refuse.
         DataError: what the parts refuse.
     """
-    wanted = methods(quantise)
+    options = options or EvaluationOptions()
+    wanted, seed = methods(options.quantise), options.seed
     metrics: dict[str, Any] = {}
     if pairs is not None:
-        options: dict[str, Any] = {"allow_missing": allow_missing, "fars": fars, "grid": grid}
-        metrics["verification"] = verify_embeddings(embeddings, pairs, **options).metrics()
+        scored: dict[str, Any] = {"allow_missing": options.allow_missing, "fars": options.fars}
+        scored["grid"] = common_grid(options.grid)
+        metrics["verification"] = verify_embeddings(embeddings, pairs, **scored).metrics()
         if wanted:
-            metrics["quantised"] = compare_quantised(embeddings, pairs, wanted, train=fit_on, seed=seed, **options)
+            metrics["quantised"] = compare_quantised(embeddings, pairs, wanted, train=fit_on, seed=seed, **scored)
     elif wanted:
         raise ConfigError("quantise: scored on given pairs; pass pairs=FILE")
     else:
         names = list(embeddings.identities)
-        found = all_pairs(embeddings.vectors, names, fars, memory_gb=memory_gb, progress=progress)
+        found = all_pairs(embeddings.vectors, names, options.fars, memory_gb=options.memory_gb, progress=progress)
         metrics["all_pairs"] = found.metrics()
-    if identification is not None:
-        metrics["identification"] = identify_faces(embeddings, **identification, seed=seed)
+    if options.identification:
+        protocol = options.protocol
+        metrics["identification"] = identify_faces(
+            embeddings, gallery_faces=protocol.gallery_faces, strangers=protocol.strangers, seed=seed
+        )
     metrics["leakage"] = leakage(embeddings, people, world=world, train=train_embeddings)
     return metrics
 
@@ -196,24 +186,33 @@ def calibrate(
     return {far: float(entry["threshold"]) for far, entry in found.items() if entry["resolvable"]}
 
 
-def compare_baselines(
-    encoder: Encoder, faces: Records, pairs: Pairs, train_faces: Records, seed: int
-) -> dict[str, Any]:
-    """Score what no learning reaches on the same pairs: pixels, colours, PCA, and the same net untrained."""
-    images, kept = pack(faces, encoder.preprocess)
-    train_images, _ = pack(train_faces, encoder.preprocess)
-    shown = np.moveaxis(train_images, 1, -1), np.moveaxis(images, 1, -1)
-    metrics: dict[str, Any] = {}
-    for name, variants in BASELINES.items():
-        scores = [_score(vectors(*shown), kept, pairs) for vectors in variants]
-        metrics[f"{name}_baseline"] = max(scores, key=lambda score: score["accuracy"])
-    if encoder.name in NETS:  # a foreign net can not be had untrained
-        torch.manual_seed(seed)
-        options = {**encoder.options, "input_size": tuple(encoder.options["input_size"])}
-        untrained = Encoder(build_model(encoder.name, **options), encoder.name, encoder.options, encoder.preprocess)
-        metrics["untrained"] = evaluate(untrained, faces, pairs)
-    return {name: {"accuracy": result["accuracy"], "auc": result["auc"]} for name, result in metrics.items()}
+def save_evaluation(folder: str | Path, embeddings: EmbeddingSet, faces: Records, pairs: Pairs) -> None:
+    """Keep what was scored: an EmbeddingSet folder, ``pairs.csv`` and, for faces without files, ``thumbnails.npy``.
+
+    ``pairs.csv`` has the columns first, second, same, fold, sq_dist and a row for each scored pair, in their order;
+    ``thumbnails.npy`` (N, S, S, 3) uint8 with S <= 64 has the rows of ``items.csv``. `root` in ``meta.json`` is the
+    absolute folder of the images, "" for faces without files.
+    """
+    folder = Path(folder)
+    (folder / "meta.json").unlink(missing_ok=True)  # written last, so that half a folder does not load
+    scored = score_pairs(embeddings, pairs, allow_missing=True)
+    kept = scored.pairs
+    columns = (kept.same.astype(int).tolist(), kept.fold.tolist(), map(float, scored.sq_dist))
+    header = ("first", "second", "same", "fold", "sq_dist")
+    write_csv(folder / "pairs.csv", header, zip(kept.first, kept.second, *columns, strict=True))
+    (folder / "thumbnails.npy").unlink(missing_ok=True)
+    if faces.images is not None:
+        with atomic_write(folder / "thumbnails.npy") as file:
+            np.save(file, thumbnails(faces.images))
+    root = "" if faces.images is not None or not faces.root else str(Path(faces.root).resolve())
+    beside = [name for name in ("pairs.csv", "thumbnails.npy") if (folder / name).is_file()]
+    replace(embeddings, root=root).save(folder, beside=beside)
 
 
-def _score(vectors: np.ndarray, faces: Records, pairs: Pairs) -> dict[str, Any]:
-    return verify_embeddings(EmbeddingSet(vectors, faces.paths, faces.identities, ""), pairs).metrics()
+def thumbnails(images: np.ndarray, side: int = THUMBNAIL) -> np.ndarray:
+    """Return images (N, H, W, 3) uint8 as squares (N, S, S, 3) uint8, S the least of `side`, H and W."""
+    side = min(side, *images.shape[1:3])
+    small = np.empty((len(images), side, side, 3), np.uint8)
+    for row, image in enumerate(images):
+        small[row] = np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize((side, side), Image.Resampling.BOX))
+    return small

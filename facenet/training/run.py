@@ -36,6 +36,7 @@ from facenet.encoders.encoder import Encoder
 from facenet.errors import ConfigError, FacenetError, choose
 from facenet.evaluation.evaluate import calibrate, evaluate_all, evaluate_fold
 from facenet.evaluation.leakage import people_record, world_of
+from facenet.evaluation.options import EvaluationOptions
 from facenet.faces.options import DETECTORS
 from facenet.files import explain_disk_errors
 from facenet.interrupts import StopRequest, defer_signals
@@ -159,7 +160,9 @@ def _train(config: dict[str, Any], out: Path, say: Callable[[str], None]) -> dic
             reported = evaluate_fold(encoder, splits.evaluation, splits.pairs, module_data.held_out, pairs, **kept)
         else:
             drawn = not config["data"].get("pairs")  # a pair that was drawn may be left out if its image is lost
-            reported = evaluate_all(encoder, splits.evaluation, splits.pairs, allow_missing=drawn, **kept)
+            reported = evaluate_all(
+                encoder, splits.evaluation, splits.pairs, EvaluationOptions(allow_missing=drawn), **kept
+            )
         metrics |= reported
         if old is not None:
             _keep_old(old, splits.evaluation, out / "old")

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from facenet.encoders import lookup as encoders
 from facenet.encoders.bundle import save_bundle
@@ -66,3 +71,32 @@ def test_a_bundle_keeps_its_own_thresholds(tmp_path: Path) -> None:
     encoder.thresholds = {0.1: 0.5}
     assert encoders.write_calibration(encoder, tmp_path / "e", tmp_path / "run") == tmp_path / "e"
     assert encoders.load(tmp_path / "e").threshold(0.1) == 0.5
+
+
+def test_an_onnx_encoder_works_without_torch(portrait: Image.Image, tmp_path: Path) -> None:
+    """In a process of its own: from the photo to the same vector, with resizing too."""
+    portrait.save(tmp_path / "a.png")
+    code = f"""if True:
+        import sys
+        import numpy as np
+        from dataclasses import replace
+        from facenet.encoders.lookup import load
+        encoder = load("sface")
+        first = encoder.embed([{str(tmp_path / "a.png")!r}])
+        encoder.preprocess = replace(encoder.preprocess, align=None)
+        np.save({str(tmp_path / "found.npy")!r}, np.concatenate([first, encoder.embed([{str(tmp_path / "a.png")!r}])]))
+        sys.exit(bool({{"torch", "torchvision"}} & set(sys.modules)))"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    encoder = encoders.load("sface")
+    expected = [encoder.embed([tmp_path / "a.png"])]
+    encoder.preprocess = replace(encoder.preprocess, align=None)
+    np.testing.assert_array_equal(
+        np.load(tmp_path / "found.npy"), np.concatenate([*expected, encoder.embed([tmp_path / "a.png"])])
+    )
+
+
+def test_threads_are_of_onnxruntime_alone(tmp_path: Path) -> None:
+    assert encoders.load("sface", threads=1).name == "sface"
+    save_bundle(make(), tmp_path)
+    with pytest.raises(ConfigError, match=r"threads=1: .* runs in torch; leave threads out"):
+        encoders.load(tmp_path, threads=1)
