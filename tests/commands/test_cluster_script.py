@@ -120,17 +120,9 @@ def test_sheets_are_pages_even_where_images_are_missing(made: Path, tmp_path: Pa
         (["threshold=1", "method=chinese_whispers", "threads=0"], 2, "threads: expected a number of at least 1"),
     ],
 )
-def test_a_mistake_is_one_line(
-    arguments: list[str],
-    code: int,
-    says: str,
-    made: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_a_mistake_is_one_line(arguments: list[str], code: int, says: str, made: Path, tmp_path: Path) -> None:
     line = [f"embeddings={made / 'all'}", *(argument.format(made=made) for argument in arguments)]
-    found, error = mistaken("cluster", *line, out=tmp_path / "run", monkeypatch=monkeypatch, capsys=capsys)
+    found, error = mistaken("cluster", *line, out=tmp_path / "run")
     assert says in error
     assert found == code
     assert error.count("\n") == 1

@@ -112,15 +112,13 @@ def test_a_mistake_is_one_clear_line(
     encoder: Path,
     exported: dict[str, Any],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     places = {"e": encoder, "faces": faces, "file": faces.parent / "e.onnx"}
     places |= {key: tmp_path / f"{key}.onnx" for key in ("new", "new8", "cut", "foreign")}
     places["cut"].write_bytes(places["file"].read_bytes()[:-1])
     places["foreign"].write_bytes(quantised(4)[0])
     given = [argument.format(**places) for argument in arguments]
-    status, said = mistaken(name, *given, out=tmp_path / "run", monkeypatch=monkeypatch, capsys=capsys)
+    status, said = mistaken(name, *given, out=tmp_path / "run")
     assert (status, len(said.strip().splitlines())) == (code, 1), said[-2000:]
     assert said.startswith("error: ")
     assert says in said
@@ -129,12 +127,10 @@ def test_a_mistake_is_one_clear_line(
 
 
 def test_the_8_bit_file_is_another_encoder(
-    faces: Path, exported: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+    faces: Path, exported: dict[str, Any], tmp_path: Path) -> None:  # fmt: skip
     files = [faces.parent / name for name in ("e.onnx", "e8.onnx")]
     succeed("embed", f"encoder={files[0]}", f"images={faces}", f"out={tmp_path / 'v'}", out=tmp_path / "embed")
     succeed("index", f"gallery={tmp_path / 'g'}", f"add={tmp_path / 'v'}", out=tmp_path / "add")
     given = [f"gallery={tmp_path / 'g'}", f"encoder={files[1]}", f"query={faces}", "far=0.1"]
-    status, said = mistaken("search", *given, out=tmp_path / "s", monkeypatch=monkeypatch, capsys=capsys)
+    status, said = mistaken("search", *given, out=tmp_path / "s")
     assert (status, encoders.load(files[1]).fingerprint[:12] in said) == (3, True), said

@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from facenet.errors import ConfigError
-from tests.helpers.commands import TINY, TRAIN, environment
+from tests.helpers.commands import TINY, TRAIN, environment, play
+from tests.helpers.reports import faces
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +52,7 @@ def test_each_job_of_a_sweep_has_its_own_ranks_and_run_folder(sweep: Path) -> No
     assert sorted(path.name for path in sweep.iterdir()) == ["0", "1", "multirun.yaml"]
 
 
+@pytest.mark.slow  # torchrun and two ranks import torch; the ranks of a sweep are tested above
 def test_torchrun_gives_the_same_weights(sweep: Path, cache: str, tmp_path: Path) -> None:
     out = tmp_path / "run"
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
@@ -61,6 +63,7 @@ def test_torchrun_gives_the_same_weights(sweep: Path, cache: str, tmp_path: Path
     assert same(sweep / "0", out)
 
 
+@pytest.mark.slow  # two jobs of two ranks each, one after the other
 def test_a_killed_rank_ends_the_job_and_it_resumes_to_the_bit(sweep: Path, cache: str, tmp_path: Path) -> None:
     out = tmp_path / "run"
     line = [*TRAIN, f"hydra.run.dir={out}", *TINY, cache, "trainer.max_steps=6", "resume=auto"]
@@ -109,9 +112,8 @@ LAUNCHERS = {
 }
 
 
-@pytest.mark.parametrize(
-    "launcher", [pytest.param(name, marks=() if name == "basic" else pytest.mark.slow) for name in LAUNCHERS]
-)
+@pytest.mark.slow  # each launcher trains five points, in processes of their own
+@pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_a_sweep_outlives_a_failing_point_and_goes_on_where_it_ended(launcher: str, cache: str, tmp_path: Path) -> None:
     """Three points of which the first can not be; then the same command with that point mended."""
     if launcher != "basic":
@@ -207,12 +209,25 @@ def test_an_argument_that_is_no_text_is_refused() -> None:
         launch.quoted("images=Ren\udce9")
 
 
-def test_a_sweep_is_not_for_torchrun(cache: str, tmp_path: Path) -> None:
-    line = [*TRAIN, "-m", f"hydra.sweep.dir={tmp_path}", *TINY, cache, "seed=0,1"]
-    told = {**environment(), "TORCHELASTIC_RUN_ID": "none"}
-    done = subprocess.run(line, capture_output=True, text=True, check=False, env=told, timeout=240)
-    assert done.returncode == 2
-    assert "run it without torchrun, with trainer.devices=N" in done.stderr.splitlines()[-1]
+def test_a_sweep_says_which_point_failed_and_goes_on(tmp_path: Path) -> None:
+    faces(8, 3).save(tmp_path / "faces")
+    names = [f"hydra.sweep.dir={tmp_path / 'sweep'}", "hydra.sweep.subdir=${threshold}"]
+    done = play("cluster", "-m", *names, f"embeddings={tmp_path / 'faces'}", "threshold=5,0.5,0.7")
+    assert done.code == 2
+    said = "threshold: expected a number of at most 4, got 5"
+    point, error = done.errors.splitlines()
+    assert point.startswith("point 0 failed (")
+    assert point.endswith(f"threshold=5): {said}; the others go on")
+    assert error == f"error: {said}"
+    finished = {path.parent.name: json.loads(path.read_text()) for path in tmp_path.glob("sweep/*/metrics.json")}
+    assert {name: metrics["threshold"] for name, metrics in finished.items()} == {"0.5": 0.5, "0.7": 0.7}
+
+
+def test_a_sweep_is_not_for_torchrun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    done = play("cluster", "-m", f"hydra.sweep.dir={tmp_path}", f"embeddings={tmp_path}", "threshold=0.5,0.7")
+    assert done.code == 2
+    assert "run it without torchrun, with trainer.devices=N" in done.errors.splitlines()[-1]
 
 
 def _child_of(parent: int) -> int:

@@ -67,14 +67,7 @@ def test_photos_are_aligned_and_compared(photos: Path, tmp_path: Path) -> None:
     ],
 )
 def test_a_mistake_is_one_clear_line(
-    name: str,
-    arguments: list[str],
-    code: int,
-    said: str,
-    tmp_path: Path,
-    portrait: Image.Image,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    name: str, arguments: list[str], code: int, said: str, tmp_path: Path, portrait: Image.Image
 ) -> None:
     from facenet.data.sources.folder import write_alignment
     from facenet.faces.alignment import Alignment
@@ -89,7 +82,7 @@ def test_a_mistake_is_one_clear_line(
     Image.fromarray(noise).save(tmp_path / "photos" / "noise" / "n.png")
     save_bundle(make(), tmp_path / "out" / "e")
     given = [argument.format(**places) for argument in arguments]
-    got, text = mistaken(name, *given, out=tmp_path / "run", monkeypatch=monkeypatch, capsys=capsys)
+    got, text = mistaken(name, *given, out=tmp_path / "run")
     assert got == code, text
     assert said in text
     assert len(text.strip().splitlines()) == 1

@@ -17,7 +17,7 @@ from facenet.evaluation.evaluate import calibrate
 from facenet.gallery.gallery import Gallery
 from facenet.types import EmbeddingSet
 from tests.helpers import ROOT
-from tests.helpers.commands import mistaken, succeed
+from tests.helpers.commands import mistaken, play, succeed
 from tests.helpers.encoders import make
 from tests.helpers.pictures import write_tree, write_view2
 
@@ -96,16 +96,14 @@ def test_index_with_metadata_kinds_filters_and_export(faces: Path, embeddings: P
 
 def test_search_answers_line_by_line(faces: Path, encoder: Path, embeddings: Path, tmp_path: Path) -> None:
     succeed("index", f"gallery={tmp_path / 'g'}", f"add={embeddings}", out=tmp_path / "add")
-    line = [sys.executable, str(ROOT / "scripts" / "search.py"), f"gallery={tmp_path / 'g'}", f"encoder={encoder}"]
-    line += ["far=0.1", "k=1", "interactive=true", "json=true", f"hydra.run.dir={tmp_path / 'run'}"]
+    line = [f"gallery={tmp_path / 'g'}", f"encoder={encoder}", "far=0.1", "k=1", "interactive=true", "json=true"]
     asked = f"{faces / 'p003' / 'p003_0002.png'}\n\n/nowhere.png\np004/p004_0001.png\n"
-    done = subprocess.run(line, input=asked, capture_output=True, text=True, check=True, cwd=tmp_path)
-    answers = [json.loads(text) for text in done.stdout.splitlines() if text.startswith("{")]
+    done = play("search", *line, out=tmp_path / "run", given=asked)
+    answers = [json.loads(text) for text in done.text.splitlines() if text.startswith("{")]
     assert [one.get("answer") for one in answers] == ["p003", None, "p004"]
     assert "no such file or folder" in answers[1]["error"]
-    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert (metrics["answered"], metrics["failed"]) == (2, 1)
-    assert done.stderr == ""
+    assert (done.metrics["answered"], done.metrics["failed"]) == (2, 1)
+    assert (done.code, done.errors) == (0, "")
 
 
 def test_verify_compare_cluster(faces: Path, encoder: Path, embeddings: Path, tmp_path: Path) -> None:
@@ -199,16 +197,7 @@ MISTAKES: list[tuple[str, list[str], int, str]] = [
     ("name", "arguments", "code", "says"), MISTAKES, ids=[f"{m[0]}-{m[3][:24]}".replace("/", "") for m in MISTAKES]
 )
 def test_a_mistake_is_one_clear_line(
-    name: str,
-    arguments: list[str],
-    code: int,
-    says: str,
-    faces: Path,
-    encoder: Path,
-    embeddings: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    name: str, arguments: list[str], code: int, says: str, faces: Path, encoder: Path, embeddings: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "empty").mkdir()
     if "gallery={gallery}" in arguments:
@@ -232,7 +221,7 @@ def test_a_mistake_is_one_clear_line(
         "missing_pairs": tmp_path / "missing_pairs.csv",
     }
     given = [a.format(**places) for a in arguments]
-    status, said = mistaken(name, *given, out=tmp_path / "run", monkeypatch=monkeypatch, capsys=capsys)
+    status, said = mistaken(name, *given, out=tmp_path / "run")
     assert status == code, said[-2000:]
     lines = said.strip().splitlines()
     assert len(lines) == 1, said[-2000:]
@@ -248,23 +237,17 @@ def test_the_run_folder_is_named_by_the_command(encoder: Path, tmp_path: Path) -
 
 
 def test_another_encoder_is_refused_by_fingerprint(
-    faces: Path,
-    encoder: Path,
-    embeddings: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    faces: Path, encoder: Path, embeddings: Path, tmp_path: Path
 ) -> None:
     other = make(seed=5)
     other.thresholds = {0.001: 1.0}
     save_bundle(other, tmp_path / "other")
     gallery, foreign = f"gallery={tmp_path / 'g'}", f"encoder={tmp_path / 'other'}"
-    both = {"monkeypatch": monkeypatch, "capsys": capsys}
-    code, said = mistaken("index", gallery, f"add={embeddings}", foreign, out=tmp_path / "r", **both)
+    code, said = mistaken("index", gallery, f"add={embeddings}", foreign, out=tmp_path / "r")
     assert (code, "another encoder" in said) == (3, True), said
     succeed("index", gallery, f"add={embeddings}", out=tmp_path / "s")
     query = f"query={faces / 'p000' / 'p000_0001.png'}"
-    code, said = mistaken("search", gallery, foreign, query, out=tmp_path / "t", **both)
+    code, said = mistaken("search", gallery, foreign, query, out=tmp_path / "t")
     assert (code, other.fingerprint[:12] in said) == (3, True), said
 
 

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 
 from facenet.compat.assessment import assess_upgrade
@@ -24,8 +20,7 @@ from facenet.errors import DataError
 from facenet.evaluation.roc import roc
 from facenet.types import EmbeddingSet
 from facenet.vectors import normalise
-from tests.helpers import ROOT
-from tests.helpers.commands import command, mistaken, succeed
+from tests.helpers.commands import Played, mistaken, play, succeed
 from tests.helpers.compat import ALONE, NEW, OLD, sets
 from tests.helpers.encoders import make
 
@@ -159,39 +154,34 @@ def arguments(folder: Path, *more: str) -> list[str]:
     return [f"old={folder / 'old'}", f"new={folder / 'new'}", f"pairs={folder / 'pairs.csv'}", "draws=50", *more]
 
 
-def run(folder: Path, out: Path, *more: str) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
-    done = command("compat", *arguments(folder, f"encoder={folder / 'encoder'}", *more), out=out)
-    file = out / "metrics.json"
-    return done, json.loads(file.read_text()) if file.is_file() else {}
+def run(folder: Path, out: Path, *more: str) -> Played:
+    return play("compat", *arguments(folder, f"encoder={folder / 'encoder'}", *more), out=out)
 
 
 def test_the_gate_decides_exit_code_and_record(folder: Path, tmp_path: Path) -> None:
     before = (folder / "encoder" / "encoder.json").read_text()
-    done, metrics = run(folder, tmp_path / "no", "gate.max_negative_flips=0.001")
-    assert done.returncode == 4
-    assert done.stderr.startswith("error: compat: the gate did not pass: negative flips of new-old")
-    assert done.stderr.count("\n") == 1
-    assert not metrics["gate"]["passed"]
-    assert metrics["cells"]["new_old"]["verification"]["accuracy"] > 0.5
+    done = run(folder, tmp_path / "no", "gate.max_negative_flips=0.001")
+    assert done.code == 4
+    assert done.errors.startswith("error: compat: the gate did not pass: negative flips of new-old")
+    assert done.errors.count("\n") == 1
+    assert not done.metrics["gate"]["passed"]
+    assert done.metrics["cells"]["new_old"]["verification"]["accuracy"] > 0.5
     assert (folder / "encoder" / "encoder.json").read_text() == before, "nothing is recorded"
-    done, metrics = run(folder, tmp_path / "yes", "gate.max_negative_flips=0.5", f"reference={folder / 'reference'}")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert metrics["verdict"] in done.stdout
-    assert metrics["compatible_with"] == [OLD]
+    done = run(folder, tmp_path / "yes", "gate.max_negative_flips=0.5", f"reference={folder / 'reference'}")
+    assert (done.code, done.errors) == (0, "")
+    assert done.metrics["verdict"] in done.text
+    assert done.metrics["compatible_with"] == [OLD]
     encoder = load_bundle(folder / "encoder")
     assert encoder.compatible_with == [OLD]
     assert encoder.fingerprint == json.loads(before)["fingerprint"]
     assert {path.name for path in (tmp_path / "yes").iterdir()} >= {"roc.svg", "mixed.csv", "regressions.csv"}
     assert (tmp_path / "yes" / "mixed.csv").read_text().startswith("share,accuracy,rank1,map\n0.0,")
-    again, _ = run(folder, tmp_path / "again", "gate.max_negative_flips=0.5")
-    assert again.returncode == 0
+    again = run(folder, tmp_path / "again", "gate.max_negative_flips=0.5")
+    assert again.code == 0
     assert load_bundle(folder / "encoder").compatible_with == [OLD], "listed once"
 
 
-def test_a_gallery_takes_the_new_encoder_only_after_the_check(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    both = {"monkeypatch": monkeypatch, "capsys": capsys}
+def test_a_gallery_takes_the_new_encoder_only_after_the_check(folder: Path, tmp_path: Path) -> None:
     made = make()
     save_bundle(made, tmp_path / "encoder")
     gallery, new = f"gallery={tmp_path / 'gallery'}", f"encoder={tmp_path / 'encoder'}"
@@ -199,9 +189,9 @@ def test_a_gallery_takes_the_new_encoder_only_after_the_check(
     search = ("search", gallery, new, f"query={folder / 'new'}", "k=1", "threshold=1.5")
     backfill = ("index", gallery, new, f"backfill={folder / 'new'}")
     for place, line in (("s", search), ("b", backfill), ("a", ("index", gallery, new, f"add={folder / 'new'}"))):
-        code, said = mistaken(*line, out=tmp_path / place, **both)
+        code, said = mistaken(*line, out=tmp_path / place)
         assert (code, "run scripts/compat.py old=" in said) == (3, True), said
-    code, said = mistaken(*backfill[:2], backfill[3], out=tmp_path / "c", **both)
+    code, said = mistaken(*backfill[:2], backfill[3], out=tmp_path / "c")
     assert (code, "needs encoder=DIR" in said) == (2, True), said
     succeed("compat", *arguments(folder, new, "gate.max_negative_flips=0.5"), out=tmp_path / "check")
     before = succeed(*search, out=tmp_path / "before")
@@ -212,26 +202,23 @@ def test_a_gallery_takes_the_new_encoder_only_after_the_check(
     assert info["fingerprints"] == {OLD: 0, made.fingerprint: 100}
     assert succeed(*search, out=tmp_path / "after")["top1"] == 1
     given = ("search", gallery, new, f"query={folder / 'reference'}", "threshold=1.5")
-    code, said = mistaken(*given, out=tmp_path / "other", **both)
+    code, said = mistaken(*given, out=tmp_path / "other")
     assert (code, f"embedded by encoder {ALONE[:12]}, not by {made.fingerprint[:12]}" in said) == (3, True), said
 
 
-def test_a_mistake_is_refused_before_anything_is_measured(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    both = {"monkeypatch": monkeypatch, "capsys": capsys}
+def test_a_mistake_is_refused_before_anything_is_measured(folder: Path, tmp_path: Path) -> None:
     other = make(seed=5)
     save_bundle(other, tmp_path / "other")
-    code, said = mistaken("compat", *arguments(folder, f"encoder={tmp_path / 'other'}"), out=tmp_path / "r", **both)
+    code, said = mistaken("compat", *arguments(folder, f"encoder={tmp_path / 'other'}"), out=tmp_path / "r")
     assert (code, f"is {other.fingerprint[:12]}; embed the images again" in said) == (3, True), said
     narrow = EmbeddingSet.load(folder / "new")
     replace(narrow, vectors=normalise(narrow.vectors[:, :8])).save(tmp_path / "narrow")
     line = [f"old={folder / 'old'}", f"new={tmp_path / 'narrow'}"]
-    code, said = mistaken("compat", *line, out=tmp_path / "s", **both)
+    code, said = mistaken("compat", *line, out=tmp_path / "s")
     assert (code, "learned projection" in said) == (3, True), said
-    code, said = mistaken("compat", *arguments(folder, "fit_old=x"), out=tmp_path / "t", **both)
+    code, said = mistaken("compat", *arguments(folder, "fit_old=x"), out=tmp_path / "t")
     assert (code, "go together" in said) == (2, True), said
-    code, said = mistaken("compat", *arguments(folder, "gate.metric=auk"), out=tmp_path / "u", **both)
+    code, said = mistaken("compat", *arguments(folder, "gate.metric=auk"), out=tmp_path / "u")
     assert (code, "did you mean 'auc'" in said) == (2, True), said
 
 
@@ -253,11 +240,5 @@ def test_a_record_is_written_whole_or_not_at_all(folder: Path, tmp_path: Path, m
 
 
 def test_without_an_encoder_the_check_alone_is_made(folder: Path, tmp_path: Path) -> None:
-    line = [sys.executable, str(ROOT / "scripts" / "compat.py"), *arguments(folder, "gate.max_negative_flips=1")]
-    done = subprocess.run(
-        [*line, f"hydra.run.dir={tmp_path / 'r'}"], capture_output=True, text=True, check=False, cwd=tmp_path
-    )
-    assert done.returncode == 0, done.stderr
-    metrics = json.loads((tmp_path / "r" / "metrics.json").read_text())
+    metrics = succeed("compat", *arguments(folder, "gate.max_negative_flips=1"), out=tmp_path / "r")
     assert metrics["compatible_with"] is None
-    assert np.isfinite(metrics["roc"]["new_old"]).all()

@@ -256,16 +256,9 @@ def test_the_command_writes_a_table_and_metrics(tmp_path: Path) -> None:
         (["encoder=/nowhere"], 3, "/nowhere"),
     ],
 )
-def test_a_mistake_is_one_clear_line(
-    arguments: list[str],
-    code: int,
-    says: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_a_mistake_is_one_clear_line(arguments: list[str], code: int, says: str, tmp_path: Path) -> None:
     given = [*([] if arguments[0].startswith("encoder") else ["encoder=/nowhere"]), *arguments]
-    status, said = mistaken("degrade", *given, out=tmp_path / "run", monkeypatch=monkeypatch, capsys=capsys)
+    status, said = mistaken("degrade", *given, out=tmp_path / "run")
     lines = said.strip().splitlines()
     assert (status, len(lines)) == (code, 1), said[-2000:]
     assert says in lines[0]

@@ -1,4 +1,4 @@
-"""Commands as a user types them: in this process, or in one of their own."""
+"""Commands as a user types them, run in this process; and what a process of a distributed job is given."""
 
 from __future__ import annotations
 
@@ -7,56 +7,65 @@ import importlib
 import io
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import pytest
 from hydra.core.global_hydra import GlobalHydra
 
 from tests.helpers import ROOT
 
 
-def command(name: str, *arguments: object, out: Path) -> subprocess.CompletedProcess[str]:
-    """Run scripts/NAME.py in a process of its own."""
-    line = [sys.executable, str(ROOT / "scripts" / f"{name}.py"), *map(str, arguments), f"hydra.run.dir={out}"]
-    return subprocess.run(line, capture_output=True, text=True, check=False, cwd=out.parent)
+class Played(NamedTuple):
+    """What came of a command."""
+
+    code: int  # its exit code
+    text: str  # standard output
+    errors: str  # standard error
+    metrics: dict[str, Any]  # metrics.json of its run folder; empty if there is none
 
 
-def mistaken(
-    name: str, *arguments: object, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> tuple[int, str]:
-    """Run a command in this process, for the sake of CPU time; return its exit code and what it wrote as an error."""
-    monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments), f"hydra.run.dir={out}"])
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+def play(name: str, *arguments: object, out: Path | None = None, given: str = "") -> Played:
+    """Run a command in this process, which saves the CPU time of its imports, from the folder that `out` lies in.
+
+    `given` is its standard input. Without `out` the arguments name the run folder, or the folder of a sweep.
+    """
+    text, errors = io.StringIO(), io.StringIO()
+    before = sys.argv, sys.path[:], sys.stdin, Path.cwd(), dict(os.environ)
+    sys.argv = [f"{name}.py", *map(str, arguments), *([f"hydra.run.dir={out}"] if out else [])]
+    sys.stdin = io.StringIO(given)
+    code: Any = 0
     try:
-        with pytest.raises(SystemExit) as stopped:
+        if out:
+            os.chdir(out.parent)
+        with contextlib.redirect_stdout(text), contextlib.redirect_stderr(errors):
             importlib.import_module(f"facenet.commands.{name}").main()
+    except SystemExit as stopped:
+        code = stopped.code or 0
     finally:
+        sys.argv, sys.path[:], sys.stdin = before[:3]
+        os.chdir(before[3])
+        os.environ.clear()
+        os.environ.update(before[4])
         GlobalHydra.instance().clear()
-    return int(stopped.value.code or 0), capsys.readouterr().err
+    file = out / "metrics.json" if out else None
+    metrics = json.loads(file.read_text()) if file and file.is_file() else {}
+    return Played(code, text.getvalue(), errors.getvalue(), metrics)
+
+
+def mistaken(name: str, *arguments: object, out: Path) -> tuple[int, str]:
+    """Run a command that must not succeed; return its exit code and what it wrote as an error."""
+    played = play(name, *arguments, out=out)
+    assert played.code, played.text
+    return played.code, played.errors
 
 
 def succeed(name: str, *arguments: object, out: Path) -> dict[str, Any]:
-    """Run a command in this process, which saves the seconds that its imports take; return its metrics."""
-    printed, said, before = io.StringIO(), io.StringIO(), (sys.argv, sys.path[:], Path.cwd())
-    code: Any = 0
-    sys.argv = [f"{name}.py", *map(str, arguments), f"hydra.run.dir={out}"]
-    os.chdir(out.parent)
-    try:
-        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(said):
-            importlib.import_module(f"facenet.commands.{name}").main()
-    except SystemExit as stopped:
-        code = stopped.code
-    finally:
-        sys.argv, sys.path[:] = before[:2]
-        os.chdir(before[2])
-        GlobalHydra.instance().clear()
-    assert not code, said.getvalue()
-    assert said.getvalue() == "", "no warning is printed"
-    assert "metrics.json" in printed.getvalue()
-    return json.loads((out / "metrics.json").read_text())
+    """Run a command that must succeed without a warning; return its metrics."""
+    played = play(name, *arguments, out=out)
+    assert (played.code, played.errors) == (0, "")
+    assert "metrics.json" in played.text
+    return played.metrics
 
 
 TINY = [

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -21,7 +17,7 @@ from facenet.models.registry import TABLES
 from facenet.models.summary import Layer, amount, beside, cost, summarise, total
 from facenet.models.tables import Cost
 from facenet.models.zeiler_fergus import NN1
-from tests.helpers import ROOT
+from tests.helpers.commands import play, succeed
 
 
 def test_cost_of_a_layer_is_weights_times_positions() -> None:
@@ -104,16 +100,10 @@ def test_amounts() -> None:
     assert [amount(x) for x in (0, 9408, 99_990, 1.6e9, None)] == ["0", "9.408K", "99.99K", "1.6B", "-"]
 
 
-def summary(folder: Path, *options: str) -> tuple[str, dict[str, Any]]:
-    command = [sys.executable, str(ROOT / "scripts" / "summary.py"), *options, f"hydra.run.dir={folder}"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout, json.loads((folder / "metrics.json").read_text())
-
-
 def test_the_command(tmp_path: Path) -> None:
-    printed, metrics = summary(tmp_path, "model=nn4", "model.norm=lrn")
-    assert "ResNet-50" in printed
+    played = play("summary", "model=nn4", "model.norm=lrn", out=tmp_path / "run")
+    assert "ResNet-50" in played.text
+    metrics = played.metrics
     assert metrics["params"] == sum(layer["params"] for layer in metrics["layers"])
     assert metrics["macs"] == sum(layer["macs"] for layer in metrics["layers"])
     assert metrics["params"] == metrics["paper_params"] == 6_600_384
@@ -123,7 +113,9 @@ def test_the_command(tmp_path: Path) -> None:
 
 
 def test_the_papers_figures_do_not_stand_beside_another_net(tmp_path: Path) -> None:
-    _, metrics = summary(tmp_path, "model=nn4", "model.attention.after=inception_4a", "model.input_size=[64,64]")
+    metrics = succeed(
+        "summary", "model=nn4", "model.attention.after=inception_4a", "model.input_size=[64,64]", out=tmp_path / "run"
+    )
     assert metrics["paper_params"] is None
     assert metrics["paper_macs"] is None
     assert any(layer["kind"] == "attention" for layer in metrics["layers"])

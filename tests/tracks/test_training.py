@@ -258,15 +258,7 @@ def test_the_command_scores_named_pairs_without_training(
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
-def test_a_mistake_is_one_clear_line(
-    arguments: list[str],
-    code: int,
-    says: str,
-    encoder: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_a_mistake_is_one_clear_line(arguments: list[str], code: int, says: str, encoder: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     write_tracks(made(1), tmp_path / "one")
     write_tracks(made(14), tmp_path / "several")
@@ -277,7 +269,7 @@ def test_a_mistake_is_one_clear_line(
         **{name: tmp_path / name for name in ("empty", "one", "several")},
     }
     given = [argument.format(**places) for argument in arguments]
-    status, said = mistaken("tracks", *given, out=tmp_path / "run", monkeypatch=monkeypatch, capsys=capsys)
+    status, said = mistaken("tracks", *given, out=tmp_path / "run")
     lines = said.strip().splitlines()
     assert (status, len(lines)) == (code, 1), said[-2000:]
     assert lines[0].startswith("error: ")
