@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -48,8 +49,13 @@ def place(path: Path) -> str:
     return ".".join(path.relative_to(ROOT / "facenet").with_suffix("").parts).removesuffix(".__init__")
 
 
+@functools.cache
+def nodes(path: Path) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(ast.parse(path.read_text())))
+
+
 def imports(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -87,7 +93,7 @@ def test_sql_stands_in_one_package() -> None:
     found = {
         place(path).rpartition(".")[0]
         for path in ROOMS
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in nodes(path)
         if (isinstance(node, ast.Constant) and isinstance(node.value, str) and SQL.search(node.value))
         or (isinstance(node, ast.Attribute) and node.attr in ("execute", "executemany", "executescript"))
     }

@@ -112,7 +112,7 @@ def test_sheets_are_pages_even_where_images_are_missing(made: Path, tmp_path: Pa
         (["threshold=1", "known={made}/foreign", "clusters=c.csv"], 3, "embedded by another encoder"),
         (["sample={made}/foreign"], 3, "embedded by another encoder"),
         (["threshold=1", "known={made}/nowhere", "clusters=c.csv"], 3, "no such embeddings folder"),
-        (["threshold=1", "known={made}/sample", "clusters={made}/no.csv"], 3, "no.csv: can not be read"),
+        (["threshold=1", "known={made}/sample", "clusters={made}/no.csv"], 3, "no.csv: no such file"),
         (["threshold=1", "known={made}/old", "clusters=c.csv"], 3, "among the new and the known faces"),
         (["threshold=5"], 2, "at most 4, got 5"),
         (["threshold=1", "method=whispers"], 2, "chinese_whispers"),

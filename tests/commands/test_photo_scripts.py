@@ -47,7 +47,7 @@ def test_photos_are_aligned_and_compared(photos: Path, tmp_path: Path) -> None:
         ("align", ["images={photos}/nowhere", "out={out}/f"], 3, "no such folder"),
         ("align", ["images={photos}", "out={photos}"], 3, "the photos are here"),
         ("align", ["images={photos}", "out={out}/f", "template=arcfac"], 2, "did you mean 'arcface'"),
-        ("align", ["images={photos}", "out={out}/f", "pick=biggest"], 2, "known: center, largest, prominent"),
+        ("align", ["images={photos}", "out={out}/f", "pick=biggest"], 2, "known: prominent, largest, center, all"),
         ("align", ["images={photos}/noise", "out={out}/f"], 3, "no usable face in 1 photos"),
         ("compare", ["encoder=sfac", "a={photos}/a.jpg", "b={photos}/a.jpg"], 3, "did you mean 'sface'"),
         ("compare", ["encoder=sface", "a={photos}/noise/n.png", "b={photos}/a.jpg"], 3, r"n.png: no face found"),
