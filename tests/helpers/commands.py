@@ -16,7 +16,6 @@ from hydra.core.global_hydra import GlobalHydra
 
 from tests.helpers import ROOT
 
-
 PROGRESS = re.compile(r"^[\w ,]+: \d+ of \d+.*\n", re.MULTILINE)  # lines of work that takes long on a busy machine
 
 
