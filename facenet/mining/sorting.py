@@ -18,9 +18,14 @@ from torch import Tensor
 RADIX = 2**15  # keys from which on torch sorts integers by their digits
 
 
-def sort_keys(keys: Tensor) -> Tensor:
-    """Return int64 `keys` (C,) in ascending order; those given may have been sorted in place."""
-    if keys.device.type != "cpu" or (len(keys) >= RADIX and _radix_is_faster()):
+def sort_keys(keys: Tensor, *, radix: bool | None = None) -> Tensor:
+    """Return int64 `keys` (C,) in ascending order; those given may have been sorted in place.
+
+    `radix` chooses torch's sort or numpy's, which is in place. None takes the faster one for this many keys.
+    """
+    if radix is None:
+        radix = len(keys) >= RADIX and _radix_is_faster()
+    if radix or keys.device.type != "cpu":
         return keys.sort().values
     keys.numpy().sort()
     return keys
