@@ -27,7 +27,7 @@ from benchmarks.faults.rights import close_folder
 from benchmarks.gallery import on_another_file_system
 from facenet.errors import DataError
 from facenet.files import remove_abandoned
-from facenet.training.callbacks import AtomicCheckpointIO
+from facenet.training.checkpoints import AtomicCheckpointIO
 
 MOST_ALIVE = 0.15  # seconds after its first checkpoint at which a child is killed at the latest; one takes some 10 ms
 DISK = 4 << 20  # bytes of a small disk

@@ -24,6 +24,8 @@ from facenet.data.drawn.faces import draw
 from facenet.data.records import Skipped
 from facenet.data.splits import split_faces
 from facenet.errors import FacenetError
+from facenet.options import build
+from facenet.training.options import TrainOptions
 from facenet.training.run import train
 
 SIDE, PEOPLE_IMAGES = 48, 8
@@ -90,17 +92,17 @@ def run(counts: DataFaults, *, folder: str = "", temporary: str = "", seed: int 
             print(f"dirty folder of {counts.images} images: {cache} cache, {workers} workers", flush=True)
             place = Path(name) / f"{cache}{workers}"
             tree = dirty_tree(place / "faces", counts.images, seed)
-            config = _config(place / "faces", counts.steps, seed, {"cache": cache, "workers": workers})
+            config = _options(place / "faces", counts.steps, seed, {"cache": cache, "workers": workers})
             lost = 0 if cache == "ram" else counts.lost
             found[f"dirty folder, {cache} cache, {workers} workers"] = _trained(tree, place, config, lost)
-        config = _config(place / "faces", counts.steps, seed, {"cache": "ram"}, max_bad_share=0.1)
+        config = _options(place / "faces", counts.steps, seed, {"cache": "ram"}, max_bad_share=0.1)
         found["dirty folder, refused"] = _refused(tree, place, config)
     return found
 
 
-def _config(root: Path, steps: int, seed: int, loader: dict[str, Any], **data: Any) -> dict[str, Any]:
-    """A short training of the small net, as conf/train.yaml would compose it."""
-    return {
+def _options(root: Path, steps: int, seed: int, loader: dict[str, Any], **data: Any) -> TrainOptions:
+    """A short training of the small net."""
+    values = {
         "seed": seed,
         "init": None,
         "data": {
@@ -129,20 +131,21 @@ def _config(root: Path, steps: int, seed: int, loader: dict[str, Any], **data: A
             "refresh_rate": steps,
         },
     }
+    return build(TrainOptions, values)
 
 
-def _trained(tree: Tree, place: Path, config: dict[str, Any], lost: int) -> dict[str, int]:
+def _trained(tree: Tree, place: Path, options: TrainOptions, lost: int) -> dict[str, int]:
     counts = {"files": len(tree.good) + len(tree.bad), "bad": len(tree.bad), "ended": 0, "unhandled": 0, "warnings": 0}
     broken: set[str] = set()
 
     def say(line: str) -> None:
         if line.startswith("training on") and not broken:
-            broken.update(_break(config, tree.good, lost))
+            broken.update(_break(options, tree.good, lost))
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
         try:
-            train(config, place / "run", say=say)
+            train(options, place / "run", say=say)
             counts["ended"] = 1
         except FacenetError as error:
             print(f"refused: {error}", flush=True)
@@ -178,16 +181,15 @@ def read_skipped(table: Path) -> list[Skipped]:
     return [Skipped(*row) for row in rows[1:]]
 
 
-def _break(config: dict[str, Any], good: set[str], count: int) -> set[str]:
+def _break(options: TrainOptions, good: set[str], count: int) -> set[str]:
     """Delete or cut some of the files that are trained on, of people with several, whom every pass shows whole."""
-    data = {key: value for key, value in config["data"].items() if key != "crop"}
-    faces = split_faces(**data).train
+    faces = split_faces(options.data).train
     several = [
         path
         for path, name in zip(faces.paths, faces.identities, strict=True)
         if path in good and path.endswith("0.jpg") and faces.identities.count(name) > 4
     ]
-    chosen = random.Random(config["seed"]).sample(several, min(count, len(several)))
+    chosen = random.Random(options.seed).sample(several, min(count, len(several)))
     for number, path in enumerate(chosen):
         file = Path(faces.root) / path
         content = file.read_bytes()
@@ -197,11 +199,11 @@ def _break(config: dict[str, Any], good: set[str], count: int) -> set[str]:
     return set(chosen)
 
 
-def _refused(tree: Tree, place: Path, config: dict[str, Any]) -> dict[str, int]:
+def _refused(tree: Tree, place: Path, options: TrainOptions) -> dict[str, int]:
     """Train with less allowed than is bad: an error before the first step, and the list all the same."""
     counts = {"refused": 0, "unclear": 0}
     try:
-        train(config, place / "refused", say=lambda line: None)
+        train(options, place / "refused", say=lambda line: None)
     except FacenetError as error:
         counts["refused"] = int(error.exit_code == 3)
         counts["unclear"] = int("data.max_bad_share" not in str(error) or "\n" in str(error))

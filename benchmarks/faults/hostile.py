@@ -30,7 +30,7 @@ from facenet.encoders.onnx_file import seal
 from facenet.errors import FacenetError
 from facenet.files import read_json
 from facenet.gallery.gallery import Gallery
-from facenet.training.callbacks import AtomicCheckpointIO
+from facenet.training.checkpoints import AtomicCheckpointIO
 from facenet.training.old_embeddings import read_old
 from facenet.types import EmbeddingSet
 

@@ -14,14 +14,14 @@ from torch.utils.data import DataLoader, TensorDataset
 from benchmarks.faults.outcomes import Kind
 from benchmarks.faults.tiny import NAME, OPTIONS, PICTURES
 from facenet.files import sha256_file
-from facenet.training.callbacks import AtomicCheckpointIO, TrainingProgress
-from facenet.training.checkpoints import check_states, read_checkpoint, restoring
+from facenet.training.callbacks import TrainingProgress
+from facenet.training.checkpoints import AtomicCheckpointIO, Restoring, check_states, read_checkpoint
 from facenet.training.module import TripletModule
 
 STEPS = 2
 
 
-def run_of(folder: Path, steps: int) -> tuple[pl.Trainer, TripletModule, Any]:
+def run_of(folder: Path, steps: int, *callbacks: pl.Callback) -> tuple[pl.Trainer, TripletModule, Any]:
     """A run of so many steps that saves into a folder: trainer, module and batches."""
     torch.manual_seed(0)
     module = TripletModule(
@@ -41,7 +41,7 @@ def run_of(folder: Path, steps: int) -> tuple[pl.Trainer, TripletModule, Any]:
         accelerator="cpu",
         devices=1,
         logger=False,
-        callbacks=[TrainingProgress(enabled=False), kept],
+        callbacks=[TrainingProgress(enabled=False), *callbacks, kept],
         plugins=[AtomicCheckpointIO()],
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -59,12 +59,12 @@ def _make(folder: Path) -> None:
 def _use(folder: Path) -> Any:
     """Go on for a step; the effect is the weights then, and what the checkpoint held."""
     last = folder / "last.ckpt"
-    content = read_checkpoint(last)
-    trainer, module, data = run_of(folder / "on", STEPS + 1)
-    check_states(module, trainer, content, last)
-    with restoring(trainer, last):
+    saved, restoring = read_checkpoint(last), Restoring()
+    trainer, module, data = run_of(folder / "on", STEPS + 1, restoring)
+    check_states(module, trainer, saved)
+    with restoring.blame(last):
         trainer.fit(module, data, ckpt_path=last, weights_only=True)
-    return module.state_dict(), content
+    return module.state_dict(), saved.content
 
 
 def _again(folder: Path, changed: str) -> None:

@@ -26,8 +26,10 @@ from benchmarks.faults.options import ResumeFaults
 from facenet.console import write_metrics
 from facenet.errors import DataError
 from facenet.files import read_json, sha256_file
-from facenet.training import run as training
-from facenet.training.callbacks import AtomicCheckpointIO
+from facenet.options import build
+from facenet.training.checkpoints import AtomicCheckpointIO
+from facenet.training.options import TrainOptions
+from facenet.training.run import train
 
 STEPS, EVERY, COMMAND_STEPS = 6, 2, 30
 KINDS = [(0, 2), (2, 1), (0, 1), (2, 2)]  # workers, accumulated batches
@@ -48,11 +50,11 @@ def run(counts: ResumeFaults, *, folder: str = "", temporary: str = "", seed: in
         }
 
 
-def configuration(cache: Path, workers: int = 0, accumulate: int = 1) -> dict[str, Any]:
-    """The options of a small run, as ``conf/train.yaml`` composes them."""
+def small_options(cache: Path, workers: int = 0, accumulate: int = 1) -> TrainOptions:
+    """The options of a small run."""
     faces = {"train_identities": 20, "held_out_identities": 6, "evaluation_identities": 6, "difficulty": 0.2}
     images = {f"{part}_images": [4, 4] for part in ("train", "held_out", "evaluation")}
-    return {
+    values = {
         "seed": 0,
         "init": None,
         "resume": "auto",
@@ -81,6 +83,7 @@ def configuration(cache: Path, workers: int = 0, accumulate: int = 1) -> dict[st
             "refresh_rate": 1,
         },
     }
+    return build(TrainOptions, values)
 
 
 class Cut(pl.Callback):
@@ -101,16 +104,10 @@ class Cut(pl.Callback):
             os.kill(os.getpid(), self.signum)
 
 
-def train_until(config: dict[str, Any], out: Path, cut: tuple[int, bool, int] | None, say: Any) -> None:
+def train_until(options: TrainOptions, out: Path, cut: tuple[int, bool, int] | None, say: Any) -> None:
     """What a child does: train, and be cut off; a run that ends says so in its ``metrics.json``."""
-    if cut is not None:
-        trainer = pl.Trainer
-
-        def cutting(*, callbacks: list[pl.Callback], **options: Any) -> pl.Trainer:
-            return trainer(callbacks=[Cut(*cut), *callbacks], **options)
-
-        pl.Trainer = cutting  # type: ignore[misc, assignment]
-    write_metrics(out, training.train(config, out, say=lambda line: None))
+    callbacks = () if cut is None else (Cut(*cut),)
+    write_metrics(out, train(options, out, say=lambda line: None, callbacks=callbacks))
 
 
 def differences(first: Path, second: Path) -> list[str]:
@@ -144,14 +141,14 @@ def _cut(place: Path, cuts: int, temporary: str, rng: random.Random) -> dict[str
     for number in range(cuts):
         kind, signum = KINDS[number % len(KINDS)], SIGNALS[(number + number // len(KINDS)) % len(SIGNALS)]
         out = place / f"cut{number}"
-        config = configuration(place / "cache", *kind)
+        options = small_options(place / "cache", *kind)
         if kind not in wholes:
             wholes[kind] = place / f"whole{len(wholes)}"
-            Child(train_until, config, wholes[kind], None, temporary=temporary).end()
+            Child(train_until, options, wholes[kind], None, temporary=temporary).end()
         batches, validation = STEPS * kind[1], rng.random() < 0.25
         batch = kind[1] * EVERY * rng.randrange(1, STEPS // EVERY + 1) - 1 if validation else rng.randrange(batches)
-        code = Child(train_until, config, out, (batch, validation, signum), temporary=temporary).end()[0]
-        again = Child(train_until, config, out, None, temporary=temporary).end()[0]
+        code = Child(train_until, options, out, (batch, validation, signum), temporary=temporary).end()[0]
+        again = Child(train_until, options, out, None, temporary=temporary).end()[0]
         expected = 128 + signum if signum == signal.SIGTERM else -signum
         told["cuts"] += 1
         flags = (kind[0] > 0, kind[1] > 1, signum == signal.SIGKILL, signum == signal.SIGTERM, validation)
@@ -210,7 +207,7 @@ def stopped(given: list[str], after: float, temporary: str = "") -> tuple[int, s
     mark = uuid.uuid4().hex
     process = command(given, temporary, mark)
     assert process.stdout is not None
-    any("step 3 of" in line for line in process.stdout)  # there is something to save by then
+    any("training: 3 of" in line for line in process.stdout)  # there is something to save by then
     time.sleep(after)
     process.send_signal(signal.SIGTERM)
     errors = process.communicate(timeout=120)[1]

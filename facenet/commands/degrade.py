@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ class DegradeOptions(CommandOptions):
 
 def run(options: DegradeOptions, out: Path) -> dict[str, Any]:
     from facenet.data.cache import readable
-    from facenet.data.splits import reported_faces, split_options
+    from facenet.data.reported import reported_faces
     from facenet.encoders import lookup as encoders
     from facenet.evaluation.degradation import check, degrade, plan
     from facenet.evaluation.degradation_plot import write_plot
@@ -54,9 +54,8 @@ def run(options: DegradeOptions, out: Path) -> dict[str, Any]:
     check(sides=options.sides, far=options.far)
     changes = plan(options.kinds, to_dict(options.levels), options.seed)
     encoder = encoders.load(options.encoder, device=options.device)
-    data = split_options(to_dict(options.data))
-    data["pairs"] = options.pairs or data["pairs"]
-    faces, pairs = reported_faces(**data, readable=lambda faces: readable(faces, encoder.preprocess))
+    data = replace(options.data, pairs=options.pairs or options.data.pairs)
+    faces, pairs = reported_faces(data, readable=lambda faces: readable(faces, encoder.preprocess))
     with progress(f"{len(changes)} changes of {len(faces)} images") as report:
         metrics = degrade(
             encoder,

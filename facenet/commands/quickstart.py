@@ -63,9 +63,9 @@ def step(out: Path, name: str, *arguments: str) -> dict[str, Any]:
 def write_faces(options: QuickstartOptions, out: Path) -> None:
     """Write the evaluation faces, people never trained on, as image files: some to index, some to ask for."""
     from facenet.data.records import write_images
-    from facenet.data.splits import split_faces, split_options
+    from facenet.data.splits import split_faces
 
-    faces = split_faces(**split_options(to_dict(options.data))).evaluation
+    faces = split_faces(options.data).evaluation
     people = set(faces.names[: options.gallery_people])
     seen: dict[str, int] = {}
     gallery: list[int] = []

@@ -10,7 +10,6 @@ from facenet.commands.launch import launch
 from facenet.commands.options import CommandOptions
 from facenet.console import table
 from facenet.evaluation.tables import evaluation_rows
-from facenet.options import to_dict
 from facenet.training.options import TrainOptions
 
 
@@ -19,16 +18,10 @@ class TrainCommandOptions(TrainOptions, CommandOptions):
     """Options of ``train``."""
 
 
-def plain_options(options: TrainCommandOptions) -> dict[str, Any]:
-    values = to_dict(options)
-    del values["plugins"], values["trainer"]["extra"]
-    return values
-
-
 def run(options: TrainCommandOptions, out: Path) -> dict[str, Any]:
     from facenet.training.run import train
 
-    metrics = train(plain_options(options), out)
+    metrics = train(options, out)
     if not metrics:  # another rank than 0
         return metrics
     trained, best = metrics["train"], metrics["held_out"]

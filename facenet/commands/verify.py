@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from facenet.console import progress, table
 from facenet.data.options import DataOptions
 from facenet.evaluation.options import EvaluationOptions
 from facenet.evaluation.tables import evaluation_rows
-from facenet.options import option, to_dict
+from facenet.options import option
 from facenet.types import EmbeddingSet
 
 
@@ -38,7 +38,8 @@ def training_faces(options: VerifyOptions) -> EmbeddingSet | None:
 def of_encoder(name: str, options: VerifyOptions, out: Path) -> dict[str, Any]:
     from facenet.data.cache import readable
     from facenet.data.pairs import write_pairs
-    from facenet.data.splits import other_faces, reported_faces, split_options
+    from facenet.data.records import Records
+    from facenet.data.reported import other_faces, reported_faces
     from facenet.encoders import lookup as encoders
     from facenet.evaluation.baselines import compare_baselines
     from facenet.evaluation.evaluate import calibrate, evaluate_all
@@ -47,14 +48,18 @@ def of_encoder(name: str, options: VerifyOptions, out: Path) -> dict[str, Any]:
     if options.calibrate:
         encoders.check_calibration(name)
     encoder = encoders.load(name, device=options.device, detector=options.detector)
-    data = split_options(to_dict(options.data))
-    data["readable"] = lambda faces: readable(faces, encoder.preprocess)  # pairs are drawn among these, as in training
-    data["pairs"] = options.pairs or data["pairs"]
-    faces, pairs = reported_faces(**data)
-    if not data["pairs"]:
+    data = replace(options.data, pairs=options.pairs or options.data.pairs)
+
+    def decodable(records: Records) -> Records:  # pairs are drawn among these, as in training
+        return readable(records, encoder.preprocess)
+
+    faces, pairs = reported_faces(data, readable=decodable)
+    if not data.pairs:
         write_pairs(out / "pairs.csv", pairs)  # what was drawn, to be used again with pairs=FILE
-    baselines, world = options.baselines, world_of(data["kind"], data["seed"])
-    others = other_faces(**data, needed=baselines) if baselines or options.quantise in ("pq", "all") else None
+    baselines, world = options.baselines, world_of(data.kind, data.seed)
+    others = None
+    if baselines or options.quantise in ("pq", "all"):
+        others = other_faces(data, needed=baselines, readable=decodable)
     known: dict[str, Any] = {"train_faces": others, "train_embeddings": training_faces(options), "world": world}
     metrics = evaluate_all(encoder, faces, pairs, options, save=out / "evaluation", **known)
     if baselines and others is not None:

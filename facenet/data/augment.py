@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from facenet.data.options import AugmentOptions
 from facenet.data.preprocess import Preprocess
 
 Draws = dict[str, Tensor]  # by name, a row for each image
@@ -20,37 +21,12 @@ CHUNK = 2**17  # output pixels that are changed together for each thread: their 
 GREY = (0.299, 0.587, 0.114)
 
 
-@dataclass(frozen=True)
-class Augment:
+@dataclass(frozen=True, kw_only=True)
+class Augment(AugmentOptions):
     """Mild random changes of a training batch; every range is symmetric around "no change".
 
-    Attributes:
-        rotate: Largest rotation, degrees.
-        scale: Largest relative change of size; drawn log-uniformly.
-        stretch: Largest relative change of the aspect ratio; drawn log-uniformly.
-        shift: Largest shift, as a share of the side.
-        mirror: Chance of a mirror image.
-        gain: Largest relative change of contrast, about the image's mean.
-        offset: Largest change of brightness, as a share of the value range.
-        colour: Largest relative change of each channel on its own.
-        grey: Chance of a grey image.
-        blur: Chance of a low-resolution copy (half size and back).
-        cutout: Side of a square of noise at a random place, as a share of the side; 0 is none.
-        cutout_chance: Chance of the cut-out.
+    Whether they are `enabled` is for the caller to ask.
     """
-
-    rotate: float = 8.0
-    scale: float = 0.12
-    stretch: float = 0.0
-    shift: float = 0.05
-    mirror: float = 0.5
-    gain: float = 0.25
-    offset: float = 0.1
-    colour: float = 0.0
-    grey: float = 0.1
-    blur: float = 0.0
-    cutout: float = 0.25
-    cutout_chance: float = 0.5
 
     def __call__(
         self,
@@ -66,13 +42,22 @@ class Augment:
         return self.apply(images, self.draw(len(images), images.shape[-2:], size, generator), size, preprocess)
 
     def apply(
-        self, images: Tensor, draws: Draws, size: tuple[int, int], preprocess: Preprocess | None = None
+        self,
+        images: Tensor,
+        draws: Draws,
+        size: tuple[int, int],
+        preprocess: Preprocess | None = None,
+        *,
+        chunk: int = CHUNK,
     ) -> Tensor:
-        """Change uint8 images (B, 3, S, S') as drawn: float (B, 3, H, W), each image on its own."""
+        """Change uint8 images (B, 3, S, S') as drawn: float (B, 3, H, W), each image on its own.
+
+        On a CPU a thread changes so many images together that they have about `chunk` output pixels.
+        """
         out = torch.empty(len(images), 3, *size, device=images.device)
         scale = preprocess.scale() if preprocess else (np.zeros(3, np.float32), np.ones(3, np.float32))
         mean, std = (torch.from_numpy(row).to(images.device) for row in scale)
-        step = len(images) if images.is_cuda else torch.get_num_threads() * max(1, CHUNK // (size[0] * size[1]))
+        step = len(images) if images.is_cuda else torch.get_num_threads() * max(1, chunk // (size[0] * size[1]))
         for start in range(0, len(images), max(1, step)):
             part = slice(start, start + step)
             self._change(images[part], take(draws, part), mean, std, out[part])

@@ -9,10 +9,11 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from facenet.data.options import LoaderOptions
 from facenet.data.pictures import why
 from facenet.data.preprocess import Preprocess, stack
 from facenet.data.records import NothingUsable, Records, Skipped
@@ -57,6 +58,51 @@ def pack(
         write_cached_array(target, images)
         found = read_array(target, mode="r")
     return found, records
+
+
+class DecodedFaces(NamedTuple):
+    """Faces that could all be read: those to train on, and those of other people that are looked at meanwhile."""
+
+    train: Records
+    held_out: Records
+    train_images: np.ndarray | None  # (N, 3, S, S') uint8; None: each batch is read from its files
+    held_out_images: np.ndarray  # (M, 3, H, W) uint8
+    preprocess: Preprocess
+    margin: float  # of the training images, see `Preprocess.cut`
+    cache: str  # where the training images are: ram, disk or none
+
+    @property
+    def skipped(self) -> tuple[Skipped, ...]:
+        """Files that are not used."""
+        return (*self.train.skipped, *self.held_out.skipped)
+
+
+def decode_faces(
+    train: Records,
+    held_out: Records,
+    preprocess: Preprocess,
+    options: LoaderOptions,
+    *,
+    margin: float = 1.0,
+    progress: Progress | None = None,
+) -> DecodedFaces:
+    """Decode every image before training, also without a cache: what can not be read is left out and listed.
+
+    The choice "auto" of ``options.cache`` is RAM if the training images fit into ``options.cache_gb``, else none.
+
+    Raises:
+        DataError: as :func:`pack`.
+    """
+    fits = packed_bytes(train, preprocess, margin) <= options.cache_gb * 1e9
+    cache = ("ram" if fits else "none") if options.cache == "auto" else options.cache
+    images = None
+    if cache == "none":
+        train = readable(train, preprocess, margin=margin, progress=progress)
+    else:
+        folder = options.cache_dir if cache == "disk" else None
+        images, train = pack(train, preprocess, margin=margin, folder=folder, progress=progress)
+    held_out_images, held_out = pack(held_out, preprocess)
+    return DecodedFaces(train, held_out, images, held_out_images, preprocess, margin, cache)
 
 
 def packed_bytes(records: Records, preprocess: Preprocess, margin: float = 1.0) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,15 +13,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from facenet.data.augment import Augment, Draws, take
-from facenet.data.cache import pack, packed_bytes, read_batch, readable
+from facenet.data.cache import DecodedFaces, read_batch
+from facenet.data.options import LoaderOptions, SamplerOptions
 from facenet.data.pictures import why
 from facenet.data.preprocess import Preprocess
 from facenet.data.records import Records, Skipped
 from facenet.data.sampler import IdentitySampler, Schedule
-from facenet.errors import ConfigError, DataError
+from facenet.errors import DataError
 from facenet.interrupts import init_worker_signals
 
-CACHES = ("auto", "ram", "disk", "none")
 Batch = tuple[Tensor, ...]
 
 
@@ -29,11 +29,17 @@ class BatchDataset(Dataset[Batch]):
     """Items are whole batches: ``dataset[[rows]]`` is uint8 images (B, 3, S, S') and labels (B,)."""
 
     def __init__(
-        self, records: Records, labels: np.ndarray, preprocess: Preprocess, margin: float, packed: np.ndarray | None
+        self,
+        records: Records,
+        labels: np.ndarray,
+        preprocess: Preprocess,
+        margin: float,
+        packed: np.ndarray | None,
+        old: np.ndarray | None = None,
     ) -> None:
         self.records, self.preprocess, self.margin, self.packed = records, preprocess, margin, packed
         self.labels = torch.as_tensor(labels, dtype=torch.int64)
-        self.old: Tensor | None = None  # (N, D) embeddings of another encoder, which then go with the labels
+        self.old = None if old is None else torch.from_numpy(old)  # (N, D)
         # (N,) bool, shared with the loader's processes: images that could be read before training and can not now
         self.lost = torch.zeros(0 if packed is not None else len(records), dtype=torch.bool).share_memory_()
 
@@ -99,76 +105,50 @@ class FaceDataModule(pl.LightningDataModule):
     """Training batches by the identity sampler, and the held-out faces for verification while training.
 
     Args:
-        train: Faces to train on.
-        held_out: Faces of other people, in the order in which they are embedded.
-        preprocess: What the network reads.
-        augment: Random changes of training images; None is none.
-        sampler: Named options of :class:`IdentitySampler`, less labels, seed, rank and world size.
-        cache: "ram", "disk" (under `cache_dir`), "none", or "auto": RAM when the faces fit in `cache_gb`.
-        cache_gb: Largest decoded cache that "auto" keeps in RAM, GB.
-        cache_dir: Folder of disk caches.
-        workers: Loader processes; with a cache, 0 is fastest.
+        faces: The decoded faces; held-out faces keep their order.
+        augment: Random changes of training images; None is none. Images that were decoded with a margin show what
+            shifts and rotations bring into view.
+        sampler: What a batch holds.
+        loader: Loader processes (with a cache none are used), and whether the first batch is repeated.
         seed: Seed of sampler and augmentation.
         accumulate: Batches of an optimiser step.
-        repeat_batch: Train on the first batch only, unchanged (to see a loss fall).
-        progress: Called with (done, total) while images are decoded.
-        decoded: Called once with the training and the held-out faces that could be read; what it raises ends this.
-
-    Every image is decoded before training, also without a cache: what can not be read is left out and listed.
+        old: (N, D) embeddings of the training images by another encoder, which then go with the labels.
 
     Raises:
-        ConfigError, DataError: an option out of range; faces that can not be trained on.
+        ConfigError, DataError: faces that can not be trained on.
     """
 
     def __init__(
         self,
-        train: Records,
-        held_out: Records,
-        preprocess: Preprocess,
+        faces: DecodedFaces,
         *,
-        augment: Augment | None,
-        sampler: dict[str, Any],
-        cache: str = "auto",
-        cache_gb: float = 4.0,
-        cache_dir: str | None = None,
-        workers: int = 0,
+        augment: Augment | None = None,
+        sampler: SamplerOptions,
+        loader: LoaderOptions,
         seed: int = 0,
         accumulate: int = 1,
-        repeat_batch: bool = False,
-        progress: Callable[[int, int], None] | None = None,
-        decoded: Callable[[Records, Records], None] | None = None,
+        old: np.ndarray | None = None,
     ) -> None:
         super().__init__()
-        if cache not in CACHES:
-            raise ConfigError(f"data.cache: unknown choice {cache!r}; known: {', '.join(CACHES)}")
-        if workers < 0 or not cache_gb >= 0 or accumulate < 1:
-            raise ConfigError(
-                "loader: expected workers and cache_gb of at least 0 and optim.accumulate of at least 1, got"
-                f" {workers}, {cache_gb} and {accumulate}"
-            )
-        self.preprocess, self.augment, self.seed, self.repeat_batch = preprocess, augment, seed, repeat_batch
+        self.train, self.held_out, self.preprocess, self.margin = (
+            faces.train,
+            faces.held_out,
+            faces.preprocess,
+            faces.margin,
+        )
+        self.cache, self._held_out_images = faces.cache, faces.held_out_images
+        self.augment, self.seed, self.repeat_batch = augment, seed, loader.repeat_batch
         self.accumulate, self._number = accumulate, 0
-        self.margin = 1.25 if augment else 1.0
-        fits = packed_bytes(train, preprocess, self.margin) <= cache_gb * 1e9
-        self.cache = ("ram" if fits else "none") if cache == "auto" else cache
-        self.workers = workers if self.cache == "none" else 0
-        packed = None
-        if self.cache == "none":
-            train = readable(train, preprocess, margin=self.margin, progress=progress)
-        else:
-            folder = cache_dir if self.cache == "disk" else None
-            packed, train = pack(train, preprocess, margin=self.margin, folder=folder, progress=progress)
-        self.val_images, self.held_out = pack(held_out, preprocess)
-        self.train = train
-        if decoded is not None:
-            decoded(self.train, self.held_out)
-        self.dataset = BatchDataset(train, train.labels, preprocess, self.margin, packed)
+        self.workers = loader.workers if self.cache == "none" else 0
+        self.dataset = BatchDataset(
+            faces.train, faces.train.labels, faces.preprocess, faces.margin, faces.train_images, old
+        )
         self._options = sampler
         self.sampler = self._sampler(0, 1)
 
     def _sampler(self, rank: int, world_size: int) -> IdentitySampler:
         labels = self.dataset.labels.numpy()
-        return IdentitySampler(labels, seed=self.seed, rank=rank, world_size=world_size, **self._options)
+        return IdentitySampler(labels, self._options, seed=self.seed, rank=rank, world_size=world_size)
 
     @property
     def skipped(self) -> tuple[Skipped, ...]:
@@ -212,7 +192,7 @@ class FaceDataModule(pl.LightningDataModule):
     def val_dataloader(self) -> DataLoader[Batch]:
         """The held-out faces in order, uint8 (B, 3, H, W), with their labels."""
         rows = [list(range(i, min(i + 256, len(self.held_out)))) for i in range(0, len(self.held_out), 256)]
-        dataset = BatchDataset(self.held_out, self.held_out.labels, self.preprocess, 1.0, self.val_images)
+        dataset = BatchDataset(self.held_out, self.held_out.labels, self.preprocess, 1.0, self._held_out_images)
         return DataLoader(dataset, batch_size=None, sampler=rows)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> tuple[Any, ...]:

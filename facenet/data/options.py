@@ -20,7 +20,7 @@ class DrawnOptions(Options):
     train_images: tuple[int, int] = option((1, 32), least=1, help="pictures of a person, at least and at most")
     held_out_images: tuple[int, int] = option((10, 10), least=1, help="as train_images")
     evaluation_images: tuple[int, int] = option((10, 10), least=1, help="as train_images")
-    size: int = option(80, least=16, help="pixels of a side")
+    size: int = option(80, least=32, help="pixels of a side")
     difficulty: float = option(0.4, **SHARE, help="reach of pose, light, expression, covers, background, camera")
 
 
@@ -76,9 +76,9 @@ class AugmentOptions(Options):
 class SamplerOptions(Options):
     """What a mini-batch holds (paper, section 3.2: 1,800 faces, about 40 of a person, random negatives)."""
 
-    batch_size: int = option(240, least=1, help="faces of a mini-batch, of all ranks together")
-    faces_per_identity: int = option(8, least=1, help="faces of one person in a batch, at most")
-    negative_share: float = option(0.1, least=0, below=1, help="share of faces of people seen once in the batch")
+    batch_size: int = option(240, least=3, help="faces of a mini-batch, of all ranks together")
+    faces_per_identity: int = option(8, least=2, help="faces of one person in a batch, at most")
+    negative_share: float = option(0.1, least=0, most=0.9, help="share of faces of people seen once in the batch")
     coverage: int = option(5, least=1, help="epochs over which a large identity shows its images")
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from facenet.data.options import SamplerOptions
 from facenet.errors import ConfigError, DataError
 
 
@@ -45,44 +46,34 @@ class IdentitySampler:
 
     Args:
         labels: Identity numbers (N,).
-        batch_size: B, over all ranks together.
-        faces_per_identity: K, at least 2.
-        negative_share: Share of the batch that holds identities seen once in it, in [0, 0.9].
-        coverage: Number of epochs over which a large identity shows all of its images.
+        options: B over all ranks together, K, the share of the batch that holds identities seen once in it, and the
+            number of epochs over which a large identity shows all of its images.
         seed: Seed of everything drawn.
         rank: This process; it gets rows ``rank * B / world_size`` onwards of every batch.
         world_size: Number of processes; must divide B.
 
     Raises:
-        ConfigError: a number out of range.
+        ConfigError: `world_size` does not divide the batch.
         DataError: no identity with two images, or too few images for a batch.
     """
 
     def __init__(
         self,
         labels: np.ndarray,
+        options: SamplerOptions,
         *,
-        batch_size: int,
-        faces_per_identity: int = 40,
-        negative_share: float = 0.1,
-        coverage: int = 5,
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        if faces_per_identity < 2:
-            raise ConfigError(f"sampler.faces_per_identity: expected at least 2, got {faces_per_identity}")
-        if not 0 <= negative_share <= 0.9:
-            raise ConfigError(f"sampler.negative_share: expected a share in [0, 0.9], got {negative_share}")
-        if batch_size < 3 or batch_size % world_size or coverage < 1:
+        if options.batch_size % world_size:
             raise ConfigError(
-                f"sampler: batch_size {batch_size} must be at least 3 and a multiple of the {world_size} processes,"
-                f" coverage {coverage} at least 1"
+                f"sampler.batch_size: expected a multiple of the {world_size} processes, got {options.batch_size}"
             )
-        self.batch_size, self.faces, self.coverage = batch_size, faces_per_identity, coverage
-        self.seed, self.rank, self.world_size, self.epoch = seed, rank, world_size, 0
-        self._planned = -1, np.empty((0, batch_size), np.int64)
-        self.negatives = round(batch_size * negative_share)
+        self.batch_size, self.faces = options.batch_size, options.faces_per_identity
+        self.seed, self.rank, self.world_size = seed, rank, world_size
+        self._planned = -1, np.empty((0, self.batch_size), np.int64)
+        self.negatives = round(self.batch_size * options.negative_share)
         labels = np.asarray(labels)
         order = np.argsort(labels, kind="stable")
         _, starts = np.unique(labels[order], return_index=True)
@@ -94,7 +85,7 @@ class IdentitySampler:
         for i, r in enumerate(rows):
             self._identity[r] = i
         self._check(len(rows))
-        self._groups = [math.ceil(len(self._rows[i]) / (faces_per_identity * coverage)) for i in self._many]
+        self._groups = [math.ceil(len(self._rows[i]) / (self.faces * options.coverage)) for i in self._many]
         most = max(
             1, self._steps() // 2
         )  # a batch takes one group of a person, and all offered should find their place
@@ -123,19 +114,9 @@ class IdentitySampler:
                 " sampler.faces_per_identity"
             )
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that iteration draws."""
-        self.epoch = epoch
-
     def __len__(self) -> int:
         """Return the number of batches of an epoch, the same for every epoch and rank."""
         return self.steps
-
-    def __iter__(self) -> Iterator[list[int]]:
-        """Yield this rank's rows of every batch of the epoch."""
-        first = self.epoch * self.steps
-        for number in range(first, first + self.steps):
-            yield self.batch(number)
 
     @property
     def share(self) -> slice:

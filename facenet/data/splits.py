@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from facenet.data.drawn.faces import default_cache, load_or_draw
+from facenet.data.options import DataOptions
 from facenet.data.pair_folds import held_out_pairs
-from facenet.data.pairs import pair_rows, read_pairs, read_people
+from facenet.data.pairs import read_pairs, read_people
 from facenet.data.records import Records
 from facenet.data.sources.folder import same_name
-from facenet.data.sources.kinds import SOURCES, Listed, scan_kind, scan_usable
-from facenet.errors import ConfigError, DataError, choose
-from facenet.types import Pairs, Progress, image_key
+from facenet.data.sources.kinds import Listed, scan_usable
+from facenet.errors import ConfigError, DataError
+from facenet.types import Pairs, Progress
 
-MAX_BAD_SHARE = 0.2  # of the files; conf/data/*.yaml say the same
+Readable = Callable[[Records], Records]
 
 
 class Splits(NamedTuple):
@@ -30,102 +31,60 @@ class Splits(NamedTuple):
 
 
 def split_faces(
+    options: DataOptions,
     *,
-    kind: str,
-    root: str | None = None,
-    people: str | None = None,
-    pairs: str | None = None,
-    held_out: float = 0.1,
-    evaluation: float = 0.1,
-    fold: int | None = None,
-    train_share: float = 1.0,
-    synthetic: dict[str, Any] | None = None,
-    cache_dir: str | None = None,
-    max_bad_share: float = MAX_BAD_SHARE,
-    seed: int = 0,
     progress: Progress | None = None,
-    readable: Callable[[Records], Records] | None = None,
+    readable: Readable | None = None,
     listed: Listed | None = None,
 ) -> Splits:
     """Read a data set and divide its identities.
 
     Files that can not be used are left out: what the scan lists, images without identity, and files that are there
-    twice, see :mod:`facenet.data.sources.duplicates`. Images that `pairs` names are reported as they are.
+    twice, see :mod:`facenet.data.sources.duplicates`. Images that `options.pairs` names are reported as they are. With
+    `options.fold`, from 1, that fold of `people` and `pairs` is reported (LFW View 2); the people of the other folds
+    train and choose. Who is held out or reported does not depend on `train_share`.
 
     Args:
-        kind: "synthetic" (drawn, no files), or a key of `SOURCES`: "folder" (``<identity>/<image>``), "csv" (a table of
-            path and identity) or "lfw" (an LFW tree with ``images`` and ``protocol``).
-        root: Folder or table; not used by "synthetic".
-        people: File of the training people (an LFW people list); without one all are divided by share.
-        pairs: File of the reported pairs; without one pairs are drawn among `evaluation` of the identities.
-        held_out: Share of the training people kept for checkpoints and thresholds.
-        evaluation: Share of all people kept for reporting when there is no `people` file.
-        fold: A fold of `people` and `pairs`, from 1 (LFW View 2): its pairs alone are reported, the people of the
-            other folds alone train and choose.
-        train_share: Share of the training images kept, in (0, 1], see :func:`share_of_people`; who is held out or
-            reported does not depend on it.
-        synthetic: Options of the drawn faces.
-        cache_dir: Where drawn faces are kept.
-        max_bad_share: Largest share of the files that may be left out, in [0, 1].
-        seed: Seed of the division.
+        options: Kind and place of the data set, and how it is divided.
         progress: Called with (done, total) while faces are drawn.
-        readable: Returns the faces that can be decoded, of those to report on; before pairs are drawn among them. It is
-            not asked about a `fold`, whose faces nobody opens before the end.
+        readable: Returns the faces that can be decoded, of those to report on; pairs are drawn among these. It is not
+            asked about a `fold`, whose faces nobody opens before the end.
         listed: Called with what is left out, before anything is raised for it.
 
     Raises:
-        ConfigError: an unknown kind, no root, a share or a fold out of range.
+        ConfigError: no root, or a fold out of range.
         DataError: missing or unusable files, too many of them, or people shared between training and reported pairs.
     """
-    choose({"synthetic": None, **SOURCES}, kind, "data.kind")
-    if not 0 < held_out < 1 or not 0 <= evaluation < 1:
-        raise ConfigError(f"data: held_out {held_out} must lie in (0, 1), evaluation {evaluation} in [0, 1)")
-    if fold is not None and (kind == "synthetic" or not people or not pairs):
+    if options.fold is not None and (options.kind == "synthetic" or not options.people or not options.pairs):
         raise ConfigError(
-            f"fold={fold}: a fold is one of data.people and data.pairs, of which data={kind} has not both;"
-            " use experiment=lfw_view2, or leave fold out"
+            f"fold={options.fold}: a fold is one of data.people and data.pairs, of which data={options.kind} has not"
+            " both; use experiment=lfw_view2, or leave fold out"
         )
-    if kind == "synthetic":
-        splits = _synthetic(dict(synthetic or {}), cache_dir, seed, progress)
-        return splits._replace(train=share_of_people(splits.train, train_share, seed))
-    records, labelled = scan_usable(kind, root, max_bad_share=max_bad_share, listed=listed)
-    readable = readable or (lambda faces: faces)
-    reported_pairs: Pairs | None
-    if people and pairs and fold is not None:
-        training, reported, reported_pairs = _leave_out(records, labelled, people, pairs, fold)
+    if options.kind == "synthetic":
+        return _draw(options, progress)
+    records, labelled = scan_usable(options.kind, options.root, max_bad_share=options.max_bad_share, listed=listed)
+    divided: tuple[Records, Records, Pairs | None]
+    if options.people and options.pairs and options.fold is not None:
+        divided = _leave_out(records, labelled, options.people, options.pairs, options.fold)
     else:
-        options = (people, pairs, evaluation, seed, readable)
-        training, reported, reported_pairs = _train_and_reported(records, labelled, *options)
+        divided = _train_and_reported(records, labelled, options, readable or (lambda faces: faces))
+    training, reported, pairs = divided
     if listed is not None:
         listed(reported.skipped)
     shared = set(training.names) & set(reported.names)
     if shared:
         some = ", ".join(sorted(shared)[:3])
-        raise DataError(f"{pairs}: {len(shared)} people of the reported pairs are in the training list ({some}, ...)")
-    kept, held = _divide(training, held_out, seed + 1)
+        raise DataError(
+            f"{options.pairs}: {len(shared)} people of the reported pairs are in the training list ({some}, ...)"
+        )
+    kept, held = _divide(training, options.held_out, options.seed + 1)
     if len(held) < 2 or len(kept.names) < 2:
         raise DataError(
             f"{records.root}: {len(labelled.names)} people are too few to train on, to choose checkpoints by and to"
             " report on; give a folder for each of at least 12 people, with several images each"
         )
-    return Splits(share_of_people(kept, train_share, seed), training.of_people(held), reported, reported_pairs)
-
-
-def check_pairs(splits: Splits, file: str | None) -> None:
-    """Refuse, before training, reported pairs that could not be scored after it.
-
-    Raises:
-        DataError: a pair names an image that is not there or can not be used.
-    """
-    if splits.pairs is None:
-        return
-    missing = pair_rows(splits.pairs, splits.evaluation.keys)[2]
-    if missing:
-        reasons = {image_key(path): reason for path, reason in splits.evaluation.skipped}
-        raise DataError(
-            f"{file}: {len(missing)} images that the pairs name are not there or can not be used (first: {missing[0]},"
-            f" {reasons.get(missing[0], 'no such file')}); add or mend them, or leave their pairs out"
-        )
+    train = share_of_people(kept, options.train_share, options.seed)
+    return Splits(train, training.of_people(held), reported, pairs)
 
 
 def share_of_people(records: Records, share: float, seed: int = 0) -> Records:
@@ -147,45 +106,24 @@ def share_of_people(records: Records, share: float, seed: int = 0) -> Records:
     return records.of_people(names[order[: int(np.searchsorted(held, share * len(records) - 1e-6)) + 1]].tolist())
 
 
-def split_options(data: dict[str, Any]) -> dict[str, Any]:
-    """Return what this room takes of a ``data`` configuration: all but what belongs to the preprocessing."""
-    return {key: value for key, value in data.items() if key not in ("crop", "align")}
+def named_faces(records: Records, pairs: Pairs) -> Records:
+    """Return the images that the pairs name."""
+    wanted = set(pairs.first) | set(pairs.second)
+    return records.subset([i for i, key in enumerate(records.keys) if key in wanted])
 
 
-def reported_faces(
-    *,
-    kind: str,
-    root: str | None = None,
-    pairs: str | None = None,
-    fold: int | None = None,
-    seed: int = 0,
-    **options: Any,
-) -> tuple[Records, Pairs]:
-    """Return the faces and pairs to report on, without regard to what was trained on.
+def protocol_file(name: str, records: Records, option: str) -> Path:
+    """Find a file of people or pairs: as given, under ``<root>``, its ``protocol`` folder, or beside the images.
 
-    With a `pairs` file: every image it names, from anywhere under `root`. Otherwise, and with a `fold`, the pairs that
-    a training run with the same options would report. Raises DataError as :func:`split_faces` does.
+    Raises:
+        DataError: it is in none of these places.
     """
-    if fold is not None:
-        splits = split_faces(kind=kind, root=root, pairs=pairs, fold=fold, seed=seed, **options)
-    elif pairs and kind != "synthetic":
-        records = scan_kind(kind, root)
-        return _named_by(records, read_pairs(_file(pairs, records, "pairs")))
-    else:
-        splits = split_faces(kind=kind, root=root, pairs=None, seed=seed, **options)
-    if splits.pairs is None:
-        raise DataError("pairs: none given and data.evaluation keeps no people to draw them from; pass pairs=FILE")
-    return splits.evaluation, splits.pairs
-
-
-def other_faces(*, needed: bool, **options: Any) -> Records | None:
-    """Return the training faces of :func:`split_faces`; unless `needed`, None where too few people are left."""
-    try:
-        return split_faces(**options).train
-    except DataError:
-        if needed:
-            raise
-        return None
+    base = Path(records.root)
+    places = [Path(name), base / name, base / "protocol" / name, base.parent / "protocol" / name]
+    for place in places:
+        if place.is_file():
+            return place
+    raise DataError(f"{option}={name}: no such file, nor under {places[2].parent} or {places[3].parent}")
 
 
 def _divide(records: Records, share: float, seed: int) -> tuple[Records, set[str]]:
@@ -203,41 +141,36 @@ def _divide(records: Records, share: float, seed: int) -> tuple[Records, set[str
 
 
 def _train_and_reported(
-    records: Records,
-    labelled: Records,
-    people: str | None,
-    pairs: str | None,
-    evaluation: float,
-    seed: int,
-    readable: Callable[[Records], Records],
+    records: Records, labelled: Records, options: DataOptions, readable: Readable
 ) -> tuple[Records, Records, Pairs | None]:
     """Return the training faces, the faces the reported numbers are about, and their pairs."""
-    reported, reported_pairs = None, None
-    if pairs:
-        named, reported_pairs = _named_by(records, read_pairs(_file(pairs, records, "data.pairs")))
-        reported = readable(named)
-    if people:
-        names = {same_name(name) for fold in read_people(_file(people, records, "data.people")) for name in fold}
+    reported, pairs = None, None
+    if options.pairs:
+        pairs = read_pairs(protocol_file(options.pairs, records, "data.pairs"))
+        reported = readable(named_faces(records, pairs))
+    if options.people:
+        listed = read_people(protocol_file(options.people, records, "data.people"))
+        names = {same_name(name) for fold in listed for name in fold}
         training = labelled.of_people(names)
         if not len(training):
-            raise DataError(f"{people}: none of its {len(names)} people has an image under {records.root}")
+            raise DataError(f"{options.people}: none of its {len(names)} people has an image under {records.root}")
         rest = set(labelled.names) - names
     elif reported is not None:
         training, rest = labelled.of_people(set(labelled.names) - set(reported.names)), set()
     else:
-        training, rest = _divide(labelled, evaluation, seed)
+        training, rest = _divide(labelled, options.evaluation, options.seed)
     if reported is None:
         reported = readable(labelled.of_people(rest))
-        reported_pairs = held_out_pairs(reported, seed + 2) if rest else None
-    return training, reported, reported_pairs
+        pairs = held_out_pairs(reported, options.seed + 2) if rest else None
+    return training, reported, pairs
 
 
 def _leave_out(
     records: Records, labelled: Records, people: str, pairs: str, fold: int
 ) -> tuple[Records, Records, Pairs]:
     """Return the faces of the people of every fold but number `fold` (from 1), and that fold's faces and pairs."""
-    lists = read_people(_file(people, records, "data.people"))
-    every = read_pairs(_file(pairs, records, "data.pairs"))
+    lists = read_people(protocol_file(people, records, "data.people"))
+    every = read_pairs(protocol_file(pairs, records, "data.pairs"))
     if len(lists) < 2 or set(every.fold.tolist()) != set(range(len(lists))):
         raise DataError(
             f"fold={fold}: {people} has {len(lists)} folds of people, {pairs} {len(set(every.fold.tolist()))} of pairs;"
@@ -248,51 +181,38 @@ def _leave_out(
     lists = [[same_name(name) for name in names] for names in lists]
     held = set(lists[fold - 1])
     others = {name for number, names in enumerate(lists, 1) if number != fold for name in names}
-    reported, reported_pairs = _named_by(records, every.subset(np.flatnonzero(every.fold == fold - 1)))
+    own = every.subset(np.flatnonzero(every.fold == fold - 1))
+    reported = named_faces(records, own)
     wrong = sorted((held & others) | (set(reported.names) - held))
     if wrong:
         raise DataError(
             f"{people}: fold {fold} must hold the people of its pairs, and no other fold them; {len(wrong)} are"
             f" amiss ({', '.join(wrong[:3])}); use the protocol's own files"
         )
-    return labelled.of_people(others), reported, reported_pairs
+    return labelled.of_people(others), reported, own
 
 
-def _named_by(records: Records, pairs: Pairs) -> tuple[Records, Pairs]:
-    wanted = set(pairs.first) | set(pairs.second)
-    return records.subset([i for i, key in enumerate(records.keys) if key in wanted]), pairs
-
-
-def _synthetic(options: dict[str, Any], cache_dir: str | None, seed: int, progress: Progress | None) -> Splits:
+def _draw(options: DataOptions, progress: Progress | None) -> Splits:
     """Draw the three sets: consecutive ranges of people, so that nobody is in two of them."""
-    cache_dir = cache_dir or str(default_cache())
-    first, parts = 0, []
-    for part in ("train", "held_out", "evaluation"):
-        count, images = options[f"{part}_identities"], options[f"{part}_images"]
-        if len(images) != 2:
-            raise ConfigError(f"data.synthetic.{part}_images: expected the least and most of a person, got {images}")
+    drawn, first = options.synthetic, 0
+    sets = []
+    for count, images in (
+        (drawn.train_identities, drawn.train_images),
+        (drawn.held_out_identities, drawn.held_out_images),
+        (drawn.evaluation_identities, drawn.evaluation_images),
+    ):
         faces = load_or_draw(
-            cache_dir,
+            options.cache_dir or str(default_cache()),
             identities=count,
-            images_per_identity=tuple(images),
-            size=options["size"],
-            difficulty=options["difficulty"],
-            seed=seed,
+            images_per_identity=images,
+            size=drawn.size,
+            difficulty=drawn.difficulty,
+            seed=options.seed,
             first_identity=first,
             progress=progress,
         )
-        names = tuple(faces.identities.tolist())
-        parts.append(Records(tuple(faces.paths), names, "", faces.images))
+        sets.append(Records(tuple(faces.paths), tuple(faces.identities.tolist()), "", faces.images))
         first += count
-    train, held_out, evaluation = parts
-    return Splits(train, held_out, evaluation, held_out_pairs(evaluation, seed))
-
-
-def _file(name: str, records: Records, option: str) -> Path:
-    """Find a protocol file: as given, under ``<root>/protocol``, or beside the images."""
-    base = Path(records.root)
-    places = [Path(name), base / name, base / "protocol" / name, base.parent / "protocol" / name]
-    for place in places:
-        if place.is_file():
-            return place
-    raise DataError(f"{option}={name}: no such file, nor under {places[2].parent} or {places[3].parent}")
+    train, held_out, evaluation = sets
+    pairs = held_out_pairs(evaluation, options.seed)
+    return Splits(share_of_people(train, options.train_share, options.seed), held_out, evaluation, pairs)

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from facenet.data.cache import pack
+from facenet.data.options import DataOptions
 from facenet.data.preprocess import Preprocess
 from facenet.data.records import Records
+from facenet.data.reported import reported_faces
 from facenet.data.sources.kinds import scan
-from facenet.data.splits import reported_faces
 from facenet.encoders.onnx_file import load_onnx
 from facenet.errors import DataError
 from facenet.evaluation.evaluate import evaluate
@@ -60,4 +61,4 @@ def _reported(images: str | Path, pairs: str) -> tuple[Records, Pairs]:
     path = Path(images)
     if path.is_file() and path.suffix.lower() != ".csv":
         raise DataError(f"{images}: one picture makes no pair; give a folder or a table of faces")
-    return reported_faces(kind="csv" if path.is_file() else "folder", root=str(images), pairs=pairs)
+    return reported_faces(DataOptions(kind="csv" if path.is_file() else "folder", root=str(images), pairs=pairs))

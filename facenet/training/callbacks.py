@@ -1,86 +1,22 @@
-"""What watches a training run: verification of held-out people, collapse detection, progress, atomic checkpoints."""
+"""What watches a training run: seeds, verification of held-out people, collapse detection, progress."""
 
 from __future__ import annotations
 
-import contextlib
 import math
-import sys
 import time
-import zipfile
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.plugins import CheckpointIO
 from torch import Tensor
-from tqdm import tqdm
 
-from facenet.errors import DataError, FacenetError, one_line
+from facenet.console import ProgressReport, progress
+from facenet.errors import FacenetError
 from facenet.evaluation.verification import verify_pairs
-from facenet.files import atomic_write, read_bytes, sha256_file
 from facenet.types import Pairs
 from facenet.vectors import sq_dist
-
-
-class AtomicCheckpointIO(CheckpointIO):
-    """Checkpoints written to a temporary file in their own folder, synced, then moved; the SHA-256 lies beside them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._saved_in: set[Path] = set()
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write `checkpoint`; a full disk or missing rights raise DataError and leave the old file alone."""
-        sums = Path(f"{path}.sha256")
-        self._saved_in.add(Path(path).resolve().parent)
-        known = ""
-        with contextlib.suppress(OSError):
-            known = sums.read_text().split("\n")[0]
-        with atomic_write(path) as file:
-            try:
-                torch.save(checkpoint, file)
-            except RuntimeError as error:  # torch hides what went wrong with the file behind an error of its own
-                if isinstance(error.__context__, OSError):
-                    raise error.__context__ from None
-                raise
-            file.flush()
-            digest = sha256_file(file.name)
-            with atomic_write(sums) as beside:  # both sums stand there until the move, so neither file is orphaned
-                beside.write(f"{digest}\n{known}\n".encode())
-
-    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        """Read a checkpoint after comparing its SHA-256; nothing is unpickled beyond plain data and tensors."""
-        path = Path(path)
-        try:
-            expected = read_bytes(f"{path}.sha256", most=1 << 10).split()
-            actual = sha256_file(path).encode()
-        except DataError as error:
-            raise DataError(f"{path}: the checkpoint's .sha256 can not be read ({error})") from error
-        except OSError as error:
-            raise DataError(f"{path}: the checkpoint can not be read ({error.strerror})") from error
-        if actual not in expected:
-            raise DataError(f"{path}: the checkpoint does not match its .sha256 (damaged); use an older one")
-        try:
-            with zipfile.ZipFile(path) as parts:  # torch packs nothing: what is packed could be any size
-                if any(part.compress_type != zipfile.ZIP_STORED for part in parts.infolist()):
-                    raise DataError(f"{path}: not a checkpoint of ours (it is compressed); use an older one")
-            content = torch.load(path, map_location=map_location or "cpu", weights_only=True)
-        except DataError:
-            raise
-        except Exception as error:  # torch raises many kinds
-            raise DataError(f"{path}: not a readable checkpoint ({one_line(error)}); use an older one") from error
-        if not isinstance(content, dict):
-            raise DataError(f"{path}: not a checkpoint (it holds {type(content).__name__}); use an older one")
-        return content
-
-    def remove_checkpoint(self, path: Any) -> None:
-        """Delete a checkpoint and its checksum, in a folder it saved to: a checkpoint that was read names others."""
-        if Path(path).resolve().parent not in self._saved_in:
-            return
-        for name in (Path(path), Path(f"{path}.sha256")):
-            name.unlink(missing_ok=True)
 
 
 class StepSeeds(pl.Callback):
@@ -166,21 +102,24 @@ class CollapseGuard(pl.Callback):
 
 
 class TrainingProgress(pl.Callback):
-    """A bar over all steps (loss, active share, faces per second, held-out accuracy); logs speed, gradient norm, rate.
+    """Progress over all steps (loss, active share, faces per second, held-out accuracy); logs speed, norm and rate.
 
-    Off a terminal it prints a line every tenth of the run instead.
+    Args:
+        enabled: Whether progress is shown.
+        refresh_rate: Steps between two changes of the bar; without a terminal a line is printed every tenth of the run.
+        say: Called with these lines.
     """
 
     SHOWN = {"loss": "loss", "active": "active", "faces_per_second": "faces/s", "val_accuracy": "held-out"}
     KEPT = ("faces", "seconds", "first_loss", "last_loss")  # in checkpoints
 
-    def __init__(self, *, enabled: bool = True, refresh_rate: int = 10) -> None:
-        self.enabled, self.refresh_rate = enabled, refresh_rate
+    def __init__(self, *, enabled: bool = True, refresh_rate: int = 10, say: Callable[[str], None] = print) -> None:
+        self.enabled, self.refresh_rate, self.say = enabled, refresh_rate, say
         self.faces, self.seconds, self._since = 0, 0.0, 0.0
-        self._shown = -1  # the last step on display
+        self._shown = -1  # the last step that was shown
         self.first_loss: float | None = None
         self.last_loss: float | None = None
-        self._bar: tqdm[Any] | None = None
+        self._report: ProgressReport | None = None
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run goes on counting from."""
@@ -197,10 +136,9 @@ class TrainingProgress(pl.Callback):
         return self.faces / self.seconds if self.seconds else 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Open the bar."""
-        if self.enabled and trainer.is_global_zero and sys.stderr.isatty():
-            step = trainer.global_step
-            self._bar = tqdm(total=max(trainer.max_steps, step), initial=step, desc="training", dynamic_ncols=True)
+        """Begin to show."""
+        shown = self.enabled and trainer.is_global_zero
+        self._report = progress("training", enabled=shown, seconds=(0.0, math.inf), say=self.say)
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any, **kwargs: Any
@@ -224,21 +162,15 @@ class TrainingProgress(pl.Callback):
         self._show(trainer)
 
     def _show(self, trainer: pl.Trainer) -> None:
-        if not self.enabled or not trainer.is_global_zero:
-            return
         step, total = trainer.global_step, max(1, trainer.max_steps)
-        if step == self._shown:  # more batches to come for this step
+        if self._report is None or step == self._shown:  # more batches to come for this step
             return
         self._shown = step
-        values = {name: float(trainer.callback_metrics.get(key, float("nan"))) for key, name in self.SHOWN.items()}
+        if step % self.refresh_rate and step * 10 // total == (step - 1) * 10 // total:
+            return
+        values = {name: float(trainer.callback_metrics.get(key, math.nan)) for key, name in self.SHOWN.items()}
         shown = {name: f"{value:.0f}" if name == "faces/s" else f"{value:.3f}" for name, value in values.items()}
-        if self._bar is not None:
-            self._bar.update(1)
-            if step % self.refresh_rate == 0:
-                self._bar.set_postfix({k: v for k, v in shown.items() if v != "nan"}, refresh=False)
-        elif step * 10 // total > (step - 1) * 10 // total:
-            text = ", ".join(f"{name} {value}" for name, value in shown.items() if value != "nan")
-            print(f"training: step {step} of {total}: {text}", flush=True)
+        self._report(step, total, **{name: text for name, text in shown.items() if text != "nan"})
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop the clock."""
@@ -253,7 +185,7 @@ class TrainingProgress(pl.Callback):
         pl_module.log("lr", optimizer.param_groups[0]["lr"])
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Close the bar."""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+        """Stop showing."""
+        if self._report is not None:
+            self._report.close()
+            self._report = None

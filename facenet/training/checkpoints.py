@@ -1,23 +1,24 @@
-"""What a checkpoint must hold before a run goes on from it: the very shapes that the run itself would save.
+"""Checkpoints on disk, and what one must hold before a run goes on from it: the shapes that the run itself would save.
 
 Lightning believes a checkpoint: it takes over counters, paths and optimiser states as they are, and what does not fit
-shows some steps later. Here its content is held beside the states of the run that is to take it over.
+shows some steps later. Here the content of a checkpoint is compared with the states of the run that takes it over.
 """
 
 from __future__ import annotations
 
 import contextlib
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import LambdaCallback
+from pytorch_lightning.plugins import CheckpointIO
 from torch import Tensor, nn
 
 from facenet.errors import DataError, FacenetError, one_line
-from facenet.training.callbacks import AtomicCheckpointIO
+from facenet.files import atomic_write, read_bytes, sha256_file
 from facenet.training.optim import build_optimizer
 
 PARTS: dict[str, type] = {
@@ -33,8 +34,81 @@ PARTS: dict[str, type] = {
 LOOPS = ("fit_loop", "validate_loop", "test_loop", "predict_loop")
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint of a training run.
+class Saved(NamedTuple):
+    """A checkpoint that was read."""
+
+    path: Path
+    content: dict[str, Any]
+
+
+class AtomicCheckpointIO(CheckpointIO):
+    """Checkpoints written to a temporary file in their own folder, synced, then moved; the SHA-256 lies beside them.
+
+    Args:
+        read: A checkpoint that was read already. Whoever loads its path first gets that content, and it is forgotten.
+    """
+
+    def __init__(self, read: Saved | None = None) -> None:
+        super().__init__()
+        self._read, self._saved_in = read, set[Path]()
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write `checkpoint`; a full disk or missing rights raise DataError and leave the old file alone."""
+        sums = Path(f"{path}.sha256")
+        self._saved_in.add(Path(path).resolve().parent)
+        known = ""
+        with contextlib.suppress(OSError):
+            known = sums.read_text().split("\n")[0]
+        with atomic_write(path) as file:
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as error:  # torch hides what went wrong with the file behind an error of its own
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from None
+                raise
+            file.flush()
+            digest = sha256_file(file.name)
+            with atomic_write(sums) as beside:  # both sums stand there until the move, so neither file is orphaned
+                beside.write(f"{digest}\n{known}\n".encode())
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        """Read a checkpoint after comparing its SHA-256; nothing is unpickled beyond plain data and tensors."""
+        path = Path(path)
+        if self._read is not None and path.resolve() == self._read.path.resolve():
+            content, self._read = self._read.content, None
+            return content
+        try:
+            expected = read_bytes(f"{path}.sha256", most=1 << 10).split()
+            actual = sha256_file(path).encode()
+        except DataError as error:
+            raise DataError(f"{path}: the checkpoint's .sha256 can not be read ({error})") from error
+        except OSError as error:
+            raise DataError(f"{path}: the checkpoint can not be read ({error.strerror})") from error
+        if actual not in expected:
+            raise DataError(f"{path}: the checkpoint does not match its .sha256 (damaged); use an older one")
+        try:
+            with zipfile.ZipFile(path) as parts:  # torch packs nothing: what is packed could be any size
+                if any(part.compress_type != zipfile.ZIP_STORED for part in parts.infolist()):
+                    raise DataError(f"{path}: not a checkpoint of ours (it is compressed); use an older one")
+            content = torch.load(path, map_location=map_location or "cpu", weights_only=True)
+        except DataError:
+            raise
+        except Exception as error:  # torch raises many kinds
+            raise DataError(f"{path}: not a readable checkpoint ({one_line(error)}); use an older one") from error
+        if not isinstance(content, dict):
+            raise DataError(f"{path}: not a checkpoint (it holds {type(content).__name__}); use an older one")
+        return content
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """Delete a checkpoint and its checksum, in a folder it saved to: a checkpoint that was read names others."""
+        if Path(path).resolve().parent not in self._saved_in:
+            return
+        for name in (Path(path), Path(f"{path}.sha256")):
+            name.unlink(missing_ok=True)
+
+
+def read_checkpoint(path: Path) -> Saved:
+    """Read and check a checkpoint of a training run.
 
     Raises:
         DataError: missing, damaged, or without a part that every run saves.
@@ -44,24 +118,25 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     chunk = {} if wrong else content["hyper_parameters"].get("chunk_size")
     if wrong or not (chunk is None or (type(chunk) is int and chunk > 0)):
         raise DataError(f"{path}: not the checkpoint of a training run ({wrong or 'chunk_size'}); use an older one")
-    return content
+    return Saved(path, content)
 
 
-def check_states(module: pl.LightningModule, trainer: pl.Trainer, content: Mapping[str, Any], path: Path) -> None:
-    """Compare what :func:`read_checkpoint` read with the run that is to go on from it.
+def check_states(module: pl.LightningModule, trainer: pl.Trainer, saved: Saved) -> None:
+    """Compare a checkpoint with the run that is to go on from it.
 
     Raises:
         DataError: other weights, optimiser states, counters or callbacks than this run has.
     """
+    path, content = saved
     fresh: Any = module.configure_optimizers()
     schedule = fresh["lr_scheduler"]["scheduler"].state_dict()
-    saved = {callback.state_key: callback.state_dict() for callback in trainer.callbacks}  # type: ignore[attr-defined]
-    saved = {name: state for name, state in saved.items() if state and name in content["callbacks"]}
+    counts = {callback.state_key: callback.state_dict() for callback in trainer.callbacks}  # type: ignore[attr-defined]
+    counts = {name: state for name, state in counts.items() if state and name in content["callbacks"]}
     for what, found, wanted in (
         ("weights", _shapes(content["state_dict"]), _shapes(module.state_dict())),
         ("lr_schedulers", content["lr_schedulers"], [schedule]),
         ("loops", content["loops"], {name: getattr(trainer, name).state_dict() for name in LOOPS}),
-        ("callbacks", content["callbacks"], saved),
+        ("callbacks", content["callbacks"], counts),
     ):
         if found != wanted if what == "weights" else not _alike(found, wanted):
             raise DataError(f"{path}: its {what} are not those of this run (damaged?); use an older one")
@@ -69,23 +144,31 @@ def check_states(module: pl.LightningModule, trainer: pl.Trainer, content: Mappi
         raise DataError(f"{path}: its optimiser states are not those of this run (damaged?); use an older one")
 
 
-@contextlib.contextmanager
-def restoring(trainer: pl.Trainer, path: Path | None) -> Iterator[None]:
-    """Blame what goes wrong between the start of ``trainer.fit`` and the first step on the checkpoint, if there is one.
+class Restoring(pl.Callback):
+    """Blame the checkpoint, if there is one, for what goes wrong between the start of ``fit`` and the first step."""
 
-    Raises:
-        DataError: Lightning could not take it over.
-    """
-    started: list[bool] = []
-    trainer.callbacks.append(LambdaCallback(on_train_start=lambda *_: started.append(True)))  # type: ignore[attr-defined]
-    try:
-        yield
-    except FacenetError:
-        raise
-    except Exception as error:
-        if path is None or started:
+    def __init__(self) -> None:
+        self.started = False
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note that Lightning took the checkpoint over."""
+        self.started = True
+
+    @contextlib.contextmanager
+    def blame(self, path: Path | None) -> Iterator[None]:
+        """Put the fit of a trainer that has this callback into this block.
+
+        Raises:
+            DataError: Lightning could not take the checkpoint over.
+        """
+        try:
+            yield
+        except FacenetError:
             raise
-        raise DataError(f"{path}: can not be gone on from ({one_line(error)}); use an older one") from error
+        except Exception as error:
+            if path is None or self.started:
+                raise
+            raise DataError(f"{path}: can not be gone on from ({one_line(error)}); use an older one") from error
 
 
 def _shapes(state: Mapping[Any, Any]) -> dict[Any, Any]:
@@ -121,7 +204,7 @@ def _fits(states: list[Any], fresh: torch.optim.Optimizer, module: pl.LightningM
     if [group["params"] for group in groups] != [group["params"] for group in wanted]:
         return False
     parameters = [parameter for group in fresh.param_groups for parameter in group["params"]]
-    known = _kept(dict(module.hparams["optim"]))
+    known = _kept(module.hparams["optim"])
     for number, values in state.items():
         if type(number) is not int or not 0 <= number < len(parameters) or not isinstance(values, dict):
             return False
@@ -135,7 +218,7 @@ def _fits(states: list[Any], fresh: torch.optim.Optimizer, module: pl.LightningM
     return True
 
 
-def _kept(options: dict[str, Any]) -> set[str]:
+def _kept(options: Mapping[str, Any]) -> set[str]:
     """Return the names of what an optimiser of these options keeps for each parameter."""
     layer = nn.Linear(1, 1)
     options = {name: options[name] for name in ("name", "lr", "weight_decay", "momentum") if name in options}

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from facenet.encoders.encoder import encode
-from facenet.errors import ConfigError
 from facenet.large_batch.chunks import Images, backward, divide
 from facenet.large_batch.ranks import add_up, gather, smallest_chunk, synchronise
 from facenet.losses.harmonic import stage
@@ -19,8 +18,10 @@ from facenet.losses.objective import trained_part
 from facenet.losses.registry import build_objective
 from facenet.mining.online import NotFiniteEmbeddings
 from facenet.models.build import build_model
-from facenet.training.non_finite import Spoiled, finite
+from facenet.options import build
+from facenet.training.non_finite import NonFiniteBatch, finite
 from facenet.training.optim import build_optimizer, clip_gradients, lr_factor
+from facenet.training.options import OptimOptions
 
 
 class TripletModule(pl.LightningModule):
@@ -33,9 +34,8 @@ class TripletModule(pl.LightningModule):
         model: ``name`` and the options of :func:`facenet.models.build.build_model`.
         loss: ``name`` of the objective and its options, see :mod:`facenet.losses.registry`.
         mining: Options of :func:`facenet.mining.online.mine`, less the margin.
-        optim: Options of :func:`facenet.training.build_optimizer`, plus ``schedule``, ``warmup_steps``, ``clip_norm``
-            (largest norm of the gradient; None is no limit) and ``accumulate`` (batches of a step). What is to happen
-            after a step that is not finite is the business of :mod:`.non_finite`; it changes nothing here.
+        optim: Values of :class:`.options.OptimOptions`. What happens after a step that is not finite is the business of
+            :mod:`.non_finite`; it changes nothing here.
         chunk_size: Images that pass through the network at a time, see :mod:`facenet.large_batch.chunks`; None is all.
         num_classes: Training identities, for the head.
         total_steps: Length of the learning-rate schedule.
@@ -68,12 +68,13 @@ class TripletModule(pl.LightningModule):
         super().__init__()
         self.save_hyperparameters()
         self.automatic_optimization = False
+        self._optim = build(OptimOptions, optim, "optim.")
         self.model = build_model(**model)
         if channels_last:
             self.model = self.model.to(memory_format=torch.channels_last)
         self._compiled: Callable[[Tensor], Tensor] | None = None
         self._compile = compile
-        self.spoiled: list[Spoiled] = []  # batches of the step that is being taken, or was taken last
+        self.non_finite_batches: list[NonFiniteBatch] = []  # of the step that is being taken, or was taken last
         self._before: list[Tensor] = []
         objective = build_objective(
             **loss,
@@ -114,10 +115,10 @@ class TripletModule(pl.LightningModule):
         if harmonic:
             alone = self.global_step < harmonic["embedding_share"] * self.hparams["total_steps"]
             stage(self.model, embedding_alone=alone)
-        accumulate = self.hparams["optim"].get("accumulate", 1)
+        accumulate = self._optim.accumulate
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         if batch_idx % accumulate == 0:
-            self.spoiled, self._before = [], [buffer.clone() for buffer in self.buffers()]
+            self.non_finite_batches, self._before = [], [buffer.clone() for buffer in self.buffers()]
 
         def objective(embeddings: Tensor) -> Tensor:
             try:
@@ -137,15 +138,15 @@ class TripletModule(pl.LightningModule):
         self.log("loss", loss)
         if not torch.isfinite(loss):
             self._restore_buffers()
-            self.spoiled.append(Spoiled("loss", batch_idx, *self._not_finite_alone(images)))
+            self.non_finite_batches.append(NonFiniteBatch("loss", batch_idx, *self._not_finite_alone(images)))
         if (batch_idx + 1) % accumulate:
             return
         optimizer: Any = self.optimizers()
         synchronise(*self._parts())
         grads = [p.grad for p in self.parameters() if p.grad is not None]
-        if not self.spoiled and scaler is None and not finite(grads):
-            self.spoiled.append(Spoiled("gradient", batch_idx))
-        if self.spoiled:
+        if not self.non_finite_batches and scaler is None and not finite(grads):
+            self.non_finite_batches.append(NonFiniteBatch("gradient", batch_idx))
+        if self.non_finite_batches:
             self._restore_buffers()
             if scaler is None:
                 optimizer.zero_grad()  # a step without gradients moves nothing, and counts
@@ -178,7 +179,7 @@ class TripletModule(pl.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         """Limit the gradient's norm; half precision has been unscaled by now."""
-        clip_gradients(self._parts(), self.hparams["optim"].get("clip_norm"))
+        clip_gradients(self._parts(), self._optim.clip_norm)
 
     def _parts(self) -> list[torch.nn.Module]:
         return [m for m in (self.model, self.head) if m is not None]
@@ -189,16 +190,17 @@ class TripletModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Build optimiser and per-step schedule."""
-        options = dict(self.hparams["optim"])
-        schedule, warmup = options.pop("schedule"), options.pop("warmup_steps")
-        for name in ("clip_norm", "not_finite", "not_finite_limit"):
-            options.pop(name, None)
-        if options.pop("accumulate", 1) < 1:
-            raise ConfigError("optim.accumulate: expected at least 1 batch for each step")
-        optimizer = build_optimizer(self._parts(), **options)
-        total = self.hparams["total_steps"]
-        lr_factor(0, schedule=schedule, total_steps=total, warmup_steps=warmup)  # a wrong name fails now
-        scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: lr_factor(step, schedule=schedule, total_steps=total, warmup_steps=warmup)
+        options, total = self._optim, self.hparams["total_steps"]
+        optimizer = build_optimizer(
+            self._parts(),
+            name=options.name,
+            lr=options.lr,
+            weight_decay=options.weight_decay,
+            momentum=options.momentum,
         )
+
+        def factor(step: int) -> float:
+            return lr_factor(step, schedule=options.schedule, total_steps=total, warmup_steps=options.warmup_steps)
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -1,7 +1,7 @@
 """A step whose loss or gradient is not finite: it is not taken, its images are named, and the run ends or goes on.
 
-The module leaves weights, optimiser and running statistics as they were before such a step, on all ranks alike, and
-counts it as a step, so that schedule, batches and random numbers of the others stay what they are.
+The module leaves weights, optimiser and running statistics as they were before such a step, on all ranks alike. The
+step counts, so that schedule, batches and random numbers of the other steps stay what they are.
 """
 
 from __future__ import annotations
@@ -15,22 +15,21 @@ from typing import Any, NamedTuple
 import pytorch_lightning as pl
 import torch
 
-from facenet.errors import ConfigError, FacenetError, choose
+from facenet.errors import FacenetError
 from facenet.files import atomic_write, csv_text
 
-CHOICES = {"fatal": "the run ends", "skip": "the step is left out, so many in a row at most"}
 FILE = "not_finite.csv"
 SHOWN = 3
 
 
 class NotFinite(FacenetError):
-    """A loss or gradient was not finite where that is fatal, or too often in a row."""
+    """A loss or gradient was not finite, and that is fatal or happened too often in a row."""
 
     exit_code = 1
 
 
-class Spoiled(NamedTuple):
-    """A batch of which a step came to nothing."""
+class NonFiniteBatch(NamedTuple):
+    """A batch whose loss, or the gradient of whose step, is not finite."""
 
     what: str  # "loss" or "gradient"
     batch: int
@@ -38,15 +37,8 @@ class Spoiled(NamedTuple):
     alone: Sequence[int] = ()  # places in them of those whose embedding is not finite by itself
 
 
-def check(optim: dict[str, Any]) -> None:
-    """Raise ConfigError for an unknown choice or a limit below 1."""
-    choose(CHOICES, optim.get("not_finite", "fatal"), "optim.not_finite")
-    if not optim.get("not_finite_limit", 1) >= 1:
-        raise ConfigError(f"optim.not_finite_limit: expected at least 1, got {optim['not_finite_limit']}")
-
-
 class NotFiniteSteps(pl.Callback):
-    """Say which images a spoiled step saw, list all of them in ``not_finite.csv``, and end the run where that is due.
+    """Name the images of a non-finite step, list all of them in ``not_finite.csv``, and end the run if that is due.
 
     Args:
         folder: The run folder.
@@ -73,16 +65,16 @@ class NotFiniteSteps(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *args: Any, **kwargs: Any
     ) -> None:
-        """Look at what the module found in the step that ended."""
+        """Read `non_finite_batches` of the module: those of the step that ended."""
         if trainer.global_step == self._step:  # more batches to come for this step
             return
         self._step = trainer.global_step
-        spoiled: list[Spoiled] = pl_module.spoiled  # type: ignore[assignment]
-        self.in_a_row = self.in_a_row + 1 if spoiled else 0
-        if not spoiled:
+        batches: list[NonFiniteBatch] = pl_module.non_finite_batches  # type: ignore[assignment]
+        self.in_a_row = self.in_a_row + 1 if batches else 0
+        if not batches:
             return
         self.steps += 1
-        text = self._report(trainer, spoiled) if trainer.is_global_zero else ""
+        text = self._report(trainer, batches) if trainer.is_global_zero else ""
         if self.in_a_row >= self.limit:
             row = f", {self.in_a_row} such steps in a row" if self.in_a_row > 1 else ""
             raise NotFinite(f"{text}{row}; lower optim.lr or set optim.clip_norm, look at these images, or set"
@@ -90,13 +82,13 @@ class NotFiniteSteps(pl.Callback):
         if text:
             print(f"{text}; the step is skipped", file=sys.stderr, flush=True)
 
-    def _report(self, trainer: pl.Trainer, spoiled: Sequence[Spoiled]) -> str:
+    def _report(self, trainer: pl.Trainer, batches: Sequence[NonFiniteBatch]) -> str:
         """List the images in the file; return the line that names the first."""
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         step, total = trainer.global_step, 0
         rows: list[tuple[Any, ...]] = []
         named: list[str] = []
-        for what, batch, images, alone in spoiled:
+        for what, batch, images, alone in batches:
             paths = data.paths(batch)
             total += len(paths)
             alone = alone if len(paths) == images else ()  # without a cache, broken files leave a batch
@@ -106,7 +98,7 @@ class NotFiniteSteps(pl.Callback):
         which = f"{len(named)} of its {total} images" if len(named) < total else f"its {total} images"
         more = f" and {len(named) - SHOWN} more" if len(named) > SHOWN else ""
         return (
-            f"step {step}: the {spoiled[0].what} is not finite, with {which}: {', '.join(named[:SHOWN])}{more}"
+            f"step {step}: the {batches[0].what} is not finite, with {which}: {', '.join(named[:SHOWN])}{more}"
             f" (all in {self.folder / FILE})"
         )
 

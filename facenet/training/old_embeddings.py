@@ -11,19 +11,27 @@ from facenet.data.records import Records
 from facenet.encoders import lookup as encoders
 from facenet.encoders.embedding import embed_records
 from facenet.encoders.encoder import Encoder
-from facenet.errors import DataError
+from facenet.errors import ConfigError, DataError
 from facenet.types import EmbeddingSet, Progress
 
 
-def read_old(old: str | Path, *, device: str = "cpu") -> EmbeddingSet | Encoder:
+def read_old(old: str | Path, *, dim: int | None = None, device: str = "cpu") -> EmbeddingSet | Encoder:
     """Read what ``harmonic.old`` names: an embeddings folder, or an encoder (folder, ONNX file or pretrained name).
 
     A folder's network goes to `device`.
 
     Raises:
+        ConfigError: vectors of another width than `dim`, the net's (None: any).
         DataError: neither, or a damaged one.
     """
-    return EmbeddingSet.load(old) if (Path(old) / "meta.json").is_file() else encoders.load(old, device=device)
+    folder = (Path(old) / "meta.json").is_file()
+    found = EmbeddingSet.load(old) if folder else encoders.load(old, device=device)
+    if dim not in (None, found.dim):
+        raise ConfigError(
+            f"harmonic.old: its vectors have {found.dim} dimensions, this net's {dim}; one gallery holds one width:"
+            f" set model.embedding_dim={found.dim}"
+        )
+    return found
 
 
 def old_vectors(
@@ -50,6 +58,15 @@ def old_vectors(
     rows = [(row, place[path]) for row, path in enumerate(records.paths) if path in place]
     vectors[[row for row, _ in rows]] = found.vectors[[there for _, there in rows]]
     return vectors
+
+
+def write_old(old: EmbeddingSet | Encoder, faces: Records, folder: Path) -> None:
+    """Write the old embeddings of the reported faces, to lie beside the new ones for scripts/compat.py."""
+    if isinstance(old, EmbeddingSet):
+        wanted = set(faces.keys)
+        old.subset([row for row, key in enumerate(old.keys) if key in wanted]).save(folder)
+    else:
+        embed_records(old, faces)[0].save(folder)
 
 
 def _matched(old: EmbeddingSet, records: Records) -> np.ndarray:

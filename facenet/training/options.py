@@ -31,7 +31,9 @@ class OptimOptions(Options):
 class LargeBatchOptions(Options):
     """The gradient cache: a mini-batch of any size in chunks."""
 
-    chunk_size: int | str | None = option(None, help="images at a time: a number, auto (what fits), null (all)")
+    chunk_size: int | str | None = option(
+        None, least=2, choices=("auto",), help="images at a time: a number, auto (what fits), null (all)"
+    )
     memory_gb: float | None = option(None, above=0, resumable=True, help="budget; null is 80 % of what is free")
 
 
@@ -48,7 +50,7 @@ class TrainerOptions(Options):
     precision: str = option(
         "auto", choices=("auto", "32-true", "bf16-mixed", "16-mixed"), help="auto: bf16-mixed on CUDA, else 32-true"
     )
-    channels_last: bool | str = option("auto", help="memory format of the net: auto, true, false")
+    channels_last: bool | str = option("auto", choices=("auto",), help="memory format of the net: auto, true, false")
     compile: bool = option(False, help="torch.compile; if it fails, one line says so and training goes on")
     log_every_n_steps: int = option(10, least=1, resumable=True, help="steps between two lines of the logs")
     refresh_rate: int = option(10, least=1, resumable=True, help="steps between two changes of the progress bar")

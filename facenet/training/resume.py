@@ -11,80 +11,63 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from facenet.errors import ConfigError, DataError, choose
+from facenet.errors import ConfigError, DataError
 from facenet.files import read_json, remove_abandoned, write_json
 from facenet.interrupts import Interrupted
-from facenet.training.callbacks import AtomicCheckpointIO
-
-# What may change between the parts of a run: where it computes, what it shows, where its caches lie, what ends it. The
-# rest is what it learns.
-FREE = {
-    "loader": ("cache", "cache_gb", "cache_dir", "workers"),
-    "data": ("cache_dir", "max_bad_share"),
-    "large_batch": ("memory_gb",),
-    "optim": ("not_finite", "not_finite_limit"),
-    "trainer": ("accelerator", "devices", "num_nodes", "strategy", "log_every_n_steps", "progress", "refresh_rate"),
-}
-CHOICES = {"auto": "keep a finished run, go on from the last checkpoint of another"}
+from facenet.options import build, fixed
+from facenet.training.checkpoints import Saved, read_checkpoint
+from facenet.training.options import OptimOptions, TrainOptions
 
 
-def finished(config: Mapping[str, Any], out: Path, say: Callable[[str], None] = print) -> dict[str, Any] | None:
+def finished_metrics(options: TrainOptions, out: Path, say: Callable[[str], None] = print) -> dict[str, Any] | None:
     """Return the metrics of a run that has been finished in this folder with the same options; None to run.
 
-    None also without ``resume: auto``, and where there is nothing yet.
+    None also without ``resume: auto``, and if nothing is there yet.
 
     Raises:
-        ConfigError: an unknown choice of `resume`, or a run with other options lies there: which differ is said.
+        ConfigError: a run with other options lies there; the message names what differs.
     """
-    if config.get("resume") is None:
+    if options.resume is None or not (out / "config.json").is_file():
         return None
-    choose(CHOICES, config["resume"], "resume")
-    if not (out / "config.json").is_file():
-        return None
-    other = differences(read_json(out / "config.json"), fixed(config))
-    if other:
-        raise ConfigError(
-            f"resume=auto: {out} was made with other options ({'; '.join(other)[:400]});"
-            " use the options of that run, or another run folder"
-        )
+    _compare(out, stored_options(read_json(out / "config.json"), out / "config.json"), fixed(options))
     if not (out / "metrics.json").is_file():
         return None
     say(f"finished before, with these options: {out / 'metrics.json'} is kept")
     return read_json(out / "metrics.json")
 
 
-def start(config: Mapping[str, Any], out: Path) -> None:
-    """Note the options of the run that starts or goes on in this folder, which is not finished now.
+def write_start(options: TrainOptions, out: Path) -> None:
+    """Write the options of the run that starts or goes on in this folder, which is not finished now.
 
-    What killed writers left in it goes.
+    What killed writers left in the folder is removed.
     """
     remove_abandoned(out, *(path for path in out.glob("*") if path.is_dir()))
     (out / "metrics.json").unlink(missing_ok=True)
-    write_json(out / "config.json", fixed(config))
+    write_json(out / "config.json", fixed(options))
 
 
-def last_checkpoint(config: Mapping[str, Any], out: Path, say: Callable[[str], None] = print) -> Path | None:
-    """Return where to go on: the run folder's last checkpoint, if that is asked for and there is one.
+def last_checkpoint(options: TrainOptions, out: Path, say: Callable[[str], None] = print) -> Saved | None:
+    """Read the run folder's last checkpoint, if the run is to go on and there is one.
 
-    Where it is damaged, or lost, that is the best one; the result is the same, since every step is.
+    If it is damaged, or lost, the best checkpoint is read. The result of the run is the same, since every step is.
 
     Raises:
         DataError: no checkpoint that is there can be used.
     """
-    if config.get("resume") is None:
+    if options.resume is None:
         return None
     reasons: list[str] = []
     for path in (out / "checkpoints" / name for name in ("last.ckpt", "best.ckpt")):
         if not path.exists():
             continue
         try:
-            AtomicCheckpointIO().load_checkpoint(path)
+            found = read_checkpoint(path)
         except DataError as error:
             reasons.append(str(error))
             continue
         if reasons:
             say(f"{reasons[0]}; {path} is intact and taken instead")
-        return path
+        return found
     if reasons:
         raise DataError(
             f"resume=auto: {reasons[0]}; there is no other to go on from: remove {out / 'checkpoints'} to start again"
@@ -92,23 +75,51 @@ def last_checkpoint(config: Mapping[str, Any], out: Path, say: Callable[[str], N
     return None
 
 
-def check_checkpoint(
-    config: Mapping[str, Any], parameters: Mapping[str, Any], content: Mapping[str, Any], last: Path
-) -> None:
-    """Refuse the content of a checkpoint of another run, also where there is no ``config.json`` or it is a later run's.
+def check_checkpoint(options: TrainOptions, parameters: Mapping[str, Any], saved: Saved) -> None:
+    """Refuse a checkpoint of another run, also if there is no ``config.json`` or it is a later run's.
 
-    That is one with other options, or with other hyper-parameters (which also tell other data).
+    That is one with other options, or with other hyper-parameters of the module (which also tell other data).
 
     Raises:
         ConfigError: they differ.
     """
-    before = fixed(content["hyper_parameters"])
-    now = fixed(parameters)
-    other = differences({key: before.get(key) for key in now}, now)
-    other += differences(content["options"], fixed(config)) if content.get("options") else []
+    path, content = saved
+    now, before = (_fixed_parameters(each, path) for each in (parameters, content["hyper_parameters"]))
+    _compare(path, {key: before.get(key) for key in now}, now)
+    if isinstance(content.get("options"), Mapping):
+        _compare(path, stored_options(content["options"], path), fixed(options))
+
+
+def stored_options(values: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Return the options that a run may not change, as an older run stored them; options it did not have get defaults.
+
+    Raises:
+        ConfigError: an option that is unknown now, or has other values.
+    """
+    known = {key: dict(value) if isinstance(value, Mapping) else value for key, value in values.items()}
+    data = known.get("data")
+    if isinstance(data, dict) and data.get("synthetic") is None:
+        data.pop("synthetic", None)  # once written for faces that are not drawn
+    try:
+        return fixed(build(TrainOptions, known))
+    except ConfigError as error:
+        raise ConfigError(f"{path}: of another version ({error}); use another run folder") from error
+
+
+def _fixed_parameters(parameters: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Return a module's hyper-parameters without those that a resumed run may change."""
+    optim = parameters.get("optim")
+    try:
+        return {**parameters, "optim": fixed(build(OptimOptions, optim if isinstance(optim, Mapping) else {}))}
+    except ConfigError as error:
+        raise ConfigError(f"{path}: of another version (optim.{error}); use another run folder") from error
+
+
+def _compare(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    other = differences(before, now)
     if other:
         raise ConfigError(
-            f"resume=auto: {last} was made with other options ({'; '.join(dict.fromkeys(other))[:400]});"
+            f"resume=auto: {path} was made with other options ({'; '.join(other)[:400]});"
             " use the options of that run, or another run folder"
         )
 
@@ -141,14 +152,3 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str =
         elif old != new:
             found.append(f"{prefix}{key}: {old} then, {new} now")
     return found
-
-
-def fixed(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options that may not change between the parts of a run."""
-    return {
-        key: {name: item for name, item in value.items() if name not in FREE.get(key, ())}
-        if isinstance(value, Mapping)
-        else value
-        for key, value in config.items()
-        if key != "resume"
-    }

@@ -1,7 +1,7 @@
 """Stopping a run between two steps, with a checkpoint from which it goes on to the bit.
 
-A scheduler's SIGTERM, or Ctrl-C, lets the step end that is being taken; a validation is left, and made at the start of
-what goes on. All ranks stop at the same place, whichever of them was told.
+After a scheduler's SIGTERM, or Ctrl-C, the step that is being taken ends first. A validation is left; the resumed run
+makes it at its start. All ranks stop at the same place, whichever of them got the signal.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from facenet.large_batch.ranks import largest
 class StopAtSignal(pl.Callback):
     """Save ``last.ckpt`` and raise Interrupted once a signal asks for it; every checkpoint says where it stands.
 
-    Lightning saves where one of its callbacks happens to run, and what its loops count by then does not tell whether
-    the validation of the last step was made, nor may the folder move. Here a checkpoint stands between two batches.
+    Lightning saves where one of its callbacks happens to run. What its loops count by then does not tell whether the
+    validation of the last step was made, and the run folder may not move. Here a checkpoint stands between two batches.
 
     Args:
-        request: Who hears the signals.
+        request: Takes the signals.
         last: The file.
         accumulate: Batches of a step.
         options: Plain data that checkpoints keep as "options".
@@ -33,7 +33,7 @@ class StopAtSignal(pl.Callback):
         self, request: StopRequest, last: Path, *, accumulate: int = 1, options: Mapping[str, Any] | None = None
     ) -> None:
         self.request, self.last, self.accumulate, self.options = request, last, accumulate, dict(options or {})
-        self._saved, self._owed = -1, False
+        self._saved, self._pending = -1, False  # step of the last checkpoint; a validation that was left
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the signals back: Lightning's handler talks to the other ranks in the middle of what they do."""
@@ -48,10 +48,10 @@ class StopAtSignal(pl.Callback):
             self._stop(trainer, save=batch_idx > 0)
 
     def on_validation_batch_start(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
-        """Stop within a validation, which is owed then."""
-        self._owed = True
+        """Stop within a validation, which is pending then."""
+        self._pending = True
         self._stop(trainer)
-        self._owed = False
+        self._pending = False
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop behind the last step."""
@@ -62,7 +62,7 @@ class StopAtSignal(pl.Callback):
     ) -> None:
         """Say which run this is and where it stands; what was logged up to here lies on the disk too."""
         checkpoint["options"] = self.options
-        stand_between(checkpoint["loops"]["fit_loop"], owed=self._owed)
+        set_between_batches(checkpoint["loops"]["fit_loop"], validation_pending=self._pending)
         self._saved = trainer.global_step
         for logger in trainer.loggers:
             logger.save()
@@ -70,24 +70,24 @@ class StopAtSignal(pl.Callback):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Find the best checkpoint where the run folder is now; make the last validation, if it is owed."""
+        """Find the best checkpoint where the run folder is now; make the last validation if it is pending."""
         for state in checkpoint["callbacks"].values():
             if "dirpath" in state:
-                move(state, self.last.parent.resolve())
-        if owes(checkpoint) and checkpoint["global_step"] >= trainer.max_steps:
+                set_folder(state, self.last.parent.resolve())
+        if validation_pending(checkpoint) and checkpoint["global_step"] >= trainer.max_steps:
             trainer.fit_loop.epoch_loop.max_steps = -1  # or Lightning sees that all steps were taken, and does nothing
 
     def _stop(self, trainer: pl.Trainer, *, save: bool = True) -> None:
         signum = largest(self.request.signum, trainer.strategy.root_device)
         if not signum:
             return
-        if save and (self._owed or self._saved != trainer.global_step):
+        if save and (self._pending or self._saved != trainer.global_step):
             trainer.save_checkpoint(self.last)
         raise Interrupted(signum, at=f" at step {trainer.global_step}")
 
 
-def stand_between(loops: dict[str, Any], *, owed: bool) -> None:
-    """Let Lightning's counts say: after a whole batch; with `owed`, before the first batch of a validation."""
+def set_between_batches(loops: dict[str, Any], *, validation_pending: bool) -> None:
+    """Set Lightning's counts to stand behind a whole batch; if a validation is pending, before its first batch."""
     batches = loops["epoch_loop.batch_progress"]
     for counts in (batches["total"], batches["current"]):
         if counts["ready"] != counts["completed"]:  # the next batch is in hand
@@ -95,15 +95,15 @@ def stand_between(loops: dict[str, Any], *, owed: bool) -> None:
         counts.update(dict.fromkeys(counts, counts["completed"]))
     validation = loops["epoch_loop.val_loop.batch_progress"]
     for counts in (validation["total"], validation["current"]):
-        counts.update(ready=int(owed), started=int(owed), processed=0, completed=0)
+        counts.update(ready=int(validation_pending), started=int(validation_pending), processed=0, completed=0)
 
 
-def owes(checkpoint: Mapping[str, Any]) -> bool:
+def validation_pending(checkpoint: Mapping[str, Any]) -> bool:
     """Whether the validation after the last step of a checkpoint is still to be made."""
     return bool(checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]["total"]["started"])
 
 
-def move(state: dict[str, Any], folder: Path) -> None:
+def set_folder(state: dict[str, Any], folder: Path) -> None:
     """Let the paths of a ModelCheckpoint's state lie in `folder`, with the names they have."""
 
     def here(path: str) -> str:

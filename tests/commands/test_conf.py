@@ -22,9 +22,10 @@ from facenet.mining.rules import FALLBACKS, MINERS, SELECTS
 from facenet.models.registry import NETS
 from facenet.models.tables import NORMS
 from facenet.options import build, describe, required
+from facenet.training.build import check_options
+from facenet.training.faces import build_preprocess
 from facenet.training.optim import OPTIMIZERS, SCHEDULES
 from facenet.training.options import TrainOptions
-from facenet.training.run import _check_names, _preprocess
 from tests.helpers import ROOT
 
 CONF = ROOT / "conf"
@@ -44,6 +45,10 @@ def hydra_conf() -> Iterator[None]:
 
 def composed(command: str, *overrides: str) -> dict[str, Any]:
     return OmegaConf.to_container(compose(command, list(overrides)), resolve=False)  # type: ignore[return-value]
+
+
+def train_options(config: dict[str, Any]) -> TrainOptions:
+    return build(TrainOptions, {key: value for key, value in config.items() if key != "plugins"})
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -124,7 +129,7 @@ def test_every_point_of_a_table_composes(table: str, scale: str) -> None:
         assert 1 < config["trainer"]["val_check_interval"] <= config["trainer"]["max_steps"]
         assert config["trainer"]["max_steps"] % config["trainer"]["val_check_interval"] == 0, "the end is looked at"
         assert config["optim"]["warmup_steps"] < config["trainer"]["max_steps"] / 3
-        _check_names({**config, "trainer": {**config["trainer"], "accelerator": "auto"}})
+        check_options(train_options({**config, "trainer": {**config["trainer"], "accelerator": "auto"}}))
 
 
 def test_axes_reach_what_they_name() -> None:
@@ -148,7 +153,7 @@ def test_one_factor_scales_every_net_of_the_paper(scale: str) -> None:
     low, high, least = 0.0, 1.0, 1e9
     batches = set()
     for config, _ in points("table3", scale):
-        sides, paper = _preprocess(config).size, NETS[config["model"]["name"]].input_size
+        sides, paper = build_preprocess(train_options(config)).size, NETS[config["model"]["name"]].input_size
         batches.add(config["sampler"]["batch_size"])
         for side, full in zip(sides, paper, strict=True):
             low, high, least = max(low, (side - 0.5) / full), min(high, (side + 0.5) / full), min(least, side)
@@ -160,7 +165,7 @@ def test_one_factor_scales_every_net_of_the_paper(scale: str) -> None:
 def test_the_papers_scale_is_the_papers() -> None:
     for table in TABLES:
         for config, _ in points(table, "paper"):
-            assert _preprocess(config).size == NETS[config["model"]["name"]].input_size
+            assert build_preprocess(train_options(config)).size == NETS[config["model"]["name"]].input_size
             assert (config["sampler"]["batch_size"], config["sampler"]["faces_per_identity"]) == (1800, 40)
             assert config["large_batch"]["chunk_size"] == "auto"
             assert config["optim"]["name"] == "adagrad"

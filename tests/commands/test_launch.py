@@ -70,7 +70,7 @@ def test_a_killed_rank_ends_the_job_and_it_resumes_to_the_bit(sweep: Path, cache
     job = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
     assert job.stdout is not None
     for text in job.stdout:
-        if "step 3 of 6" in text:  # behind the checkpoint of step 2
+        if "training: 3 of 6" in text:  # behind the checkpoint of step 2
             os.kill(_child_of(job.pid), signal.SIGKILL)
             break
     _, errors = job.communicate(timeout=60)
@@ -90,7 +90,7 @@ def test_two_ranks_that_are_told_stop_together_and_go_on_to_the_bit(sweep: Path,
     job = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
     assert job.stdout is not None
     for text in job.stdout:
-        if "step 2 of 6" in text:
+        if "training: 2 of 6" in text:
             job.send_signal(signal.SIGTERM)
             break
     _, errors = job.communicate(timeout=60)

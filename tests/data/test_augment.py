@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -23,19 +25,21 @@ def test_augmentation_is_a_function_of_its_generator() -> None:
     assert 0 <= float(runs[0].min()) <= float(runs[0].max()) <= 255
 
 
+STILL: dict[str, Any] = {name: 0.0 for name in Augment.__dataclass_fields__ if name != "enabled"}
+
+
 def test_no_change_is_the_centre_crop() -> None:
-    still = Augment(*[0.0] * 12)
+    still = Augment(**STILL)
     out = still(batch(), (32, 32), torch.Generator().manual_seed(0))
     torch.testing.assert_close(out, batch()[..., 4:36, 4:36].float(), atol=0.01, rtol=0)
 
 
 def test_mirror_and_shift_go_the_right_way() -> None:
-    still = dict.fromkeys(Augment.__dataclass_fields__, 0.0)
-    mirrored = Augment(**{**still, "mirror": 1.0})(batch(), (32, 32), torch.Generator().manual_seed(0))
+    mirrored = Augment(**{**STILL, "mirror": 1.0})(batch(), (32, 32), torch.Generator().manual_seed(0))
     torch.testing.assert_close(mirrored, batch()[..., 4:36, 4:36].float().flip(-1), atol=0.01, rtol=0)
-    grey = Augment(**{**still, "grey": 1.0})(batch(), (32, 32), torch.Generator().manual_seed(0))
+    grey = Augment(**{**STILL, "grey": 1.0})(batch(), (32, 32), torch.Generator().manual_seed(0))
     torch.testing.assert_close(grey[:, 0], grey[:, 2])
-    hole = Augment(**{**still, "cutout": 0.5, "cutout_chance": 1.0})(
+    hole = Augment(**{**STILL, "cutout": 0.5, "cutout_chance": 1.0})(
         batch(), (32, 32), torch.Generator().manual_seed(0)
     )
     changed = (hole - batch()[..., 4:36, 4:36]).abs().sum(1) > 1
@@ -84,11 +88,11 @@ def test_normalising_is_fused() -> None:
     assert not torch.equal(apart[:, 0], apart[:, 1])
 
 
-def test_neither_the_memory_format_nor_the_division_of_a_batch_matters(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_neither_the_memory_format_nor_the_division_of_a_batch_matters() -> None:
     images = torch.randint(0, 256, (9, 3, 40, 40), dtype=torch.uint8)
     whole = EVERYTHING(images, (32, 32), torch.Generator().manual_seed(3))
     strided = images.contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(EVERYTHING(strided, (32, 32), torch.Generator().manual_seed(3)), whole)
-    monkeypatch.setattr("facenet.data.augment.CHUNK", 1)
-    torch.testing.assert_close(EVERYTHING(images, (32, 32), torch.Generator().manual_seed(3)), whole)
+    draws = EVERYTHING.draw(9, images.shape[-2:], (32, 32), torch.Generator().manual_seed(3))
+    torch.testing.assert_close(EVERYTHING.apply(images, draws, (32, 32), chunk=1), whole)
     assert EVERYTHING(images[:0], (32, 32), torch.Generator()).shape == (0, 3, 32, 32)

@@ -9,13 +9,15 @@ import pytest
 from PIL import Image
 
 from facenet.data.cache import readable
+from facenet.data.options import DataOptions
 from facenet.data.pair_folds import held_out_pairs
 from facenet.data.pairs import read_pairs, read_people
 from facenet.data.preprocess import Preprocess
 from facenet.data.records import Records, Skipped
+from facenet.data.reported import check_pairs, reported_faces
 from facenet.data.sources.folder import scan_lfw
 from facenet.data.sources.kinds import SOURCES
-from facenet.data.splits import Splits, check_pairs, reported_faces, share_of_people, split_faces
+from facenet.data.splits import Splits, share_of_people, split_faces
 from facenet.errors import ConfigError, DataError
 from facenet.types import image_key
 from tests.helpers.pictures import blob, write_tree
@@ -37,7 +39,7 @@ def names(*parts: object) -> list[set[str]]:
 
 
 def test_synthetic_sets_share_nobody(tmp_path: Path) -> None:
-    splits = split_faces(kind="synthetic", synthetic=SYNTHETIC, cache_dir=str(tmp_path), seed=3)
+    splits = split_faces(DataOptions(kind="synthetic", synthetic=SYNTHETIC, cache_dir=str(tmp_path), seed=3))
     train, held_out, evaluation = names(splits.train, splits.held_out, splits.evaluation)
     assert (len(train), len(held_out), len(evaluation)) == (12, 6, 8)
     assert not train & held_out
@@ -47,15 +49,15 @@ def test_synthetic_sets_share_nobody(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_divided_by_people(face_tree: Path) -> None:
-    splits = split_faces(kind="folder", root=str(face_tree), held_out=0.2, evaluation=0.2)
+    splits = split_faces(DataOptions(kind="folder", root=str(face_tree), held_out=0.2, evaluation=0.2))
     train, held_out, evaluation = names(splits.train, splits.held_out, splits.evaluation)
     assert len(evaluation) == 6
     assert len(held_out) == 5
     assert len(train | held_out | evaluation) == 30 == len(train) + len(held_out) + len(evaluation)
-    again, pairs = reported_faces(kind="folder", root=str(face_tree), held_out=0.2, evaluation=0.2)
+    again, pairs = reported_faces(DataOptions(kind="folder", root=str(face_tree), held_out=0.2, evaluation=0.2))
     assert again.paths == splits.evaluation.paths
     assert pairs.first == splits.pairs.first  # type: ignore[union-attr]
-    other = split_faces(kind="folder", root=str(face_tree), held_out=0.2, evaluation=0.2, seed=5)
+    other = split_faces(DataOptions(kind="folder", root=str(face_tree), held_out=0.2, evaluation=0.2, seed=5))
     assert set(other.evaluation.identities) != evaluation
 
 
@@ -63,7 +65,7 @@ def test_reported_pairs_keep_their_people_out_of_training(face_tree: Path, tmp_p
     pairs = tmp_path / "pairs.csv"
     rows = [f"p{i:03d}/p{i:03d}_0001.png,p{j:03d}/p{j:03d}_0002.png,{int(i == j)}" for i in range(4) for j in range(4)]
     pairs.write_text("first,second,same\n" + "\n".join(rows) + "\n")
-    splits = split_faces(kind="folder", root=str(face_tree), pairs=str(pairs))
+    splits = split_faces(DataOptions(kind="folder", root=str(face_tree), pairs=str(pairs)))
     train, held_out, evaluation = names(splits.train, splits.held_out, splits.evaluation)
     assert evaluation == {"p000", "p001", "p002", "p003"}
     assert not evaluation & (train | held_out)
@@ -77,32 +79,37 @@ def test_people_in_both_lists_are_refused(face_tree: Path, tmp_path: Path) -> No
     )
     with pytest.raises(DataError, match=r"2 people of the reported pairs are in the training list \(p000, p001"):
         split_faces(
-            kind="folder", root=str(face_tree), people=str(tmp_path / "people.txt"), pairs=str(tmp_path / "pairs.csv")
+            DataOptions(
+                kind="folder",
+                root=str(face_tree),
+                people=str(tmp_path / "people.txt"),
+                pairs=str(tmp_path / "pairs.csv"),
+            )
         )
 
 
 def test_bad_options(face_tree: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="did you mean 'folder'"):
-        split_faces(kind="foldr", root=str(face_tree))
+        split_faces(DataOptions(kind="foldr", root=str(face_tree)))
     with pytest.raises(ConfigError, match="held_out"):
-        split_faces(kind="folder", root=str(face_tree), held_out=0.0)
+        split_faces(DataOptions(kind="folder", root=str(face_tree), held_out=0.0))
     with pytest.raises(ConfigError, match=r"data\.root: not set"):
-        split_faces(kind="lfw")
+        split_faces(DataOptions(kind="lfw"))
     with pytest.raises(DataError, match="no such file"):
-        split_faces(kind="folder", root=str(face_tree), pairs="none.txt")
+        split_faces(DataOptions(kind="folder", root=str(face_tree), pairs="none.txt"))
     (tmp_path / "people.txt").write_text("1\nNobody\t4\n")
     with pytest.raises(DataError, match="none of its 1 people"):
-        split_faces(kind="folder", root=str(face_tree), people=str(tmp_path / "people.txt"))
+        split_faces(DataOptions(kind="folder", root=str(face_tree), people=str(tmp_path / "people.txt")))
 
 
 def test_one_identity_is_too_few(tmp_path: Path) -> None:
     write_tree(tmp_path, 1, 6)
     with pytest.raises(DataError, match="1 people are too few"):
-        split_faces(kind="folder", root=str(tmp_path))
+        split_faces(DataOptions(kind="folder", root=str(tmp_path)))
 
 
 def test_pairs_among_too_few_people_say_so(face_tree: Path) -> None:
-    splits = split_faces(kind="folder", root=str(face_tree))
+    splits = split_faces(DataOptions(kind="folder", root=str(face_tree)))
     assert len(splits.evaluation.names) == len(splits.held_out.names) == 4, "a tenth of 30, but at least four"
     with pytest.raises(DataError, match="pairs among 1 people"):
         held_out_pairs(splits.train.of_people(splits.train.names[:1]))
@@ -110,7 +117,9 @@ def test_pairs_among_too_few_people_say_so(face_tree: Path) -> None:
 
 @pytest.mark.lfw
 def test_lfw_view1_never_sees_a_person_of_the_test_list(lfw_root: Path) -> None:
-    splits = split_faces(kind="lfw", root=str(lfw_root), people="peopleDevTrain.txt", pairs="pairsDevTest.txt")
+    splits = split_faces(
+        DataOptions(kind="lfw", root=str(lfw_root), people="peopleDevTrain.txt", pairs="pairsDevTest.txt")
+    )
     train, held_out, evaluation = names(splits.train, splits.held_out, splits.evaluation)
     test_people = {name for fold in read_people(lfw_root / "protocol" / "peopleDevTest.txt") for name in fold}
     assert not (train | held_out) & test_people
@@ -150,10 +159,10 @@ def test_a_share_is_exact_where_it_can_be() -> None:
 
 @pytest.mark.parametrize("share", [0.0, -0.1, 1.5, float("nan")])
 def test_a_share_out_of_range(share: float, face_tree: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"data\.train_share: expected a share of the training images in \(0, 1\]"):
-        split_faces(kind="folder", root=str(face_tree), train_share=share)
-    with pytest.raises(ConfigError, match=r"data\.train_share"):
-        split_faces(kind="synthetic", synthetic=SYNTHETIC, cache_dir=str(tmp_path), train_share=share)
+    with pytest.raises(ConfigError, match=r"train_share: expected a number (above 0 and at most|at most 1 and above)"):
+        split_faces(DataOptions(kind="folder", root=str(face_tree), train_share=share))
+    with pytest.raises(ConfigError, match="train_share"):
+        split_faces(DataOptions(kind="synthetic", synthetic=SYNTHETIC, cache_dir=str(tmp_path), train_share=share))
 
 
 def test_a_share_changes_the_training_people_alone(face_tree: Path, tmp_path: Path) -> None:
@@ -162,8 +171,8 @@ def test_a_share_changes_the_training_people_alone(face_tree: Path, tmp_path: Pa
         {"kind": "synthetic", "synthetic": SYNTHETIC, "cache_dir": str(tmp_path)},
     )
     for source in sources:
-        whole = split_faces(**source, seed=2)  # type: ignore[arg-type]
-        part = split_faces(**source, seed=2, train_share=0.4)  # type: ignore[arg-type]
+        whole = split_faces(DataOptions(**source, seed=2))  # type: ignore[arg-type]
+        part = split_faces(DataOptions(**source, seed=2, train_share=0.4))  # type: ignore[arg-type]
         assert set(part.train.paths) < set(whole.train.paths)
         assert 0.4 * len(whole.train) <= len(part.train) < len(whole.train)
         assert part.held_out.paths == whole.held_out.paths
@@ -172,7 +181,7 @@ def test_a_share_changes_the_training_people_alone(face_tree: Path, tmp_path: Pa
 
 
 def view2(root: Path, fold: int) -> Splits:
-    return split_faces(kind="lfw", root=str(root), people="people.txt", pairs="pairs.txt", fold=fold)
+    return split_faces(DataOptions(kind="lfw", root=str(root), people="people.txt", pairs="pairs.txt", fold=fold))
 
 
 def check_view2(root: Path, fold: int) -> Splits:
@@ -218,25 +227,27 @@ def test_a_fold_that_can_not_be(view2_root: Path, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=rf"fold: expected a number from 1 to 10 .*, got {fold}"):
             view2(view2_root, fold)
     with pytest.raises(ConfigError, match=r"fold=1: a fold is one of data\.people and data\.pairs.*lfw_view2"):
-        split_faces(kind="lfw", root=str(view2_root), people="people.txt", fold=1)
+        split_faces(DataOptions(kind="lfw", root=str(view2_root), people="people.txt", fold=1))
     with pytest.raises(ConfigError, match=r"data=synthetic has not both"):
-        split_faces(kind="synthetic", synthetic=SYNTHETIC, cache_dir=str(tmp_path), fold=1)
+        split_faces(DataOptions(kind="synthetic", synthetic=SYNTHETIC, cache_dir=str(tmp_path), fold=1))
     people = (view2_root / "protocol" / "people.txt").read_text()
     one, moved = tmp_path / "one.txt", tmp_path / "moved.txt"
     one.write_text("1\np000\t3\n")
     options = {"kind": "lfw", "root": str(view2_root), "pairs": "pairs.txt"}
     with pytest.raises(DataError, match=r"one\.txt has 1 folds of people, pairs\.txt 10 of pairs"):
-        split_faces(**options, people=str(one), fold=1)  # type: ignore[arg-type]
+        split_faces(DataOptions(**options, people=str(one), fold=1))  # type: ignore[arg-type]
     moved.write_text(people.replace("p003\t3\n", "").replace("10\n6\n", "10\n5\n"))  # p003 is in no list
     with pytest.raises(DataError, match=r"fold 1 must hold the people of its pairs.* 1 are amiss \(p003\)"):
-        split_faces(**options, people=str(moved), fold=1)  # type: ignore[arg-type]
+        split_faces(DataOptions(**options, people=str(moved), fold=1))  # type: ignore[arg-type]
     moved.write_text(people.replace("p013\t3\n", "p003\t3\n"))  # p003 is in two lists
     with pytest.raises(DataError, match=r"no other fold them; 1 are amiss \(p003\)"):
-        split_faces(**options, people=str(moved), fold=1)  # type: ignore[arg-type]
+        split_faces(DataOptions(**options, people=str(moved), fold=1))  # type: ignore[arg-type]
 
 
 def test_the_faces_of_a_fold_can_be_reported_alone(view2_root: Path) -> None:
-    faces, pairs = reported_faces(kind="lfw", root=str(view2_root), people="people.txt", pairs="pairs.txt", fold=4)
+    faces, pairs = reported_faces(
+        DataOptions(kind="lfw", root=str(view2_root), people="people.txt", pairs="pairs.txt", fold=4)
+    )
     assert faces.paths == view2(view2_root, 4).evaluation.paths
     assert len(pairs) == 12
     assert set(pairs.fold.tolist()) == {3}
@@ -256,8 +267,8 @@ def dirty(root: Path) -> Path:
 
 def test_what_can_not_be_used_is_listed_and_counted(tmp_path: Path) -> None:
     lists: list[Sequence[Skipped]] = []
-    options: dict[str, Any] = {"kind": "folder", "root": str(dirty(tmp_path)), "held_out": 0.2, "listed": lists.append}
-    splits = split_faces(**options)
+    options: dict[str, Any] = {"kind": "folder", "root": str(dirty(tmp_path)), "held_out": 0.2}
+    splits = split_faces(DataOptions(**options), listed=lists.append)
     assert dict(lists[0]) == {
         "p000/empty.jpg": "the file is empty",
         "p001/empty.jpg": "the file is empty",
@@ -268,12 +279,12 @@ def test_what_can_not_be_used_is_listed_and_counted(tmp_path: Path) -> None:
         "alone.png": "no identity: it lies in no person's folder",
     }
     assert sum(map(len, splits[:3])) == 119
-    split_faces(**options, max_bad_share=7 / 126)
+    split_faces(DataOptions(**options, max_bad_share=7 / 126))
     with pytest.raises(DataError, match=r"7 of 126 files \(6%\) can not be used.*2 the file is empty"):
-        split_faces(**options, max_bad_share=0.05)
+        split_faces(DataOptions(**options, max_bad_share=0.05))
     for wrong in (-0.1, 1.1, float("nan")):
-        with pytest.raises(ConfigError, match=r"data\.max_bad_share"):
-            split_faces(**options, max_bad_share=wrong)
+        with pytest.raises(ConfigError, match="max_bad_share"):
+            split_faces(DataOptions(**options, max_bad_share=wrong))
 
 
 def test_pairs_are_drawn_among_readable_images(tmp_path: Path) -> None:
@@ -281,7 +292,7 @@ def test_pairs_are_drawn_among_readable_images(tmp_path: Path) -> None:
     for number in range(0, 30, 2):
         (tmp_path / f"p{number:03d}" / f"p{number:03d}_0001.png").write_bytes(b"broken %d" % number)
     options: dict[str, Any] = {"kind": "folder", "root": str(tmp_path), "held_out": 0.2, "evaluation": 0.4}
-    splits = split_faces(**options, readable=lambda faces: readable(faces, Preprocess()))
+    splits = split_faces(DataOptions(**options), readable=lambda faces: readable(faces, Preprocess()))
     assert splits.pairs is not None
     broken = {image_key(one.path) for one in splits.evaluation.skipped}
     assert len(broken) > 3
@@ -297,6 +308,6 @@ def test_images_of_one_name_are_in_no_drawn_pair(tmp_path: Path) -> None:
     write_tree(tmp_path, 20, 4)
     for number in range(20):
         Image.fromarray(blob(number, 9)).save(tmp_path / f"p{number:03d}" / f"p{number:03d}_0001.jpg")
-    splits = split_faces(kind="folder", root=str(tmp_path), held_out=0.3, evaluation=0.3)
+    splits = split_faces(DataOptions(kind="folder", root=str(tmp_path), held_out=0.3, evaluation=0.3))
     assert splits.pairs is not None
     assert not {key for key in (*splits.pairs.first, *splits.pairs.second) if key.endswith("_0001")}

@@ -16,9 +16,10 @@ from facenet.encoders.bundle import load_bundle, save_bundle
 from facenet.encoders.encoder import Encoder
 from facenet.evaluation.leakage import people_record
 from facenet.faces.alignment import Alignment
+from facenet.options import to_dict
 from facenet.training.run import train
 from tests.helpers.encoders import make
-from tests.helpers.training import config
+from tests.helpers.training import small_options
 
 PEOPLE = ("Ada_Lovelace", "Alan_Turing")
 METRICS: dict[str, Any] = {
@@ -192,10 +193,11 @@ def test_calibrating_again_changes_the_thresholds_alone(encoder: Encoder, tmp_pa
 
 
 def test_a_run_writes_the_card_of_its_encoder(tmp_path: Path) -> None:
-    metrics = train(config(tmp_path / "cache"), tmp_path / "run")
+    options = small_options(tmp_path / "cache")
+    metrics = train(options, tmp_path / "run")
     folder = tmp_path / "run" / "encoder"
     text = (folder / "README.md").read_text()
-    assert text == model_card.card(load_bundle(folder), metrics, config(tmp_path / "cache"))
+    assert text == model_card.card(load_bundle(folder), metrics, to_dict(options))
     assert rows(text)["trained on"] == f"{metrics['train']['identities']} people, {metrics['train']['images']} images"
     assert f"{metrics['verification']['accuracy']:.4f}" in rows(text)["accuracy"]
     assert str(tmp_path) not in text

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from facenet.data.options import DataOptions
 from facenet.data.pair_folds import held_out_pairs
 from facenet.data.pairs import read_pairs
 from facenet.data.records import Records
@@ -35,7 +36,7 @@ from tests.helpers.pictures import blob
 
 
 def test_calibrated_thresholds_keep_their_rates(face_tree: Path) -> None:
-    faces = split_faces(kind="folder", root=str(face_tree)).train
+    faces = split_faces(DataOptions(kind="folder", root=str(face_tree))).train
     encoder = make()
     thresholds = calibrate(encoder, faces, (0.1, 0.01, 1e-9))
     assert set(thresholds) == {0.1, 0.01}, "a rate below one pair is left out"
@@ -47,7 +48,7 @@ def test_calibrated_thresholds_keep_their_rates(face_tree: Path) -> None:
 
 
 def test_baselines_are_scored_on_the_same_pairs(face_tree: Path) -> None:
-    splits = split_faces(kind="folder", root=str(face_tree), evaluation=0.3)
+    splits = split_faces(DataOptions(kind="folder", root=str(face_tree), evaluation=0.3))
     assert splits.pairs is not None
     encoder = make()
     scores = compare_baselines(encoder, splits.evaluation, splits.pairs, splits.train, seed=0)
@@ -61,7 +62,7 @@ def test_baselines_are_scored_on_the_same_pairs(face_tree: Path) -> None:
 
 
 def test_a_fold_is_scored_at_the_threshold_of_other_people(face_tree: Path, tmp_path: Path) -> None:
-    splits = split_faces(kind="folder", root=str(face_tree), evaluation=0.3, held_out=0.3)
+    splits = split_faces(DataOptions(kind="folder", root=str(face_tree), evaluation=0.3, held_out=0.3))
     assert splits.pairs is not None
     encoder, held = make(), splits.held_out
     chosen = held_out_pairs(held)
@@ -88,7 +89,7 @@ def test_a_fold_is_scored_at_the_threshold_of_other_people(face_tree: Path, tmp_
 
 
 def test_everything_is_about_the_same_faces(face_tree: Path, tmp_path: Path) -> None:
-    splits = split_faces(kind="folder", root=str(face_tree), evaluation=0.5)
+    splits = split_faces(DataOptions(kind="folder", root=str(face_tree), evaluation=0.5))
     assert splits.pairs is not None
     encoder = make()
     name = splits.evaluation.names[0]
@@ -113,7 +114,7 @@ def test_everything_is_about_the_same_faces(face_tree: Path, tmp_path: Path) -> 
 
 
 def test_without_pairs_all_of_them_are_scored(face_tree: Path) -> None:
-    faces = split_faces(kind="folder", root=str(face_tree)).train
+    faces = split_faces(DataOptions(kind="folder", root=str(face_tree))).train
     embeddings, _ = embed_records(make(), faces)
     found = evaluate_embeddings(embeddings, None, EvaluationOptions(fars=(0.1, 1e-9)))
     count = len(faces)

@@ -6,6 +6,9 @@ import copy
 from pathlib import Path
 from typing import Any
 
+from facenet.options import build
+from facenet.training.options import TrainOptions
+
 CONFIG: dict[str, Any] = {
     "model": {"name": "small", "embedding_dim": 16, "norm": "batch", "input_size": [32, 32], "dropout": 0.0},
     "loss": {
@@ -42,8 +45,9 @@ SYNTHETIC = {
 }
 
 
-def config(cache: Path, **changes: Any) -> dict[str, Any]:
-    base = {
+def small_options(cache: Path, **changes: Any) -> TrainOptions:
+    """Return the options of a small run; `changes` are values, or dicts of changes to a group of options."""
+    base: dict[str, Any] = {
         "seed": 0,
         "init": None,
         "data": {"kind": "synthetic", "crop": 1.0, "synthetic": SYNTHETIC, "cache_dir": str(cache)},
@@ -64,4 +68,4 @@ def config(cache: Path, **changes: Any) -> dict[str, Any]:
     for key, value in changes.items():
         base[key] = {**base.get(key, {}), **value} if isinstance(value, dict) else value
     base["data"].setdefault("seed", base["seed"])
-    return base
+    return build(TrainOptions, base)

@@ -79,6 +79,7 @@ def test_bad_options() -> None:
         build(name="softmax", head={"name": "arc"})
 
 
+@pytest.mark.slow  # dynamo
 def test_compiling_changes_neither_names_nor_losses(monkeypatch: pytest.MonkeyPatch) -> None:
     plain, compiled = build(), build()
     compiled._compile = True

@@ -13,7 +13,7 @@ from benchmarks.faults import checkpoints as room
 from benchmarks.faults.checkpoints import number_of, run
 from benchmarks.faults.options import CheckpointFaults
 from facenet.errors import DataError
-from facenet.training.callbacks import AtomicCheckpointIO
+from facenet.training.checkpoints import AtomicCheckpointIO
 
 
 def test_a_short_campaign_finds_nothing_lost() -> None:

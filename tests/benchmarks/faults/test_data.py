@@ -53,7 +53,7 @@ def test_an_unlisted_file_and_a_good_one_that_is_listed_are_seen(tmp_path: Path)
 
 def test_a_crash_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "train", lambda *arguments, **options: training.train(None, *arguments[1:], **options))
-    told = room._trained(room.Tree(set(), {}), tmp_path, {}, 0)
+    told = room._trained(room.Tree(set(), {}), tmp_path, None, 0)  # type: ignore[arg-type]
     assert (told["ended"], told["unhandled"]) == (0, 1)
 
 

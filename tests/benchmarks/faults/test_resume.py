@@ -12,9 +12,9 @@ import torch
 
 from benchmarks.faults import resume as room
 from benchmarks.faults.options import ResumeFaults
-from benchmarks.faults.resume import MARK, _unequal, alive, configuration, differences, run
+from benchmarks.faults.resume import MARK, _unequal, alive, differences, run, small_options
 from facenet.console import write_metrics
-from facenet.training.callbacks import AtomicCheckpointIO
+from facenet.training.checkpoints import AtomicCheckpointIO
 from facenet.training.run import train
 from tests.helpers.commands import succeed
 
@@ -46,7 +46,7 @@ def test_a_run_that_ends_elsewhere_would_be_seen(tmp_path: Path) -> None:
     torch.set_num_threads(1)
     runs = [tmp_path / name for name in "abc"]
     for out in runs[:2]:
-        write_metrics(out, train(configuration(tmp_path / "cache"), out, say=lambda line: None))
+        write_metrics(out, train(small_options(tmp_path / "cache"), out, say=lambda line: None))
     assert differences(*runs[:2]) == []
     path = runs[1] / "checkpoints" / "last.ckpt"
     content = AtomicCheckpointIO().load_checkpoint(path)

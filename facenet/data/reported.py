@@ -1,0 +1,57 @@
+"""The faces and pairs that numbers are reported on, found without regard to what was trained on."""
+
+from __future__ import annotations
+
+from facenet.data.options import DataOptions
+from facenet.data.pairs import pair_rows, read_pairs
+from facenet.data.records import Records
+from facenet.data.sources.kinds import scan_kind
+from facenet.data.splits import Readable, Splits, named_faces, protocol_file, split_faces
+from facenet.errors import DataError
+from facenet.types import Pairs, image_key
+
+
+def reported_faces(options: DataOptions, *, readable: Readable | None = None) -> tuple[Records, Pairs]:
+    """Return the faces and pairs to report on, without regard to what was trained on.
+
+    With a file of pairs: every image it names, from anywhere under the root. Otherwise, and with a fold, the pairs that
+    a training run with the same options would report; `readable` is that of :func:`split_faces`.
+
+    Raises:
+        ConfigError, DataError: as :func:`split_faces`; or no pairs are given and no people are kept for them.
+    """
+    if options.pairs and options.fold is None and options.kind != "synthetic":
+        records = scan_kind(options.kind, options.root)
+        pairs = read_pairs(protocol_file(options.pairs, records, "pairs"))
+        return named_faces(records, pairs), pairs
+    splits = split_faces(options, readable=readable)
+    if splits.pairs is None:
+        raise DataError("pairs: none given and data.evaluation keeps no people to draw them from; pass pairs=FILE")
+    return splits.evaluation, splits.pairs
+
+
+def other_faces(options: DataOptions, *, needed: bool, readable: Readable | None = None) -> Records | None:
+    """Return the training faces of :func:`split_faces`; unless `needed`, None if too few people are left."""
+    try:
+        return split_faces(options, readable=readable).train
+    except DataError:
+        if needed:
+            raise
+        return None
+
+
+def check_pairs(splits: Splits, file: str | None) -> None:
+    """Refuse, before training, reported pairs that could not be scored after it.
+
+    Raises:
+        DataError: a pair names an image that is not there or can not be used.
+    """
+    if splits.pairs is None:
+        return
+    missing = pair_rows(splits.pairs, splits.evaluation.keys)[2]
+    if missing:
+        reasons = {image_key(path): reason for path, reason in splits.evaluation.skipped}
+        raise DataError(
+            f"{file}: {len(missing)} images that the pairs name are not there or can not be used (first: {missing[0]},"
+            f" {reasons.get(missing[0], 'no such file')}); add or mend them, or leave their pairs out"
+        )

@@ -1,0 +1,259 @@
+"""What a run is built of, each part from the options and with what it needs: trainer, data, module."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+from torch import nn
+
+from facenet.console import progress
+from facenet.data.augment import Augment
+from facenet.data.cache import DecodedFaces
+from facenet.data.datamodule import FaceDataModule
+from facenet.data.drawn.faces import default_cache
+from facenet.data.pairs import pair_rows
+from facenet.encoders.bundle import load_bundle
+from facenet.encoders.encoder import Encoder
+from facenet.errors import ConfigError, choose
+from facenet.interrupts import StopRequest
+from facenet.large_batch.memory import available_bytes, choose_chunk, step_memory
+from facenet.losses.harmonic import reset_embedding_layer
+from facenet.losses.registry import OBJECTIVES
+from facenet.mining.rules import FALLBACKS, MINERS, SELECTS
+from facenet.models.build import build_model
+from facenet.options import fixed, to_dict
+from facenet.training import resume
+from facenet.training.callbacks import CollapseGuard, HeldOutVerification, StepSeeds, TrainingProgress
+from facenet.training.checkpoints import AtomicCheckpointIO, Restoring, Saved, check_states
+from facenet.training.faces import Faces, build_preprocess
+from facenet.training.module import TripletModule
+from facenet.training.non_finite import NotFiniteSteps
+from facenet.training.old_embeddings import old_vectors, read_old
+from facenet.training.options import TrainOptions
+from facenet.training.stop import StopAtSignal
+from facenet.training.trainer import DeviceSettings, build_trainer, check_extra, is_first_rank, resolve_device
+from facenet.types import EmbeddingSet
+
+
+class Callbacks(NamedTuple):
+    """What watches a run, in the order of calls."""
+
+    stop: StopAtSignal
+    seeds: StepSeeds
+    verification: HeldOutVerification
+    non_finite: NotFiniteSteps
+    collapse: CollapseGuard
+    progress: TrainingProgress
+    restoring: Restoring
+    best: ModelCheckpoint
+    last: ModelCheckpoint  # after each validation, whatever its result
+
+
+class Run(NamedTuple):
+    """A run that is built and not begun."""
+
+    trainer: pl.Trainer
+    callbacks: Callbacks
+    data: FaceDataModule
+    module: TripletModule
+    old: EmbeddingSet | Encoder | None  # of harmonic training
+    resumed_from: Path | None
+
+
+def check_options(options: TrainOptions) -> DeviceSettings:
+    """Fail on an unknown name or an impossible network before the data is read or drawn; return what "auto" means.
+
+    Raises:
+        ConfigError: with the nearest known name, or why a net of these options can not be.
+    """
+    _meta_model(options, build_preprocess(options).size)
+    choose(OBJECTIVES, options.loss.name, "loss.name")
+    choose(MINERS, options.mining.miner, "mining.miner")
+    choose(SELECTS, options.mining.select, "mining.select")
+    choose(FALLBACKS, options.mining.fallback, "mining.fallback")
+    check_extra(options.trainer.extra)
+    return resolve_device(options.trainer)
+
+
+def build_run(
+    options: TrainOptions,
+    faces: Faces,
+    device: DeviceSettings,
+    out: Path,
+    request: StopRequest,
+    say: Callable[[str], None] = print,
+    *,
+    callbacks: Sequence[pl.Callback] = (),
+) -> Run:
+    """Build a run, or what is left of one if `options.resume` asks for it and a checkpoint is there.
+
+    `callbacks` are called before those of the run itself.
+
+    Raises:
+        ConfigError, DataError: options, data or a checkpoint that do not fit each other.
+    """
+    saved = resume.last_checkpoint(options, out, say)
+    step = 0 if saved is None else int(saved.content["global_step"])
+    own = _build_callbacks(options, faces, out, request, say)
+    files = AtomicCheckpointIO(saved)
+    trainer = build_trainer(options, device, out, callbacks=(*callbacks, *own), checkpoints=files, step=step)
+    old, vectors = None, None
+    if options.harmonic.old:
+        place = str(trainer.strategy.root_device)
+        old = read_old(options.harmonic.old, dim=options.model.embedding_dim, device=place)
+        cache = Path(options.loader.cache_dir or default_cache())
+        with progress("old embeddings", enabled=is_first_rank(), say=say) as report:
+            vectors = old_vectors(old, faces.decoded.train, cache=cache, progress=report)
+    data = FaceDataModule(
+        faces.decoded,
+        augment=Augment(**to_dict(options.augment)) if options.augment.enabled else None,
+        sampler=options.sampler,
+        loader=options.loader,
+        seed=options.seed,
+        accumulate=options.optim.accumulate,
+        old=vectors,
+    )
+    chunk = _choose_chunk(options, faces.decoded, device, trainer, saved, say)
+    module = _build_module(options, faces.decoded, device, chunk)
+    if saved is not None:
+        resume.check_checkpoint(options, module.hparams, saved)
+        check_states(module, trainer, saved)
+    return Run(trainer, own, data, module, old, None if saved is None else saved.path)
+
+
+def describe(run: Run, faces: Faces) -> str:
+    """Say on what and with what a run trains."""
+    data, splits = run.data, faces.splits
+    weights = sum(p.numel() for p in run.module.model.parameters())
+    return (
+        f"training on {len(data.train)} faces of {len(data.train.names)} people ({data.cache} cache),"
+        f" held out {len(data.held_out)} of {len(data.held_out.names)}, reported {len(splits.evaluation)}"
+        f" of {len(splits.evaluation.names)}; {len(data.skipped)} files skipped\n"
+        f"{run.module.hparams['model']['name']}: {weights:,} weights; {len(data.sampler)} batches of"
+        f" {data.sampler.batch_size} an epoch"
+    )
+
+
+def _build_callbacks(
+    options: TrainOptions, faces: Faces, out: Path, request: StopRequest, say: Callable[[str], None]
+) -> Callbacks:
+    pairs, optim = faces.held_out_pairs, options.optim
+    first, second, _ = pair_rows(pairs, faces.decoded.held_out.keys)
+    folder = out / "checkpoints"
+    checkpoint = functools.partial(ModelCheckpoint, folder, enable_version_counter=False, save_on_train_epoch_end=False)
+    return Callbacks(
+        StopAtSignal(request, folder / "last.ckpt", accumulate=optim.accumulate, options=fixed(options)),
+        StepSeeds(options.seed),
+        HeldOutVerification(pairs, (first, second)),
+        NotFiniteSteps(out, fatal=optim.not_finite == "fatal", limit=optim.not_finite_limit),
+        CollapseGuard(),
+        TrainingProgress(enabled=options.trainer.progress, refresh_rate=options.trainer.refresh_rate, say=say),
+        Restoring(),
+        checkpoint(filename="best", monitor="val_accuracy", mode="max"),
+        checkpoint(filename="last"),
+    )
+
+
+def _model_options(options: TrainOptions, size: tuple[int, int]) -> dict[str, Any]:
+    """Return the arguments of :func:`build_model`, with the input size that the net really has."""
+    return {**to_dict(options.model), "input_size": list(size)}
+
+
+def _meta_model(options: TrainOptions, size: tuple[int, int], *, channels_last: bool = False) -> nn.Module:
+    """Build the net without its weights: a wrong option shows, and shapes can be counted."""
+    with torch.device("meta"):
+        net = build_model(**_model_options(options, size))
+    return net.to(memory_format=torch.channels_last) if channels_last else net
+
+
+def _build_module(
+    options: TrainOptions, faces: DecodedFaces, device: DeviceSettings, chunk_size: int | None
+) -> TripletModule:
+    harmonic = to_dict(options.harmonic)
+    used = harmonic.pop("old")
+    model = _model_options(options, faces.preprocess.size)
+    module = TripletModule(
+        model=model,
+        loss=to_dict(options.loss),
+        mining=to_dict(options.mining),
+        optim=to_dict(options.optim),
+        num_classes=len(faces.train.names),
+        total_steps=options.trainer.max_steps,
+        chunk_size=chunk_size,
+        mirror=faces.preprocess.mirror,
+        channels_last=device.channels_last,
+        compile=device.compile,
+        seed=options.seed,
+        harmonic=harmonic if used else None,
+    )
+    if options.init:
+        start = load_bundle(options.init)
+        ours, theirs = module.model.state_dict(), start.model.state_dict()
+        if {k: v.shape for k, v in ours.items()} != {k: v.shape for k, v in theirs.items()}:
+            raise ConfigError(
+                f"init={options.init}: it is {start.name} {start.options}, this run builds {model};"
+                " use the same model options"
+            )
+        module.model.load_state_dict(theirs)
+    if used and options.harmonic.embedding_share:
+        reset_embedding_layer(module.model)
+    return module
+
+
+def _choose_chunk(
+    options: TrainOptions,
+    faces: DecodedFaces,
+    device: DeviceSettings,
+    trainer: pl.Trainer,
+    saved: Saved | None,
+    say: Callable[[str], None],
+) -> int | None:
+    """Return how many images pass through the network at a time; say what a step takes if that is a question.
+
+    A resumed run keeps the chunk that "auto" chose, since the chunk is the group of batch norm.
+
+    Raises:
+        ConfigError: two images do not fit, or a part would be a single image.
+    """
+    large, place = options.large_batch, trainer.strategy.root_device
+    asked, size = large.chunk_size, faces.preprocess.size
+    model = _meta_model(options, size, channels_last=device.channels_last)
+    batch = options.sampler.batch_size // trainer.world_size
+    step: dict[str, Any] = {
+        "batch_size": batch,
+        "optimizer": options.optim.name,
+        "stored_bytes": 3 * math.prod(faces.preprocess.stored_size(faces.margin)),
+        "half": device.precision != "32-true",
+        "ranks": trainer.world_size,
+    }
+    free = available_bytes(place) // (1 if place.type == "cuda" else trainer.num_devices)
+    budget = int(0.8 * free) if large.memory_gb is None else int(large.memory_gb * 1e9)
+    chunk: int | None
+    if asked != "auto":
+        chunk = asked if isinstance(asked, int) else None
+    elif saved is not None:
+        chunk = saved.content["hyper_parameters"]["chunk_size"]
+    else:
+        chunk = choose_chunk(model, size, budget=budget, **step)
+    if chunk is not None and batch // -(-batch // chunk) < 2:
+        raise ConfigError(
+            f"large_batch.chunk_size={chunk} divides {batch} images into parts of which one is a single image, which"
+            f" batch norm can not normalise; take {chunk + 1}, or an even batch"
+        )
+    need = step_memory(model, size, chunk_size=chunk, **step).total
+    plain = step_memory(model, size, **step).total
+    if trainer.is_global_zero and (asked is not None or plain > budget):
+        remedy = "large_batch=chunks makes it fit" if asked is None else "take smaller chunks, or large_batch=chunks"
+        say(
+            f"a step of {batch} images, {chunk or 'all'} at a time: about {need / 1e9:.2f} GB"
+            f" (all at once {plain / 1e9:.2f} GB), {budget / 1e9:.2f} GB to use"
+            + ("" if need <= budget else f"; {remedy}")
+        )
+    return chunk

@@ -1,0 +1,97 @@
+"""The faces of a run: divided by people, decoded, and the list of files that are not used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from facenet.console import progress
+from facenet.data.cache import DecodedFaces, decode_faces, readable
+from facenet.data.pair_folds import held_out_pairs
+from facenet.data.preprocess import Preprocess
+from facenet.data.records import NothingUsable, Records, Skipped, write_skipped
+from facenet.data.reported import check_pairs
+from facenet.data.sources.kinds import Listed, check_share
+from facenet.data.splits import Splits, split_faces
+from facenet.errors import choose
+from facenet.faces.alignment import Alignment
+from facenet.models.registry import NETS
+from facenet.options import to_dict
+from facenet.training.options import TrainOptions
+from facenet.training.trainer import is_first_rank
+from facenet.types import Pairs
+
+MARGIN = 1.25  # of images that are augmented: they show what shifts and rotations bring into view
+
+
+class Faces(NamedTuple):
+    """What a run trains on, chooses by and reports on."""
+
+    decoded: DecodedFaces
+    held_out_pairs: Pairs
+    splits: Splits
+    list_skipped: Listed  # adds files to skipped.csv in the run folder
+
+
+def build_preprocess(options: TrainOptions) -> Preprocess:
+    """Return what the encoder does with every image: the net's input size, the data's crop and alignment."""
+    height, width = options.model.input_size or choose(NETS, options.model.name, "model.name").input_size
+    align, given = options.data.align, options.preprocess
+    return Preprocess(
+        size=(height, width),
+        crop=options.data.crop,
+        mean=given.mean,
+        std=given.std,
+        mirror=given.mirror,
+        align=None if align.detector == "none" else Alignment.from_dict(to_dict(align)),
+    )
+
+
+def prepare_faces(options: TrainOptions, out: Path, say: Callable[[str], None] = print) -> Faces:
+    """Divide the data set and decode what is trained on; ``skipped.csv`` in `out` lists what is not used.
+
+    Raises:
+        DataError: faces that can not be trained on, too many bad files, or a reported pair without its image.
+    """
+    found: dict[Skipped, None] = {}
+
+    def list_skipped(skipped: Sequence[Skipped]) -> None:
+        found.update(dict.fromkeys(skipped))
+        if is_first_rank():
+            write_skipped(out / "skipped.csv", list(found))
+
+    preprocess, data = build_preprocess(options), options.data
+    try:
+        with progress("drawing faces", enabled=is_first_rank(), say=say) as report:
+            splits = split_faces(
+                data,
+                progress=report,
+                readable=lambda faces: readable(faces, _as_aligned(preprocess, faces)),
+                listed=list_skipped,
+            )
+        check_pairs(splits, data.pairs)
+        with progress("decoding faces", enabled=is_first_rank(), say=say) as report:
+            decoded = decode_faces(
+                splits.train,
+                splits.held_out,
+                _as_aligned(preprocess, splits.train),
+                options.loader,
+                margin=MARGIN if options.augment.enabled else 1.0,
+                progress=report,
+            )
+    except NothingUsable as error:
+        list_skipped(error.skipped)
+        raise
+    list_skipped(decoded.skipped)
+    used = len(decoded.train) + len(decoded.held_out) + len(splits.evaluation)
+    check_share(list(found), used, data.max_bad_share, splits.train.root)
+    return Faces(decoded, held_out_pairs(decoded.held_out, data.seed), splits, list_skipped)
+
+
+def _as_aligned(preprocess: Preprocess, faces: Records) -> Preprocess:
+    """Return the preprocessing with the alignment of a folder that scripts/align.py wrote, unless it has one."""
+    if faces.alignment is None or preprocess.align is not None:
+        return preprocess
+    return replace(preprocess, align=faces.alignment)

@@ -1,0 +1,107 @@
+"""What a run leaves behind: the encoder of its best checkpoint, calibrated thresholds, scores and other numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from facenet.encoders.bundle import load_bundle
+from facenet.encoders.encoder import Encoder
+from facenet.errors import ConfigError
+from facenet.evaluation.evaluate import calibrate, evaluate_all, evaluate_fold
+from facenet.evaluation.leakage import people_record, world_of
+from facenet.evaluation.options import EvaluationOptions
+from facenet.options import to_dict
+from facenet.training.build import Run
+from facenet.training.checkpoints import read_checkpoint
+from facenet.training.faces import Faces
+from facenet.training.old_embeddings import write_old
+from facenet.training.options import TrainOptions
+
+
+def best_encoder(options: TrainOptions, run: Run, out: Path) -> Encoder:
+    """Return the encoder of the best checkpoint, with thresholds that were calibrated on the held-out people.
+
+    Its summary of the training holds whom it was trained on, as hashes, and under "best" the accuracy and step.
+
+    Raises:
+        ConfigError: no validation ran, so that there is no best checkpoint.
+        DataError: the checkpoint can not be read.
+    """
+    best = run.callbacks.best
+    if not best.best_model_path:
+        raise ConfigError("trainer: no validation ran, so no checkpoint was chosen; lower trainer.val_check_interval")
+    path = out / "checkpoints" / Path(best.best_model_path).name  # the folder may have moved
+    content = read_checkpoint(path).content
+    run.module.load_state_dict(content["state_dict"])
+    score = best.best_model_score
+    summary: dict[str, Any] = {
+        "data": options.data.kind,
+        "loss": to_dict(options.loss),
+        "seed": options.seed,
+        "best": {"accuracy": None if score is None else float(score), "step": int(content["global_step"])},
+    }
+    model = {**run.module.hparams["model"]}
+    encoder = Encoder(run.module.model.cpu(), model.pop("name"), model, run.data.preprocess, training=summary)
+    people = {"train": run.data.train.names, "held_out": run.data.held_out.names}
+    world = world_of(options.data.kind, options.data.seed)
+    earlier = load_bundle(options.init).training.get("people", []) if options.init else []
+    summary["people"] = [*people_record(people, encoder.fingerprint, world=world), *earlier]
+    run.module.model.to(run.trainer.strategy.root_device)  # where faces are embedded
+    encoder.thresholds = calibrate(encoder, run.data.held_out)
+    return encoder
+
+
+def score(options: TrainOptions, run: Run, faces: Faces, encoder: Encoder, out: Path) -> dict[str, Any]:
+    """Score the reported pairs once: with a fold at one threshold, which is chosen on the held-out people too."""
+    pairs, reported = faces.splits.pairs, faces.splits.evaluation
+    if pairs is None:
+        return {}
+    kept: dict[str, Any] = {
+        "save": out / "evaluation",
+        "world": world_of(options.data.kind, options.data.seed),
+    }
+    if options.data.fold:
+        metrics = evaluate_fold(encoder, reported, pairs, run.data.held_out, faces.held_out_pairs, **kept)
+    else:
+        drawn = not options.data.pairs  # a pair that was drawn may be left out if its image is lost
+        metrics = evaluate_all(encoder, reported, pairs, EvaluationOptions(allow_missing=drawn), **kept)
+    if run.old is not None:
+        write_old(run.old, reported, out / "old")
+    return metrics
+
+
+def describe_run(options: TrainOptions, run: Run, encoder: Encoder) -> dict[str, Any]:
+    """Return the numbers of the training itself, and which point of a table this is."""
+    data, shown = run.data, run.callbacks.progress
+    return {
+        "run": {
+            "table": options.table,
+            "scale": options.scale.name,
+            "model": options.model.name,
+            "embedding_dim": options.model.embedding_dim,
+            "train_share": options.data.train_share,
+            "fold": options.data.fold,
+            "seed": options.seed,
+            "input_size": list(data.preprocess.size),
+            "batch_size": options.sampler.batch_size,
+        },
+        "train": {
+            "images": len(data.train),
+            "identities": len(data.train.names),
+            "steps": run.trainer.global_step,
+            "faces_seen": shown.faces,
+            "images_per_second": shown.faces_per_second,
+            "first_loss": shown.first_loss,
+            "last_loss": shown.last_loss,
+            "skipped": len(data.skipped),
+            "not_finite_steps": run.callbacks.non_finite.steps,
+            "ranks": run.trainer.world_size,
+            "threads": torch.get_num_threads(),
+            "chunk_size": run.module.hparams["chunk_size"],
+        },
+        "held_out": {"identities": len(data.held_out.names), **encoder.training["best"]},
+        "thresholds": {f"{far:g}": value for far, value in encoder.thresholds.items()},
+    }

@@ -1,0 +1,197 @@
+"""Lightning's Trainer of a run: its device, its options, its logs, and silence about what does not apply here."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
+from pytorch_lightning.loggers.csv_logs import ExperimentWriter
+from pytorch_lightning.utilities import rank_zero_only
+
+from facenet.errors import ConfigError, FacenetError, nearest
+from facenet.files import read_csv, write_csv
+from facenet.training.checkpoints import AtomicCheckpointIO
+from facenet.training.options import TrainerOptions, TrainOptions
+
+LOGS = "logs"
+# Options of Lightning's Trainer that would contradict ours, and what to do instead.
+OURS = {
+    **{
+        name: f"use trainer.{name}"
+        for name in (
+            "max_steps", "val_check_interval", "accelerator", "devices", "num_nodes", "strategy", "precision",
+            "log_every_n_steps",
+        )
+    },
+    **dict.fromkeys(("max_epochs", "min_epochs", "min_steps", "limit_train_batches"), "use trainer.max_steps"),
+    **dict.fromkeys(("check_val_every_n_epoch", "num_sanity_val_steps"), "use trainer.val_check_interval"),
+    "fast_dev_run": "use trainer.max_steps=1",
+    "overfit_batches": "use loader.repeat_batch=true",
+    "limit_val_batches": "the held-out people are always looked at whole",
+    "accumulate_grad_batches": "use optim.accumulate",
+    **dict.fromkeys(("gradient_clip_val", "gradient_clip_algorithm"), "use optim.clip_norm"),
+    **dict.fromkeys(("enable_progress_bar", "barebones"), "use trainer.progress"),
+    "default_root_dir": "use hydra.run.dir",
+    **dict.fromkeys(("enable_checkpointing", "logger"), "checkpoints and logs are always written into the run folder"),
+    **dict.fromkeys(("callbacks", "plugins"), "it is no plain value"),
+    **dict.fromkeys(("use_distributed_sampler", "reload_dataloaders_every_n_epochs"), "use the group sampler"),
+}  # fmt: skip
+
+
+class DeviceSettings(NamedTuple):
+    """What "auto" means on this machine."""
+
+    precision: str  # Lightning's
+    channels_last: bool
+    compile: bool
+
+
+def resolve_device(options: TrainerOptions) -> DeviceSettings:
+    """Resolve what "auto" means here.
+
+    The defaults are what ``benchmark=training`` measured to be fastest, on a CPU (see conf/trainer/default.yaml) and on
+    CUDA, where bfloat16 and channels_last pay together, once the batch fills the card.
+
+    Raises:
+        ConfigError: a GPU is asked for, and there is none.
+    """
+    cuda, gpu = torch.cuda.is_available(), options.accelerator in ("gpu", "cuda")
+    if gpu and not (cuda or torch.backends.mps.is_available()):
+        raise ConfigError(f"trainer.accelerator: {options.accelerator!r} asks for a GPU, and there is none; use auto")
+    precision = options.precision
+    if precision == "auto":
+        cuda = cuda and (gpu or options.accelerator == "auto")
+        precision = "bf16-mixed" if cuda and torch.cuda.is_bf16_supported() else "32-true"
+    channels_last = True if options.channels_last == "auto" else bool(options.channels_last)
+    return DeviceSettings(precision, channels_last, options.compile)
+
+
+def check_extra(extra: Mapping[str, Any]) -> None:
+    """Refuse options of Lightning's Trainer that contradict ours, and names that it does not have.
+
+    Raises:
+        ConfigError: with the option to use instead, or the nearest name.
+    """
+    known = [name for name in inspect.signature(pl.Trainer).parameters if name not in OURS]
+    for name in extra:
+        if name in OURS:
+            raise ConfigError(f"trainer.extra.{name}: {OURS[name]}")
+        if name not in known:
+            raise ConfigError(
+                f"trainer.extra.{name}: no option of Lightning's Trainer{nearest(name, known)}; known:"
+                f" {', '.join(known)}"
+            )
+
+
+def build_trainer(
+    options: TrainOptions,
+    device: DeviceSettings,
+    out: Path,
+    *,
+    callbacks: Sequence[pl.Callback],
+    checkpoints: AtomicCheckpointIO,
+    step: int = 0,
+) -> pl.Trainer:
+    """Build the Trainer of a run that stands at a step.
+
+    Raises:
+        ConfigError: a value that Lightning does not take.
+    """
+    given, accumulate = options.trainer, options.optim.accumulate
+    own: dict[str, Any] = {
+        "max_steps": given.max_steps,
+        "max_epochs": 1,  # the loader's one pass is the whole run, so a resumed run finds its place by its step
+        "val_check_interval": min(given.val_check_interval, given.max_steps) * accumulate,
+        "check_val_every_n_epoch": None,
+        "callbacks": list(callbacks),
+        "plugins": [checkpoints],
+        "logger": build_loggers(out, step * accumulate),
+        "use_distributed_sampler": False,
+        "num_sanity_val_steps": 0,
+        "enable_progress_bar": False,
+        "accelerator": given.accelerator,
+        "devices": list(given.devices) if isinstance(given.devices, tuple) else given.devices,
+        "num_nodes": given.num_nodes,
+        "strategy": given.strategy,
+        "precision": device.precision,
+        "log_every_n_steps": given.log_every_n_steps,
+    }
+    try:
+        with quiet_lightning():
+            return pl.Trainer(**{"enable_model_summary": False, **given.extra}, **own)
+    except (MisconfigurationException, TypeError, ValueError) as error:
+        if isinstance(error, FacenetError):
+            raise
+        raise ConfigError(f"trainer: {str(error)[:300]}") from error
+
+
+def build_loggers(out: Path, batches: int = 0) -> list[Logger]:
+    """Return the loggers of a run folder, CSV and TensorBoard, of which `batches` are behind.
+
+    A resumed run goes on with them where its checkpoint stands: what was logged after that is dropped.
+    """
+    table = CSVLogger(out, LOGS, "")
+    if is_first_rank():
+        table._experiment = _ResumedTable(out / LOGS, batches)
+    return [table, TensorBoardLogger(out, LOGS, "", purge_step=batches or None)]
+
+
+class _ResumedTable(ExperimentWriter):
+    """Writes behind the rows that are there; Lightning's own begins with removing them."""
+
+    def __init__(self, folder: Path, batches: int) -> None:
+        super().__init__(str(folder))
+        path = Path(self.metrics_file_path)
+        if not path.is_file():
+            return
+        table = read_csv(path, remedy="remove it to begin the log again")
+        rows = [row for row in table if row.get("step", "").isdigit() and int(row["step"]) < batches]
+        if not rows:
+            path.unlink()
+            return
+        self.metrics_keys = list(rows[0])
+        write_csv(path, self.metrics_keys, (row.values() for row in rows))
+
+    def _check_log_dir_exists(self) -> None:
+        """Leave the rows alone."""
+
+
+def is_first_rank() -> bool:
+    """Whether this process is on its own, or rank 0 of a job, also before a trainer is built."""
+    return getattr(rank_zero_only, "rank", 0) == 0
+
+
+@contextlib.contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Silence Lightning's adverts and the warnings that do not apply here, each by name."""
+    loggers = [
+        logging.getLogger(name)
+        for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch", "lightning.fabric")
+    ]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        for text in (
+            ".*LeafSpec.*",  # torch deprecates what Lightning calls
+            ".*does not have many workers.*",  # faces come from RAM
+            ".*exists and is not empty.*",
+            ".*your dataloader is not resumable.*",  # it is, by the batch's number
+            ".*number of training batches.*log_every_n_steps.*",
+            ".*`srun` command is available.*",  # a cluster's front node, asked for one run
+        ):
+            warnings.filterwarnings("ignore", text)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

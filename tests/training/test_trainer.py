@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import csv
+import inspect
+import logging
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from facenet.errors import ConfigError
+from facenet.options import build
+from facenet.training.checkpoints import AtomicCheckpointIO
+from facenet.training.options import TrainerOptions, TrainOptions
+from facenet.training.trainer import OURS, build_loggers, build_trainer, check_extra, quiet_lightning, resolve_device
+
+
+def rows(out: Path) -> list[tuple[str, str, str]]:
+    with (out / "logs" / "metrics.csv").open() as file:
+        return [(row["step"], row["loss"], row.get("val", "")) for row in csv.DictReader(file)]
+
+
+def log(out: Path, batches: int, steps: range) -> None:
+    table, board = build_loggers(out, batches)
+    for step in steps:
+        table.log_metrics({"loss": step / 8}, step)
+        board.log_metrics({"loss": step / 8}, step)
+        if step % 2:
+            table.log_metrics({"val": 1.0}, step)
+    table.finalize("success")
+    board.finalize("success")
+
+
+def test_a_resumed_run_goes_on_with_its_table(tmp_path: Path) -> None:
+    """The same rows as without the cut: what was logged behind the checkpoint is logged again."""
+    log(tmp_path / "whole", 0, range(8))
+    log(tmp_path / "cut", 0, range(6))
+    log(tmp_path / "cut", 4, range(4, 8))
+    assert len(rows(tmp_path / "whole")) == 12
+    assert rows(tmp_path / "cut") == rows(tmp_path / "whole")
+    assert len(list((tmp_path / "cut" / "logs").glob("events.out.tfevents.*"))) == 2
+
+
+def test_a_run_from_the_beginning_starts_a_new_table(tmp_path: Path) -> None:
+    log(tmp_path, 0, range(6))
+    log(tmp_path, 0, range(2))
+    assert [row[0] for row in rows(tmp_path)] == ["0", "1", "1"]
+
+
+def test_a_resumed_run_without_logs_begins_them(tmp_path: Path) -> None:
+    log(tmp_path, 4, range(4, 6))
+    assert [row[0] for row in rows(tmp_path)] == ["4", "5", "5"]
+
+
+def test_what_auto_means_on_this_machine() -> None:
+    cuda = torch.cuda.is_available()
+    assert resolve_device(TrainerOptions(accelerator="cpu")) == ("32-true", True, False)
+    assert resolve_device(TrainerOptions()).precision == ("bf16-mixed" if cuda else "32-true")
+    chosen = TrainerOptions(accelerator="cpu", precision="bf16-mixed", channels_last=False, compile=True)
+    assert resolve_device(chosen) == ("bf16-mixed", False, True)
+    with pytest.raises(ConfigError, match=r"precision: unknown name 'bf16' .*known: .*bf16-mixed"):
+        TrainerOptions(precision="bf16")
+    with pytest.raises(ConfigError, match=r"channels_last: unknown name 'yes'; known: auto"):
+        TrainerOptions(channels_last="yes")
+    if not cuda:
+        with pytest.raises(ConfigError, match=r"trainer\.accelerator: 'gpu' asks for a GPU, and there is none"):
+            resolve_device(TrainerOptions(accelerator="gpu"))
+
+
+def test_options_of_lightning_are_passed_on_or_refused(tmp_path: Path) -> None:
+    given = {"max_steps": 3, "accelerator": "cpu", "extra": {"detect_anomaly": True, "enable_model_summary": True}}
+    options = build(TrainOptions, {"trainer": given})
+    check_extra(options.trainer.extra)
+    device = resolve_device(options.trainer)
+    trainer = build_trainer(options, device, tmp_path, callbacks=(), checkpoints=AtomicCheckpointIO())
+    assert trainer._detect_anomaly
+    for name in OURS:
+        assert name in inspect.signature(pl.Trainer).parameters, "Lightning has no such option any more"
+        with pytest.raises(ConfigError, match=rf"trainer\.extra\.{name}: "):
+            check_extra({name: 1})
+    broken = build(TrainOptions, {"trainer": {"strategy": "dpp", "accelerator": "cpu"}})
+    with pytest.raises(ConfigError, match=r"trainer: .*dpp"):
+        build_trainer(broken, device, tmp_path, callbacks=(), checkpoints=AtomicCheckpointIO())
+
+
+def test_lightning_is_quiet_for_a_while() -> None:
+    logger = logging.getLogger("pytorch_lightning")
+    before = logger.level
+    with quiet_lightning():
+        assert logger.level == logging.ERROR
+    assert logger.level == before
