@@ -108,6 +108,7 @@ LIGHT = (
     *("facenet.encoders.lookup", "facenet.encoders.embedding", "facenet.evaluation.evaluate"),
     *("facenet.evaluation.photos", "facenet.evaluation.degradation", "facenet.evaluation.degradation_plot"),
     *("facenet.gallery.gallery", "facenet.gallery.queries", "facenet.gallery.answers", "facenet.gallery.exchange"),
+    *("facenet.models.registry", "facenet.mining.rules", "facenet.losses.registry"),
     *("facenet.evaluation.thresholds", "facenet.clustering.clusters", "facenet.clustering.threshold"),
 )
 HEAVY = ("torch", "torchvision", "faiss", "scipy", "sklearn", "matplotlib", "onnx", "onnxruntime", "rich")

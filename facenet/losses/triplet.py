@@ -17,7 +17,7 @@ from facenet.errors import choose
 from facenet.mining.sorting import argsort_stable, pick, search, sort_keys
 from facenet.types import Triplets
 
-# From the sum over T triplets.
+# From the sum over T triplets and T.
 REDUCTIONS: dict[str, Callable[[Tensor, int], Tensor]] = {
     "mean": lambda total, count: total / count,
     "sum": lambda total, count: total,
@@ -27,11 +27,15 @@ REDUCTIONS: dict[str, Callable[[Tensor, int], Tensor]] = {
 def triplet_loss(embeddings: Tensor, triplets: Triplets, *, margin: float, reduction: str = "mean") -> Tensor:
     """Mean or sum over triplets of max(0, d(a,p) - d(a,n) + margin), d(x, y) = ||x - y||^2.
 
-    `embeddings` (B, D), `triplets` row numbers (T,) of them, `margin` in squared L2. Returns a scalar, float64 for
-    float64 embeddings and float32 otherwise; T = 0 gives 0 with a graph and a zero gradient. Where the
-    argument of max is 0 so is the gradient. The gradient is a sparse (B, B) weight matrix times the embeddings:
-    memory O(T + B D), no (T, D) gather.
-    Raises ConfigError for an unknown reduction. Source: Schroff et al. 2015, equation 3 (a sum there).
+    `embeddings` are (B, D), `triplets` row numbers (T,) of them, `margin` is in squared L2. The result is a scalar,
+    float64 for float64 embeddings and float32 otherwise. T = 0 gives 0 with a graph and a zero gradient. If what
+    max takes is 0, so is the gradient. The gradient is a sparse (B, B) weight matrix times the embeddings: memory is
+    O(T + B D), without a (T, D) gather.
+
+    Source: Schroff et al. 2015, equation 3 (a sum there).
+
+    Raises:
+        ConfigError: an unknown reduction.
     """
     reduce = choose(REDUCTIONS, reduction, "reduction")
     rows = (triplets.anchor, triplets.positive, triplets.negative)

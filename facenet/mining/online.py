@@ -48,10 +48,10 @@ def mine(
 ) -> Triplets:
     """Find triplets (a, p, n) among the rows of unit `embeddings` (B, D) with integer `labels` (B,).
 
-    d(x, y) = max(0, 2 - 2 x.y), squared L2 in [0, 4], computed once in float32 whatever the dtype (rows rounded to half
-    precision are not quite unit, and d is by so much not their distance). Every ordered
-    pair of rows a != p with one label is a pair; a negative of `a` is any row with another label. No label
-    value is special: an identity seen once serves as a negative only.
+    d(x, y) = max(0, 2 - 2 x.y) is squared L2 in [0, 4], computed once in float32 whatever the dtype. Rows that were
+    rounded to half precision are not quite unit, and d differs from their distance by as much. Every ordered pair of
+    rows a != p with one label is a pair; a negative of `a` is any row with another label. No label value is special: an
+    identity seen once serves as a negative only.
 
     `miner` states which negatives n of a pair are valid; :func:`~facenet.mining.rules.register_miner` adds others:
       semi_hard  d(a,p) < d(a,n) < d(a,p) + margin
@@ -106,7 +106,7 @@ def mine(
 
 
 def thin(triplets: Triplets, size: int, seed: int = 0) -> Triplets:
-    """Keep a uniform sample of `size` of the triplets, a function of the seed, in their order; all where they fit."""
+    """Keep a uniform sample of `size` of the triplets, a function of the seed, in their order; all if they fit."""
     if len(triplets.anchor) <= size:
         return triplets
     kept = torch.from_numpy(_sample(len(triplets.anchor), size, seed)).to(triplets.anchor.device)

@@ -32,9 +32,9 @@ class L2Normalize(nn.Module):
 class L2Pool2d(nn.Module):
     """Root of the summed squares of each window: sqrt(sum x^2 + eps), (B, C, H, W) -> (B, C, H', W').
 
-    Summed, not averaged, the L2 norm of the window (table 2 of the paper only says L2); it is up to `kernel` times as
-    large as what it pools, which the initialisation of the layer behind it makes up for. The eps keeps the gradient
-    finite where a window is all zero, as ReLU makes many.
+    The squares are summed, not averaged: the L2 norm of the window (table 2 of the paper says L2). The output is up
+    to `kernel` times as large as the input; the layer behind it is initialised smaller to make up for that. The eps
+    keeps the gradient finite if a window is all zero, as ReLU makes many.
     """
 
     def __init__(self, kernel: int = 3, stride: int = 1, eps: float = 1e-6) -> None:

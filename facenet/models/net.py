@@ -73,7 +73,7 @@ class EmbeddingNet(nn.Module):
         net: The row table.
         embedding_dim: D.
         norm: "batch" or "lrn".
-        input_size: (H, W); None is the table's. Kept to strictly where the net has flattened positions.
+        input_size: (H, W); None is the table's. A net that flattens positions accepts this size alone.
         dropout: Share of features dropped before the embedding layer while training.
         attention: ``after`` (a stage; None for no block) and the options of an
             :class:`~facenet.models.attention.over_maps.AttentionBlock` put behind it.
@@ -117,7 +117,7 @@ class EmbeddingNet(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.embedding = nn.Linear(width, embedding_dim, bias=norm != "batch")
         self.normalize = L2Normalize()
-        for part in (self.stages, self.full, self.embedding):  # attention has a way of its own
+        for part in (self.stages, self.full, self.embedding):  # attention layers are initialised by themselves
             _initialise(part)
 
     def _build_stages(self, net: NetTable, norm: str) -> dict[str, int]:
@@ -215,9 +215,10 @@ def _pool(kind: str, channels: int, positions: list[int], options: dict[str, Any
 def _initialise(net: nn.Module) -> None:
     """Draw weights that keep the mean square of activations, and set biases to zero.
 
-    He's N(0, 2 / fan_in) before ReLU, which halves the mean square; N(0, 1 / fan_in) before nothing and before maxout
-    of two pieces: of two independent a and b, max^2 + min^2 = a^2 + b^2, so the larger keeps the mean square of either.
-    A convolution behind L2 pooling, which adds up a window of squares, starts smaller by the root of their number.
+    Before ReLU, which halves the mean square, they are He's N(0, 2 / fan_in). Before nothing and before maxout of two
+    pieces they are N(0, 1 / fan_in): of two independent a and b, max^2 + min^2 = a^2 + b^2, so the larger keeps the
+    mean square of either. L2 pooling adds up a window of squares; a convolution behind it starts smaller by the root of
+    their number.
     """
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
