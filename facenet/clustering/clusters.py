@@ -174,6 +174,8 @@ def scores(labels: np.ndarray, identities: Sequence[str] | np.ndarray) -> dict[s
     Raises:
         DataError: other lengths, or no known identity.
     """
+    from sklearn.metrics import normalized_mutual_info_score
+
     names = np.asarray(identities)
     labels = np.asarray(labels)
     if labels.ndim != 1 or labels.shape != names.shape:
@@ -181,9 +183,9 @@ def scores(labels: np.ndarray, identities: Sequence[str] | np.ndarray) -> dict[s
     known = names != "" if names.dtype.kind in "US" else np.ones(len(names), bool)
     if not known.any():
         raise DataError("scores: expected identities, got none that is known; scores need labelled faces")
-    i, n_i = np.unique(labels[known], return_inverse=True, return_counts=True)[1:]
-    j, n_j = np.unique(names[known], return_inverse=True, return_counts=True)[1:]
-    cells, n_ij = np.unique(i.astype(np.int64) * len(n_j) + j, return_counts=True)
+    found, n_i = np.unique(labels[known], return_inverse=True, return_counts=True)[1:]
+    true, n_j = np.unique(names[known], return_inverse=True, return_counts=True)[1:]
+    cells, n_ij = np.unique(found.astype(np.int64) * len(n_j) + true, return_counts=True)
     i, j = cells // len(n_j), cells % len(n_j)
     total = int(known.sum())
     pairs = [float((n.astype(np.int64) * (n - 1)).sum()) for n in (n_ij, n_i, n_j)]
@@ -191,7 +193,7 @@ def scores(labels: np.ndarray, identities: Sequence[str] | np.ndarray) -> dict[s
     return {
         **_f1("pairwise", *(pairs[0] / n if n else 1.0 for n in pairs[1:])),
         **_f1("bcubed", *bcubed),
-        "nmi": _nmi(n_ij / total, n_i / total, n_j / total, i, j),
+        "nmi": float(normalized_mutual_info_score(true, found)),
         "clusters": len(n_i),
         "identities": len(n_j),
         "clusters_per_identity": len(n_i) / len(n_j),
@@ -210,12 +212,6 @@ def _f1(name: str, precision: float, recall: float) -> dict[str, float]:
     both = precision + recall
     f1 = 2 * precision * recall / both if both else 0.0
     return {f"{name}_precision": precision, f"{name}_recall": recall, f"{name}_f1": f1}
-
-
-def _nmi(p_ij: np.ndarray, p_i: np.ndarray, p_j: np.ndarray, i: np.ndarray, j: np.ndarray) -> float:
-    entropy = -float((p_i * np.log(p_i)).sum() + (p_j * np.log(p_j)).sum()) / 2
-    information = float((p_ij * np.log(p_ij / (p_i[i] * p_j[j]))).sum())
-    return max(0.0, information / entropy) if entropy > 0 else 1.0
 
 
 def write_clusters(file: str | Path, labels: np.ndarray, paths: Sequence[str], identities: Sequence[str]) -> None:
