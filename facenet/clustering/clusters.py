@@ -167,14 +167,16 @@ def scores(labels: np.ndarray, identities: Sequence[str] | np.ndarray) -> dict[s
     """Compare cluster labels (N,) with identities (N,); faces of identity "" (unknown) are left out.
 
     With n_ij faces of identity j in cluster i: pairwise precision = sum C(n_ij, 2) / sum C(n_i, 2), recall with n_j
-    below; BCubed precision = 1/N sum n_ij^2 / n_i, recall with n_j; F1 their harmonic means; NMI = mutual
-    information over the mean of the two entropies. A share of nothing (no pairs claimed, no pairs to find) is 1.
-    `clusters_per_identity` is 1 where there are as many clusters as people, above 1 where people are split.
+    below. BCubed precision = 1/N sum n_ij^2 / n_i, recall with n_j. F1 is their harmonic mean. NMI = mutual information
+    over the mean of the two entropies. A share of nothing (no pairs claimed, no pairs to find) is 1.
+    `clusters_per_identity` is 1 if there are as many clusters as people, above 1 if people are split. scikit-learn has
+    no BCubed, so that one is computed here.
 
     Raises:
         DataError: other lengths, or no known identity.
     """
     from sklearn.metrics import normalized_mutual_info_score
+    from sklearn.metrics.cluster import pair_confusion_matrix
 
     names = np.asarray(identities)
     labels = np.asarray(labels)
@@ -188,10 +190,10 @@ def scores(labels: np.ndarray, identities: Sequence[str] | np.ndarray) -> dict[s
     cells, n_ij = np.unique(found.astype(np.int64) * len(n_j) + true, return_counts=True)
     i, j = cells // len(n_j), cells % len(n_j)
     total = int(known.sum())
-    pairs = [float((n.astype(np.int64) * (n - 1)).sum()) for n in (n_ij, n_i, n_j)]
+    (_, claimed), (missed, both) = pair_confusion_matrix(true, found).tolist()
     bcubed = [float((n_ij**2 / n).sum() / total) for n in (n_i[i], n_j[j])]
     return {
-        **_f1("pairwise", *(pairs[0] / n if n else 1.0 for n in pairs[1:])),
+        **_f1("pairwise", *(both / n if n else 1.0 for n in (both + claimed, both + missed))),
         **_f1("bcubed", *bcubed),
         "nmi": float(normalized_mutual_info_score(true, found)),
         "clusters": len(n_i),
