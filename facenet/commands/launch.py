@@ -15,8 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_type_hints
 
-from facenet.commands.help import help_text
-from facenet.commands.options import CommandOptions
+from facenet.commands.options import CommandOptions, help_text
 from facenet.console import one_line_errors, write_metrics
 from facenet.errors import ConfigError, DataError, FacenetError, GateError, nearest
 from facenet.interrupts import Interrupted, raise_on_signal
