@@ -11,20 +11,27 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from facenet.mining.rules import MINERS
 
 import facenet
 from facenet.losses.registry import OBJECTIVES
-from facenet.mining.rules import MINERS
 from facenet.models.registry import NETS
 from tests.conftest import ROOT
 from tests.helpers.pictures import write_tree
 
-TINY = (
-    "data.synthetic.train_identities=16 data.synthetic.held_out_identities=6 data.synthetic.evaluation_identities=6"
-    " data.synthetic.train_images=[2,4] data.synthetic.held_out_images=[4,4] data.synthetic.evaluation_images=[4,4]"
-    " data.synthetic.size=32 sampler.batch_size=16 sampler.faces_per_identity=4 trainer.max_steps=2"
-    " trainer.val_check_interval=2"
-).split()
+TINY = [
+    "data.synthetic.train_identities=16",
+    "data.synthetic.held_out_identities=6",
+    "data.synthetic.evaluation_identities=6",
+    "data.synthetic.train_images=[2,4]",
+    "data.synthetic.held_out_images=[4,4]",
+    "data.synthetic.evaluation_images=[4,4]",
+    "data.synthetic.size=32",
+    "sampler.batch_size=16",
+    "sampler.faces_per_identity=4",
+    "trainer.max_steps=2",
+    "trainer.val_check_interval=2",
+]
 
 
 def blocks(page: str) -> list[str]:

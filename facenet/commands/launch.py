@@ -41,7 +41,8 @@ def launch(name: str, run: Callable[[T, Path], dict[str, Any]]) -> None:
     options = options_of(run)
     with one_line_errors():
         if any(argument in ("--help", "-h") for argument in sys.argv[1:]):
-            print(help_text(name, options, sys.modules[run.__module__].__doc__ or "", CONF))
+            with contextlib.suppress(BrokenPipeError):  # as of `--help | head`
+                print(help_text(name, options, sys.modules[run.__module__].__doc__ or "", CONF), flush=True)
             return
         for argument in sys.argv[1:]:
             check_argument(options, argument)
