@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from facenet.mining.rules import MINERS
 
 import facenet
 from facenet.losses.registry import OBJECTIVES
+from facenet.mining.rules import MINERS
 from facenet.models.registry import NETS
 from tests.conftest import ROOT
 from tests.helpers.pictures import write_tree
