@@ -101,6 +101,7 @@ def test_inner_fully_connected_layers_are_quantised(tmp_path: Path) -> None:
     assert told["bytes"] < 0.27 * (tmp_path / "nn1.onnx").stat().st_size
 
 
+@pytest.mark.slow  # a process imports torch and traces a net; tests/commands holds the command's output in every run
 def test_exporters_do_not_talk_about_themselves(tmp_path: Path) -> None:
     """In a process of its own: pytest catches what is logged."""
     code = f"""
