@@ -34,8 +34,8 @@ def run(options: CompareOptions, out: Path) -> dict[str, Any]:
     found.draw(out / "compare.png")
     table(
         [
-            ("a", found.a.told()),
-            ("b", found.b.told()),
+            ("a", found.a.summary()),
+            ("b", found.b.summary()),
             ("sq_dist", found.sq_dist),
             ("threshold" if options.threshold is not None else f"threshold at far={far:g}", threshold),
             ("verdict", found.verdict),

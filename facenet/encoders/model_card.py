@@ -38,7 +38,7 @@ def write(folder: str | Path, encoder: Encoder, metrics: Mapping[str, Any], conf
 
 
 def recalibrate(folder: str | Path, encoder: Encoder) -> None:
-    """Put newly calibrated thresholds into the card of a bundle, where it has one with a place for them."""
+    """Put newly calibrated thresholds into the card of a bundle, if it has one with a place for them."""
     path = Path(folder) / NAME
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     if text.count(BEGIN) == text.count(END) == 1 and text.index(BEGIN) < text.index(END):
@@ -150,8 +150,8 @@ def _split(data: Mapping[str, Any]) -> str:
 
 def _scores(metrics: Mapping[str, Any], kind: str) -> str:
     found, held = metrics.get("verification"), (metrics.get("held_out") or {}).get("accuracy")
-    told = UNKNOWN if held is None else f"{held:.4f}"
-    text = f"Accuracy on pairs of held-out people, which chose the checkpoint: {told}.\n"
+    shown = UNKNOWN if held is None else f"{held:.4f}"
+    text = f"Accuracy on pairs of held-out people, which chose the checkpoint: {shown}.\n"
     if not found:
         return text + "Nothing was reported: how it does on other people is unknown."
     if "sem" in found:

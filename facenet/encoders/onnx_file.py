@@ -134,7 +134,7 @@ def _metadata(data: memoryview) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _foreign(data: memoryview, at: int, end: int, inside: Any) -> str:
-    """Say what is not in the file itself or not a plain graph, "" where all is; not protobuf raises ValueError."""
+    """Name what lies outside the file or is no plain graph, "" for nothing; what is not protobuf raises ValueError."""
     for field, start, last in _fields(data, at, end):
         if inside == TENSOR:
             if field == 13 or (field == 14 and _read_varint(data, start, last)[0]):  # external_data, data_location

@@ -2,13 +2,14 @@
 
 Pairs are compared in tiles. All same pairs are kept, and of the different ones the floor(far |P_diff|) + 1 nearest:
 the tail that decides every smaller FAR as well. A tail that would outgrow the memory allowed is refused and named; a
-sample of the faces tells so large a FAR as precisely as anyone needs.
+sample of the faces tells so large a FAR as precisely as anyone needs. By hand, because libraries that find the nearest
+pairs keep k a row, and no k bounds the tail: the pairs of one face may be all of it.
 Letters: N embeddings, D embedding width, S same pairs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 
 from facenet.errors import ConfigError, DataError
 from facenet.evaluation.roc import FARS, allowed_accepts, at_far, far_name
+from facenet.types import Progress
 from facenet.vectors import finite_rows
 
 BLOCK_ROWS, TILE_COLUMNS = 512, 2048  # a tile is 4 MB of float32
@@ -47,13 +49,14 @@ def all_pairs(
     fars: Sequence[float] = FARS,
     *,
     block_rows: int = BLOCK_ROWS,
+    tile_columns: int = TILE_COLUMNS,
     memory_gb: float = 2.0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> AllPairs:
     """Measure VAL at each FAR over all N (N - 1) / 2 pairs of labelled unit vectors (N, D).
 
     A row of `val_at_far` holds what :func:`at_far` gives: the threshold with FAR(threshold) <= far and
-    the largest possible VAL, exactly; and `accepted_same`, `accepted_different`, the counts at that threshold. Where
+    the largest possible VAL, exactly; and `accepted_same`, `accepted_different`, the counts at that threshold. If
     it has no threshold, `reason` says why: far |P_diff| < 1, or a tail beyond `memory_gb`. Rows with the label ""
     (unknown) are left out. The intervals take pairs for independent; pairs that share a face are not, so the true
     ones are wider. Time is one product of all vectors with each other, memory the tail and the same pairs.
@@ -70,15 +73,15 @@ def all_pairs(
         raise DataError(f"all pairs: expected two or more identities, got {len(counts)}; add faces of other people")
     known = finite_rows(known, "all pairs")
     allowed = {float(far): allowed_accepts(far, negatives) for far in fars}
-    room = memory_gb * 1e9 - BYTES_OF_SAME * positives
-    if room < 0:
+    left = memory_gb * 1e9 - BYTES_OF_SAME * positives
+    if left < 0:
         raise ConfigError(
             f"all pairs: {positives:,} same pairs need {BYTES_OF_SAME * positives / 1e9:.2g} GB, memory_gb is"
             f" {memory_gb:g}; raise it or take fewer faces of each person"
         )
-    fitting = [count for count in allowed.values() if BYTES_OF_TAIL * count <= room]
+    fitting = [count for count in allowed.values() if BYTES_OF_TAIL * count <= left]
     tail = _Tail(min(negatives, max(fitting, default=0) + 1))
-    same = _compare_all(known, codes, tail, block_rows, progress)
+    same = _compare_all(known, codes, tail, (block_rows, tile_columns), progress)
     same, different = _sq_dists(same), _sq_dists(tail.values())
     rows = {far: _row(same, different, far, negatives, count in fitting, memory_gb) for far, count in allowed.items()}
     return AllPairs(len(codes), len(counts), len(vectors) - len(codes), positives, negatives, rows)
@@ -135,28 +138,30 @@ def _labelled(vectors: np.ndarray, labels: Sequence[str] | np.ndarray) -> tuple[
     return vectors[rows[order]], codes[order]
 
 
-def tiles(vectors: np.ndarray, block_rows: int = BLOCK_ROWS) -> Iterator[tuple[int, int, np.ndarray]]:
+def tiles(
+    vectors: np.ndarray, block_rows: int = BLOCK_ROWS, tile_columns: int = TILE_COLUMNS
+) -> Iterator[tuple[int, int, np.ndarray]]:
     """Yield (top, left, similarities) for the tiles that cover the upper triangle of vectors @ vectors.T.
 
     One buffer holds every tile in turn. The first tile of each block of rows reaches below the diagonal.
     """
-    buffer = np.empty(block_rows * TILE_COLUMNS, np.float32)
+    buffer = np.empty(block_rows * tile_columns, np.float32)
     n = len(vectors)
     for top in range(0, n, block_rows):
         bottom = min(top + block_rows, n)
-        for left in range(top, n, TILE_COLUMNS):
-            right = min(left + TILE_COLUMNS, n)
+        for left in range(top, n, tile_columns):
+            right = min(left + tile_columns, n)
             tile = buffer[: (bottom - top) * (right - left)].reshape(bottom - top, right - left)
             yield top, left, np.matmul(vectors[top:bottom], vectors[left:right].T, out=tile)
 
 
 def _compare_all(
-    vectors: np.ndarray, codes: np.ndarray, tail: _Tail, block_rows: int, progress: Callable[[int, int], None] | None
+    vectors: np.ndarray, codes: np.ndarray, tail: _Tail, size: tuple[int, int], progress: Progress | None
 ) -> np.ndarray:
     """Feed the similarities of different pairs to `tail`; return those of the same pairs, (S,)."""
     ends = np.searchsorted(codes, codes, side="right").tolist()  # the rows of one identity lie together
     same = [np.empty(0, np.float32)]
-    for top, left, tile in tiles(vectors, block_rows):
+    for top, left, tile in tiles(vectors, *size):
         bottom = top + len(tile)
         if left < ends[bottom - 1]:
             columns = [(max(0, row + 1 - left), max(0, ends[row] - left)) for row in range(top, bottom)]

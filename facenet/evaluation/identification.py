@@ -48,7 +48,7 @@ class Identification:
 
 
 class Answers(NamedTuple):
-    """What each of Q probes found; rank and precision mean nothing where it has no mate."""
+    """What each of Q probes found; rank and precision mean nothing for a probe without a mate."""
 
     rank: np.ndarray  # (Q,) int64, 1 + the number of other people no farther than the own one
     precision: np.ndarray  # (Q,) float64, average precision over the own faces

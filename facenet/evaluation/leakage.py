@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from facenet.errors import DataError
-from facenet.evaluation.all_pairs import tiles
+from facenet.evaluation.all_pairs import BLOCK_ROWS, TILE_COLUMNS, tiles
 from facenet.types import EmbeddingSet
 from facenet.vectors import sq_dist_matrix
 
@@ -46,7 +46,7 @@ def people_record(people: Mapping[str, Iterable[str]], salt: str, *, world: str 
 def shared_people(
     names: Iterable[str], records: Sequence[Mapping[str, Any]] | None, *, world: str = ""
 ) -> dict[str, list[str]] | None:
-    """Return the names that the records know, by role; None where the encoder keeps no records."""
+    """Return the names that the records know, by role; None if the encoder keeps no records."""
     if not records:
         return None
     found: dict[str, set[str]] = {"train": set(), "held_out": set()}
@@ -69,14 +69,16 @@ def leakage(
     world: str = "",
     train: EmbeddingSet | None = None,
     near_sq_dist: float = NEAR_SQ_DIST,
+    tile: tuple[int, int] | None = None,
 ) -> dict[str, Any]:
     """Look for leakage between the reported faces and the training of their encoder.
 
     `people` are the reported people, `shared_people` those whose name was trained on, `shared_held_out` those whose
-    name chose the checkpoint and the thresholds (both None where the encoder kept no `records`, see
+    name chose the checkpoint and the thresholds (both None if the encoder kept no `records`, see
     :func:`people_record`); `near_duplicates` the pairs of reported faces of two different people with
     D <= `near_sq_dist`; `train_near_duplicates` the pairs of a reported face and one of `train`, by whatever name, as
-    near (None without `train`); `examples` the nearest of both kinds, [first, second, sq_dist].
+    near (None without `train`); `examples` the nearest of both kinds, [first, second, sq_dist]. `tile` is the number of
+    rows and columns that are compared at a time.
 
     Raises:
         DataError: `train` was embedded by another encoder.
@@ -85,8 +87,8 @@ def leakage(
         raise DataError("leakage: the training faces were embedded by another encoder; embed them with this one")
     names = set(embeddings.identities) - {""}
     shared = shared_people(names, records, world=world)
-    within = _within(embeddings, near_sq_dist)
-    across = None if train is None else _across(embeddings, train, near_sq_dist)
+    within = _within(embeddings, near_sq_dist, tile or (BLOCK_ROWS, TILE_COLUMNS))
+    across = None if train is None else _across(embeddings, train, near_sq_dist, tile or (ROWS, 4 * ROWS))
     nearest = sorted([*within.nearest, *(across.nearest if across else [])])[:SHOWN]
     return {
         "people": len(names),
@@ -120,12 +122,12 @@ class _Near:
         self.nearest = sorted([*self.nearest, *new])[:SHOWN]
 
 
-def _within(embeddings: EmbeddingSet, near: float) -> _Near:
+def _within(embeddings: EmbeddingSet, near: float, size: tuple[int, int]) -> _Near:
     """Find the pairs of faces of two different known people that are nearer than `near`."""
     names = np.unique(np.asarray(embeddings.identities, str), return_inverse=True)[1]
     known = np.asarray([bool(name) for name in embeddings.identities])
     vectors, found = np.ascontiguousarray(embeddings.vectors, np.float32), _Near(embeddings.paths, embeddings.paths)
-    for top, left, tile in tiles(vectors):
+    for top, left, tile in tiles(vectors, *size):
         one, two = np.nonzero(tile >= np.float32(1 - near / 2))  # D = 2 - 2 s
         sq_dists = np.maximum(2 - 2 * tile[one, two], 0)
         one, two = one + top, two + left
@@ -134,12 +136,12 @@ def _within(embeddings: EmbeddingSet, near: float) -> _Near:
     return found
 
 
-def _across(embeddings: EmbeddingSet, train: EmbeddingSet, near: float) -> _Near:
+def _across(embeddings: EmbeddingSet, train: EmbeddingSet, near: float, size: tuple[int, int]) -> _Near:
     """Find the pairs of a reported and a training face that are nearer than `near`."""
-    found = _Near(embeddings.paths, train.paths)
-    for top in range(0, len(embeddings), ROWS):
-        for left in range(0, len(train), 4 * ROWS):
-            tile = sq_dist_matrix(embeddings.vectors[top : top + ROWS], train.vectors[left : left + 4 * ROWS])
+    found, (rows, columns) = _Near(embeddings.paths, train.paths), size
+    for top in range(0, len(embeddings), rows):
+        for left in range(0, len(train), columns):
+            tile = sq_dist_matrix(embeddings.vectors[top : top + rows], train.vectors[left : left + columns])
             one, two = np.nonzero(tile <= near)
             found.add(one + top, two + left, tile[one, two])
     return found

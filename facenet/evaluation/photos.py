@@ -26,7 +26,7 @@ class Photo:
     faces: list[Face] | None  # None: not looked for
     face: Face | None
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """What was found, in words."""
         if self.faces is None or self.face is None:
             return "the picture is taken for a face"
@@ -79,7 +79,7 @@ def compare_photos(encoder: Encoder, a: str | Path, b: str | Path, *, threshold:
 
     Raises:
         ConfigError: a threshold outside [0, 4].
-        NoFace: a photo without a usable face, where the encoder's preprocessing looks for one.
+        NoFace: a photo without a usable face, if the encoder's preprocessing looks for one.
         DataError: a photo that can not be read.
     """
     if not 0 <= threshold <= 4:

@@ -73,7 +73,7 @@ def at_far(
 ) -> dict[str, Any]:
     """Return VAL at the largest threshold with FAR <= far: val, low, high, threshold, resolvable, negatives.
 
-    `low` and `high` are the 95 % Wilson interval of val, as if pairs were independent. Where far |P_diff| < 1 not one
+    `low` and `high` are the 95 % Wilson interval of val, as if pairs were independent. If far |P_diff| < 1, not one
     false accept is allowed: the rate is not resolvable and the rest is None. val is None without a same pair.
 
     Args:
@@ -130,7 +130,7 @@ def cut(distances: np.ndarray, accepted: int) -> float:
 def between(accepted: Any, rejected: Any) -> float:
     """Return the threshold midway between the farthest accepted and the nearest rejected distance.
 
-    Where one is None the end is 0 or 4. The value is a number of the distances' own type, so it never rounds onto
+    If one is None, the end is 0 or 4. The value is a number of the distances' own type, so it never rounds onto
     the rejected one.
     """
     if accepted is None:
@@ -174,7 +174,7 @@ def both_classes(labels: np.ndarray, where: str) -> None:
 
 
 def far_name(far: float) -> str:
-    """Name a FAR without a dot where it needs none (dots separate the parts of a metric's name); float() reads it.
+    """Name a FAR without a dot if it needs none (dots separate the parts of a metric's name); float() reads it.
 
     >>> far_name(0.001), far_name(0.0025)
     ('1e-3', '2.5e-3')

@@ -95,12 +95,12 @@ def verify_pairs(
 ) -> Verification:
     """Score P pairs by cross-validation over the folds; everything else is pooled over them.
 
-    accuracy = mean_f acc_f(t_f), t_f = argmax_t of the accuracy on the pairs outside fold f. Where several
+    accuracy = mean_f acc_f(t_f), t_f = argmax_t of the accuracy on the pairs outside fold f. If several
     thresholds are best, the middle one is taken. `grid` restricts t_f to given thresholds (the common reference:
     :func:`common_grid`), of which the first best is taken.
     EER = (FAR + 1 - VAL) / 2 at the first ROC point where |FAR - (1 - VAL)| is least.
     VAL at FAR is the VAL at the largest threshold with FAR(d) <= far, with the 95 % Wilson interval of VAL at
-    that threshold; where far |P_diff| < 1 it is not resolvable, and None.
+    that threshold; if far |P_diff| < 1 it is not resolvable, and None.
 
     Args:
         sq_dist: squared distances (P,), in [0, 4] for unit vectors.

@@ -27,12 +27,15 @@ BATCH = 32
 FAR_OFF = 0.05  # mean sq_dist to the float vectors above which nothing is written
 
 
-def export_int8(source: str | Path, images: Tensor, path: str | Path) -> dict[str, Any]:
+def export_int8(
+    source: str | Path, images: Tensor, path: str | Path, *, far_off: float = FAR_OFF, tolerance: float = TOLERANCE
+) -> dict[str, Any]:
     """Write the 8-bit variant of an exported file, calibrated on normalised images (N, 3, H, W).
 
-    It is another encoder, with a fingerprint of its own made of the original's and its content; thresholds and
-    preprocessing are the original's. Returns `bytes`, `fingerprint`, `calibration_images` and, over these images,
-    `sq_dist_to_float` (`mean`, `most`).
+    The variant is another encoder, with a fingerprint of its own made of the original's and its content. Thresholds and
+    preprocessing are the original's. Nothing is written if the vectors move by more than `far_off` (mean sq_dist), or
+    if they change by more than `tolerance` with their batch. Returns `bytes`, `fingerprint`, `calibration_images` and,
+    over these images, `sq_dist_to_float` (`mean`, `most`).
 
     Raises:
         DataError: no images, no package, a damaged source, or vectors that are far from the float ones.
@@ -48,11 +51,14 @@ def export_int8(source: str | Path, images: Tensor, path: str | Path) -> dict[st
     record["training"] = {**record["training"], "int8_of": record["fingerprint"]}
     record |= {"fingerprint": digest, "compatible_with": [], "graph": {**record["graph"], "precision": "int8"}}
     data = seal(quantised, record)
-    moved = _moved(load_onnx(source), data, images, path)
+    plain = load_onnx(source)
+    ours = opened(data, plain)
+    check_batches(ours, images, path, tolerance)
+    moved = _moved(plain, ours, images, path, far_off)
     with atomic_write(path) as file:
         file.write(data)
-    told = {"bytes": len(data), "fingerprint": digest, "calibration_images": len(images)}
-    return {**told, "sq_dist_to_float": {"mean": float(moved.mean()), "most": float(moved.max())}}
+    counts = {"bytes": len(data), "fingerprint": digest, "calibration_images": len(images)}
+    return {**counts, "sq_dist_to_float": {"mean": float(moved.mean()), "most": float(moved.max())}}
 
 
 def _quantise(source: Path, images: Tensor) -> bytes:
@@ -97,24 +103,23 @@ def _faces(images: Tensor) -> Any:
     return Faces()
 
 
-def _moved(plain: Encoder, data: bytes, images: Tensor, path: Path) -> np.ndarray:
-    """Return squared distances (N,) between 8-bit and float vectors of the images, after checking the former.
-
-    Raises:
-        DataError: they depend on their batch, or are far off.
-    """
-    ours = opened(data, plain)
+def check_batches(encoder: Encoder, images: Tensor, path: Path, tolerance: float) -> None:
+    """Raise DataError if the vectors of some images depend on the batch that the images are in, or are NaN."""
     few = images[: max(BATCHES)]
-    alone = np.concatenate([ours.embed_batch(image[None]) for image in few])
+    alone = np.concatenate([encoder.embed_batch(image[None]) for image in few])
     for size in BATCHES:
-        together = ours.embed_batch(few[:size])
-        if not np.abs(together - alone[:size]).max() <= TOLERANCE:  # also NaN
+        together = encoder.embed_batch(few[:size])
+        if not np.abs(together - alone[:size]).max() <= tolerance:  # also NaN
             raise DataError(f"{path}: not written; its vectors change with the batch they are in (of {size})")
+
+
+def _moved(plain: Encoder, ours: Encoder, images: Tensor, path: Path, far_off: float) -> np.ndarray:
+    """Return squared distances (N,) between 8-bit and float vectors of the images; raises DataError if they are far."""
     vectors = [(ours.embed_batch(part), plain.embed_batch(part)) for part in images.split(BATCH)]
     moved = np.concatenate([((one - two) ** 2).sum(1) for one, two in vectors])
-    if not moved.mean() <= FAR_OFF:
+    if not moved.mean() <= far_off:
         raise DataError(
             f"{path}: not written; its vectors are {moved.mean():.3g} (mean sq_dist) from the float ones, at most"
-            f" {FAR_OFF} allowed; calibrate with more images, like those it will see"
+            f" {far_off} allowed; calibrate with more images, like those it will see"
         )
     return moved

@@ -11,7 +11,7 @@ import contextlib
 import copy
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ class WholeNet(nn.Module):
 
 
 def export_onnx(encoder: Encoder, path: str | Path) -> dict[str, Any]:
-    """Write an encoder as ONNX, unless it differs from torch by more than 1e-5 at some batch size.
+    """Write an encoder as ONNX, unless it differs from torch by more than :data:`TOLERANCE` at some batch size.
 
     The fingerprint is the encoder's own: the vectors are the same, and so are the galleries. Returns `bytes`, `opset`
     and `max_difference` by batch size.
@@ -71,12 +71,17 @@ def export_onnx(encoder: Encoder, path: str | Path) -> dict[str, Any]:
     need("onnx", "onnxscript", "onnxruntime")
     data = seal(graph(encoder), record(encoder))
     found = differences(encoder, data)
-    if not all(value <= TOLERANCE for value in found.values()):  # NaN is not
-        told = ", ".join(f"{value:.2g} at batch {size}" for size, value in found.items())
-        raise DataError(f"{path}: not written; its vectors differ from torch's by {told} ({TOLERANCE:g} allowed)")
+    check_differences(found, path)
     with atomic_write(path) as file:
         file.write(data)
     return {"bytes": len(data), "opset": OPSET, "max_difference": {str(size): value for size, value in found.items()}}
+
+
+def check_differences(found: Mapping[int, float], path: Path) -> None:
+    """Raise DataError if a file's vectors differ from torch's by more than :data:`TOLERANCE`, or are NaN."""
+    if not all(value <= TOLERANCE for value in found.values()):  # NaN is not
+        listed = ", ".join(f"{value:.2g} at batch {size}" for size, value in found.items())
+        raise DataError(f"{path}: not written; its vectors differ from torch's by {listed} ({TOLERANCE:g} allowed)")
 
 
 def network_of(encoder: Encoder) -> nn.Module:
@@ -112,15 +117,15 @@ def graph(encoder: Encoder) -> bytes:
 def record(encoder: Encoder, **changes: Any) -> dict[str, Any]:
     """Return what goes into the file: ``encoder.json`` without long lists, and what the graph reads, does and gives."""
     height, width = encoder.preprocess.size
-    told = record_of(encoder)
-    told["training"] = {key: value for key, value in encoder.training.items() if key not in LONG}
-    told["graph"] = {
+    content = record_of(encoder)
+    content["training"] = {key: value for key, value in encoder.training.items() if key not in LONG}
+    content["graph"] = {
         "input": f"images (B, 3, {height}, {width}) float32, RGB: (value / 255 - mean) / std",
         "output": f"embeddings (B, {encoder.dim}) float32, of unit length",
         "mirrors": encoder.preprocess.mirror,
         "precision": "float32",
     }
-    return {**told, **changes}
+    return {**content, **changes}
 
 
 def differences(encoder: Encoder, data: bytes) -> dict[int, float]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import numpy as np
 import pytest
@@ -24,8 +23,7 @@ def at_far_by_sort(distances: np.ndarray, same: np.ndarray, far: float) -> tuple
 
 @pytest.mark.parametrize("lattice", [False, True])
 @pytest.mark.parametrize("block_rows", [7, 64, 5000])
-def test_every_rate_against_the_full_sort(lattice: bool, block_rows: int, monkeypatch: Any) -> None:
-    monkeypatch.setattr("facenet.evaluation.all_pairs.TILE_COLUMNS", 50)
+def test_every_rate_against_the_full_sort(lattice: bool, block_rows: int) -> None:
     labels = np.random.default_rng(0).integers(0, 60, 400)
     if lattice:  # +-1/4 in 16 places: every product is exact, and distances are tied
         vectors = np.random.default_rng(1).choice(np.float32([-0.25, 0.25]), (400, 16))
@@ -35,7 +33,7 @@ def test_every_rate_against_the_full_sort(lattice: bool, block_rows: int, monkey
     distances = np.maximum(2 - 2 * (vectors @ vectors.T), 0)[one, two]
     same = labels[one] == labels[two]
     fars = (0.5, 1e-2, 1e-3, 1e-4, 1e-6)
-    found = all_pairs(vectors, labels, fars, block_rows=block_rows).val_at_far
+    found = all_pairs(vectors, labels, fars, block_rows=block_rows, tile_columns=50).val_at_far
     for far in fars:
         row, want = found[far], at_far_by_sort(distances, same, far)
         assert row["negatives"] == (~same).sum()
@@ -52,7 +50,7 @@ def test_every_rate_against_the_full_sort(lattice: bool, block_rows: int, monkey
         assert abs(int(accepted.sum()) - want[1]) <= (0 if lattice else 1)  # products differ in the last bit
         assert np.sum(accepted & ~same) <= far * np.sum(~same) + (0 if lattice else 1)
     order = np.random.default_rng(3).permutation(400)
-    turned = all_pairs(vectors[order], labels[order], fars, block_rows=block_rows).val_at_far
+    turned = all_pairs(vectors[order], labels[order], fars, block_rows=block_rows, tile_columns=50).val_at_far
     for far in fars:
         assert turned[far]["threshold"] == pytest.approx(found[far]["threshold"], abs=1e-6)
 
@@ -86,11 +84,10 @@ def test_calibration_edges() -> None:
         all_pairs(np.full((4, 2), np.nan, np.float32), ["a", "a", "b", "b"])
 
 
-def test_tiles_cover_the_upper_triangle_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("facenet.evaluation.all_pairs.TILE_COLUMNS", 30)
+def test_tiles_cover_the_upper_triangle_once() -> None:
     vectors = unit(101, 6, np.arange(101) // 5, 8)
     seen, similarities = np.zeros((101, 101), int), vectors @ vectors.T
-    for top, left, tile in tiles(vectors, 16):
+    for top, left, tile in tiles(vectors, 16, 30):
         place = np.s_[top : top + tile.shape[0], left : left + tile.shape[1]]
         seen[place] += 1
         np.testing.assert_allclose(tile, similarities[place], atol=1e-6)

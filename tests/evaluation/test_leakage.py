@@ -49,8 +49,7 @@ def test_people_drawn_with_another_seed_are_others() -> None:
         assert len(found["train"]) == count
 
 
-def test_near_duplicates_against_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("facenet.evaluation.all_pairs.TILE_COLUMNS", 70)
+def test_near_duplicates_against_a_loop() -> None:
     embeddings = faces()
     vectors = embeddings.vectors.copy()
     vectors[[7, 120, 299, 50, 5]] = vectors[[200, 121, 0, 298, 4]]  # other person, same one, unknown, unknown, same
@@ -62,7 +61,7 @@ def test_near_duplicates_against_a_loop(monkeypatch: pytest.MonkeyPatch) -> None
             a, b = embeddings.identities[i], embeddings.identities[j]
             if a and b and a != b and np.sum((vectors[i] - vectors[j]) ** 2) <= near:
                 want.append((i, j))
-    found = leakage(embeddings, people_record({"train": ["p1", "x"]}, "s"), near_sq_dist=near)
+    found = leakage(embeddings, people_record({"train": ["p1", "x"]}, "s"), near_sq_dist=near, tile=(512, 70))
     assert found["near_duplicates"] == len(want) > 3
     assert (found["people"], found["shared_people"], found["shared_held_out"]) == (98, 1, 0)
     assert found["examples"][0] == ["7.jpg", "200.jpg", pytest.approx(0, abs=1e-6)]
@@ -72,13 +71,12 @@ def test_near_duplicates_against_a_loop(monkeypatch: pytest.MonkeyPatch) -> None
     assert leakage(embeddings, None)["shared_people"] is None
 
 
-def test_near_duplicates_of_training_faces_under_any_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("facenet.evaluation.leakage.ROWS", 40)
+def test_near_duplicates_of_training_faces_under_any_name() -> None:
     embeddings = faces()
     other = unit(500, 16, np.arange(500) // 2, 9)
     other[[3, 450]] = embeddings.vectors[[77, 250]]
     train = EmbeddingSet(other, [f"t{i}.jpg" for i in range(500)], ["q"] * 500, "f")
-    found = leakage(embeddings, None, train=train, near_sq_dist=0.001)
+    found = leakage(embeddings, None, train=train, near_sq_dist=0.001, tile=(40, 160))
     assert found["train_near_duplicates"] == 2
     assert sorted(row[:2] for row in found["examples"]) == [["250.jpg", "t450.jpg"], ["77.jpg", "t3.jpg"]]
     with pytest.raises(DataError, match="another encoder"):

@@ -40,7 +40,7 @@ def test_a_person_is_recognised_in_a_changed_photo(sface: Encoder, photos: Path,
     assert found.same
     assert 0.01 < found.sq_dist < 0.8
     assert found.verdict == "one person"
-    assert found.a.told().startswith("1 face, ")
+    assert found.a.summary().startswith("1 face, ")
     assert found.a.plain()["faces"] == 1
     assert not compare_photos(sface, photos / "one.jpg", photos / "again.jpg", threshold=0.001).same
     direct = sface.embed([photos / "one.jpg", photos / "again.jpg"])
@@ -54,7 +54,7 @@ def test_a_person_is_recognised_in_a_changed_photo(sface: Encoder, photos: Path,
 def test_of_two_faces_the_larger_is_taken_and_said(sface: Encoder, photos: Path) -> None:
     found = compare_photos(sface, photos / "one.jpg", photos / "two.png", threshold=1.0)
     assert found.sq_dist < 0.1
-    assert found.b.told().startswith("2 faces, taken: ")
+    assert found.b.summary().startswith("2 faces, taken: ")
 
 
 def test_a_photo_without_a_face_is_named(sface: Encoder, photos: Path) -> None:
@@ -71,7 +71,7 @@ def test_an_encoder_of_crops_takes_the_picture_for_a_face(photos: Path) -> None:
     found = compare_photos(encoder, photos / "one.jpg", photos / "nobody.png", threshold=1.0)
     direct = encoder.embed([photos / "one.jpg", photos / "nobody.png"])
     assert found.sq_dist == pytest.approx(float(((direct[0] - direct[1]) ** 2).sum()), abs=1e-5)
-    assert found.a.told() == "the picture is taken for a face"
+    assert found.a.summary() == "the picture is taken for a face"
     assert found.a.plain()["faces"] is None
     assert found.a.pixels.shape == (600, 512, 3)
     assert np.isfinite(found.sq_dist)

@@ -118,16 +118,14 @@ export_int8.export_int8({str(tmp_path / "a.onnx")!r}, torch.rand(4, 3, 64, 65), 
     assert (tmp_path / "b.onnx").is_file()
 
 
-def test_what_is_no_good_is_not_written(plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_no_good_is_not_written(plain: Path, tmp_path: Path) -> None:
     path, images = tmp_path / "q.onnx", faces(8, (32, 32))
     with pytest.raises(DataError, match="no image to calibrate"):
         export_int8.export_int8(plain, images[:0], path)
-    monkeypatch.setattr(export_int8, "FAR_OFF", 1e-6)
     with pytest.raises(DataError, match=r"\(mean sq_dist\) from the float ones, at most 1e-06 allowed; calibrate with"):
-        export_int8.export_int8(plain, images, path)
-    monkeypatch.setattr(export_int8, "TOLERANCE", -1.0)
+        export_int8.export_int8(plain, images, path, far_off=1e-6)
     with pytest.raises(DataError, match="its vectors change with the batch they are in"):
-        export_int8.export_int8(plain, images, path)
+        export_int8.export_int8(plain, images, path, tolerance=-1.0)
     assert not list(tmp_path.iterdir())
     path.write_bytes(plain.read_bytes()[:-1])
     with pytest.raises(DataError, match="damaged"):
