@@ -8,6 +8,7 @@ from benchmarks.ddp import Options, run, tables
 from facenet.errors import ConfigError
 
 
+@pytest.mark.slow  # two rank processes import torch
 def test_run_returns_plain_numbers() -> None:
     result = run(Options(net="nns2", batch_size=12, chunk_size=4, mined=400, repeats=1))
     json.dumps(result, allow_nan=False)

@@ -11,6 +11,7 @@ from facenet.errors import ConfigError
 pytest.importorskip("onnxscript")
 
 
+@pytest.mark.slow  # an export, and three batch sizes in onnxruntime
 def test_runs_and_prints() -> None:
     threads = torch.get_num_threads()
     result = run(Options(models=("small",), batch_size=4, seconds=0.3, repeats=2, threads=1))

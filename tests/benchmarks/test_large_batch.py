@@ -11,6 +11,7 @@ from benchmarks.large_batch import Options, _plain, run, step, tables
 from facenet.errors import ConfigError
 
 
+@pytest.mark.slow  # two fresh processes import torch
 def test_run_returns_plain_numbers() -> None:
     result = run(Options(net="nns2", batch_size=12, chunk_size=5, threads=1, fits=(), device="cpu"))
     json.dumps(result, allow_nan=False)

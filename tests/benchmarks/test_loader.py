@@ -33,6 +33,7 @@ def test_run_returns_plain_positive_numbers(tmp_path: Path) -> None:
     assert (len(rows), len(net_rows)) == (3 + 3, 5)
 
 
+@pytest.mark.slow  # 120 faces of 250 pixels are drawn
 def test_drawn_faces_need_no_folder() -> None:
     result = run(Options(faces=5, size=32, crops=(1.0,), repeats=1, nets=(), peers=False, batch_size=5))
     assert (result["images"], result["faces"], result["nets"]) == ("drawn", 5, {})

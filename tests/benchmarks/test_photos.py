@@ -11,6 +11,7 @@ from benchmarks.photos import Options, run, tables
 from facenet.errors import ConfigError
 
 
+@pytest.mark.slow  # a detector and SFace on every picture, four times
 def test_found_faces_and_scores_are_counted(tmp_path: Path, portrait: Image.Image) -> None:
     names = [f"P{i}" for i in range(4)]
     for i, name in enumerate(names):

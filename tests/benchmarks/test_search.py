@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from benchmarks.search import Options, run, tables
 
 
+@pytest.mark.slow  # two indexes of 12,000 faces are built and tuned
 def test_run_returns_plain_positive_numbers(tmp_path: Path) -> None:
     options = Options(
         sizes=(12_000,), kinds=("flat", "ivf_sq8", "hnsw"), hnsw_to=1000,

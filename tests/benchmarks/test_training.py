@@ -13,6 +13,7 @@ from benchmarks.training import SETTINGS, Options, Step, outside_convolutions, r
 from facenet.errors import ConfigError
 
 
+@pytest.mark.slow  # a net in every setting, and two ceilings of a second each
 def test_run_returns_plain_positive_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "bf16_slowdown", lambda device: 1e9)
 

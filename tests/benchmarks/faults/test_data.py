@@ -18,6 +18,7 @@ from facenet.training import run as training
 IMAGES = 7 * len(BAD)
 
 
+@pytest.mark.slow  # three trainings, one with workers
 def test_training_ends_and_every_bad_file_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
     torch.set_num_threads(1)
     told = run(DataFaults(images=IMAGES, steps=10, lost=4))
@@ -32,6 +33,16 @@ def test_training_ends_and_every_bad_file_is_listed(capsys: pytest.CaptureFixtur
         zero = ("unhandled", "warnings", "not_listed", "good_skipped", "unknown_listed")
         assert {counts[name] for name in zero} == {0}, capsys.readouterr().out
         assert counts["lost_listed"] == counts["lost_while_training"] == (0 if "ram" in what else 4)
+
+
+def test_one_training_lists_every_bad_file(tmp_path: Path) -> None:
+    tree = dirty_tree(tmp_path / "faces", IMAGES, 0)
+    options = room._options(tmp_path / "faces", 1, 0, {"cache": "none", "workers": 0})
+    with without_root_power():
+        counts = room._trained(tree, tmp_path, options, 0)
+    assert (counts["ended"], counts["unhandled"], counts["warnings"]) == (1, 0, 0)
+    assert counts["listed_with_its_reason"] == counts["bad"] == len(tree.bad)
+    assert {counts[name] for name in ("not_listed", "good_skipped", "unknown_listed")} == {0}
 
 
 def test_every_kind_is_in_the_tree(tmp_path: Path) -> None:

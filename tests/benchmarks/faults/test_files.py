@@ -25,7 +25,7 @@ pytest.importorskip("onnx")
 
 def test_a_short_campaign_finds_nothing_that_gets_through(tmp_path: Path) -> None:
     told = run(
-        FileFaults(encoders=60, checkpoints=20, embeddings=40, others=8, pickles=35), folder=str(tmp_path), apart=False
+        FileFaults(encoders=30, checkpoints=10, embeddings=20, others=4, pickles=35), folder=str(tmp_path), apart=False
     )
     assert set(told) == {*ALL, "pickles", "traversals", "addresses"}
     assert {name: {what: row.get(what, 0) for what in FAILURES} for name, row in told.items()} == {
@@ -33,7 +33,7 @@ def test_a_short_campaign_finds_nothing_that_gets_through(tmp_path: Path) -> Non
     }
     for name in ALL:
         assert sum(told[name][what] for what in OUTCOMES) == told[name]["files"]
-    assert told["encoders"]["refused"] > 30
+    assert told["encoders"]["refused"] > 15
     assert sum(told[name]["resealed"] for name in ALL) > 5, "sums that fit are believed"
     assert told["pickles"]["refused"] == 35
     assert told["traversals"]["refused"] == 20

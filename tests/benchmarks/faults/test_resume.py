@@ -19,6 +19,7 @@ from facenet.training.run import train
 from tests.helpers.commands import succeed
 
 
+@pytest.mark.slow  # six training processes
 def test_a_short_campaign_finds_every_run_equal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "STEPS", 4)
     found = run(ResumeFaults(cuts=2, terms=0))["resume_cuts"]
@@ -27,6 +28,7 @@ def test_a_short_campaign_finds_every_run_equal(monkeypatch: pytest.MonkeyPatch)
     assert (found["cuts"], found["bitwise_equal"], found["different"], found["failed"]) == (2, 2, 0, 0)
 
 
+@pytest.mark.slow  # three training runs
 def test_the_command_stops_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """The one that is stopped is a process of its own; the others run in this one, for the sake of time."""
 
