@@ -23,7 +23,7 @@ class ClusterOptions(CommandOptions):
     sample: str | None = option(None, help="embeddings of labelled other people: calibrate on them")
     far: float | None = option(None, **RATE, help="the threshold of this false accept rate")
     threshold: float | None = option(None, least=0, most=4, help="this sq_dist")
-    method: str = option("auto", help="auto, chinese_whispers, average_linkage, connected_components")
+    method: str = option("auto", help="auto, chinese_whispers, average_linkage")
     neighbours: int = option(32, least=1, help="nearest faces k that the graph holds")
     known: str | tuple[str, ...] | None = option(None, help="embeddings of clustered faces, to add new ones to")
     clusters: str | None = option(None, help="their clusters.csv")
