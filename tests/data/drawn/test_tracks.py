@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from facenet.data.drawn import tracks as synthetic_tracks
-from facenet.data.drawn.damage import blur, cover, darken, spoil
-from facenet.data.drawn.tracks import draw_splits, draw_tracks
+from facenet.data.drawn.tracks import blur, cover, damage_frame, darken, draw_splits, draw_tracks
 from facenet.data.tracks import Tracks, scan_tracks, write_tracks
 from facenet.errors import ConfigError
 
@@ -64,7 +63,7 @@ def test_damaged_frames_are_the_planned_ones() -> None:
     assert 0 < sum(changed) < len(changed)
     row = changed.index(True)
     luck = synthetic_tracks._rng(0, plan[row].person, plan[row].clip, plan[row].number + 1)
-    np.testing.assert_array_equal(spoilt[row], spoil(clean[row], luck))
+    np.testing.assert_array_equal(spoilt[row], damage_frame(clean[row], luck))
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -77,7 +76,9 @@ def test_each_damage_does_what_it_says(seed: int) -> None:
     smear = np.abs(np.diff(blur(image, np.random.default_rng(seed)).astype(float), axis=1)).mean()
     assert min(sharp, smear) < 0.3 * np.abs(np.diff(image.astype(float), axis=0)).mean()
     assert darken(image, np.random.default_rng(seed)).mean() < 0.4 * image.mean()
-    np.testing.assert_array_equal(spoil(image, np.random.default_rng(seed)), spoil(image, np.random.default_rng(seed)))
+    np.testing.assert_array_equal(
+        damage_frame(image, np.random.default_rng(seed)), damage_frame(image, np.random.default_rng(seed))
+    )
 
 
 def test_the_folder_reader_reads_drawn_tracks(drawn: Tracks, tmp_path: Path) -> None:
