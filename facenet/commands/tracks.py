@@ -41,10 +41,10 @@ def run(options: TracksOptions, out: Path) -> dict[str, Any]:
     if training and (options.track_pool or options.data.pairs):
         raise ConfigError("track_pool, data.pairs: they are for scoring without training; add train=false")
     encoder = encoders.load(options.encoder, device=options.device)
-    parts: dict[str, Any] = {"pool": to_dict(options.pool), "training": to_dict(options.training)}
     if training:
-        check_options(encoder, **parts, seeds=seeds)
-        metrics = train_tracks(encoder, load(options)[0], out, **parts, seeds=seeds)
+        check_options(encoder, pool=options.pool, training=options.training, seeds=seeds)
+        splits, _ = load(options)
+        metrics = train_tracks(encoder, splits, out, pool=options.pool, training=options.training, seeds=seeds)
     else:
         pool = read_track_pool(options.track_pool, encoder) if options.track_pool else None
         tracks, pairs = load(options)

@@ -1,8 +1,8 @@
 """Track-to-track verification: the template of TrackPool beside what needs no training, on the same pairs.
 
 Letters: M tracks, L frames of the longest, D embedding width, P pairs.
-Source of the floors: mean similarity over all frame pairs, Schroff et al. 2015, section 5.7 (YouTube Faces, where the
-first hundred frames of each video are compared).
+Source of the baseline `all_frame_pairs`: Schroff et al. 2015, section 5.7 (YouTube Faces: mean similarity over all
+pairs of frames; the first hundred frames of each video are compared).
 """
 
 from __future__ import annotations
@@ -78,11 +78,11 @@ def agreement(frames: Tensor, mask: Tensor, *, sharpness: float = 1.0) -> Tensor
 
 
 def _average(frames: Tensor, mask: Tensor) -> Tensor:
-    """Mean that keeps its length: the dot product of two is the mean similarity over all pairs of their frames."""
+    """Return the mean with its length: the dot product of two is the mean similarity over all pairs of their frames."""
     return (frames * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
 
 
-FLOORS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+BASELINES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "mean": mean,
     "median": median,
     "agreement": agreement,
@@ -142,7 +142,7 @@ def evaluate_templates(
 def evaluate_tracks(
     encoder: Encoder, tracks: Tracks, out: str | Path, *, pool: TrackPool | None = None, pairs: Pairs | None = None
 ) -> dict[str, Any]:
-    """Score the floors, and a TrackPool that there is already, on tracks; nothing is trained.
+    """Score the baselines, and a TrackPool that there is already, on tracks; nothing is trained.
 
     Args:
         encoder: Embeds the frames.
@@ -152,15 +152,15 @@ def evaluate_tracks(
         pairs: Of track keys; without them pairs are drawn among the people.
 
     Returns:
-        What ``metrics.json`` holds: the floors by name, ``track_pool``, its ``gain_over_mean`` and ``streaming_gap``
-        where a pool is given, and counts.
+        What ``metrics.json`` holds: the baselines by name and counts; with a pool also ``track_pool``, its
+        ``gain_over_mean`` and ``streaming_gap``.
 
     Raises:
         DataError: no frame could be read, or too few people to draw pairs among.
     """
     data = embed_tracks(encoder, tracks)
     pairs = track_pairs(data.tracks) if pairs is None else pairs
-    content: dict[str, Any] = {name: evaluate_templates(make, data, pairs) for name, make in FLOORS.items()}
+    content: dict[str, Any] = {name: evaluate_templates(make, data, pairs) for name, make in BASELINES.items()}
     if pool is not None:
         content = {"track_pool": evaluate_templates(pool, data, pairs), **content}
         gain = paired(content["track_pool"]["folds"], content["mean"]["folds"])

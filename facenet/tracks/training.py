@@ -6,7 +6,6 @@ Letters: M tracks, L frames of the longest, D embedding width, P identities, K t
 from __future__ import annotations
 
 import copy
-import inspect
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,8 +23,9 @@ from facenet.losses.triplet import triplet_loss
 from facenet.mining.online import mine
 from facenet.mining.rules import MINERS, SELECTS
 from facenet.models.track_pool import TrackPool
+from facenet.options import to_dict
 from facenet.tracks.evaluation import (
-    FLOORS,
+    BASELINES,
     TrackSet,
     embed_tracks,
     evaluate_templates,
@@ -35,6 +35,7 @@ from facenet.tracks.evaluation import (
     track_pairs,
     verify_templates,
 )
+from facenet.tracks.options import TrackPoolOptions, TrackTrainingOptions
 from facenet.tracks.pool import write_track_pool
 from facenet.training.optim import build_optimizer, lr_factor
 from facenet.types import Pairs
@@ -47,25 +48,25 @@ def train_tracks(
     splits: TrackSplits,
     out: str | Path,
     *,
-    pool: dict[str, Any],
-    training: dict[str, Any],
+    pool: TrackPoolOptions = TrackPoolOptions(),  # noqa: B008
+    training: TrackTrainingOptions = TrackTrainingOptions(),  # noqa: B008
     seeds: tuple[int, ...] = (0, 1, 2),
     say: Say = print,
 ) -> dict[str, Any]:
-    """Train a TrackPool for each seed and score them, and the floors, on people none of them has seen.
+    """Train a TrackPool for each seed and score them, and the baselines, on people none of them has seen.
 
     Args:
         encoder: Embeds the frames; it stays as it is.
         splits: Tracks to train on, to choose by and to report on, of people who do not meet.
         out: Gets ``track_pool/`` (the best of the seeds on the held-out people) and ``skipped.csv``.
-        pool: Options of :class:`~facenet.models.track_pool.TrackPool` but `dim` and `seed`.
-        training: Options of :func:`train_pool` but `seed` and `say`.
+        pool: The TrackPool.
+        training: How it learns; see :func:`train_pool`.
         seeds: Of initial weights and batches.
         say: Gets the lines of progress.
 
     Returns:
         What ``metrics.json`` holds: ``track_pool`` (mean and standard deviation over the seeds, and each seed), the
-        floors by name, ``gain_over_mean`` by seed, ``streaming_gap``, counts.
+        baselines by name, ``gain_over_mean`` by seed, ``streaming_gap``, counts.
 
     Raises:
         ConfigError, DataError: options or data that can not work.
@@ -76,25 +77,26 @@ def train_tracks(
     train, held_out, reported = parts
     say(_headline(parts))
     pairs = track_pairs(reported.tracks)
-    floors = {name: evaluate_templates(make, reported, pairs) for name, make in FLOORS.items()}
+    baselines = {name: evaluate_templates(make, reported, pairs) for name, make in BASELINES.items()}
     results, chosen, best = [], -1.0, 0
     for seed in seeds:
-        model, summary = train_pool(train, held_out, pool=pool, seed=seed, say=say, **training)
+        model, summary = train_pool(train, held_out, pool=pool, training=training, seed=seed, say=say)
         scores = evaluate_templates(model, reported, pairs)
-        gain = paired(scores["folds"], floors["mean"]["folds"])
+        gain = paired(scores["folds"], baselines["mean"]["folds"])
         results.append(
             {"seed": seed, **scores, **summary, "gain": gain, "streaming_gap": streaming_gap(model, reported)}
         )
         if summary["held_out_auc"] > chosen:
             chosen, best = summary["held_out_auc"], seed
-            write_track_pool(model, Path(out) / "track_pool", encoder, options={**pool, "seed": seed}, training=summary)
+            options = {**to_dict(pool), "seed": seed}
+            write_track_pool(model, Path(out) / "track_pool", encoder, options=options, training=summary)
     skipped = {
         item for given, part in zip(splits, parts, strict=True) for item in (*given.skipped, *part.tracks.skipped)
     }
     write_skipped(Path(out) / "skipped.csv", sorted(skipped))
     return {
         "track_pool": {**over_seeds(results), "by_seed": results, "saved_seed": best},
-        **floors,
+        **baselines,
         "gain_over_mean": {str(result["seed"]): result["gain"] for result in results},
         "streaming_gap": max(result["streaming_gap"] for result in results),
         "pairs": len(pairs),
@@ -108,33 +110,21 @@ def train_pool(
     train: TrackSet,
     held_out: TrackSet,
     *,
-    pool: dict[str, Any],
-    steps: int = 300,
-    identities: int = 32,
-    tracks_each: int = 4,
-    lr: float = 3e-3,
-    weight_decay: float = 1e-2,
-    margin: float = 0.2,
-    miner: str = "all_valid",
-    select: str = "all",
-    least_frames: float = 0.25,
-    check_every: int = 25,
+    pool: TrackPoolOptions = TrackPoolOptions(),  # noqa: B008
+    training: TrackTrainingOptions = TrackTrainingOptions(),  # noqa: B008
     seed: int = 0,
     say: Say = print,
 ) -> tuple[TrackPool, dict[str, Any]]:
     """Train one TrackPool on tracks (M, L, D) with the triplet loss; keep its best state on the held-out people.
 
+    The optimizer is AdamW with a cosine schedule and a tenth of warm-up. A batch holds fewer people, or fewer tracks
+    of a person, if there are fewer. A track keeps at least one frame.
+
     Args:
         train: Tracks to train on.
         held_out: Tracks of other people; their AUC chooses the step, the untrained state included.
-        pool: Options of TrackPool but `dim` and `seed`.
-        steps: Of AdamW, cosine schedule with a tenth of warm-up.
-        identities: P of a batch, fewer where there are fewer.
-        tracks_each: K, drawn without return where a person has as many.
-        lr, weight_decay: Of AdamW.
-        margin, miner, select: See :func:`facenet.mining.mine`.
-        least_frames: A track keeps a random share of its frames between this and all, one at least.
-        check_every: Steps between two looks at the held-out people.
+        pool: The TrackPool.
+        training: Batches, learning rate and mining; miner and select as for :func:`facenet.mining.mine`.
         seed: Of initial weights and batches.
         say: Gets a line at each look that improves.
 
@@ -142,32 +132,32 @@ def train_pool(
         The pool in evaluation mode; `step`, `held_out_auc`, `untrained_auc` and `seconds`.
 
     Raises:
-        ConfigError: an option out of range.
+        ConfigError: an unknown name.
         DataError: fewer than two people with two tracks.
     """
-    _check_training(miner, select, least_frames, steps, check_every, tracks_each, identities)
     started = time.perf_counter()
-    model = TrackPool(train.frames.shape[-1], **pool, seed=seed)
-    optimizer = build_optimizer([model], name="adamw", lr=lr, weight_decay=weight_decay)
+    model = TrackPool(train.frames.shape[-1], **to_dict(pool), seed=seed)
+    optimizer = build_optimizer([model], name="adamw", lr=training.lr, weight_decay=training.weight_decay)
     rng = np.random.default_rng([seed, 5])
     pairs = track_pairs(held_out.tracks)
     people = _people(train.tracks)
     untrained = best = _auc(model, held_out, pairs)
     state, when = copy.deepcopy(model.state_dict()), 0
+    steps, margin = training.steps, training.margin
     for step in range(1, steps + 1):
-        rows = draw_batch(people, identities, tracks_each, rng)
-        mask = thin(train.mask[rows], least_frames, rng)
+        rows = draw_batch(people, training.identities, training.tracks_each, rng)
+        mask = thin(train.mask[rows], training.least_frames, rng)
         labels = torch.from_numpy(train.tracks.labels[rows])
         templates = model.train()(train.frames[rows], mask)  # (B, D)
-        triplets = mine(templates, labels, margin=margin, miner=miner, select=select, seed=seed)
+        triplets = mine(templates, labels, margin=margin, miner=training.miner, select=training.select, seed=seed)
         loss = triplet_loss(templates, triplets, margin=margin)
         optimizer.zero_grad()
         loss.backward()
         factor = lr_factor(step - 1, schedule="cosine", total_steps=steps, warmup_steps=steps // 10)
         for group in optimizer.param_groups:
-            group["lr"] = lr * factor
+            group["lr"] = training.lr * factor
         optimizer.step()
-        if step % check_every == 0 or step == steps:
+        if step % training.check_every == 0 or step == steps:
             auc = _auc(model, held_out, pairs)
             if auc > best:
                 best, when, state = auc, step, copy.deepcopy(model.state_dict())
@@ -177,30 +167,23 @@ def train_pool(
     return model.eval(), {"step": when, "held_out_auc": best, "untrained_auc": untrained, "seconds": seconds}
 
 
-def check_options(encoder: Encoder, *, pool: dict[str, Any], training: dict[str, Any], seeds: tuple[int, ...]) -> None:
-    """Fail on what can not work before frames are drawn and embedded; raises ConfigError as :func:`train_tracks`."""
+def check_options(
+    encoder: Encoder, *, pool: TrackPoolOptions, training: TrackTrainingOptions, seeds: tuple[int, ...]
+) -> None:
+    """Check names and seeds before frames are drawn and embedded.
+
+    Raises:
+        ConfigError: no seed or one below 0, or unknown features, miner or select.
+    """
     if not seeds or min(seeds) < 0:
         raise ConfigError(f"seeds: expected numbers of at least 0, got {list(seeds)}")
-    TrackPool(encoder.dim, **pool)
-    known = {key: item.default for key, item in inspect.signature(train_pool).parameters.items()}
-    checked = list(inspect.signature(_check_training).parameters)
-    _check_training(**{key: {**known, **training}[key] for key in checked})
-
-
-def _check_training(
-    miner: str, select: str, least_frames: float, steps: int, check_every: int, tracks_each: int, identities: int
-) -> None:
-    choose(MINERS, miner, "training.miner")
-    choose(SELECTS, select, "training.select")
-    if not 0 < least_frames <= 1 or steps < 0 or check_every < 1 or tracks_each < 2 or identities < 2:
-        raise ConfigError(
-            "training: expected least_frames in (0, 1], steps >= 0, check_every >= 1, tracks_each and identities >= 2;"
-            f" got {least_frames}, {steps}, {check_every}, {tracks_each} and {identities}"
-        )
+    TrackPool(encoder.dim, **to_dict(pool))
+    choose(MINERS, training.miner, "training.miner")
+    choose(SELECTS, training.select, "training.select")
 
 
 def draw_batch(people: list[np.ndarray], identities: int, tracks_each: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw up to `identities` people and `tracks_each` tracks of each, all of them where there are fewer: rows (B,)."""
+    """Draw up to `identities` people and up to `tracks_each` tracks of each, without return: rows (B,)."""
     chosen = rng.permutation(len(people))[:identities]
     return np.concatenate([rng.permutation(people[person])[:tracks_each] for person in chosen])
 
@@ -229,8 +212,8 @@ def _auc(model: TrackPool, data: TrackSet, pairs: Pairs) -> float:
 
 
 def _headline(parts: list[TrackSet]) -> str:
-    told = [
+    counts = [
         f"{len(part.tracks)} tracks of {len(part.tracks.names)} people ({len(part.tracks.frames)} frames)"
         for part in parts
     ]
-    return f"training on {told[0]}; choosing on {told[1]}; reporting {told[2]}"
+    return f"training on {counts[0]}; choosing on {counts[1]}; reporting {counts[2]}"

@@ -12,7 +12,7 @@ from facenet.data.tracks import Tracks, scan_tracks, write_tracks
 from facenet.errors import DataError
 from facenet.models.track_pool import TrackPool
 from facenet.tracks.evaluation import (
-    FLOORS,
+    BASELINES,
     _by_kind,
     embed_tracks,
     evaluate_templates,
@@ -27,7 +27,7 @@ from tests.helpers.encoders import make
 from tests.helpers.tracks import made, toy
 
 
-def test_floors_are_what_their_names_say() -> None:
+def test_baselines_are_what_their_names_say() -> None:
     data = toy(4)
     for row, length in enumerate(data.tracks.lengths):
         frames = data.frames[row, :length].double()
@@ -37,7 +37,7 @@ def test_floors_are_what_their_names_say() -> None:
             "last_frame": frames[-1],
         }
         for name, vector in expected.items():
-            found = FLOORS[name](data.frames, data.mask)[row].double()
+            found = BASELINES[name](data.frames, data.mask)[row].double()
             if name == "median" and length % 2 == 0:
                 continue  # torch takes the lower of the two middle ones
             torch.testing.assert_close(found, vector / vector.norm(), atol=1e-5, rtol=0)
@@ -45,32 +45,32 @@ def test_floors_are_what_their_names_say() -> None:
 
 def test_all_frame_pairs_is_the_mean_over_all_pairs() -> None:
     data = toy(4)
-    vectors = FLOORS["all_frame_pairs"](data.frames, data.mask)
+    vectors = BASELINES["all_frame_pairs"](data.frames, data.mask)
     a, b = (data.frames[row, : data.tracks.lengths[row]].numpy() for row in (0, 5))
     slow = np.mean([np.sum((x - y) ** 2) for x, y in product(a, b)])
     assert abs(2 - 2 * float(vectors[0] @ vectors[5]) - slow) < 1e-5
 
 
-@pytest.mark.parametrize("name", FLOORS)
-def test_what_lies_behind_the_mask_changes_no_floor(name: str) -> None:
+@pytest.mark.parametrize("name", BASELINES)
+def test_what_lies_behind_the_mask_changes_no_baseline(name: str) -> None:
     data = toy(4)
     filled = data.frames.masked_fill(~data.mask[..., None], 7.0)
-    torch.testing.assert_close(FLOORS[name](filled, data.mask), FLOORS[name](data.frames, data.mask))
+    torch.testing.assert_close(BASELINES[name](filled, data.mask), BASELINES[name](data.frames, data.mask))
 
 
 def test_scores_and_kinds() -> None:
     data = toy(40)
     pairs = track_pairs(data.tracks)
-    scores = evaluate_templates(FLOORS["mean"], data, pairs)
+    scores = evaluate_templates(BASELINES["mean"], data, pairs)
     assert 0.5 < scores["accuracy"] < 0.99, "neither chance nor perfect, or the tests below show nothing"
     assert sum(row["pairs"] for row in scores["by_kind"].values()) == len(pairs)
     weighted = sum(row["accuracy"] * row["pairs"] for row in scores["by_kind"].values()) / len(pairs)
     assert abs(weighted - scores["accuracy"]) < 1e-9, "folds are equally large, so both average the same decisions"
     assert scores["by_kind"]["both_good"]["accuracy"] > scores["by_kind"]["both_bad"]["accuracy"]
     assert scores["by_frames_seen"]["16"] == scores["accuracy"], "no track is longer"
-    first = evaluate_templates(FLOORS["last_frame"], data.first(1), pairs)
+    first = evaluate_templates(BASELINES["last_frame"], data.first(1), pairs)
     assert scores["by_frames_seen"]["1"] == first["accuracy"]
-    clean = evaluate_templates(FLOORS["mean"], toy(40, bad_share=0.0), pairs)
+    clean = evaluate_templates(BASELINES["mean"], toy(40, bad_share=0.0), pairs)
     assert clean["accuracy"] > scores["accuracy"]
 
 
