@@ -140,6 +140,7 @@ class FaceDataModule(pl.LightningDataModule):
         self.augment, self.seed, self.repeat_batch = augment, seed, loader.repeat_batch
         self.accumulate, self._number = accumulate, 0
         self.workers = loader.workers if self.cache == "none" else 0
+        self.prefetch = loader.prefetch
         self.dataset = BatchDataset(
             faces.train, faces.train.labels, faces.preprocess, faces.margin, faces.train_images, old
         )
@@ -181,6 +182,7 @@ class FaceDataModule(pl.LightningDataModule):
             sampler=sampler,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
+            prefetch_factor=self.prefetch if self.workers else None,
             worker_init_fn=init_worker_signals,
             generator=generator,
         )

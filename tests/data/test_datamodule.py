@@ -14,7 +14,7 @@ from facenet.data.options import DataOptions, LoaderOptions, SamplerOptions
 from facenet.data.preprocess import Preprocess
 from facenet.data.sources.folder import scan_folder
 from facenet.data.splits import split_faces
-from facenet.errors import DataError
+from facenet.errors import ConfigError, DataError
 from tests.helpers.pictures import write_tree
 
 PREPROCESS = Preprocess(size=(32, 32))
@@ -47,6 +47,14 @@ def test_workers_give_the_same_batches(face_tree: Path) -> None:
     with_workers = list(build(face_tree, cache="none", workers=1).train_dataloader())
     without = list(build(face_tree, cache="ram").train_dataloader())
     assert all(torch.equal(a[0], b[0]) for a, b in zip(with_workers, without, strict=True))
+
+
+def test_workers_prepare_as_many_batches_ahead_as_asked(face_tree: Path) -> None:
+    ahead = build(face_tree, cache="none", workers=1, prefetch=5).train_dataloader()
+    assert ahead.prefetch_factor == 5
+    assert build(face_tree, cache="ram", prefetch=5).train_dataloader().prefetch_factor is None, "no worker, no queue"
+    with pytest.raises(ConfigError, match="prefetch: expected a number of at least 1, got 0"):
+        LoaderOptions(prefetch=0)
 
 
 def test_auto_chooses_by_size(face_tree: Path) -> None:
