@@ -8,20 +8,9 @@ from typing import Any
 
 from facenet.commands.launch import launch
 from facenet.commands.options import CommandOptions
+from facenet.compat.options import GateOptions
 from facenet.console import table
-from facenet.options import SEED, SHARE, Options, option, to_dict
-
-
-@dataclass(frozen=True, kw_only=True)
-class GateOptions(Options):
-    """What an encoder must reach to join the old one's gallery."""
-
-    metric: str = option("accuracy", help="accuracy, auc, val_1e-1, val_1e-2, val_1e-3, rank1, map")
-    min_gain: float = option(0.0, help="least update gain")
-    max_negative_flips: float = option(0.05, **SHARE, help="largest share right before and wrong after")
-    max_fall: float = option(
-        0.0, **SHARE, help="how far metric may fall if the new net alone is no better than the old"
-    )
+from facenet.options import SEED, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +60,7 @@ def run(options: CompatOptions, out: Path) -> dict[str, Any]:
         **sets,
         pairs=pairs,
         fit=fit,
-        gate_options=to_dict(options.gate),
+        gate=options.gate,
         allow_missing=options.allow_missing,
         gallery_faces=options.gallery_faces,
         steps=options.steps,

@@ -20,7 +20,8 @@ from facenet.compat.display import verdict
 from facenet.compat.maps import score_maps
 from facenet.compat.matching import SharedImages, SharedPairs, draw_enrolment, draw_pairs, share_images, share_pairs
 from facenet.compat.mixed_gallery import mixed_curve, regressions, summary
-from facenet.compat.yardsticks import flips, gate, upgrade_gains
+from facenet.compat.options import GateOptions
+from facenet.compat.yardsticks import decide, flips, upgrade_gains
 from facenet.errors import DataError
 from facenet.evaluation.identification import Enrolment
 from facenet.evaluation.roc import roc
@@ -43,7 +44,7 @@ def assess_upgrade(
     steps: int = 11,
     draws: int = 1000,
     seed: int = 0,
-    gate_options: Mapping[str, Any] | None = None,
+    gate: GateOptions = GateOptions(),  # noqa: B008
 ) -> dict[str, Any]:
     """Compare old and new embeddings of the same images, matched by image key.
 
@@ -59,7 +60,7 @@ def assess_upgrade(
         steps: Of the curve of a mixed gallery.
         draws: Of the bootstrap.
         seed: Of drawn pairs, enrolment, the order of the backfill and the bootstrap.
-        gate_options: Keyword arguments of :func:`facenet.compat.yardsticks.gate`.
+        gate: What the new encoder must reach; see :func:`facenet.compat.yardsticks.decide`.
 
     Returns:
         Plain nested numbers for ``metrics.json``.
@@ -79,7 +80,7 @@ def assess_upgrade(
         reason = str(error)
     cells = score_cells(shared, matched, enrolment)
     gains, flipped = upgrade_gains({name: cell.measures() for name, cell in cells.items()}), flips(cells, matched)
-    passed = gate(gains, flipped, **(gate_options or {}))
+    passed = decide(gains, flipped, gate)
     people = None if enrolment is None else [shared.identities[row] for row in enrolment.probes]
     ranges = intervals(cells, matched, people, draws=draws, seed=seed)
     worse = regressions(shared, cells, enrolment)

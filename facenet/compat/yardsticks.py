@@ -12,7 +12,9 @@ import numpy as np
 
 from facenet.compat.cells import METRICS, Cell, decisions
 from facenet.compat.matching import SharedPairs
-from facenet.errors import ConfigError, choose
+from facenet.compat.options import GateOptions
+from facenet.errors import choose
+from facenet.options import to_dict
 
 Measures = Mapping[str, Mapping[str, float | None]]  # cell -> metric -> value
 
@@ -60,14 +62,8 @@ def flips(cells: Mapping[str, Cell], pairs: SharedPairs) -> dict[str, dict[str, 
     return found
 
 
-def gate(
-    found: Mapping[str, Mapping[str, Any]],
-    flipped: Mapping[str, Mapping[str, float]],
-    *,
-    metric: str = "accuracy",
-    min_gain: float = 0.0,
-    max_negative_flips: float = 0.05,
-    max_fall: float = 0.0,
+def decide(
+    gains: Mapping[str, Mapping[str, Any]], flipped: Mapping[str, Mapping[str, float]], gate: GateOptions
 ) -> dict[str, Any]:
     """Decide whether the new encoder may join the old one's gallery; `failed` lists what is not good enough.
 
@@ -77,14 +73,10 @@ def gate(
     `min_gain` <= 0 are then asked for instead.
 
     Raises:
-        ConfigError: an unknown metric, a share or fall outside [0, 1], or a gain that is no number.
+        ConfigError: an unknown metric.
     """
-    row = choose(dict(found), metric, "gate.metric")
-    if not 0 <= max_negative_flips <= 1 or not 0 <= max_fall <= 1 or not np.isfinite(min_gain):
-        raise ConfigError(
-            "gate: expected max_negative_flips and max_fall in [0, 1] and a number min_gain,"
-            f" got {max_negative_flips}, {max_fall}, {min_gain}"
-        )
+    metric, min_gain, max_fall = gate.metric, gate.min_gain, gate.max_fall
+    row = choose(dict(gains), metric, "gate.metric")
     failed = []
     if row["gain"] is not None:
         if row["gain"] < min_gain:
@@ -98,7 +90,8 @@ def gate(
         failed.append(f"the update gain is not defined: {row['reason']}")
     for name in ("new_old", "new_new"):
         share = flipped[name]["negative"]
-        if share > max_negative_flips:
-            failed.append(f"negative flips of {name.replace('_', '-')}, {share:.4f}, are above {max_negative_flips:g}")
-    options = {"metric": metric, "min_gain": min_gain, "max_negative_flips": max_negative_flips, "max_fall": max_fall}
-    return {"passed": not failed, **options, "failed": failed}
+        if share > gate.max_negative_flips:
+            failed.append(
+                f"negative flips of {name.replace('_', '-')}, {share:.4f}, are above {gate.max_negative_flips:g}"
+            )
+    return {"passed": not failed, **to_dict(gate), "failed": failed}

@@ -53,7 +53,7 @@ def test_intervals_against_a_loop_of_redrawn_pairs() -> None:
     for name in ("new_old", "new_new"):
         old, new = cells["old_old"], cells[name]
         drawn, ranks = [], []
-        for _ in range(2000):
+        for _ in range(500):
             rows = np.concatenate(
                 [rng.choice(np.flatnonzero(pairs.same == kind), np.sum(pairs.same == kind)) for kind in (True, False)]
             )

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from facenet.compat.assessment import assess_upgrade
+from facenet.compat.options import GateOptions
 from facenet.console import plain
 from facenet.report.build import write_report
 from facenet.report.chapters.upgrade import upgrade_chapter
@@ -24,7 +25,7 @@ def metrics() -> dict[str, Any]:
     fit = (given["old"].subset(range(60)), given["reference"].subset(range(60)))
     held = {name: embeddings.subset(range(60, 150)) for name, embeddings in given.items()}
     found: dict[str, Any] = plain(
-        assess_upgrade(**held, fit=fit, steps=3, draws=50, gate_options={"max_negative_flips": 1.0})
+        assess_upgrade(**held, fit=fit, steps=3, draws=50, gate=GateOptions(max_negative_flips=1.0))
     )
     return found
 
