@@ -177,7 +177,7 @@ def _exponents(sizes: dict[str, dict[str, Any]]) -> dict[str, float]:
 
 
 def _crossover(sizes: dict[str, dict[str, Any]]) -> float | None:
-    """Return where the time of exact softmax meets that of positive features, on log axes; None if it never does."""
+    """Return the tokens at which exact softmax and positive features take equal time, on log axes; None if never."""
     points = [(math.log(int(size)), math.log(entry["sdpa"]["ratio"])) for size, entry in sizes.items()]
     for (x0, y0), (x1, y1) in itertools.pairwise(points):
         if y0 < 0 <= y1:

@@ -88,9 +88,9 @@ def drawn(name: str, size: tuple[int, int], **options: Any) -> Encoder:
                 layer.running_var.uniform_(0.5, 2)
                 layer.weight.uniform_(0.5, 1.5)
                 layer.bias.normal_(0, 0.2)
-    told = {"embedding_dim": model.embedding_dim, "norm": "batch", **options, "input_size": list(size)}
+    known = {"embedding_dim": model.embedding_dim, "norm": "batch", **options, "input_size": list(size)}
     model = model.to(memory_format=torch.channels_last)
-    return Encoder(model, name, told, Preprocess(size=size, mirror=False), fingerprint="drawn")
+    return Encoder(model, name, known, Preprocess(size=size, mirror=False), fingerprint="drawn")
 
 
 def tables(result: dict[str, Any]) -> list[Table]:

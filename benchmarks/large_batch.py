@@ -1,7 +1,7 @@
 """Large-batch benchmark: one training step in chunks beside the plain step, in time, peak memory and gradient.
 
-Every step runs in a fresh process, where no freed memory hides what it takes, on random images that are stored as bytes
-and become floats when they are needed. It is embedding, semi-hard mining, triplet loss and all gradients.
+A step is embedding, semi-hard mining, triplet loss and all gradients. Each step runs in a fresh process, in which no
+freed memory hides what it takes. Its random images are stored as bytes and become floats when they are needed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A folder of faces that nobody cleaned: training ends, every bad file is listed with its reason, no good one is lost.
+"""A folder of faces that nobody cleaned: training ends, and every bad file is listed with its reason, no good one.
 
 A script draws people and puts one file of every kind into their folders in turn: good ones that look odd, and bad ones.
-Training runs on them from a cache and straight from the files, where some more break while it runs.
+Training runs on them from a cache, and straight from the files. Then some more break while it runs.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ def read_skipped(table: Path) -> list[Skipped]:
 
 
 def _break(options: TrainOptions, good: set[str], count: int) -> set[str]:
-    """Delete or cut some of the files that are trained on, of people with several, whom every pass shows whole."""
+    """Delete or cut some of the files that are trained on, of people with many, who are in every pass."""
     faces = split_faces(options.data).train
     several = [
         path
@@ -200,7 +200,7 @@ def _break(options: TrainOptions, good: set[str], count: int) -> set[str]:
 
 
 def _refused(tree: Tree, place: Path, options: TrainOptions) -> dict[str, int]:
-    """Train with less allowed than is bad: an error before the first step, and the list all the same."""
+    """Train with fewer bad files allowed than there are: an error before the first step, and the list all the same."""
     counts = {"refused": 0, "unclear": 0}
     try:
         train(options, place / "refused", say=lambda line: None)

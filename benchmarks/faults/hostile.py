@@ -38,7 +38,7 @@ ADDRESSES = ("https://127.0.0.1:9/encoder", "hf://facenet/encoder", "s3://bucket
 
 
 class Payload:
-    """What makes a folder where it is unpickled."""
+    """An object that makes a folder when it is unpickled."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = str(marker)
@@ -76,11 +76,11 @@ FORMS: tuple[Callable[[Payload], bytes], ...] = (
 
 
 def pickled(place: Path, kinds: Mapping[str, Kind], count: int) -> dict[str, int]:
-    """Put payloads where files of each kind are expected, with sums that fit, and use them.
+    """Replace files of each kind by payloads, with sums that fit, and use them.
 
     Those that a kind of text takes as text count as refused: nothing of them was run.
     """
-    told = {"files": count, "refused": 0, "crashes": 0, "hangs": 0, "executions": 0}
+    counts = {"files": count, "refused": 0, "crashes": 0, "hangs": 0, "executions": 0}
     files = []
     for name, kind in kinds.items():
         sound = place / name / "sound"
@@ -93,17 +93,17 @@ def pickled(place: Path, kinds: Mapping[str, Kind], count: int) -> dict[str, int
         (tried / chosen).write_bytes(form(Payload(marker)))
         if kind.reseal:
             kind.reseal(tried, chosen.as_posix())
-        outcome, said = outcome_of(kind, tried, "", True)
-        told["executions"] += marker.exists()
-        told[outcome if outcome in ("crashes", "hangs") else "refused"] += 1
+        outcome, message = outcome_of(kind, tried, "", True)
+        counts["executions"] += marker.exists()
+        counts[outcome if outcome in ("crashes", "hangs") else "refused"] += 1
         if outcome in ("crashes", "hangs") or marker.exists():
-            print(f"pickles: {outcome}: {name} {chosen}: {said[:200]}", flush=True)
-    return told
+            print(f"pickles: {outcome}: {name} {chosen}: {message[:200]}", flush=True)
+    return counts
 
 
 def traversed(place: Path, count: int) -> dict[str, int]:
     """Use files whose paths lead outside their folders, with sums that fit; none may be followed."""
-    told = {"files": count, "refused": 0, "followed": 0, "crashes": 0}
+    counts = {"files": count, "refused": 0, "followed": 0, "crashes": 0}
     outside = place / "outside"
     (outside / "p0").mkdir(parents=True)
     secret = outside / "secret.png"
@@ -129,13 +129,13 @@ def traversed(place: Path, count: int) -> dict[str, int]:
         except Exception as error:  # whatever it is, it is what this campaign looks for
             print(f"traversals: {use.__name__}: {type(error).__name__}: {error}"[:200], flush=True)
             what = "crashes"
-        told[what] += 1
-    return told
+        counts[what] += 1
+    return counts
 
 
 def addressed() -> dict[str, int]:
-    """Give addresses where files and folders go: each is refused, and no connection is made."""
-    told = {"addresses": 0, "refused": 0, "crashes": 0, "connections": 0}
+    """Give addresses in place of files and folders: each must be refused without a connection."""
+    counts = {"addresses": 0, "refused": 0, "crashes": 0, "connections": 0}
     uses: tuple[Callable[[str], Any], ...] = (
         encoders.load,
         load_bundle,
@@ -149,16 +149,16 @@ def addressed() -> dict[str, int]:
     with mock.patch.object(socket.socket, "connect", side_effect=OSError("no network here")) as connect:
         for use in uses:
             for address in ADDRESSES:
-                told["addresses"] += 1
+                counts["addresses"] += 1
                 try:
                     use(address)
                 except FacenetError as error:
-                    told["refused" if "\n" not in str(error) else "crashes"] += 1
+                    counts["refused" if "\n" not in str(error) else "crashes"] += 1
                 except Exception as error:  # whatever it is, it is what this campaign looks for
                     print(f"addresses: {address}: {type(error).__name__}: {error}"[:200], flush=True)
-                    told["crashes"] += 1
-        told["connections"] = connect.call_count
-    return told
+                    counts["crashes"] += 1
+        counts["connections"] = connect.call_count
+    return counts
 
 
 def _embeddings(folder: Path, path: str) -> None:
@@ -193,7 +193,7 @@ def _faces(folder: Path, path: str) -> None:
 
 
 def _onnx(folder: Path, path: str) -> None:
-    """A constant's values moved into another file: field 14 of a tensor is 1, field 13 says where."""
+    """A constant's values moved into another file: field 14 of a tensor is 1, field 13 the place."""
     KINDS["onnx"].make(folder)
     entry = b"".join(_field(number, text) for number, text in ((1, b"location"), (2, path.encode())))
     tensor = b"\x08\x04\x10\x01" + _field(8, b"moved") + _field(13, entry) + b"\x70\x01"

@@ -60,9 +60,9 @@ def _seal(path: Path, **changes: Any) -> None:
 def _encoder_again(folder: Path, changed: str) -> None:
     print_ = {}
     with contextlib.suppress(Exception):  # what can not be read has no fingerprint
-        told = read_json(folder / "encoder.json")
-        model, tensors = told["model"], load_tensors((folder / "encoder.safetensors").read_bytes())
-        preprocess = Preprocess.from_dict(told["preprocessing"])
+        content = read_json(folder / "encoder.json")
+        model, tensors = content["model"], load_tensors((folder / "encoder.safetensors").read_bytes())
+        preprocess = Preprocess.from_dict(content["preprocessing"])
         print_ = {"fingerprint": fingerprint(tensors, model["name"], model["options"], preprocess)}
     _seal(folder / "encoder.json", **print_)
 
@@ -72,8 +72,8 @@ def _use_encoder(folder: Path) -> Any:
 
 
 def _effect(encoder: Encoder) -> Any:
-    told = [encoder.name, encoder.fingerprint, encoder.thresholds, encoder.compatible_with, encoder.training]
-    return told, encoder.preprocess, encoder.embed(PICTURES)
+    known = [encoder.name, encoder.fingerprint, encoder.thresholds, encoder.compatible_with, encoder.training]
+    return known, encoder.preprocess, encoder.embed(PICTURES)
 
 
 def _make_pool(folder: Path) -> None:

@@ -37,7 +37,7 @@ class Kind(NamedTuple):
 
 
 def outcome_of(kind: Kind, folder: Path, expected: str, sealed: bool, *, limit: int = LIMIT) -> tuple[str, str]:
-    """Use the files of a folder and say what came of it, and what was said."""
+    """Use the files of a folder; return the outcome, and the message of an error."""
 
     def stop(*_: Any) -> None:
         raise TooLong

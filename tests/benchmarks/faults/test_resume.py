@@ -20,9 +20,8 @@ from tests.helpers.commands import succeed
 
 
 @pytest.mark.slow  # six training processes
-def test_a_short_campaign_finds_every_run_equal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "STEPS", 4)
-    found = run(ResumeFaults(cuts=2, terms=0))["resume_cuts"]
+def test_a_short_campaign_finds_every_run_equal() -> None:
+    found = run(ResumeFaults(cuts=2, terms=0), steps=4)["resume_cuts"]
     assert (found["with_workers"], found["with_accumulation"]) == (1, 1)
     assert (found["by_sigkill"], found["by_sigterm"]) == (1, 1)
     assert (found["cuts"], found["bitwise_equal"], found["different"], found["failed"]) == (2, 2, 0, 0)
@@ -37,8 +36,7 @@ def test_the_command_stops_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
         succeed("train", *given, out=folder)
 
     monkeypatch.setattr(room, "undisturbed", here)
-    monkeypatch.setattr(room, "COMMAND_STEPS", 12)
-    found = run(ResumeFaults(cuts=0, terms=1))["resume_sigterm"]
+    found = run(ResumeFaults(cuts=0, terms=1), command_steps=12)["resume_sigterm"]
     expected = ("exit_143", "one_line", "usable_checkpoints", "bitwise_equal")
     assert [found[name] for name in expected] == [1] * 4
     assert [found[name] for name in ("orphans", "different", "failed")] == [0] * 3
