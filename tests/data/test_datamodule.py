@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,11 +24,11 @@ PREPROCESS = Preprocess(size=(32, 32))
 SAMPLER = SamplerOptions(batch_size=24, faces_per_identity=4, negative_share=0.1, coverage=5)
 
 
-def build(root: Path, **loader: Any) -> FaceDataModule:
+def build(root: Path, *, seed: int = 0, **loader: Any) -> FaceDataModule:
     splits = split_faces(DataOptions(kind="folder", root=str(root), held_out=0.2, evaluation=0.2))
     options = LoaderOptions(**loader)
     faces = decode_faces(splits.train, splits.held_out, PREPROCESS, options, margin=1.25)
-    return FaceDataModule(faces, augment=Augment(), sampler=SAMPLER, loader=options)
+    return FaceDataModule(faces, augment=Augment(), sampler=SAMPLER, loader=options, seed=seed)
 
 
 @pytest.mark.parametrize("cache", ["ram", "disk", "none"])
@@ -69,6 +70,20 @@ def test_validation_is_in_order_and_not_augmented(face_tree: Path) -> None:
     np.testing.assert_array_equal(labels.numpy(), data.held_out.labels)
     floats, _ = data.on_after_batch_transfer((images, labels), 0)
     np.testing.assert_array_equal(floats[3], PREPROCESS([face_tree / data.held_out.paths[3]])[0])
+
+
+def test_what_a_batch_draws_follows_the_seed_and_its_number(face_tree: Path) -> None:
+    def changed(seed: int, batches: int = 1) -> torch.Tensor:
+        data = build(face_tree, seed=seed)
+        data.trainer = SimpleNamespace(training=True)  # type: ignore[assignment]
+        pictures, labels = next(iter(build(face_tree).train_dataloader()))
+        for _ in range(batches):
+            images, _ = data.on_after_batch_transfer((pictures, labels), 0)
+        return images[:]
+
+    assert torch.equal(changed(0), changed(0))
+    assert not torch.equal(changed(0), changed(1))
+    assert not torch.equal(changed(0), changed(0, batches=2))
 
 
 def test_repeat_batch_repeats(face_tree: Path) -> None:

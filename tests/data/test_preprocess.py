@@ -22,6 +22,12 @@ def test_cut_takes_the_middle_square() -> None:
     assert abs(float(out[:, -1, 0].mean()) - 0.8 * 255) < 6
 
 
+def test_the_side_of_a_crop_is_rounded_to_the_nearest_pixel() -> None:
+    image = picture(60, 60)
+    for crop, side in ((0.51, 31), (0.52, 31), (0.53, 32)):  # 30.6, 31.2 and 31.8 pixels
+        assert Preprocess(size=(20, 20), crop=crop).face(image).shape == (side, side, 3)
+
+
 def test_crop_and_margin() -> None:
     half = Preprocess(size=(32, 32), crop=0.5)
     assert half.stored_size(1.25) == (40, 40)

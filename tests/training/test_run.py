@@ -272,6 +272,27 @@ def test_accumulated_batches_and_chunks_train(cache: Path, tmp_path: Path) -> No
         assert after == pytest.approx(0.01, rel=1e-3)
 
 
+def test_a_step_of_two_equal_batches_is_the_step_of_one(cache: Path, tmp_path: Path) -> None:
+    """Plain gradient descent shows the size of a gradient, which AdamW hides."""
+    weights = []
+    for accumulate in (1, 2):
+        changes = {
+            "loader": {"repeat_batch": True},
+            "optim": {"name": "sgd", "lr": 0.1, "momentum": 0.0, "warmup_steps": 0, "accumulate": accumulate},
+            "trainer": {"max_steps": 1, "val_check_interval": 1},
+        }
+        out = tmp_path / str(accumulate)
+        metrics = train(small_options(cache, **changes), out, say=lambda line: None)
+        weights.append(load_bundle(out / "encoder").model.state_dict())
+        assert metrics["train"]["first_loss"] > 0.05
+    moved = 0
+    for key, value in weights[0].items():
+        if "running" not in key and "num_batches" not in key:
+            torch.testing.assert_close(weights[1][key], value, atol=1e-6, rtol=1e-4, msg=key)
+            moved += 1
+    assert moved > 10
+
+
 def test_overfitting_one_batch_lowers_its_loss(cache: Path, tmp_path: Path) -> None:
     changes = {
         "loader": {"repeat_batch": True},
