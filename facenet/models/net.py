@@ -117,8 +117,9 @@ class EmbeddingNet(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.embedding = nn.Linear(width, embedding_dim, bias=norm != "batch")
         self.normalize = L2Normalize()
-        for part in (self.stages, self.full, self.embedding):  # attention layers are initialised by themselves
-            _initialise(part)
+        if not self.embedding.weight.is_meta:  # weights of a file follow; torch draws on "meta" in seconds of imports
+            for part in (self.stages, self.full, self.embedding):  # attention layers are initialised by themselves
+                _initialise(part)
 
     def _build_stages(self, net: NetTable, norm: str) -> dict[str, int]:
         """Fill `stages` and return the output channels of each."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from facenet.data.preprocess import Preprocess
 from facenet.encoders.bundle import load_bundle, pick_device, save_bundle
@@ -154,3 +155,10 @@ def test_tensors_of_another_type_are_refused(tmp_path: Path) -> None:
     save_bundle(encoder, tmp_path)
     with pytest.raises(DataError, match=r"is float64 .* its record asks for float32"):
         load_bundle(tmp_path)
+
+
+def test_reading_weights_draws_none_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing normal values on the "meta" device imports torch's compiler, which takes seconds of every command."""
+    save_bundle(make(), tmp_path / "e")
+    monkeypatch.setattr(torch.Tensor, "normal_", lambda *_: pytest.fail("weights were drawn"))
+    load_bundle(tmp_path / "e")
