@@ -29,6 +29,7 @@ from facenet.data.augment import Augment
 from facenet.data.cache import pack
 from facenet.data.datamodule import BatchDataset
 from facenet.data.drawn.faces import draw, write_folder
+from facenet.data.options import DrawnOptions
 from facenet.data.preprocess import Preprocess, stack
 from facenet.data.records import Records
 from facenet.data.sources.kinds import scan
@@ -95,7 +96,7 @@ def _cores() -> int:
 def _records(folder: str, faces: int, *, drawn: bool) -> Records:
     """Return `faces` rows, spread over the folder; a small folder is read again and again."""
     if drawn:
-        write_folder(draw(identities=24, images_per_identity=5, size=SIDE), folder)
+        write_folder(draw(range(24), 5, DrawnOptions(size=SIDE, difficulty=0.5)), folder)
     found = scan(folder)
     return found.subset([i * len(found) // faces if faces <= len(found) else i % len(found) for i in range(faces)])
 

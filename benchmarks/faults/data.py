@@ -21,6 +21,7 @@ from benchmarks.faults.image_files import BAD, GOOD, TWICE, TWO_NAMES, Spot
 from benchmarks.faults.options import DataFaults
 from benchmarks.faults.rights import without_root_power
 from facenet.data.drawn.faces import draw
+from facenet.data.options import DrawnOptions
 from facenet.data.records import Skipped
 from facenet.data.splits import split_faces
 from facenet.errors import FacenetError
@@ -46,7 +47,7 @@ def dirty_tree(folder: str | Path, images: int, seed: int) -> Tree:
     """
     rng, root = random.Random(seed), Path(folder)
     people = 2 + images * 8 // (7 * PEOPLE_IMAGES)
-    faces = draw(identities=people, images_per_identity=PEOPLE_IMAGES, size=SIDE, difficulty=0.2, seed=seed)
+    faces = draw(range(people), PEOPLE_IMAGES, DrawnOptions(size=SIDE, difficulty=0.2), seed=seed)
     bad, odd = list(BAD), list(GOOD)
     tree = Tree(set(), {})
     for row in range(people * PEOPLE_IMAGES):

@@ -9,8 +9,9 @@ from typing import Any
 from facenet.commands.launch import launch
 from facenet.commands.options import CommandOptions
 from facenet.console import progress, table
-from facenet.options import SEED, option, to_dict
-from facenet.tracks.options import DrawnTrackOptions, TrackDataOptions, TrackPoolOptions, TrackTrainingOptions
+from facenet.data.options import DrawnTrackOptions
+from facenet.options import SEED, option
+from facenet.tracks.options import TrackDataOptions, TrackPoolOptions, TrackTrainingOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +72,7 @@ def load(options: TracksOptions) -> tuple[Any, Any]:
     pairs = read_pairs(data.pairs) if data.pairs else None
     if not data.root:
         with progress("drawing tracks") as report:
-            splits = draw_splits(**to_dict(options.drawn), progress=report)
+            splits = draw_splits(options.drawn, progress=report)
         tracks = splits.evaluation if pairs is None else reported_tracks(splits.evaluation, pairs=pairs)
         return (splits, None) if options.train else (tracks, pairs)
     tracks = scan_tracks(data.root)

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from facenet.errors import ConfigError
 from facenet.faces.options import AlignOptions
-from facenet.options import INSIDE, RATE, SHARE, Options, option
+from facenet.options import INSIDE, RATE, SEED, SHARE, Options, option
 
+CLIP = 1_000  # most frames of a drawn clip
 KINDS = ("synthetic", "folder", "csv", "lfw")
+
+
+def _check_order(name: str, pair: tuple[int, int]) -> None:
+    if pair[0] > pair[1]:
+        raise ConfigError(f"{name}: expected the least number, then the largest, got {list(pair)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,12 +23,38 @@ class DrawnOptions(Options):
 
     train_identities: int = option(400, least=1, help="people to train on")
     held_out_identities: int = option(50, least=1, help="people for checkpoints and thresholds")
-    evaluation_identities: int = option(120, least=0, help="people to report on")
+    evaluation_identities: int = option(120, least=1, help="people to report on")
     train_images: tuple[int, int] = option((1, 32), least=1, help="pictures of a person, at least and at most")
     held_out_images: tuple[int, int] = option((10, 10), least=1, help="as train_images")
     evaluation_images: tuple[int, int] = option((10, 10), least=1, help="as train_images")
     size: int = option(80, least=32, help="pixels of a side")
     difficulty: float = option(0.4, **SHARE, help="reach of pose, light, expression, covers, background, camera")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("train_images", "held_out_images", "evaluation_images"):
+            _check_order(name, getattr(self, name))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawnTrackOptions(Options):
+    """Drawn tracks."""
+
+    train_identities: int = option(160, least=1, help="people to train on")
+    held_out_identities: int = option(40, least=1, help="people for checkpoints")
+    evaluation_identities: int = option(120, least=1, help="people to report on")
+    tracks: int = option(6, least=1, help="of a person")
+    frames: tuple[int, int] = option((4, 24), least=1, most=CLIP, help="of a track, at least and at most")
+    size: int = option(80, least=32, help="pixels of a side")
+    difficulty: float = option(0.4, **SHARE, help="as for drawn faces")
+    damage: float = option(0.5, **SHARE, help="share of frames blurred, covered, or dark and noisy")
+    first_identity: int = option(100_000, least=0, help="far from the people an encoder was trained on")
+    seed: int = option(0, **SEED, help="of the drawing")
+    cache_dir: str | None = option(None, help="where drawn tracks are kept; null: ~/.cache/facenet")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_order("frames", self.frames)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +74,7 @@ class DataOptions(Options):
     max_bad_share: float = option(0.2, **SHARE, resumable=True, help="share of the files that may be left out")
     synthetic: DrawnOptions = DrawnOptions()
     cache_dir: str | None = option(None, resumable=True, help="where drawn faces are kept; null: ~/.cache/facenet")
-    seed: int = option(0, least=0, most=2**32 - 1, help="of the faces and their division; a command's is its seed")
+    seed: int = option(0, **SEED, help="of the faces and their division; a command's is its seed")
 
 
 @dataclass(frozen=True, kw_only=True)

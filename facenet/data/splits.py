@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from facenet.data.drawn.faces import default_cache, load_or_draw
+from facenet.data.drawn.faces import default_cache, draw
 from facenet.data.options import DataOptions
 from facenet.data.pair_folds import held_out_pairs
 from facenet.data.pairs import read_pairs, read_people
@@ -201,16 +201,8 @@ def _draw(options: DataOptions, progress: Progress | None) -> Splits:
         (drawn.held_out_identities, drawn.held_out_images),
         (drawn.evaluation_identities, drawn.evaluation_images),
     ):
-        faces = load_or_draw(
-            options.cache_dir or str(default_cache()),
-            identities=count,
-            images_per_identity=images,
-            size=drawn.size,
-            difficulty=drawn.difficulty,
-            seed=options.seed,
-            first_identity=first,
-            progress=progress,
-        )
+        people, cache_dir = range(first, first + count), options.cache_dir or default_cache()
+        faces = draw(people, images, drawn, seed=options.seed, cache_dir=cache_dir, progress=progress)
         sets.append(Records(tuple(faces.paths), tuple(faces.identities.tolist()), "", faces.images))
         first += count
     train, held_out, evaluation = sets

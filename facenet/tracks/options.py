@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from facenet.options import INSIDE, SEED, SHARE, Options, option
+from facenet.options import INSIDE, SEED, Options, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,23 +18,6 @@ class TrackDataOptions(Options):
     held_out: float = option(0.2, **INSIDE, help="share of the people for checkpoints")
     evaluation: float = option(0.3, least=0, below=1, help="share of the people reported")
     seed: int = option(0, **SEED, help="of the division")
-
-
-@dataclass(frozen=True, kw_only=True)
-class DrawnTrackOptions(Options):
-    """Drawn tracks."""
-
-    train_identities: int = option(160, least=1, help="people to train on")
-    held_out_identities: int = option(40, least=1, help="people for checkpoints")
-    evaluation_identities: int = option(120, least=1, help="people to report on")
-    tracks: int = option(6, least=1, help="of a person")
-    frames: tuple[int, int] = option((4, 24), least=1, help="of a track, at least and at most")
-    size: int = option(80, least=16, help="pixels of a side")
-    difficulty: float = option(0.4, **SHARE, help="as for drawn faces")
-    damage: float = option(0.5, **SHARE, help="share of frames blurred, covered, or dark and noisy")
-    first_identity: int = option(100_000, least=0, help="far from the people an encoder was trained on")
-    seed: int = option(0, **SEED, help="of the drawing")
-    cache_dir: str | None = option(None, help="where drawn tracks are kept; null: ~/.cache/facenet")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,11 +8,12 @@ import pytest
 
 from benchmarks.loader import Options, run, tables
 from facenet.data.drawn.faces import draw, write_folder
+from facenet.data.options import DrawnOptions
 from facenet.errors import ConfigError, DataError
 
 
 def test_run_returns_plain_positive_numbers(tmp_path: Path) -> None:
-    write_folder(draw(identities=2, images_per_identity=3, size=64), tmp_path)
+    write_folder(draw(range(2), 3, DrawnOptions(size=64)), tmp_path)
     options = Options(
         root=str(tmp_path), faces=12, size=32, crops=(0.5,), repeats=2, workers=0, nets=("small",), batch_size=6,
         seconds=0.05,

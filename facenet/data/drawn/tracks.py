@@ -7,28 +7,23 @@ each frame alone, so no place in a track is special; half of the tracks are most
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from facenet.data.drawn.faces import default_cache, draw_in_batches
+from facenet.data.drawn.faces import NAME, default_cache, draw_or_read, hash_of
 from facenet.data.drawn.people import COVERS, NAMES, sample_picture
 from facenet.data.drawn.render import Noise, render
+from facenet.data.options import CLIP, DrawnTrackOptions
 from facenet.data.records import Records
 from facenet.data.tracks import Tracks, TrackSplits, group_tracks
-from facenet.errors import ConfigError
-from facenet.files import read_cached_array, write_cached_array
 from facenet.types import Progress
 
 VERSION = 1  # raise it when frames change: what older versions cached is then drawn again
-BATCH = 8  # frames drawn together
 SHARED = 0.5  # share of a clip's own pose, light, expression and dress in each of its frames
 SPREAD = 0.7  # how far the shares of damaged frames of good and bad tracks lie apart, of what is possible
-CLIP = 1_000  # most frames of a clip: clip t takes the pictures from CLIP * (t + 1) on
 
 
 class _Frame(NamedTuple):
@@ -39,113 +34,54 @@ class _Frame(NamedTuple):
 
 
 def draw_tracks(
+    options: DrawnTrackOptions,
+    people: range,
     *,
-    identities: int,
-    tracks: int = 6,
-    frames: tuple[int, int] = (4, 24),
-    size: int = 80,
-    difficulty: float = 0.4,
-    damage: float = 0.5,
-    seed: int = 0,
-    first_identity: int = 0,
     cache_dir: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Tracks:
-    """Draw `tracks` clips of each of the people `first_identity` to ``first_identity + identities - 1``.
+    """Draw ``options.tracks`` clips of each person.
 
-    A track is "bad" or "good" by the toss of a coin; its frames are damaged with the chance ``damage + s`` or
+    A track is "bad" or "good" by the toss of a coin. Its frames are damaged with the chance ``damage + s`` or
     ``damage - s``, s = 0.7 min(damage, 1 - damage).
 
     Args:
-        identities: Number of people, at least 1.
-        tracks: Clips of each.
-        frames: (least, most) frames of a clip, drawn for each.
-        size: Side of a frame in pixels, at least 32.
-        difficulty: See :func:`facenet.data.drawn.draw`.
-        damage: Share of damaged frames, in [0, 1].
-        seed: Which world of people; with another number other clips and damage too.
-        first_identity: Number of the first person.
-        cache_dir: Keeps the frames as one memory-mapped array; None draws them each time.
+        options: Number, length, size, difficulty, damage and seed of the clips.
+        people: Numbers of the persons, from 0; see :func:`facenet.data.drawn.faces.draw`.
+        cache_dir: Folder that keeps the frames as one memory-mapped array; None draws them each time.
         progress: Called with (drawn, N).
 
     Raises:
-        ConfigError: an argument is out of range.
         DataError: `cache_dir` can not be written.
     """
-    _check(identities, tracks, frames, size, difficulty, damage, seed, first_identity)
-    plan, kinds = _plan(range(first_identity, first_identity + identities), tracks, frames, damage, seed)
-    keep = None
-    if cache_dir is not None:
-        name = json.dumps([VERSION, size, float(difficulty), seed, plan])
-        keep = Path(cache_dir) / f"tracks_{hashlib.sha256(name.encode()).hexdigest()[:24]}.npy"
-    images = read_cached_array(keep, (len(plan), size, size, 3), np.uint8, mode="c") if keep else None
-    if images is None:
-        images = draw_in_batches(
-            len(plan), size, lambda part: _draw_batch(plan[part], seed, difficulty, size), None, progress
-        )
-        if keep:
-            write_cached_array(keep, images)
-    keys = [f"person_{frame.person:04d}/track_{frame.clip:02d}" for frame in plan]
+    size, difficulty, seed = options.size, options.difficulty, options.seed
+    plan, kinds = _plan(people, options.tracks, options.frames, options.damage, seed)
+    images = draw_or_read(
+        len(plan),
+        size,
+        lambda part: _draw_batch(plan[part], seed, difficulty, size),
+        name=f"tracks_{hash_of([VERSION, size, difficulty, seed, plan])}.npy",
+        cache_dir=cache_dir,
+        progress=progress,
+    )
+    keys = [f"{NAME.format(person=frame.person)}/track_{frame.clip:02d}" for frame in plan]
     paths = tuple(f"{key}/{frame.number + 1:04d}.png" for key, frame in zip(keys, plan, strict=True))
-    people = tuple(key.split("/")[0] for key in keys)
-    return group_tracks(Records(paths, people, "", images), kinds)
+    names = tuple(key.split("/")[0] for key in keys)
+    return group_tracks(Records(paths, names, "", images), kinds)
 
 
-def draw_splits(
-    *,
-    train_identities: int,
-    held_out_identities: int,
-    evaluation_identities: int,
-    first_identity: int = 100_000,
-    cache_dir: str | Path | None = None,
-    progress: Progress | None = None,
-    **options: Any,
-) -> TrackSplits:
-    """Draw tracks of three consecutive ranges of people from `first_identity` on, so that nobody is in two of them.
-
-    `options` are those of :func:`draw_tracks`; frames are cached, by default in ``~/.cache/facenet``.
+def draw_splits(options: DrawnTrackOptions, *, progress: Progress | None = None) -> TrackSplits:
+    """Draw tracks of three consecutive ranges of people, so that nobody is in two of them; frames are cached.
 
     Raises:
-        ConfigError, DataError: as :func:`draw_tracks`.
+        DataError: as :func:`draw_tracks`.
     """
-    cache_dir = cache_dir or default_cache()
-    parts, first = [], first_identity
-    for count in (train_identities, held_out_identities, evaluation_identities):
-        parts.append(
-            draw_tracks(identities=count, first_identity=first, cache_dir=cache_dir, progress=progress, **options)
-        )
+    cache_dir = options.cache_dir or default_cache()
+    parts, first = [], options.first_identity
+    for count in (options.train_identities, options.held_out_identities, options.evaluation_identities):
+        parts.append(draw_tracks(options, range(first, first + count), cache_dir=cache_dir, progress=progress))
         first += count
     return TrackSplits(*parts)
-
-
-def _check(
-    identities: int,
-    tracks: int,
-    frames: tuple[int, int],
-    size: int,
-    difficulty: float,
-    damage: float,
-    seed: int,
-    first: int,
-) -> None:
-    if len(frames) != 2:
-        raise ConfigError(f"drawn tracks: frames: expected the least and the most of a track, got {list(frames)}")
-    least, most = frames
-    ranges = (
-        ("identities", identities, 1, None),
-        ("tracks", tracks, 1, None),
-        ("frames (least)", least, 1, most),
-        ("frames (most)", most, least, CLIP),
-        ("size", size, 32, None),
-        ("difficulty", difficulty, 0, 1),
-        ("damage", damage, 0, 1),
-        ("seed", seed, 0, None),
-        ("first_identity", first, 0, None),
-    )
-    for name, value, low, high in ranges:
-        if value < low or (high is not None and value > high):
-            limit = f"at least {low}" if high is None else f"between {low} and {high}"
-            raise ConfigError(f"drawn tracks: {name}: expected a number of {limit}, got {value}")
 
 
 def _plan(
@@ -159,7 +95,7 @@ def _plan(
         for clip in range(tracks):
             rng = _rng(seed, person, clip)
             bad = bool(rng.random() < 0.5)
-            kinds[f"person_{person:04d}/track_{clip:02d}"] = "bad" if bad else "good"
+            kinds[f"{NAME.format(person=person)}/track_{clip:02d}"] = "bad" if bad else "good"
             length = int(rng.integers(frames[0], frames[1] + 1))
             damaged = rng.random(length) < damage + (reach if bad else -reach)
             plan += [_Frame(person, clip, number, bool(hit)) for number, hit in enumerate(damaged)]
@@ -170,7 +106,7 @@ def _draw_batch(part: list[_Frame], seed: int, difficulty: float, size: int) -> 
     mixed, grain = [], []
     fixed = [NAMES.index(name) for name in COVERS]  # worn through the whole clip, or not at all
     for frame in part:
-        first = CLIP * (frame.clip + 1)
+        first = CLIP * (frame.clip + 1)  # clip t takes the pictures from CLIP * (t + 1) on
         clip = sample_picture(seed, frame.person, first, difficulty).values
         own = sample_picture(seed, frame.person, first + 1 + frame.number, difficulty)
         values = SHARED * clip + (1 - SHARED) * own.values

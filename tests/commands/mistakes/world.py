@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from facenet.data.drawn.faces import draw
+from facenet.data.options import DrawnOptions
 from facenet.data.preprocess import Preprocess
 from facenet.data.sources.folder import scan_folder
 from facenet.encoders.bundle import save_bundle
@@ -67,7 +68,7 @@ PLACES = {
 
 def make_world(root: Path) -> World:
     """Fill an empty folder."""
-    faces = draw(identities=12, images_per_identity=6, size=48, difficulty=0.2, seed=3).images.reshape(12, 6, 48, 48, 3)
+    faces = draw(range(12), 6, DrawnOptions(size=48, difficulty=0.2), seed=3).images.reshape(12, 6, 48, 48, 3)
     for person in range(12):
         for number in range(6):
             picture, name = Image.fromarray(faces[person, number]), f"p{person:03d}/{number + 1}.png"

@@ -6,15 +6,18 @@ import itertools
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from facenet.data.drawn import faces as synthetic
-from facenet.data.drawn.faces import SyntheticFaces, draw, load_or_draw, write_folder
+from facenet.data.drawn.faces import SyntheticFaces, draw, write_folder
 from facenet.data.drawn.people import COVERS, IDENTITY, NAMES, sample_picture
+from facenet.data.options import DrawnOptions
+from facenet.errors import ConfigError
 
-SMALL = {"identities": 3, "images_per_identity": 4, "size": 32}
+SMALL = range(3), 4, DrawnOptions(size=32, difficulty=0.5)
 
 
 def best_accuracy(score: np.ndarray, same: np.ndarray) -> float:
@@ -39,11 +42,11 @@ def cosine(vectors: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.nda
 
 @pytest.fixture(scope="module")
 def faces() -> SyntheticFaces:
-    return draw(identities=40, images_per_identity=8, size=64)
+    return draw(range(40), 8, DrawnOptions(size=64, difficulty=0.5))
 
 
 def test_same_seed_same_pictures_and_another_seed_other_people() -> None:
-    one, two, other = draw(**SMALL), draw(**SMALL), draw(**SMALL, seed=1)
+    one, two, other = draw(*SMALL), draw(*SMALL), draw(*SMALL, seed=1)
     assert one.images.shape == (12, 32, 32, 3)
     assert one.images.dtype == np.uint8
     assert list(one.identities[[0, 4, 11]]) == ["person_0000", "person_0001", "person_0002"]
@@ -53,16 +56,17 @@ def test_same_seed_same_pictures_and_another_seed_other_people() -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_a_picture_does_not_depend_on_how_many_are_drawn(workers: int) -> None:
-    whole = draw(identities=5, images_per_identity=7, size=40, first_identity=10)
-    part = draw(identities=2, images_per_identity=3, size=40, first_identity=12, workers=workers)
+def test_a_picture_does_not_depend_on_how_many_are_drawn(workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = draw(range(10, 15), 7, DrawnOptions(size=40))
+    monkeypatch.setattr("os.cpu_count", lambda: workers)
+    part = draw(range(12, 14), 3, DrawnOptions(size=40))
     rows = [14, 15, 16, 21, 22, 23]
     assert list(whole.identities[rows]) == list(part.identities)
     np.testing.assert_array_equal(whole.images[rows], part.images)
 
 
 def test_people_of_disjoint_ranges_differ_even_without_nuisance() -> None:
-    plain = draw(identities=30, images_per_identity=2, size=48, difficulty=0.0).images.astype(float)
+    plain = draw(range(30), 2, DrawnOptions(size=48, difficulty=0.0)).images.astype(float)
     person, twin = plain[::2], plain[1::2]
     away = np.abs(person[:, None] - twin[None]).mean((2, 3, 4))
     others = away + np.where(np.eye(30, dtype=bool), np.inf, 0)
@@ -71,17 +75,17 @@ def test_people_of_disjoint_ranges_differ_even_without_nuisance() -> None:
 
 
 def test_a_range_of_counts_gives_single_pictures_and_is_fixed_by_the_person() -> None:
-    many = draw(identities=40, images_per_identity=(1, 4), size=32)
+    many = draw(range(40), (1, 4), DrawnOptions(size=32))
     counts = np.unique(many.identities, return_counts=True)[1]
     assert set(counts) == {1, 2, 3, 4}
-    late = draw(identities=20, images_per_identity=(1, 4), size=32, first_identity=20)
+    late = draw(range(20, 40), (1, 4), DrawnOptions(size=32))
     np.testing.assert_array_equal(np.unique(late.identities, return_counts=True)[1], counts[20:])
 
 
 def test_difficulty_reaches_farther_with_the_same_luck() -> None:
     spread, covers = [], []
     for difficulty in (0.0, 0.25, 0.5, 0.75, 1.0):
-        faces = draw(identities=12, images_per_identity=4, size=40, difficulty=difficulty)
+        faces = draw(range(12), 4, DrawnOptions(size=40, difficulty=difficulty))
         images = faces.images.reshape(12, 4, -1).astype(float)
         spread.append(np.abs(images[:, :2] - images[:, 2:]).mean())
         values = [sample_picture(0, person, 0, difficulty).values for person in range(200)]
@@ -122,36 +126,35 @@ def test_pixels_and_colours_do_not_tell_people_apart(faces: SyntheticFaces) -> N
 
 def test_cache_is_read_again_or_redrawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / ".0123.npy.abcdefgh.tmp").write_bytes(b"of a killed run")
-    first = load_or_draw(tmp_path, **SMALL)
+    first = draw(*SMALL, cache_dir=tmp_path)
     (file,) = tmp_path.glob("*.npy")
     assert isinstance(first.images, np.memmap)
-    np.testing.assert_array_equal(first.images, draw(**SMALL).images)
+    np.testing.assert_array_equal(first.images, draw(*SMALL).images)
 
     whole = file.read_bytes()
     flipped = whole[:-1000] + bytes([whole[-1000] ^ 1]) + whole[-999:]
     for damaged in (whole[: len(whole) // 2], flipped, b"not an array", b""):
         file.unlink()  # not in place: `first` still maps the file
         file.write_bytes(damaged)
-        np.testing.assert_array_equal(load_or_draw(tmp_path, **SMALL).images, first.images)
+        np.testing.assert_array_equal(draw(*SMALL, cache_dir=tmp_path).images, first.images)
         assert file.read_bytes() == whole
     file.with_suffix(".json").write_text("{")
-    np.testing.assert_array_equal(load_or_draw(tmp_path, **SMALL).images, first.images)
+    np.testing.assert_array_equal(draw(*SMALL, cache_dir=tmp_path).images, first.images)
 
     monkeypatch.setattr(synthetic, "render", None)  # from here on nothing can be drawn
-    again = load_or_draw(tmp_path, **SMALL, prefix="train")
+    again = draw(*SMALL, cache_dir=tmp_path)
     np.testing.assert_array_equal(again.images, first.images)
-    assert again.identities[0] == "train_0000"
     with pytest.raises(TypeError):
-        load_or_draw(tmp_path, **SMALL, seed=1)
+        draw(*SMALL, cache_dir=tmp_path, seed=1)
     monkeypatch.undo()
-    load_or_draw(tmp_path, **SMALL, difficulty=0.4)
+    draw(*SMALL[:2], DrawnOptions(size=32, difficulty=0.4), cache_dir=tmp_path)
     assert len(list(tmp_path.glob("*.npy"))) == 2
     assert len(list(tmp_path.iterdir())) == 4
 
 
 def test_progress_counts_to_the_end() -> None:
     calls: list[tuple[int, int]] = []
-    draw(**SMALL, progress=lambda done, total: calls.append((done, total)))
+    draw(*SMALL, progress=lambda done, total: calls.append((done, total)))
     assert calls[-1] == (12, 12)
     assert sorted(calls) == calls
 
@@ -159,11 +162,11 @@ def test_progress_counts_to_the_end() -> None:
 def test_write_folder_has_the_layout_of_lfw(tmp_path: Path) -> None:
     from PIL import Image
 
-    faces = draw(**SMALL, prefix="eval")
+    faces = draw(*SMALL)
     files = write_folder(faces, tmp_path)
     assert [file.relative_to(tmp_path).as_posix() for file in files] == faces.paths
-    assert faces.paths[5] == "eval_0001/eval_0001_0002.jpg"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["eval_0000", "eval_0001", "eval_0002"]
+    assert faces.paths[5] == "person_0001/person_0001_0002.jpg"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["person_0000", "person_0001", "person_0002"]
     with Image.open(files[5]) as image:
         away = np.abs(np.asarray(image, float) - faces.images[5]).mean()
     assert away < 8
@@ -172,25 +175,18 @@ def test_write_folder_has_the_layout_of_lfw(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"difficulty": 1.5}, r"difficulty: expected .*\[0, 1\], got 1.5"),
+        ({"difficulty": 1.5}, "difficulty: expected .* at most 1, got 1.5"),
         ({"difficulty": float("nan")}, "difficulty"),
         ({"size": 31}, "size: expected .* at least 32, got 31"),
-        ({"identities": 0}, "identities: .* got 0"),
-        ({"images_per_identity": 0}, "images_per_identity: .* got 0"),
-        ({"images_per_identity": (4, 2)}, "images_per_identity: .* at least 4, got 2"),
-        ({"images_per_identity": 2.5}, "images_per_identity: .* got 2.5"),
-        ({"images_per_identity": (1, 2, 3)}, "images_per_identity"),
-        ({"seed": -1}, "seed: .* got -1"),
-        ({"first_identity": -1}, "first_identity: .* got -1"),
-        ({"workers": 0}, "workers: .* got 0"),
+        ({"evaluation_identities": 0}, "evaluation_identities: .* got 0"),
+        ({"train_images": (0, 2)}, "train_images: .* got 0"),
+        ({"train_images": (4, 2)}, r"train_images: .* got \[4, 2\]"),
+        ({"held_out_images": (1, 2, 3)}, "held_out_images"),
     ],
 )
-def test_bad_arguments_are_named(change: dict[str, object], message: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=message):
-        draw(**{**SMALL, **change})
-    with pytest.raises(ValueError, match=message):
-        load_or_draw(tmp_path / "cache", **{**SMALL, **change})
-    assert not (tmp_path / "cache").exists()
+def test_bad_options_are_named(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        DrawnOptions(**change)
 
 
 def test_import_needs_no_torch() -> None:

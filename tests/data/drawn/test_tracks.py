@@ -1,30 +1,33 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from facenet.data.drawn import tracks as synthetic_tracks
 from facenet.data.drawn.tracks import blur, cover, damage_frame, darken, draw_splits, draw_tracks
+from facenet.data.options import DrawnTrackOptions
 from facenet.data.tracks import Tracks, scan_tracks, write_tracks
 from facenet.errors import ConfigError
 
-SMALL = {"tracks": 3, "frames": (2, 5), "size": 32, "first_identity": 70}
+SMALL = DrawnTrackOptions(tracks=3, frames=(2, 5), size=32)
 
 
 @pytest.fixture(scope="module")
 def drawn() -> Tracks:
-    return draw_tracks(identities=3, **SMALL)  # type: ignore[arg-type]
+    return draw_tracks(SMALL, range(70, 73))
 
 
 def test_a_seed_gives_the_same_tracks_however_many_are_drawn(drawn: Tracks) -> None:
-    again = draw_tracks(identities=1, **{**SMALL, "first_identity": 71})  # type: ignore[arg-type]
+    again = draw_tracks(SMALL, range(71, 72))
     part = drawn.of_people(["person_0071"])
     assert (again.keys, again.kinds) == (part.keys, part.kinds)
     np.testing.assert_array_equal(again.frames.images, part.frames.images)
-    other = draw_tracks(identities=1, seed=1, **{**SMALL, "first_identity": 71})  # type: ignore[arg-type]
+    other = draw_tracks(replace(SMALL, seed=1), range(71, 72))
     assert other.frames.images is not None
     assert again.frames.images is not None
     assert not np.array_equal(other.frames.images[0], again.frames.images[0])
@@ -53,8 +56,8 @@ def test_damage_is_as_frequent_as_asked_and_spares_no_place() -> None:
 
 
 def test_damaged_frames_are_the_planned_ones() -> None:
-    clean = draw_tracks(identities=2, damage=0.0, **SMALL).frames.images  # type: ignore[arg-type]
-    spoilt = draw_tracks(identities=2, damage=0.5, **SMALL).frames.images  # type: ignore[arg-type]
+    clean = draw_tracks(replace(SMALL, damage=0.0), range(70, 72)).frames.images
+    spoilt = draw_tracks(SMALL, range(70, 72)).frames.images
     plan, _ = synthetic_tracks._plan(range(70, 72), 3, (2, 5), 0.5, 0)
     assert clean is not None
     assert spoilt is not None
@@ -89,17 +92,17 @@ def test_the_folder_reader_reads_drawn_tracks(drawn: Tracks, tmp_path: Path) -> 
 
 def test_cached_frames_are_the_same_and_damaged_files_are_drawn_again(drawn: Tracks, tmp_path: Path) -> None:
     for _ in range(2):
-        kept = draw_tracks(identities=3, cache_dir=tmp_path, **SMALL)  # type: ignore[arg-type]
+        kept = draw_tracks(SMALL, range(70, 73), cache_dir=tmp_path)
         np.testing.assert_array_equal(kept.frames.images, drawn.frames.images)
     (file,) = tmp_path.glob("*.npy")
     file.write_bytes(file.read_bytes()[:-40])
-    again = draw_tracks(identities=3, cache_dir=tmp_path, **SMALL)  # type: ignore[arg-type]
+    again = draw_tracks(SMALL, range(70, 73), cache_dir=tmp_path)
     np.testing.assert_array_equal(again.frames.images, drawn.frames.images)
 
 
 def test_the_splits_share_nobody(tmp_path: Path) -> None:
     counts = {"train_identities": 2, "held_out_identities": 1, "evaluation_identities": 2}
-    splits = draw_splits(**counts, **SMALL, cache_dir=tmp_path)  # type: ignore[arg-type]
+    splits = draw_splits(replace(SMALL, **counts, first_identity=70, cache_dir=str(tmp_path)))
     assert [part.names for part in splits] == [
         ["person_0070", "person_0071"],
         ["person_0072"],
@@ -110,16 +113,17 @@ def test_the_splits_share_nobody(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"identities": 0},
+        {"train_identities": 0},
         {"frames": (0, 3)},
         {"frames": (5, 2)},
         {"frames": (5,)},
+        {"frames": (5, 1_001)},
         {"damage": 1.1},
         {"difficulty": -1},
-        {"size": 8},
+        {"size": 31},
         {"seed": -1},
     ],
 )
-def test_wrong_options_are_named(wrong: dict[str, object]) -> None:
+def test_wrong_options_are_named(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
-        draw_tracks(**{"identities": 1, **SMALL, **wrong})  # type: ignore[arg-type]
+        DrawnTrackOptions(**wrong)
