@@ -1,29 +1,27 @@
 """Harmonic embeddings: a new net trained so that its vectors and an old net's can be compared with each other.
 
-Old and new embeddings of a mini-batch enter one triplet pool, in which a face is there twice; semi-hard negatives come
-from the whole pool. The paper (Schroff et al. 2015, appendix "Harmonic Embedding") shows which version sits in which
-slot in a picture only: here every combination with at least one new member is used, and `slots` says otherwise.
+Old and new embeddings of a mini-batch enter one triplet pool, which holds each face twice. Semi-hard negatives come
+from the whole pool. The paper (Schroff et al. 2015, appendix "Harmonic Embedding") only draws which version sits in
+which slot. The default is every combination with at least one new member; `slots` selects some of them.
 
 Letters: B batch, D width, T triplets; pool rows 0 to B - 1 are new, the others old.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import product
-from typing import Any, NamedTuple, cast
+from collections.abc import Sequence
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
-from facenet.errors import ConfigError, choose
+from facenet.errors import ConfigError
+from facenet.losses.options import SLOTS
 from facenet.mining.sorting import pick
 from facenet.models.net import Net
 from facenet.types import Triplets
 
 NEW, OLD = "n", "o"
-# anchor, positive, negative: each new or old, at least one of them new
-SLOTS = tuple("".join(versions) for versions in product(NEW + OLD, repeat=3) if NEW in versions)
 
 
 class Method(NamedTuple):
@@ -48,23 +46,6 @@ class Pool(NamedTuple):
     labels: Tensor  # (M,)
     image: Tensor  # (M,) which row of the mini-batch each shows
     new: int  # B
-
-
-def check(options: Mapping[str, Any] | None) -> None:
-    """Refuse unknown methods and slots, and numbers out of range; raises ConfigError."""
-    if not options:
-        return
-    choose(METHODS, options["method"], "harmonic.method")
-    unknown = [slot for slot in options["slots"] if slot not in SLOTS]
-    if unknown or not options["slots"]:
-        raise ConfigError(
-            f"harmonic.slots: expected some of {', '.join(SLOTS)} (anchor, positive, negative; n new, o old, one new at"
-            f" least), got {', '.join(unknown) or 'none'}"
-        )
-    if not 0 <= options["embedding_share"] <= 1:
-        raise ConfigError(f"harmonic.embedding_share: expected 0 to 1, got {options['embedding_share']}")
-    if options["weight"] < 0:
-        raise ConfigError(f"harmonic.weight: expected at least 0, got {options['weight']}")
 
 
 def pool(new: Tensor, labels: Tensor, old: Tensor) -> Pool:

@@ -16,11 +16,13 @@ from torch import Tensor, nn
 
 from facenet.errors import ConfigError
 from facenet.large_batch.ranks import add_up, anchor_share, gather, world
-from facenet.losses.harmonic import METHODS, SLOTS, check, keep, own_distance, pool
+from facenet.losses.harmonic import METHODS, keep, own_distance, pool
 from facenet.losses.heads import build_head
+from facenet.losses.options import SLOTS, HarmonicOptions
 from facenet.losses.registry import Objective
 from facenet.losses.triplet import triplet_loss
 from facenet.mining.online import merge, mine, thin
+from facenet.options import build
 from facenet.types import MiningStats
 
 
@@ -107,8 +109,7 @@ class MinedObjective:
         head: ``name`` and options of the head.
         head_share: Share of `total_steps`.
         head_weight: w_h afterwards; 0 drops the head.
-        harmonic: ``method``, ``slots``, ``own_positive`` and ``weight``, see :mod:`.harmonic`; None without an old
-            encoder.
+        harmonic: Values of :class:`.options.HarmonicOptions`; None without an old encoder.
         num_classes: Training identities, for the head.
         embedding_dim: D.
         total_steps: Length of the run.
@@ -135,12 +136,11 @@ class MinedObjective:
     ) -> None:
         if not 0 < margin <= 4:
             raise ConfigError(f"loss.margin: expected a squared distance in (0, 4], got {margin}")
-        check(harmonic)
-        self.seed, self.harmonic = seed, harmonic or {"method": "none"}
-        self.method = METHODS[self.harmonic["method"]]
+        options = build(HarmonicOptions, harmonic or {"method": "none"}, "harmonic.")
+        self.seed, self.method, self.own_weight = seed, METHODS[options.method], options.weight
         self.options = {"margin": margin, "reduction": reduction, **mining}
         if self.method.pool:
-            self.options |= {key: self.harmonic[key] for key in ("slots", "own_positive")}
+            self.options |= {"slots": options.slots, "own_positive": options.own_positive}
         self.head = None if name == "triplet" else build_head(head, num_classes, embedding_dim)
         self.head_weight = 0.0 if name == "triplet" else head_weight
         self.head_steps = {"triplet": 0.0, "softmax": math.inf}.get(name, head_share * total_steps)
@@ -158,7 +158,7 @@ class MinedObjective:
         loss, stats = triplet_objective(embeddings, labels, seed=self.seed + step, old=pooled, **self.options)
         total = triplet_weight * loss
         if self.method.own and old is not None:
-            total = total + self.harmonic["weight"] * own_objective(embeddings, old)
+            total = total + self.own_weight * own_objective(embeddings, old)
         if self.head is not None and head_weight:
             total = total + head_weight * head_objective(self.head, embeddings, labels)
         return total, shares(stats)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from facenet.errors import ConfigError
 from facenet.options import SHARE, Options, option
 
+# Versions of anchor, positive and negative: n new, o old; at least one is new, since old vectors do not learn.
 SLOTS = ("nnn", "nno", "non", "noo", "onn", "ono", "oon")
 
 
@@ -46,8 +48,17 @@ class HarmonicOptions(Options):
     """Training beside an old encoder (paper, appendix), so that both may share a gallery."""
 
     old: str | None = option(None, help="the old encoder, or embeddings of the same images by it; null: none")
-    method: str = option("harmonic", help="harmonic (the paper's), l2, harmonic_l2, or none (a baseline)")
-    slots: tuple[str, ...] = option(SLOTS, help="anchor, positive, negative: n new, o old")
+    method: str = option(
+        "harmonic",
+        choices=("harmonic", "l2", "harmonic_l2", "none"),
+        help="harmonic (the paper's), l2, harmonic_l2, or none (a baseline)",
+    )
+    slots: tuple[str, ...] = option(SLOTS, choices=SLOTS, help="anchor, positive, negative: n new, o old")
     own_positive: bool = option(True, help="an image's own old embedding counts as its positive")
     embedding_share: float = option(0.0, **SHARE, help="share of the steps in which the embedding layer learns alone")
     weight: float = option(1.0, least=0, help="of the L2 distance to the own old embedding")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.slots:
+            raise ConfigError(f"slots: expected at least one of {', '.join(SLOTS)}, got none")
