@@ -1,7 +1,8 @@
 """Files written atomically and read back checked: bytes, JSON, sealed JSON, arrays, checksums, paths.
 
-A reader sees the old file or the new one, never half of one. No function unpickles. No header of a file makes a
-function reserve more memory than the file itself takes.
+A reader sees the old file or the new one, never half of one. The standard library has no such writer. Packages that
+have one leave no lock by which the files of killed writers are found. No function unpickles. No header of a file
+makes a function reserve more memory than the file itself takes.
 """
 
 from __future__ import annotations

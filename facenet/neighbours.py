@@ -160,7 +160,10 @@ def _inverted_lists(vectors: np.ndarray, threads: int | None, seed: int) -> tupl
 
 
 def _centroids(vectors: np.ndarray, cells: int, threads: int | None, seed: int) -> np.ndarray:
-    """Return the centroids (C, D) of k-means on a sample of the vectors; an empty cell restarts at a random face."""
+    """Return the centroids (C, D) of k-means on a sample of the vectors; an empty cell restarts at a random face.
+
+    FAISS's own k-means is not used: its sums depend on the number of threads, and the last bits of centroids with them.
+    """
     rng = np.random.default_rng(seed)
     sample = vectors[np.sort(rng.choice(len(vectors), min(len(vectors), POINTS * cells), replace=False))]
     centroids = sample[np.sort(rng.choice(len(sample), cells, replace=False))]

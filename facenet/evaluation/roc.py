@@ -2,6 +2,8 @@
 
 A pair is accepted when D <= d, so VAL(d) = |TA(d)| / |P_same| and FAR(d) = |FA(d)| / |P_diff|.
 A threshold lies halfway between two neighbouring distances, never on one that it was not meant to accept.
+Scikit-learn's ``roc_curve`` is not used, since its thresholds are scores that occur, never values between two of them.
+It also needs all pairs; here the nearest different pairs are enough. Pairs at equal distances are one point.
 Source: Schroff et al. 2015, section 4 (VAL and FAR); Wilson 1927 (the interval of a share).
 """
 

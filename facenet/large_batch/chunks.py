@@ -3,7 +3,8 @@
 The gradient of a loss over all B embeddings reaches the weights through each image on its own. So the batch is first
 embedded in chunks without a graph. The loss and its gradient (B, D) are computed on all embeddings at once. Then each
 chunk is embedded again, with a graph, and its rows of that gradient are propagated. Memory is that of one chunk, time
-one more forward pass. The result is the same if an image's embedding does not depend on its batch mates.
+one more forward pass. The result is the same if an image's embedding does not depend on its batch mates. Lightning's
+gradient accumulation does not do this: it takes the loss of one part at a time, without the negatives of the others.
 
 Letters: B batch, D width. Source: Gao et al. 2021, Scaling deep contrastive learning batch size (arXiv 2101.06983).
 """

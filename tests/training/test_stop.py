@@ -1,4 +1,4 @@
-"""Stopping at any place of a run and going on; with processes and real signals: the campaign of faults_resume."""
+"""Stopping at any place of a run and going on; with processes and real signals: see benchmarks/faults/resume.py."""
 
 from __future__ import annotations
 
