@@ -1,7 +1,7 @@
-"""A folder of photos to a folder of aligned faces that `records` reads: in parallel, resumable, with a table of boxes.
+"""Align a folder of photos: a folder of face crops, in parallel, resumable, with a table of boxes.
 
-``faces.csv`` has a line for every face found, and for every photo without one; a photo is listed once its faces are
-written, so a run that was interrupted goes on behind the last line. ``align.json`` says how the faces were cut.
+``faces.csv`` has a line for every face found, and for every photo without one. A photo is listed after its faces are
+written, so an interrupted run continues after the last line. ``align.json`` holds the options of the alignment.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from facenet.faces.options import PICKS
 from facenet.files import atomic_write, csv_text, is_inside, read_bytes
 from facenet.types import Progress
 
-POINTS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")  # as the picture shows them
+POINTS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")  # left and right in the picture
 LANDMARKS = tuple(f"{point}_{axis}" for point in POINTS for axis in "xy")
 COLUMNS = ("photo", "width", "height", "status", "file", "left", "top", "box_width", "box_height", "score", *LANDMARKS)
 TABLE = "faces.csv"
@@ -41,19 +41,19 @@ ALL = "all"
 
 
 class Line(NamedTuple):
-    """A line of the table: a face of a photo, or a photo without one."""
+    """A line of the table: one face of a photo, or a photo without a face."""
 
     photo: str
     width: int
     height: int
-    status: str  # used, or why not
+    status: str  # used, or the reason why not
     file: str = ""
     box: tuple[float, ...] = ()
     score: float | None = None
     landmarks: tuple[float, ...] = ()
 
     def cells(self) -> list[Any]:
-        """As `COLUMNS` says; pixels to a hundredth."""
+        """Return the cells in the order of `COLUMNS`; pixels with two decimals."""
         numbers = [f"{value:.2f}" for value in (*self.box, *self.landmarks)] or [""] * 14
         score = "" if self.score is None else f"{self.score:.4f}"
         return [self.photo, self.width, self.height, self.status, self.file, *numbers[:4], score, *numbers[4:]]
@@ -84,22 +84,22 @@ def align_folder(
     kind: str = "jpg",
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Cut the faces of photos into ``out/<identity>/<image>``; a second call goes on where the first one ended.
+    """Write the faces of photos to ``out/<identity>/<image>``; a second call continues after the photos listed.
 
     Args:
         records: The photos.
         out: The folder of faces; not the one of the photos.
-        alignment: How a face is cut; its `pick` says which one.
+        alignment: How a face is cut; its `pick` chooses the face.
         faces: "all" for every face of a photo: the likeliest keeps the name, others get ``_2``, ``_3``.
         kind: A key of :data:`FORMATS`.
         progress: Called with (done, total) photos.
 
     Returns:
-        What `metrics.json` holds, see :func:`summarise`.
+        The content of `metrics.json`, see :func:`summarise`.
 
     Raises:
         ConfigError: an unknown format or pick.
-        DataError: the photos' own folder, one made with other options, or one that can not be written.
+        DataError: `out` is the photos' own folder, was made with other options, or can not be written.
     """
     out = Path(out)
     if kind not in FORMATS:
@@ -109,7 +109,7 @@ def align_folder(
     done, names = _earlier(records, out, alignment), targets(records.paths, kind)
     write_alignment(out, alignment)
     lines = [line for line in done if line.photo in names]
-    with atomic_write(out / TABLE) as file:  # less half a line that an interrupted run may have left
+    with atomic_write(out / TABLE) as file:  # drops half a line of an interrupted run
         file.write(csv_text([COLUMNS, *(line.cells() for line in done)]).encode())
     known = {line.photo for line in lines}
     waiting = [row for row, path in enumerate(records.paths) if path not in known]
@@ -131,11 +131,11 @@ def align_folder(
 
 
 def _earlier(records: Records, out: Path, alignment: Alignment) -> list[Line]:
-    """Return what an earlier run with the same options has done; raises DataError where `out` can not be used."""
+    """Return the lines of an earlier run with the same options; raises DataError if `out` can not be used."""
     if records.alignment is not None:
         raise DataError(f"{records.root}: these faces are aligned already (align.json); give the photos")
     if out.resolve() == Path(records.root).resolve():
-        raise DataError(f"{out}: the photos are here; choose another folder for the faces")
+        raise DataError(f"{out}: this is the folder of the photos; choose another folder for the faces")
     before = read_alignment(out)
     if before is not None and before != alignment:
         raise DataError(f"{out}: holds faces aligned by {before.to_dict()}; choose another folder, or these options")
@@ -146,9 +146,10 @@ def _earlier(records: Records, out: Path, alignment: Alignment) -> list[Line]:
 
 
 def summarise(lines: Sequence[Line], left_out: Sequence[Skipped] = ()) -> dict[str, Any]:
-    """Photos, those with a face, crops written, and why others were not; distances as a share of the picture.
+    """Return the numbers of photos, of photos with a face, of crops, and of faces not used by reason.
 
-    `distance` is the median distance of a used face's centre from the picture's centre, as a share of its longer side.
+    ``distance_from_centre`` is the median distance between the centres of used face and picture. Its unit is the
+    longer side of the picture.
     """
     photos = {line.photo for line in lines}
     used = [line for line in lines if line.status == USED]
@@ -170,13 +171,15 @@ def summarise(lines: Sequence[Line], left_out: Sequence[Skipped] = ()) -> dict[s
 
 
 def skipped(lines: Sequence[Line]) -> list[Skipped]:
-    """Photos of which no face was used, and why."""
+    """Return the photos of which no face was used, with the reasons."""
     used = {line.photo for line in lines if line.status == USED}
     return [Skipped(line.photo, line.status) for line in lines if line.photo not in used]
 
 
 def targets(paths: Sequence[str], kind: str) -> dict[str, str]:
-    """Where the face of each photo goes: its own path with the new suffix, whole name and suffix where two would meet.
+    """Return the path of each photo's face: that of the photo with the new suffix.
+
+    If two photos would have the same path, the suffix is appended to the whole name.
 
     >>> targets(["a/1.png", "a/1.jpg", "b/1.JPG"], "jpg")
     {'a/1.png': 'a/1.png.jpg', 'a/1.jpg': 'a/1.jpg', 'b/1.JPG': 'b/1.jpg'}
@@ -187,10 +190,10 @@ def targets(paths: Sequence[str], kind: str) -> dict[str, str]:
 
 
 def read_table(file: str | Path) -> list[Line]:
-    """Read ``faces.csv`` as far as its lines are whole; a missing file has none.
+    """Read the whole lines of ``faces.csv``; a missing file has none.
 
     Raises:
-        DataError: not such a table.
+        DataError: the file is no such table, or damaged.
     """
     file = Path(file)
     if not file.exists():
@@ -209,7 +212,7 @@ def read_table(file: str | Path) -> list[Line]:
 
 
 def _parallel(one: Callable[[int], list[Line]], rows: Sequence[int]) -> Iterator[list[Line]]:
-    """Results in order; at most some hundred photos are under way, however many there are."""
+    """Yield the results in order; at most 64 photos for each worker are in memory."""
     workers = min(32, os.cpu_count() or 1)
     with ThreadPoolExecutor(max_workers=workers) as pool:
         for start in range(0, len(rows), 64 * workers):
@@ -243,7 +246,7 @@ def _cut(
 
 
 def _save(face: Image.Image, file: Path, kind: str) -> None:
-    """Write a picture under a name of its own first: what has the final name is whole."""
+    """Write a picture under a temporary name, then move it: a file with the final name is complete."""
     form, options = FORMATS[kind]
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(f".{file.name}.part")

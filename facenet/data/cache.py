@@ -36,13 +36,13 @@ def pack(
     folder: str | Path | None = None,
     progress: Progress | None = None,
 ) -> tuple[np.ndarray, Records]:
-    """Decode, crop and resize every image once: uint8 (N, 3, S, S') and the records of those that could be read.
+    """Decode, crop and resize every image once: uint8 (N, 3, S, S') and the records of the readable ones.
 
-    Images that can not be decoded are dropped and join ``records.skipped``. With a `folder` the array is kept there,
-    memory-mapped, under a name made of the paths, sizes, times and options, and found again by the next run.
+    Images that can not be decoded are dropped and join ``records.skipped``. A `folder` keeps the array, memory-mapped,
+    for the next run. Its name is a hash of the files' paths, sizes and times and of the options.
 
     Raises:
-        DataError: no image could be decoded, or they are aligned otherwise than the preprocessing would.
+        DataError: no image could be decoded, or the images were aligned with other options than the preprocessing has.
     """
     preprocess = preprocess.of(records.alignment, records.root)
     if folder is None or records.images is not None:
@@ -53,7 +53,7 @@ def pack(
     found = read_cached_array(target, shape, np.uint8)
     if found is None:
         images, bad = _decode(records, preprocess, margin, progress)
-        if bad:  # the next run must list them again, so an incomplete array is not kept
+        if bad:  # an incomplete array is not kept, since the next run must list the bad files again
             return images, records.without(bad)
         write_cached_array(target, images)
         found = read_array(target, mode="r")
@@ -61,7 +61,7 @@ def pack(
 
 
 class DecodedFaces(NamedTuple):
-    """Faces that could all be read: those to train on, and those of other people that are looked at meanwhile."""
+    """Readable faces: those to train on, and those of other people for validations."""
 
     train: Records
     held_out: Records
@@ -69,11 +69,11 @@ class DecodedFaces(NamedTuple):
     held_out_images: np.ndarray  # (M, 3, H, W) uint8
     preprocess: Preprocess
     margin: float  # of the training images, see `Preprocess.cut`
-    cache: str  # where the training images are: ram, disk or none
+    cache: str  # that of the training images: ram, disk or none
 
     @property
     def skipped(self) -> tuple[Skipped, ...]:
-        """Files that are not used."""
+        """Files that are left out."""
         return (*self.train.skipped, *self.held_out.skipped)
 
 
@@ -86,9 +86,9 @@ def decode_faces(
     margin: float = 1.0,
     progress: Progress | None = None,
 ) -> DecodedFaces:
-    """Decode every image before training, also without a cache: what can not be read is left out and listed.
+    """Decode every image before training, also without a cache; unreadable files are left out and listed.
 
-    The choice "auto" of ``options.cache`` is RAM if the training images fit into ``options.cache_gb``, else none.
+    With "auto" as ``options.cache`` the cache is RAM if the training images fit into ``options.cache_gb``, else none.
 
     Raises:
         DataError: as :func:`pack`.
@@ -106,7 +106,7 @@ def decode_faces(
 
 
 def packed_bytes(records: Records, preprocess: Preprocess, margin: float = 1.0) -> int:
-    """Return how many bytes :func:`pack` needs."""
+    """Return the number of bytes of the array of :func:`pack`."""
     height, width = preprocess.stored_size(margin)
     return len(records) * 3 * height * width
 
@@ -114,7 +114,7 @@ def packed_bytes(records: Records, preprocess: Preprocess, margin: float = 1.0) 
 def readable(
     records: Records, preprocess: Preprocess, *, margin: float = 1.0, progress: Progress | None = None
 ) -> Records:
-    """Return the records of the images that can be decoded; the others join ``records.skipped``. No pixels are kept.
+    """Return the records of the decodable images; the others join ``records.skipped``. No pixels are kept.
 
     Raises:
         DataError: as :func:`pack`.
@@ -126,9 +126,9 @@ def readable(
 
 
 def read_batch(records: Records, rows: Sequence[int], preprocess: Preprocess, margin: float) -> tuple[Tensor, Tensor]:
-    """Decode a few rows on the fly: uint8 (B', 3, S, S') and their places (B',) in `rows`; broken ones are left out.
+    """Decode a few rows: uint8 (B', 3, S, S') and their places (B',) in `rows`; unreadable images are left out.
 
-    What loader workers do when the whole set does not fit in a cache.
+    Loader workers call it if the whole set does not fit in a cache.
     """
     import torch
 
@@ -147,7 +147,7 @@ def read_batch(records: Records, rows: Sequence[int], preprocess: Preprocess, ma
 def _decode(
     records: Records, preprocess: Preprocess, margin: float, progress: Progress | None
 ) -> tuple[np.ndarray, list[tuple[int, str]]]:
-    """Return the images that could be read, in order, and (row, reason) of those that could not."""
+    """Return the readable images in order, and (row, reason) of the others."""
     images = np.empty((len(records), 3, *preprocess.stored_size(margin)), np.uint8)
     bad = _read(records, preprocess, margin, images.__setitem__, progress)
     return (np.delete(images, [row for row, _ in bad], 0) if bad else images), bad
@@ -160,7 +160,7 @@ def _read(
     keep: Callable[[int, np.ndarray], None],
     progress: Progress | None,
 ) -> list[tuple[int, str]]:
-    """Decode every image and `keep` its pixels (3, S, S'); return (row, reason) of those that can not be read."""
+    """Decode every image and `keep` its pixels (3, S, S'); return (row, reason) of the unreadable ones."""
     bad: list[tuple[int, str]] = []
 
     def one(row: int) -> None:

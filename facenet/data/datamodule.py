@@ -40,7 +40,7 @@ class BatchDataset(Dataset[Batch]):
         self.records, self.preprocess, self.margin, self.packed = records, preprocess, margin, packed
         self.labels = torch.as_tensor(labels, dtype=torch.int64)
         self.old = None if old is None else torch.from_numpy(old)  # (N, D)
-        # (N,) bool, shared with the loader's processes: images that could be read before training and can not now
+        # (N,) bool, shared with the loader processes: images that were readable before training and are not now
         self.lost = torch.zeros(0 if packed is not None else len(records), dtype=torch.bool).share_memory_()
 
     def __len__(self) -> int:
@@ -48,10 +48,10 @@ class BatchDataset(Dataset[Batch]):
         return len(self.labels)
 
     def __getitem__(self, rows: Sequence[int]) -> Batch:
-        """Return the batch of the given rows: images, labels, and old embeddings where there are any.
+        """Return the batch of the given rows: images, labels, and old embeddings if there are any.
 
-        For an image that can not be read any more another of the batch stands, of the same person where there is one,
-        so that batches keep their size; a batch without any that can be read is empty.
+        Another image of the batch replaces an image that can no longer be read, one of the same person if possible.
+        So batches keep their size. A batch without a readable image is empty.
         """
         index = torch.as_tensor(rows, dtype=torch.int64)
         if self.packed is not None:
@@ -64,7 +64,7 @@ class BatchDataset(Dataset[Batch]):
         return (images, self.labels[index], *beside)
 
     def _filled(self, images: Tensor, index: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
-        """Note the rows that were lost and let others of the batch stand for them; nothing where all are lost."""
+        """Mark lost rows and replace them by others of the batch; an empty batch if all are lost."""
         there = torch.zeros(len(index), dtype=torch.bool)
         there[places] = True
         self.lost[index[~there]] = True
@@ -81,8 +81,8 @@ class BatchDataset(Dataset[Batch]):
 class TrainingImages:
     """A batch of stored images on its device; a slice of it is augmented, normalised floats (b, 3, H, W).
 
-    Floats take several times the room of bytes, so they are made when the network wants them. What happens to an image
-    was drawn for the whole batch: it does not depend on how the batch is sliced, or on how often.
+    Floats need several times the memory of bytes, so a slice is converted only when the network reads it. The random
+    changes were drawn for the whole batch: they do not depend on the slices.
     """
 
     stored: Tensor  # (B, 3, S, S') uint8
@@ -106,16 +106,16 @@ class FaceDataModule(pl.LightningDataModule):
 
     Args:
         faces: The decoded faces; held-out faces keep their order.
-        augment: Random changes of training images; None is none. Images that were decoded with a margin show what
-            shifts and rotations bring into view.
-        sampler: What a batch holds.
+        augment: Random changes of training images; None changes nothing. Images decoded with a margin have pixels for
+            what shifts and rotations bring into view.
+        sampler: Options of the identity sampler.
         loader: Loader processes (with a cache none are used), and whether the first batch is repeated.
         seed: Seed of sampler and augmentation.
         accumulate: Batches of an optimiser step.
-        old: (N, D) embeddings of the training images by another encoder, which then go with the labels.
+        old: (N, D) embeddings of the training images by an old encoder; batches then have them as a third part.
 
     Raises:
-        ConfigError, DataError: faces that can not be trained on.
+        ConfigError, DataError: as :class:`.sampler.IdentitySampler`.
     """
 
     def __init__(
@@ -153,11 +153,11 @@ class FaceDataModule(pl.LightningDataModule):
 
     @property
     def skipped(self) -> tuple[Skipped, ...]:
-        """Training and held-out files that are not used, or were not any more since training began."""
+        """Training and held-out files that were left out, before training or during it."""
         return tuple(dict.fromkeys((*self.train.skipped, *self.held_out.skipped, *self._lost())))
 
     def _lost(self) -> Iterator[Skipped]:
-        """What this rank's loader could not read any more; read again for the reason."""
+        """Yield the files this rank's loader could no longer read; they are read again for the reason."""
         for row in self.dataset.lost.nonzero().flatten().tolist():
             reason, source = "not readable for a while", self.train.source(row)
             try:
@@ -167,7 +167,7 @@ class FaceDataModule(pl.LightningDataModule):
             yield Skipped(self.train.paths[row], f"lost during training: {reason}")
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """One item is one batch; the items are all batches of the run, from where the trainer stands."""
+        """Return a loader of all batches of the run from the trainer's step on; one item is one batch."""
         trainer = self.trainer
         if trainer is not None and trainer.world_size > 1:
             self.sampler = self._sampler(trainer.global_rank, trainer.world_size)
@@ -188,20 +188,20 @@ class FaceDataModule(pl.LightningDataModule):
         )
 
     def paths(self, number: int) -> list[str]:
-        """The files of batch `number` of the run, of all ranks."""
+        """Return the files of batch `number` of the run, of all ranks."""
         return [self.train.paths[row] for row in self.sampler.whole(0 if self.repeat_batch else number)]
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """The held-out faces in order, uint8 (B, 3, H, W), with their labels."""
+        """Return a loader of the held-out faces in order, uint8 (B, 3, H, W), with their labels."""
         rows = [list(range(i, min(i + 256, len(self.held_out)))) for i in range(0, len(self.held_out), 256)]
         dataset = BatchDataset(self.held_out, self.held_out.labels, self.preprocess, 1.0, self._held_out_images)
         return DataLoader(dataset, batch_size=None, sampler=rows)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> tuple[Any, ...]:
-        """While training: images that are augmented and normalised when sliced; else floats (B, 3, H, W).
+        """Return images that are augmented and normalised when sliced; outside training, floats (B, 3, H, W).
 
-        What is drawn depends on the seed, the batch's number in the run and the place in the batch of all ranks, so a
-        resumed run, or one on another number of ranks, draws the same.
+        The draws depend on the seed, the batch's number in the run and the place in the batch of all ranks. So they are
+        the same in a resumed run, and on another number of ranks.
         """
         images, *others = batch
         if not len(images):

@@ -1,6 +1,6 @@
 """Identity-balanced mini-batches of a fixed size with random negatives.
 
-A pure function of (seed, epoch, rank, world size): a resumed or repeated run draws the same batches.
+The batches are a pure function of (seed, epoch, rank, world size): a resumed or repeated run draws the same ones.
 Source: Schroff et al. 2015, section 3.2 (about 40 faces per identity, plus randomly sampled negative faces).
 Letters: B batch, K faces of an identity, N images.
 """
@@ -18,9 +18,9 @@ from facenet.errors import ConfigError, DataError
 
 
 class Schedule:
-    """The batches of a whole run, from number `start` on: where a resumed run goes on.
+    """The batches of a whole run, from number `start` on, at which a resumed run continues.
 
-    Its length counts the batches before `start` too, as Lightning does when it resumes.
+    The length also counts the batches before `start`, as Lightning does when it resumes.
     """
 
     def __init__(self, batch: Callable[[int], list[int]], stop: int, start: int = 0) -> None:
@@ -38,18 +38,17 @@ class Schedule:
 class IdentitySampler:
     """Row numbers of each mini-batch: groups of 2 to K faces of one identity, plus faces seen once.
 
-    An epoch offers every identity with two or more images one group of up to K of its faces, in random order; one
-    with many images offers more groups, so that `coverage` epochs show all of them. Groups are packed until the batch
-    holds ``B - negatives`` rows, and `negative_share` of the batch is filled with single faces of other identities:
-    those with one image first, then faces of identities absent from the batch. No identity has more than K rows in
-    a batch, and which of its faces an epoch shows rotates, so that over a few epochs every image is seen.
+    In an epoch every identity with two or more images has one group of up to K of its faces, in random order. An
+    identity with many images has more groups, so that `coverage` epochs show all of them. Groups are packed until the
+    batch holds ``B - negatives`` rows. Single faces of other identities fill the share `negative_share` of the batch:
+    first identities with one image, then identities absent from the batch. No identity has more than K rows in a batch.
+    The faces of an identity rotate with the epochs, so that a few epochs show every image.
 
     Args:
         labels: Identity numbers (N,).
-        options: B over all ranks together, K, the share of the batch that holds identities seen once in it, and the
-            number of epochs over which a large identity shows all of its images.
-        seed: Seed of everything drawn.
-        rank: This process; it gets rows ``rank * B / world_size`` onwards of every batch.
+        options: B over all ranks, K, share of negatives and coverage.
+        seed: Seed of all random draws.
+        rank: Rank of this process; its rows of a batch are those from ``rank * B / world_size`` on.
         world_size: Number of processes; must divide B.
 
     Raises:
@@ -86,14 +85,12 @@ class IdentitySampler:
             self._identity[r] = i
         self._check(len(rows))
         self._groups = [math.ceil(len(self._rows[i]) / (self.faces * options.coverage)) for i in self._many]
-        most = max(
-            1, self._steps() // 2
-        )  # a batch takes one group of a person, and all offered should find their place
+        most = max(1, self._steps() // 2)  # a batch has one group of a person at most, and all groups must find a batch
         self._groups = [min(groups, most) for groups in self._groups]
         self.steps = self._steps()
 
     def _steps(self) -> int:
-        """Return how many batches hold what the groups offer."""
+        """Return the number of batches that hold all groups of an epoch."""
         sizes = (len(self._rows[i]) for i in self._many)
         offered = sum(min(n, self.faces * groups) for n, groups in zip(sizes, self._groups, strict=True))
         return max(1, math.ceil(offered / (self.batch_size - self.negatives)))
@@ -120,7 +117,7 @@ class IdentitySampler:
 
     @property
     def share(self) -> slice:
-        """This rank's rows of a batch."""
+        """Return the slice of this rank's rows in a batch."""
         size = self.batch_size // self.world_size
         return slice(self.rank * size, (self.rank + 1) * size)
 
@@ -129,7 +126,7 @@ class IdentitySampler:
         return self.whole(number)[self.share]
 
     def whole(self, number: int) -> list[int]:
-        """Return the rows of all ranks."""
+        """Return the rows of batch `number` of all ranks."""
         epoch, place = divmod(number, self.steps)
         if self._planned[0] != epoch:
             self._planned = epoch, self.plan(epoch)
@@ -147,9 +144,9 @@ class IdentitySampler:
         return batches
 
     def _draw_groups(self, rng: np.random.Generator, epoch: int) -> deque[np.ndarray]:
-        """Draw the groups an epoch offers, in random order with those of one person far from each other.
+        """Draw the groups of an epoch in random order, those of one person spread over the epoch.
 
-        The window of each identity moves on with the epoch.
+        The window over the faces of an identity moves with the epoch.
         """
         groups: list[np.ndarray] = []
         places: list[float] = []
@@ -162,7 +159,7 @@ class IdentitySampler:
         return deque(groups[i] for i in np.argsort(places))
 
     def _single_stream(self, epoch: int) -> Iterator[int]:
-        """Endless faces of identities with one image, cycled so that consecutive epochs show all of them."""
+        """Yield faces of identities with one image without end; consecutive epochs cycle through all of them."""
         place = epoch * self.steps * self.negatives
         while len(self._single):
             cycle, offset = divmod(place, len(self._single))
@@ -180,7 +177,7 @@ class IdentitySampler:
         deferred: list[np.ndarray] = []
         room = self.batch_size - self.negatives
         while len(batch) <= room - 2:
-            if not groups:  # the epoch's offer is used up: top the last batch up from a fresh one
+            if not groups:  # no group of the epoch is left: fill the last batch from the next epoch
                 extra = self._draw_groups(rng, epoch + 1)
                 groups.extend(g for g in extra if int(self._identity[g[0]]) not in present)
                 if not groups:
@@ -202,18 +199,18 @@ class IdentitySampler:
     def _add_negatives(
         self, batch: list[int], present: set[int], singles: Iterator[int], rng: np.random.Generator
     ) -> None:
-        """Fill the batch with one face each of identities that are not in it, then, if need be, with any other face."""
+        """Fill the batch with one face of each absent identity, then, if these are too few, with other faces."""
         while len(batch) < self.batch_size:
             row = next(singles, -1)
             if row < 0 or int(self._identity[row]) in present:
-                break  # there are none, or all of them are in the batch already
+                break  # there are none, or the next one is in the batch
             present.add(int(self._identity[row]))
             batch.append(row)
         absent = [i for i in range(len(self._rows)) if i not in present]
         chosen = rng.permutation(len(absent))[: self.batch_size - len(batch)]
         batch += [int(rng.choice(self._rows[absent[i]])) for i in chosen]
         need = self.batch_size - len(batch)
-        if need:  # fewer identities than rows: the rest comes from identities that still have room
+        if need:  # too few absent identities: take more faces of those with fewer than K
             batch += self._any_room(batch, need, rng)
 
     def _any_room(self, batch: list[int], need: int, rng: np.random.Generator) -> list[int]:

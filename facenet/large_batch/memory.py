@@ -1,6 +1,6 @@
-"""How much memory a training step takes, found before it is run.
+"""The memory of a training step, estimated before the step runs.
 
-What autograd keeps for the backward pass is counted on the meta device, where a forward pass computes nothing.
+Tensors that autograd keeps for the backward pass are counted on the meta device. A forward pass computes nothing there.
 Letters: B batch.
 """
 
@@ -18,20 +18,20 @@ from torch import Tensor, nn
 
 from facenet.errors import ConfigError
 
-# Beside the activations a step holds the gradients of a layer's input and output and reordered copies of them: as much
-# as twice the largest of the activations, and a tenth of all. Measured peaks: docs/results.md.
+# A step also holds the gradients of a layer's input and output, and reordered copies of them. Together they take up to
+# twice the largest activation and a tenth of all activations. Measured peaks: docs/results.md.
 LARGEST, HEADROOM = 2, 1.1
-RUNTIME = 300 * 2**20  # code and buffers that torch loads and makes at the first step
-HALF = 0.75  # of the bytes under autocast: 0.57 (batch norm) to 0.74 (local response norm, in float32) of NN4's
+RUNTIME = 300 * 2**20  # code and buffers that torch loads at the first step
+HALF = 0.75  # share of the bytes under autocast; measured on NN4: 0.57 (batch norm) to 0.74 (local response norm)
 STATES = {"adamw": 2, "sgd": 1, "adagrad": 1}  # numbers an optimiser keeps for each weight
 
 
 class StepMemory(NamedTuple):
-    """Bytes that a training step takes, above a process that has just loaded torch."""
+    """Bytes of a training step, beyond those of a process that has just loaded torch."""
 
-    state: int  # weights, their gradients, the optimiser's numbers
+    state: int  # weights, gradients, optimiser states
     batch: int  # stored images
-    activations: int  # of the images that pass through the network at a time, with what the step adds to them
+    activations: int  # of the images that pass through the network at a time, gradients of them included
 
     @property
     def total(self) -> int:
@@ -52,8 +52,8 @@ def step_memory(
 ) -> StepMemory:
     """Estimate a step on `batch_size` images of `stored_bytes` each, `chunk_size` of them at a time (None: all).
 
-    `input_size` is (height, width) of what the network reads; `half` is for autocast; `batch_size` is one rank's, and
-    where there are more a rank also holds all gradients in one piece, twice.
+    `input_size` is the (height, width) of the network's input. `half` means autocast. `batch_size` is that of one rank.
+    With several ranks, each of them also holds two contiguous copies of all gradients.
     """
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     images = min(chunk_size or batch_size, batch_size)
@@ -64,9 +64,9 @@ def step_memory(
 
 
 def activation_bytes(model: nn.Module, input_size: Sequence[int]) -> tuple[int, int]:
-    """Return what autograd keeps of one image for the backward pass, its floats included, and the largest piece of it.
+    """Return the bytes that autograd keeps of one image for the backward pass, and those of the largest tensor.
 
-    Both in bytes, counted from the shapes: a storage once, weights not at all.
+    They are counted from the shapes. The image is included, a shared storage counts once, weights do not count.
     """
     twin = copy.deepcopy(model).to("meta").train()
     own = {tensor.untyped_storage()._cdata for tensor in (*twin.parameters(), *twin.buffers())}
@@ -75,7 +75,7 @@ def activation_bytes(model: nn.Module, input_size: Sequence[int]) -> tuple[int, 
 
 
 def _kept(model: nn.Module, images: Tensor, own: set[int]) -> list[int]:
-    """Return the bytes of each storage that a forward pass saves, the weights' left out."""
+    """Return the bytes of each storage that a forward pass saves, without those of the weights."""
     found = {images.untyped_storage()._cdata: images.untyped_storage()}
 
     def pack(tensor: Tensor) -> Tensor:
@@ -85,7 +85,7 @@ def _kept(model: nn.Module, images: Tensor, own: set[int]) -> list[int]:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        output = model(images)  # noqa: F841 - alive until what it keeps is counted
+        output = model(images)  # noqa: F841 - keeps the saved tensors alive until they are counted
         return [storage.nbytes() for storage in found.values()]
 
 
@@ -97,9 +97,12 @@ def choose_chunk(
     budget: int,
     **options: Any,
 ) -> int | None:
-    """Return the most images that may pass through the network at a time, evened out over the batch; None for all.
+    """Return the largest chunk of images that fits, with chunks of even size; None if the whole batch fits.
 
-    `budget` is in bytes, `options` those of :func:`step_memory`. Raises ConfigError where not even two images fit.
+    `budget` is in bytes; `options` are those of :func:`step_memory`.
+
+    Raises:
+        ConfigError: two images do not fit.
     """
     one = step_memory(model, input_size, batch_size=batch_size, chunk_size=1, **options)
     fits = (budget - one.total + one.activations) // max(1, one.activations)
@@ -108,7 +111,7 @@ def choose_chunk(
     if fits < 2:
         raise ConfigError(
             f"large_batch: two images of {tuple(input_size)} need {(one.total + one.activations) / 1e9:.2f} GB, the"
-            f" budget is {budget / 1e9:.2f} GB; raise large_batch.memory_gb, or take a smaller network, input or batch"
+            f" budget is {budget / 1e9:.2f} GB; raise large_batch.memory_gb, or use a smaller network, input or batch"
         )
     return math.ceil(batch_size / math.ceil(batch_size / fits))
 
@@ -116,7 +119,7 @@ def choose_chunk(
 def available_bytes(
     device: torch.device, meminfo: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs/cgroup")
 ) -> int:
-    """Return how much memory a process can still take on a device, a container's limit included."""
+    """Return the bytes that a process can still allocate on a device, within the limit of its container."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     try:
@@ -131,5 +134,5 @@ def available_bytes(
         try:
             free = min(free, int((cgroup / limit).read_text()) - int((cgroup / used).read_text()))
         except (OSError, ValueError):
-            continue  # not there, or "max"
+            continue  # no such file, or "max"
     return max(0, free)

@@ -1,7 +1,7 @@
-"""Run folders to one self-contained HTML page: what was measured, what it looks like, and what to beware of.
+"""Write the report of run folders, one HTML page: metrics, curves, pictures and warnings.
 
-Each run becomes a chapter, each sweep another. The page holds its drawings and pictures itself, has no scripts and asks
-the network for nothing. If it has more than `LIMIT` bytes, its pictures are made smaller.
+Each run and each sweep becomes a chapter. The page embeds its drawings and pictures, has no scripts and loads nothing
+from the network. If the page has more than `LIMIT` bytes, its pictures are made smaller.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from facenet.types import Progress
 
 LIMIT = 2_000_000  # bytes of a page
 SIDES = (88, 72, 56, 40)  # pixels of a picture, largest first
-FULL = 4  # runs shown in full; of further ones only the numbers
-Made = Callable[[int], Chapter]  # a chapter whose pictures have so many pixels a side
+FULL = 4  # runs shown in full; further ones show numbers only
+Made = Callable[[int], Chapter]  # makes a chapter with pictures of so many pixels a side
 
 
 def write_report(
@@ -47,18 +47,18 @@ def write_report(
     Args:
         folders: Run folders of scripts/train.py, verify.py, degrade.py, cluster.py or compat.py, or of sweeps of them.
         page: The HTML file to write.
-        encoder: An encoder folder for runs without one of their own. An encoder among the given runs is found by its
-            fingerprint without this.
+        encoder: Encoder folder for runs that have none. An encoder that lies in another of the runs is found by its
+            fingerprint.
         title: Heading of the page.
         progress: Called with (chapters done, chapters).
-        full: Runs of a verification that are shown in full; of further ones the overview lists the numbers.
+        full: Number of verifications shown in full; the overview lists the numbers of further ones.
         limit: Bytes of the page, at most.
 
     Returns:
-        What ``metrics.json`` holds.
+        The content of ``metrics.json``.
 
     Raises:
-        DataError: nothing to show, broken files, or a page that is too large even with small pictures.
+        DataError: no results to show, damaged files, or a page that is too large even with small pictures.
     """
     found = find_runs(folders)
     chapters = _chapters(found, _records(found.runs, encoder), full, progress)
@@ -142,7 +142,7 @@ def _without_pictures(chapter: Chapter, side: int) -> Chapter:
 
 
 def overview_chapter(runs: Sequence[Run], full: int) -> Chapter:
-    """Set the verifications of several runs side by side."""
+    """Make the chapter that compares the verifications of several runs."""
     rows = []
     for run in runs:
         found = run.metrics["verification"]

@@ -1,7 +1,7 @@
-"""The page of a report: its nouns, and their rendering as one HTML file that needs nothing beside it.
+"""The blocks of a report page, and their rendering as one self-contained HTML file.
 
-The template knows how a block looks, not what it says. Everything but the drawings of
-:mod:`facenet.report.plots` is escaped by jinja2; the page has no scripts, no fonts and no addresses.
+The template decides how a block looks, the blocks decide the content. Jinja2 escapes everything except the drawings of
+:mod:`facenet.report.plots`. The page has no scripts, no fonts and no addresses.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 
 class Table(NamedTuple):
-    """Rows of text under a header; the first `left` columns hold words, in a table of `facts` all of them."""
+    """Rows of text under a header. The first `left` columns hold words; in a table of `facts` all columns do."""
 
     header: tuple[str, ...]
     rows: Sequence[tuple[str, ...]]
@@ -22,7 +22,7 @@ class Table(NamedTuple):
 
 
 class Figure(NamedTuple):
-    """A drawing as inline SVG, what it shows in words, and the caption below it."""
+    """A drawing as inline SVG, and the caption below it."""
 
     svg: str
     caption: str = ""
@@ -76,7 +76,7 @@ class Section(NamedTuple):
 
 
 class Chapter(NamedTuple):
-    """One run or one sweep: what it comes to in a line, what to beware of, and the sections."""
+    """The chapter of a run or a sweep: a verdict in one line, warnings, and sections."""
 
     title: str
     verdict: str
@@ -86,7 +86,7 @@ class Chapter(NamedTuple):
 
 
 def render(title: str, made: str, chapters: Sequence[Chapter]) -> str:
-    """Return the page as HTML text; `made` says in a line what it was made from."""
+    """Return the page as HTML text; `made` is a line that names its sources."""
     import jinja2
 
     environment = jinja2.Environment(

@@ -1,6 +1,6 @@
 """The files of a run beside its ``metrics.json``: scored faces and pairs, curves, the encoder's record, clusters.
 
-Every part is optional, and None or empty if it is missing. A part that is there but broken is an error.
+Every part is optional, and None or empty if it is missing. A damaged part is an error.
 """
 
 from __future__ import annotations

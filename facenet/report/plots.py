@@ -1,6 +1,6 @@
-"""The drawings of a report, one panel each, so that a page can set panels side by side or one below the other.
+"""The drawings of a report, one panel each: a page sets panels side by side or one below the other.
 
-Colours are told apart without colour vision (Okabe and Ito), and lines also by their dashes.
+The colours can be distinguished without colour vision (Okabe and Ito). Lines also differ in their dashes.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ Curve = tuple[np.ndarray, np.ndarray]
 def operating_curves(name: str, sq_dist: np.ndarray, same: np.ndarray, val_at_far: Mapping[str, Any]) -> list[Figure]:
     """Draw ROC and DET of P pairs over a logarithmic FAR, each with its pointwise 95 % Wilson band.
 
-    The band is that of VAL (of 1 - VAL) given the threshold, over the |P_same| same pairs. The axis of FAR ends on
-    the left at half a pair: 1 / (2 |P_different|).
+    The band is the interval of VAL (of 1 - VAL) at a fixed threshold, over the |P_same| same pairs. The FAR axis starts
+    at half a pair: 1 / (2 |P_different|).
     """
     curve = roc(sq_dist, same)
     positives, negatives = int(same.sum()), int((~same).sum())
@@ -102,7 +102,7 @@ def distance_histogram(
 
 
 def training_curves(name: str, curves: Mapping[str, Curve]) -> list[Figure]:
-    """Draw what a training run logged: the loss, what mining found, and the held-out people; missing ones left out."""
+    """Draw the logs of a training run: loss, mining, held-out people. Missing columns are left out."""
     panels = (
         ("loss", "loss of the batch", {"loss": "loss"}, None),
         ("mining", "share of pairs", {"active": "with a semi-hard negative", "hard": "with a hard negative"}, 1.02),
@@ -160,7 +160,7 @@ def comparison(name: str, title: str, rows: Sequence[tuple[str, Any, Any]], *, l
 def face_map(name: str, vectors: np.ndarray, identities: Sequence[str], *, seed: int = 0) -> Figure:
     """Draw N faces (N, D) in the plane by t-SNE of their squared distances, one colour and mark for each person.
 
-    Deterministic for a seed. The names are not drawn: a mark is enough to see who lies together.
+    The map is deterministic for a seed. Names are not drawn; marks show which faces lie together.
     """
     from sklearn.manifold import TSNE
 

@@ -1,4 +1,4 @@
-"""The runs of a report: run folders, told apart by what their ``metrics.json`` holds."""
+"""The runs of a report: run folders, and their kind by the content of ``metrics.json``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COMMANDS = "scripts/train.py, verify.py, degrade.py, cluster.py or compat.py"
 
 @dataclass(frozen=True)
 class Run:
-    """One run folder: its metrics, and where its parts lie."""
+    """A run folder with its metrics, and the paths of its parts."""
 
     folder: Path
     name: str
@@ -27,25 +27,25 @@ class Run:
     given: bool = True  # named by the user; False for a run found inside a sweep's folder
 
     def part(self, name: str) -> Path | None:
-        """Return where a part lies: in the folder, or in the ``verify`` or ``train`` run inside it (quick start)."""
+        """Return the path of a part: in the folder, or in the ``verify`` or ``train`` run inside it (quick start)."""
         places = (self.folder / name, self.folder / "verify" / name, self.folder / "train" / name)
         return next((place for place in places if place.exists()), None)
 
 
 @dataclass(frozen=True)
 class FoundRuns:
-    """The runs of all given folders, and what was left out."""
+    """The runs of all given folders, and the folders that were left out."""
 
     runs: list[Run]
     unfinished: list[str]  # jobs of a sweep without metrics.json
-    foreign: list[str]  # runs that hold nothing a report shows
+    foreign: list[str]  # runs without metrics that a report shows
 
 
 def find_runs(folders: Sequence[str | Path]) -> FoundRuns:
     """Read the metrics of run folders, and of the runs inside folders of sweeps.
 
     Raises:
-        DataError: no folder, a folder that is no run and holds none, broken JSON, or a run a report can not show.
+        DataError: no folder, a folder without runs, damaged JSON, or a run that a report can not show.
     """
     runs: list[Run] = []
     unfinished: list[str] = []
@@ -76,7 +76,7 @@ def find_runs(folders: Sequence[str | Path]) -> FoundRuns:
 
 
 def kind_of(metrics: Mapping[str, Any]) -> str | None:
-    """Tell what a run measured by what its metrics hold; None for what a report does not show."""
+    """Return the kind of a run by the content of its metrics; None if a report does not show it."""
     table = get_value(metrics, "run", "table")
     if isinstance(table, str) and table in SWEEPS:
         return table

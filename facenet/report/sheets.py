@@ -1,6 +1,6 @@
-"""The pictures of a report: which faces are worth seeing, and their pixels as small JPEGs inside the page.
+"""The pictures of a report: mistakes, triplets and clusters, as small JPEGs inside the page.
 
-The embeddings of the reported faces decide: the worst mistakes, triplets as training would mine them, and clusters.
+The embeddings of the reported faces choose them: the worst mistakes, triplets by the rule of mining, and clusters.
 Nothing here is random.
 """
 
@@ -27,7 +27,7 @@ from facenet.vectors import sq_dist_matrix
 WORST = 12  # mistakes of each kind
 TRIPLETS = 8
 TILES, MEMBERS = 4, 12  # clusters of each sort, and faces of one
-ANCHORS = 400  # people looked at for triplets
+ANCHORS = 400  # people among whom triplets are searched
 QUALITY = 82
 
 
@@ -42,7 +42,7 @@ class Triplet(NamedTuple):
 
 
 class Faces:
-    """Pictures of the reported faces at `side` pixels, from thumbnails or through the encoder's crop from files."""
+    """Pictures of the reported faces at `side` pixels, from thumbnails, or from files with the encoder's crop."""
 
     def __init__(self, evaluation: Evaluation, encoder: Mapping[str, Any] | None, side: int) -> None:
         self.embeddings, self.thumbnails, self.side = evaluation.embeddings, evaluation.thumbnails, side
@@ -51,17 +51,17 @@ class Faces:
 
     @property
     def there(self) -> bool:
-        """Whether there are pixels to show: thumbnails, or the first face's file."""
+        """Whether pixels are available: thumbnails, or the file of the first face."""
         return self.thumbnails is not None or (len(self.embeddings) > 0 and self._path(0).is_file())
 
     def picture(self, row: int) -> Picture:
-        """Return one face; one that can not be read is a grey square whose text says so."""
+        """Return one face; an unreadable one is a grey square with a note in its text."""
         if row not in self._done:
             self._done[row] = self._picture(row)
         return self._done[row]
 
     def name(self, row: int) -> str:
-        """Return whom a face shows, or its file if that is not known."""
+        """Return the identity of a face, or the name of its file if the identity is unknown."""
         return self.embeddings.identities[row] or Path(self.embeddings.paths[row]).stem
 
     def _path(self, row: int) -> Path:
@@ -119,11 +119,10 @@ def mistake_sheets(evaluation: Evaluation, faces: Faces, threshold: float) -> li
 
 
 def find_triplets(embeddings: EmbeddingSet, margin: float, count: int = TRIPLETS) -> list[Triplet]:
-    """Return the hardest semi-hard triplets, at most one for each person, that with the largest loss first.
+    """Return the hardest semi-hard triplets, at most one for each person, the one with the largest loss first.
 
-    The anchor is a person's first face. Of the negatives n with d(a,p) < d(a,n) < d(a,p) + margin the nearest is
-    taken, and of the person's positives the one of largest loss d(a,p) - d(a,n) + margin. Source: Schroff et al. 2015,
-    section 3.2.
+    The anchor is a person's first face. The negative n is the nearest with d(a,p) < d(a,n) < d(a,p) + margin. The
+    positive is the one with the largest loss d(a,p) - d(a,n) + margin. Source: Schroff et al. 2015, section 3.2.
     """
     names = np.asarray(embeddings.identities)
     people = [np.flatnonzero(names == name) for name in sorted(set(embeddings.identities) - {""})]
@@ -194,7 +193,7 @@ def cluster_sheets(faces: Faces, found: Clusters) -> list[Sheet]:
 
 
 def map_rows(embeddings: EmbeddingSet, people: int = 20, faces: int = 600) -> np.ndarray:
-    """Return rows for a map: those of the people with most faces, at most `faces` in all, evenly many of each."""
+    """Return rows for a map: the people with most faces, equally many of each, at most `faces` in all."""
     names = np.asarray(embeddings.identities)
     known, counts = np.unique(names[names != ""], return_counts=True)
     chosen = known[np.argsort(-counts, kind="stable")][:people]

@@ -1,4 +1,4 @@
-"""One drawing as inline SVG: a small file, sharp on paper, text that stays text."""
+"""Draw one panel as inline SVG: small, sharp on paper, with searchable text."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ STYLE: dict[str, Any] = {
 
 
 def draw(name: str, alt: str, paint: Callable[[Axes], None], *, caption: str = "", size: Any = SIZE) -> Figure:
-    """Let `paint` fill one panel and return it as inline SVG with the alternative text `alt`; same input, same bytes.
+    """Draw one panel by `paint` and return it as inline SVG with the alternative text `alt`; same input, same bytes.
 
-    `name` must be unique on the page: it keeps the identifiers inside the drawings apart.
+    `name` must be unique on the page, since the identifiers inside the drawing derive from it.
     """
     with _quiet_fonts():
         import matplotlib
@@ -60,7 +60,7 @@ def draw(name: str, alt: str, paint: Callable[[Axes], None], *, caption: str = "
 
 @contextlib.contextmanager
 def _quiet_fonts() -> Iterator[None]:
-    """Keep matplotlib from telling of its font cache, and of letters that only the reader's own fonts have."""
+    """Silence matplotlib's lines on its font cache and on glyphs that its own fonts lack."""
     logger = logging.getLogger("matplotlib")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -73,7 +73,7 @@ def _quiet_fonts() -> Iterator[None]:
 
 
 def inline_svg(text: str, alt: str) -> str:
-    """Cut an SVG document down to what HTML needs: no prolog, metadata, comments, namespaces or unused ids."""
+    """Remove from an SVG document what HTML does not need: prolog, metadata, comments, namespaces, unused ids."""
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", text, flags=re.DOTALL)
     head, body = text.split(">", 1)

@@ -1,4 +1,4 @@
-"""The runs of one of the paper's tables put together over seeds, and the folds of LFW View 2 over folds."""
+"""Means over runs: those of the paper's tables over seeds, those of LFW View 2 over folds."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Spread(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """One row of a sweep: a setting, the seeds it was run with, and each measure over them."""
+    """One row of a sweep: a setting, its seeds, and each measure over the seeds."""
 
     setting: Any
     seeds: list[int]
@@ -71,7 +71,7 @@ def spread(values: Sequence[float | None]) -> Spread:
 
 
 def group_sweeps(runs: Sequence[Run]) -> list[Sweep]:
-    """Put the runs of tables 3, 5 and 6 together by table, scale and setting; rows of the paper without runs stay."""
+    """Group the runs of tables 3, 5 and 6 by table, scale and setting; rows of the paper without runs stay."""
     found = []
     for table, paper in PAPER.items():
         ours = [run for run in runs if run.kind == table]
@@ -84,7 +84,7 @@ def group_sweeps(runs: Sequence[Run]) -> list[Sweep]:
 
 
 def group_folds(runs: Sequence[Run]) -> list[Folds]:
-    """Put the folds of LFW View 2 together by net and seed, with mean and SEM over those present."""
+    """Group the folds of LFW View 2 by net and seed, with mean and SEM over the finished ones."""
     ours = [run for run in runs if run.kind == "lfw_view2"]
     found = []
     for model, seed in sorted({(_model(run), _seed(run)) for run in ours}):
@@ -104,7 +104,7 @@ def group_folds(runs: Sequence[Run]) -> list[Folds]:
 
 
 def measures(run: Run) -> dict[str, float | None]:
-    """Return what a sweep compares of one run; None for what was not measured or can not be resolved."""
+    """Return the measures of one run that a sweep compares; None if not measured or not resolvable."""
     metrics = run.metrics
     found = {name: number(get_value(metrics, "verification", name)) for name in ("accuracy", "auc", "eer")}
     for far in ("1e-2", "1e-3"):

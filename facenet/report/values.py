@@ -1,4 +1,4 @@
-"""Values of a run's metrics, read so that null, NaN and text never reach arithmetic, and written for a page."""
+"""Read values of a run's metrics so that null, NaN and text never reach arithmetic, and write them for a page."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ LONGEST = 60  # characters of a name in a table
 
 
 def number(value: Any) -> float | None:
-    """Return a finite number as a float; None for null, NaN, infinity, text, truth values and what a float can't hold.
+    """Return a finite number as a float; None for null, NaN, infinity, text, truth values and overflow.
 
     >>> number(3), number(float("nan")), number("3"), number(10**400)
     (3.0, None, None, None)
@@ -67,7 +67,7 @@ def get_rows(metrics: Any, *keys: str) -> list[tuple[str, Mapping[str, Any]]]:
 
 
 def percent(value: Any, digits: int = 1) -> str:
-    """Write a fraction as per cent; a number outside [0, 1] as it is, and what is no number as a dash.
+    """Write a fraction as per cent, a number outside [0, 1] as it is, and anything else as a dash.
 
     >>> percent(0.8904), percent(None), percent(7.5)
     ('89.0 %', '-', '7.5')
@@ -79,7 +79,7 @@ def percent(value: Any, digits: int = 1) -> str:
 
 
 def plus_minus(value: Any, error: Any, digits: int = 1) -> str:
-    """Write a fraction with its standard error in per cent; without the error if that is no number.
+    """Write a fraction with its standard error in per cent; an error that is no number is left out.
 
     >>> plus_minus(0.8904, 0.006), plus_minus(0.8904, None)
     ('89.0 % ± 0.6', '89.0 %')
@@ -89,7 +89,7 @@ def plus_minus(value: Any, error: Any, digits: int = 1) -> str:
 
 
 def plain(value: Any) -> str:
-    """Write a number with four significant digits, whole ones with thousands apart; a dash for what is no number.
+    """Write a number with four significant digits, or with commas if it is whole; a dash if it is no number.
 
     >>> plain(1234567), plain(0.123456), plain(float("nan")), plain(1e300)
     ('1,234,567', '0.1235', '-', '1e+300')

@@ -1,4 +1,4 @@
-"""Track-to-track verification: the template of TrackPool beside what needs no training, on the same pairs.
+"""Track-to-track verification: TrackPool's template and baselines without training, on the same pairs.
 
 Letters: M tracks, L frames of the longest, D embedding width, P pairs.
 Source of the baseline `all_frame_pairs`: Schroff et al. 2015, section 5.7 (YouTube Faces: mean similarity over all
@@ -30,21 +30,21 @@ SEEN = (1, 2, 4, 8, 16)  # frames
 
 
 class TrackSet(NamedTuple):
-    """The frames' embeddings of M tracks, side by side."""
+    """The embeddings of the frames of M tracks, padded to one length."""
 
-    frames: Tensor  # (M, L, D) unit rows, zeros after the end
-    mask: Tensor  # (M, L) bool, True where a frame is
+    frames: Tensor  # (M, L, D) unit rows, zeros after the last frame
+    mask: Tensor  # (M, L) bool, True for frames
     tracks: Tracks
 
     def first(self, count: int) -> TrackSet:
-        """Return the tracks as they are after `count` frames; shorter ones are whole."""
+        """Return the first `count` frames of each track; shorter tracks are whole."""
         return TrackSet(self.frames[:, :count], self.mask[:, :count], self.tracks)
 
 
 def embed_tracks(
     encoder: Encoder, tracks: Tracks, *, batch_size: int = 256, progress: Callable[[int, int], None] | None = None
 ) -> TrackSet:
-    """Embed every frame once; frames that can not be read, and tracks left without one, join `skipped`.
+    """Embed every frame once; unreadable frames, and tracks without a readable one, join `skipped`.
 
     Raises:
         DataError: no frame could be read.
@@ -61,7 +61,7 @@ def mean(frames: Tensor, mask: Tensor) -> Tensor:
 
 
 def median(frames: Tensor, mask: Tensor) -> Tensor:
-    """Return the unit vector of the frames' medians, coordinate by coordinate, (M, D)."""
+    """Return the unit vector of the coordinate-wise median of the frames, (M, D)."""
     return _unit(frames.masked_fill(~mask[..., None], torch.nan).nanmedian(1).values)
 
 
@@ -78,7 +78,7 @@ def agreement(frames: Tensor, mask: Tensor, *, sharpness: float = 1.0) -> Tensor
 
 
 def _average(frames: Tensor, mask: Tensor) -> Tensor:
-    """Return the mean with its length: the dot product of two is the mean similarity over all pairs of their frames."""
+    """Return the mean, not normalised: the dot product of two means is the mean similarity over all pairs of frames."""
     return (frames * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
 
 
@@ -92,10 +92,10 @@ BASELINES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def track_pairs(tracks: Tracks, seed: int = 0) -> Pairs:
-    """Draw balanced pairs of track keys in ten folds (fewer when people are few), a person in one fold only.
+    """Draw balanced pairs of track keys in ten folds (fewer if there are few people), a person in one fold only.
 
     Raises:
-        DataError: fewer than four people, or than two with two tracks.
+        DataError: fewer than four people, or fewer than two with two tracks.
     """
     remedy = "more people with several tracks"
     return make_pairs_in_folds(tracks.keys, tracks.identities, of="pairs of tracks", remedy=remedy, seed=seed)
@@ -104,10 +104,10 @@ def track_pairs(tracks: Tracks, seed: int = 0) -> Pairs:
 def verify_templates(templates: Tensor, tracks: Tracks, pairs: Pairs) -> tuple[Verification, np.ndarray]:
     """Score P pairs of track keys on 2 - 2 a.b of their templates (M, D), the squared distance of unit vectors.
 
-    Returns the scores and which pairs (P,) were decided rightly at the threshold of their fold.
+    Returns the scores, and whether each pair (P,) was decided correctly at the threshold of its fold.
 
     Raises:
-        DataError: a pair names a track that is not there, and what :func:`verify_pairs` refuses.
+        DataError: a pair names an unknown track; or as :func:`verify_pairs`.
     """
     first, second, missing = pair_rows(pairs, tracks.keys)
     if missing:
@@ -124,8 +124,8 @@ def evaluate_templates(
 ) -> dict[str, Any]:
     """Score the templates ``make(frames, mask)`` on `pairs`: whole tracks, by kind of track, and by frames seen.
 
-    By kind: the share of pairs decided rightly at the threshold of all, for pairs of two good, a good and a bad, or
-    two bad tracks. By frames seen: both tracks are cut after that many frames.
+    By kind: the share of correctly decided pairs among pairs of two good tracks, a good and a bad one, or two bad ones.
+    The threshold is that of all pairs. By frames seen: both tracks are cut after that many frames.
     """
     with torch.inference_mode():
         whole, right = verify_templates(make(data.frames, data.mask), data.tracks, pairs)
@@ -142,17 +142,17 @@ def evaluate_templates(
 def evaluate_tracks(
     encoder: Encoder, tracks: Tracks, out: str | Path, *, pool: TrackPool | None = None, pairs: Pairs | None = None
 ) -> dict[str, Any]:
-    """Score the baselines, and a TrackPool that there is already, on tracks; nothing is trained.
+    """Score the baselines, and a trained TrackPool if one is given, on tracks; nothing is trained.
 
     Args:
-        encoder: Embeds the frames.
-        tracks: To report on; see :func:`facenet.data.tracks.reported_tracks`.
-        out: Gets ``skipped.csv``.
+        encoder: Encoder of the frames.
+        tracks: The reported tracks; see :func:`facenet.data.tracks.reported_tracks`.
+        out: Folder for ``skipped.csv``.
         pool: See :func:`facenet.tracks.pool.read_track_pool`.
-        pairs: Of track keys; without them pairs are drawn among the people.
+        pairs: Pairs of track keys; None draws pairs among the people.
 
     Returns:
-        What ``metrics.json`` holds: the baselines by name and counts; with a pool also ``track_pool``, its
+        The content of ``metrics.json``: the baselines by name, and counts. With a pool also ``track_pool``, its
         ``gain_over_mean`` and ``streaming_gap``.
 
     Raises:
@@ -173,9 +173,9 @@ def evaluate_tracks(
 
 
 def streaming_gap(pool: TrackPool, data: TrackSet) -> float:
-    """Return the largest difference of any coordinate between streaming and the other two forms.
+    """Return the largest difference of a coordinate between the streaming form and the other two forms.
 
-    After every frame the template of `step` is held against `prefixes`, after the last against `forward`.
+    The template of `step` is compared with `prefixes` after every frame, and with `forward` after the last one.
     """
     with torch.inference_mode():
         state, streamed = pool.start(len(data.frames)), []
@@ -195,7 +195,7 @@ def paired(folds: list[float], others: list[float]) -> dict[str, float]:
 
 
 def over_seeds(results: list[dict[str, Any]]) -> dict[str, Any]:
-    """Average what every seed measured; ``spread`` is the standard deviation over the seeds (0 for one)."""
+    """Average the metrics over the seeds; ``spread`` is the standard deviation over the seeds (0 for one seed)."""
     content: dict[str, Any] = {}
     for name in ("accuracy", "sem", "auc", "eer"):
         values = [result[name] for result in results]

@@ -21,7 +21,7 @@ def write_track_pool(
 ) -> None:
     """Write the weights and, last, the record: options, D, the encoder's fingerprint.
 
-    `options` are those of :class:`~facenet.models.track_pool.TrackPool` but `dim`; `training` is a summary.
+    `options` are those of :class:`~facenet.models.track_pool.TrackPool` without `dim`; `training` is a summary.
     """
     folder = Path(folder)
     write_weights(pool, folder / WEIGHTS)
@@ -37,10 +37,10 @@ def write_track_pool(
 
 
 def read_track_pool(folder: str | Path, encoder: Encoder) -> TrackPool:
-    """Read a TrackPool, in evaluation mode, for the encoder it was trained over.
+    """Read a TrackPool in evaluation mode.
 
     Raises:
-        DataError: a file is missing, damaged or foreign, or it was trained over another encoder.
+        DataError: a file is missing, damaged or of another kind, or the pool was trained over another encoder.
     """
     folder = Path(folder)
     record = read_sealed(folder / RECORD)
@@ -53,7 +53,7 @@ def read_track_pool(folder: str | Path, encoder: Encoder) -> TrackPool:
             " run scripts/tracks.py for this encoder"
         )
     if not weights.is_file() or record.get("sha256") != sha256_file(weights):
-        raise DataError(f"{weights}: missing, or not the file its record names; run scripts/tracks.py again")
+        raise DataError(f"{weights}: missing, or not the file that track_pool.json names; run scripts/tracks.py again")
     try:
         pool = read_weights(lambda: TrackPool(record["dim"], **record["options"]), weights)
     except DataError:
@@ -61,5 +61,7 @@ def read_track_pool(folder: str | Path, encoder: Encoder) -> TrackPool:
     except Exception as error:  # wrong JSON types raise many kinds
         raise DataError(f"{folder}: damaged ({one_line(error)}); run scripts/tracks.py again") from error
     if pool.dim != encoder.dim:
-        raise DataError(f"{folder}: of width {pool.dim}, the encoder's is {encoder.dim}; run scripts/tracks.py again")
-    return pool.eval().requires_grad_(False)  # so that a long stream keeps no graph
+        raise DataError(
+            f"{folder}: the pool has width {pool.dim}, the encoder {encoder.dim}; run scripts/tracks.py again"
+        )
+    return pool.eval().requires_grad_(False)  # without gradients a long stream builds no graph

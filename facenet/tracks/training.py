@@ -1,4 +1,4 @@
-"""Train TrackPool over a frozen encoder: frames are embedded once, then tracks are mined like faces.
+"""Train TrackPool over a frozen encoder: frames are embedded once, then triplets of tracks are mined.
 
 Letters: M tracks, L frames of the longest, D embedding width, P identities, K tracks of each in a batch, B = P K.
 """
@@ -53,23 +53,23 @@ def train_tracks(
     seeds: tuple[int, ...] = (0, 1, 2),
     say: Say = print,
 ) -> dict[str, Any]:
-    """Train a TrackPool for each seed and score them, and the baselines, on people none of them has seen.
+    """Train a TrackPool for each seed; score the pools and the baselines on people that no pool was trained on.
 
     Args:
-        encoder: Embeds the frames; it stays as it is.
-        splits: Tracks to train on, to choose by and to report on, of people who do not meet.
-        out: Gets ``track_pool/`` (the best of the seeds on the held-out people) and ``skipped.csv``.
-        pool: The TrackPool.
-        training: How it learns; see :func:`train_pool`.
-        seeds: Of initial weights and batches.
-        say: Gets the lines of progress.
+        encoder: Encoder of the frames; it is not trained.
+        splits: Tracks of disjoint people to train on, to choose by and to report on.
+        out: Folder for ``track_pool/`` (the best seed on the held-out people) and ``skipped.csv``.
+        pool: Options of the TrackPool.
+        training: Options of its training; see :func:`train_pool`.
+        seeds: Seeds of initial weights and batches.
+        say: Prints the lines of progress.
 
     Returns:
-        What ``metrics.json`` holds: ``track_pool`` (mean and standard deviation over the seeds, and each seed), the
+        The content of ``metrics.json``: ``track_pool`` (mean and standard deviation over the seeds, and each seed), the
         baselines by name, ``gain_over_mean`` by seed, ``streaming_gap``, counts.
 
     Raises:
-        ConfigError, DataError: options or data that can not work.
+        ConfigError, DataError: wrong options or unusable data.
     """
     check_options(encoder, pool=pool, training=training, seeds=seeds)
     say(f"embedding {sum(len(part.frames) for part in splits)} frames")
@@ -117,16 +117,16 @@ def train_pool(
 ) -> tuple[TrackPool, dict[str, Any]]:
     """Train one TrackPool on tracks (M, L, D) with the triplet loss; keep its best state on the held-out people.
 
-    The optimizer is AdamW with a cosine schedule and a tenth of warm-up. A batch holds fewer people, or fewer tracks
-    of a person, if there are fewer. A track keeps at least one frame.
+    The optimiser is AdamW with a cosine schedule; a tenth of the steps are warm-up. A batch has fewer people, or fewer
+    tracks of a person, if there are fewer. A track keeps at least one frame.
 
     Args:
         train: Tracks to train on.
-        held_out: Tracks of other people; their AUC chooses the step, the untrained state included.
-        pool: The TrackPool.
+        held_out: Tracks of other people; their AUC chooses the step. Step 0, the untrained pool, may be chosen too.
+        pool: Options of the TrackPool.
         training: Batches, learning rate and mining; miner and select as for :func:`facenet.mining.mine`.
-        seed: Of initial weights and batches.
-        say: Gets a line at each look that improves.
+        seed: Seed of initial weights and batches.
+        say: Prints a line at each check that improves the AUC.
 
     Returns:
         The pool in evaluation mode; `step`, `held_out_auc`, `untrained_auc` and `seconds`.
@@ -173,7 +173,7 @@ def check_options(
     """Check names and seeds before frames are drawn and embedded.
 
     Raises:
-        ConfigError: no seed or one below 0, or unknown features, miner or select.
+        ConfigError: no seed or a negative one, or unknown features, miner or select.
     """
     if not seeds or min(seeds) < 0:
         raise ConfigError(f"seeds: expected numbers of at least 0, got {list(seeds)}")
@@ -183,7 +183,7 @@ def check_options(
 
 
 def draw_batch(people: list[np.ndarray], identities: int, tracks_each: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw up to `identities` people and up to `tracks_each` tracks of each, without return: rows (B,)."""
+    """Draw up to `identities` people and up to `tracks_each` tracks of each, without replacement: rows (B,)."""
     chosen = rng.permutation(len(people))[:identities]
     return np.concatenate([rng.permutation(people[person])[:tracks_each] for person in chosen])
 

@@ -1,4 +1,4 @@
-"""What a run is built of, each part from the options and with what it needs: trainer, data, module."""
+"""The parts of a run, built from its options: callbacks, trainer, data, module."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from facenet.types import EmbeddingSet
 
 
 class Callbacks(NamedTuple):
-    """What watches a run, in the order of calls."""
+    """The callbacks of a run, in the order of calls."""
 
     stop: StopAtSignal
     seeds: StepSeeds
@@ -53,11 +53,11 @@ class Callbacks(NamedTuple):
     progress: TrainingProgress
     restoring: Restoring
     best: ModelCheckpoint
-    last: ModelCheckpoint  # after each validation, whatever its result
+    last: ModelCheckpoint  # saved after each validation
 
 
 class Run(NamedTuple):
-    """A run that is built and not begun."""
+    """A run that is built and has not started."""
 
     trainer: pl.Trainer
     callbacks: Callbacks
@@ -68,10 +68,10 @@ class Run(NamedTuple):
 
 
 def check_options(options: TrainOptions) -> DeviceSettings:
-    """Fail on an unknown name or an impossible network before the data is read or drawn; return what "auto" means.
+    """Check names and network before the data is read or drawn; return the resolved device settings.
 
     Raises:
-        ConfigError: with the nearest known name, or why a net of these options can not be.
+        ConfigError: an unknown name (with the nearest known one), or options that no network can have.
     """
     _meta_model(options, build_preprocess(options).size)
     choose(OBJECTIVES, options.loss.name, "loss.name")
@@ -92,12 +92,12 @@ def build_run(
     *,
     callbacks: Sequence[pl.Callback] = (),
 ) -> Run:
-    """Build a run, or what is left of one if `options.resume` asks for it and a checkpoint is there.
+    """Build a run; with `options.resume` and a checkpoint, one that resumes from the checkpoint.
 
     `callbacks` are called before those of the run itself.
 
     Raises:
-        ConfigError, DataError: options, data or a checkpoint that do not fit each other.
+        ConfigError, DataError: options, data and checkpoint do not fit together.
     """
     saved = resume.last_checkpoint(options, out, say)
     step = 0 if saved is None else int(saved.content["global_step"])
@@ -129,7 +129,7 @@ def build_run(
 
 
 def describe(run: Run, faces: Faces) -> str:
-    """Say on what and with what a run trains."""
+    """Return lines on data, network and batches of a run."""
     data, splits = run.data, faces.splits
     weights = sum(p.numel() for p in run.module.model.parameters())
     return (
@@ -162,12 +162,12 @@ def _build_callbacks(
 
 
 def _model_options(options: TrainOptions, size: tuple[int, int]) -> dict[str, Any]:
-    """Return the arguments of :func:`build_model`, with the input size that the net really has."""
+    """Return the arguments of :func:`build_model`, with the resolved input size."""
     return {**to_dict(options.model), "input_size": list(size)}
 
 
 def _meta_model(options: TrainOptions, size: tuple[int, int], *, channels_last: bool = False) -> nn.Module:
-    """Build the net without its weights: a wrong option shows, and shapes can be counted."""
+    """Build the net without weights, to check its options and to count shapes."""
     with torch.device("meta"):
         net = build_model(**_model_options(options, size))
     return net.to(memory_format=torch.channels_last) if channels_last else net
@@ -198,7 +198,7 @@ def _build_module(
         ours, theirs = module.model.state_dict(), start.model.state_dict()
         if {k: v.shape for k, v in ours.items()} != {k: v.shape for k, v in theirs.items()}:
             raise ConfigError(
-                f"init={options.init}: it is {start.name} {start.options}, this run builds {model};"
+                f"init={options.init}: the encoder is {start.name} {start.options}, this run builds {model};"
                 " use the same model options"
             )
         module.model.load_state_dict(theirs)
@@ -215,12 +215,13 @@ def _choose_chunk(
     saved: Saved | None,
     say: Callable[[str], None],
 ) -> int | None:
-    """Return how many images pass through the network at a time; say what a step takes if that is a question.
+    """Return how many images pass through the network at a time (None: all).
 
-    A resumed run keeps the chunk that "auto" chose, since the chunk is the group of batch norm.
+    The memory of a step is printed if chunks are asked for, or if the step exceeds the budget. A resumed run keeps the
+    chunk that "auto" chose, since batch norm normalises within a chunk.
 
     Raises:
-        ConfigError: two images do not fit, or a part would be a single image.
+        ConfigError: two images do not fit, or a chunk would be a single image.
     """
     large, place = options.large_batch, trainer.strategy.root_device
     asked, size = large.chunk_size, faces.preprocess.size
@@ -244,13 +245,13 @@ def _choose_chunk(
         chunk = choose_chunk(model, size, budget=budget, **step)
     if chunk is not None and batch // -(-batch // chunk) < 2:
         raise ConfigError(
-            f"large_batch.chunk_size={chunk} divides {batch} images into parts of which one is a single image, which"
-            f" batch norm can not normalise; take {chunk + 1}, or an even batch"
+            f"large_batch.chunk_size={chunk} divides {batch} images into chunks, one of them with a single image, which"
+            f" batch norm can not normalise; use {chunk + 1}, or an even batch"
         )
     need = step_memory(model, size, chunk_size=chunk, **step).total
     plain = step_memory(model, size, **step).total
     if trainer.is_global_zero and (asked is not None or plain > budget):
-        remedy = "large_batch=chunks makes it fit" if asked is None else "take smaller chunks, or large_batch=chunks"
+        remedy = "large_batch=chunks makes it fit" if asked is None else "use smaller chunks, or large_batch=chunks"
         say(
             f"a step of {batch} images, {chunk or 'all'} at a time: about {need / 1e9:.2f} GB"
             f" (all at once {plain / 1e9:.2f} GB), {budget / 1e9:.2f} GB to use"

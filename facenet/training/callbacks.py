@@ -1,4 +1,4 @@
-"""What watches a training run: seeds, verification of held-out people, collapse detection, progress."""
+"""Callbacks of a training run: seeds, verification of held-out people, detection of collapse, progress."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from facenet.vectors import sq_dist
 class StepSeeds(pl.Callback):
     """Seed torch's generators from (seed, batch, rank) before every batch.
 
-    So what dropout draws is known from the batch's number: a resumed run draws the same, and ranks draw differently.
+    Dropout then depends on the batch's number alone: a resumed run draws the same numbers. Ranks draw different ones.
     """
 
     def __init__(self, seed: int) -> None:
@@ -70,28 +70,28 @@ class TrainingCollapsed(FacenetError):
 class CollapseGuard(pl.Callback):
     """Stop when the network maps every face to nearly the same point.
 
-    Collapse is f(x) = const (section 3.2 of the paper: hard negatives early in training cause it): the plain loss sits
-    at the margin and distances vanish. It is called after `patience` consecutive steps in which faces of different
-    people lie less than `floor` apart (mean squared distance).
+    Collapse is f(x) = const: distances vanish and the loss stays at the margin. Hard negatives early in training cause
+    it (section 3.2 of the paper). The guard raises after `patience` consecutive steps in which the mean squared
+    distance of different people is below `least`.
     """
 
-    def __init__(self, patience: int = 20, floor: float = 0.01) -> None:
-        self.patience, self.floor, self._steps = patience, floor, 0
+    def __init__(self, patience: int = 20, least: float = 0.01) -> None:
+        self.patience, self.least, self._steps = patience, least, 0
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run goes on counting from."""
+        """Return the counts that a resumed run continues."""
         return {"steps": self._steps}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on counting."""
+        """Restore the counts."""
         self._steps = state_dict["steps"]
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *args: Any, **kwargs: Any
     ) -> None:
-        """Look at the statistics the step logged."""
+        """Compare the logged distance of different people with the least one."""
         spread = trainer.callback_metrics.get("dist/negative")
-        collapsed = spread is not None and float(spread) < self.floor
+        collapsed = spread is not None and float(spread) < self.least
         self._steps = self._steps + 1 if collapsed else 0
         if self._steps >= self.patience:
             raise TrainingCollapsed(
@@ -107,11 +107,11 @@ class TrainingProgress(pl.Callback):
     Args:
         enabled: Whether progress is shown.
         refresh_rate: Steps between two changes of the bar; without a terminal a line is printed every tenth of the run.
-        say: Called with these lines.
+        say: Prints these lines.
     """
 
     SHOWN = {"loss": "loss", "active": "active", "faces_per_second": "faces/s", "val_accuracy": "held-out"}
-    KEPT = ("faces", "seconds", "first_loss", "last_loss")  # in checkpoints
+    KEPT = ("faces", "seconds", "first_loss", "last_loss")  # attributes that checkpoints keep
 
     def __init__(self, *, enabled: bool = True, refresh_rate: int = 10, say: Callable[[str], None] = print) -> None:
         self.enabled, self.refresh_rate, self.say = enabled, refresh_rate, say
@@ -122,11 +122,11 @@ class TrainingProgress(pl.Callback):
         self._report: ProgressReport | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run goes on counting from."""
+        """Return the counts that a resumed run continues."""
         return {key: getattr(self, key) for key in self.KEPT}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on counting."""
+        """Restore the counts."""
         for key in self.KEPT:
             setattr(self, key, state_dict[key])
 
@@ -136,7 +136,7 @@ class TrainingProgress(pl.Callback):
         return self.faces / self.seconds if self.seconds else 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin to show."""
+        """Open the progress bar."""
         shown = self.enabled and trainer.is_global_zero
         self._report = progress("training", enabled=shown, seconds=(0.0, math.inf), say=self.say)
 
@@ -149,7 +149,7 @@ class TrainingProgress(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count faces, log, show."""
+        """Count faces, log the speed, and show the progress."""
         now = time.perf_counter()
         self.faces += len(batch[1]) * trainer.world_size
         self.seconds += now - self._since
@@ -163,7 +163,7 @@ class TrainingProgress(pl.Callback):
 
     def _show(self, trainer: pl.Trainer) -> None:
         step, total = trainer.global_step, max(1, trainer.max_steps)
-        if self._report is None or step == self._shown:  # more batches to come for this step
+        if self._report is None or step == self._shown:  # more batches of this step follow
             return
         self._shown = step
         if step % self.refresh_rate and step * 10 // total == (step - 1) * 10 // total:
@@ -185,7 +185,7 @@ class TrainingProgress(pl.Callback):
         pl_module.log("lr", optimizer.param_groups[0]["lr"])
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Stop showing."""
+        """Close the progress bar."""
         if self._report is not None:
             self._report.close()
             self._report = None

@@ -1,7 +1,7 @@
-"""Checkpoints on disk, and what one must hold before a run goes on from it: the shapes that the run itself would save.
+"""Checkpoints on disk: written atomically, read with their checksum, and compared with the run that resumes from one.
 
-Lightning believes a checkpoint: it takes over counters, paths and optimiser states as they are, and what does not fit
-shows some steps later. Here the content of a checkpoint is compared with the states of the run that takes it over.
+Lightning restores counters, paths and optimiser states without a check, so a wrong one shows some steps later. Here the
+shapes and types in a checkpoint are compared with those that the resumed run would save itself.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class AtomicCheckpointIO(CheckpointIO):
     """Checkpoints written to a temporary file in their own folder, synced, then moved; the SHA-256 lies beside them.
 
     Args:
-        read: A checkpoint that was read already. Whoever loads its path first gets that content, and it is forgotten.
+        read: A checkpoint that was read already. The first load of its path returns that content and releases it.
     """
 
     def __init__(self, read: Saved | None = None) -> None:
@@ -62,17 +62,17 @@ class AtomicCheckpointIO(CheckpointIO):
         with atomic_write(path) as file:
             try:
                 torch.save(checkpoint, file)
-            except RuntimeError as error:  # torch hides what went wrong with the file behind an error of its own
+            except RuntimeError as error:  # torch raises its own error; the context is that of the file
                 if isinstance(error.__context__, OSError):
                     raise error.__context__ from None
                 raise
             file.flush()
             digest = sha256_file(file.name)
-            with atomic_write(sums) as beside:  # both sums stand there until the move, so neither file is orphaned
+            with atomic_write(sums) as beside:  # old and new sum, so that either file matches until the move
                 beside.write(f"{digest}\n{known}\n".encode())
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        """Read a checkpoint after comparing its SHA-256; nothing is unpickled beyond plain data and tensors."""
+        """Compare a checkpoint's SHA-256, then read it; only plain data and tensors are unpickled."""
         path = Path(path)
         if self._read is not None and path.resolve() == self._read.path.resolve():
             content, self._read = self._read.content, None
@@ -87,7 +87,7 @@ class AtomicCheckpointIO(CheckpointIO):
         if actual not in expected:
             raise DataError(f"{path}: the checkpoint does not match its .sha256 (damaged); use an older one")
         try:
-            with zipfile.ZipFile(path) as parts:  # torch packs nothing: what is packed could be any size
+            with zipfile.ZipFile(path) as parts:  # torch does not compress: a compressed file could unpack to any size
                 if any(part.compress_type != zipfile.ZIP_STORED for part in parts.infolist()):
                     raise DataError(f"{path}: not a checkpoint of ours (it is compressed); use an older one")
             content = torch.load(path, map_location=map_location or "cpu", weights_only=True)
@@ -100,7 +100,10 @@ class AtomicCheckpointIO(CheckpointIO):
         return content
 
     def remove_checkpoint(self, path: Any) -> None:
-        """Delete a checkpoint and its checksum, in a folder it saved to: a checkpoint that was read names others."""
+        """Delete a checkpoint and its checksum, but only in a folder this object saved to.
+
+        A checkpoint that was read may name files elsewhere.
+        """
         if Path(path).resolve().parent not in self._saved_in:
             return
         for name in (Path(path), Path(f"{path}.sha256")):
@@ -122,10 +125,10 @@ def read_checkpoint(path: Path) -> Saved:
 
 
 def check_states(module: pl.LightningModule, trainer: pl.Trainer, saved: Saved) -> None:
-    """Compare a checkpoint with the run that is to go on from it.
+    """Compare a checkpoint with the run that resumes from it.
 
     Raises:
-        DataError: other weights, optimiser states, counters or callbacks than this run has.
+        DataError: weights, optimiser states, counters or callbacks differ from those of this run.
     """
     path, content = saved
     fresh: Any = module.configure_optimizers()
@@ -145,21 +148,21 @@ def check_states(module: pl.LightningModule, trainer: pl.Trainer, saved: Saved) 
 
 
 class Restoring(pl.Callback):
-    """Blame the checkpoint, if there is one, for what goes wrong between the start of ``fit`` and the first step."""
+    """Report an error between the start of ``fit`` and the first step as one of the checkpoint, if there is one."""
 
     def __init__(self) -> None:
         self.started = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Note that Lightning took the checkpoint over."""
+        """Remember that Lightning has restored the checkpoint."""
         self.started = True
 
     @contextlib.contextmanager
     def blame(self, path: Path | None) -> Iterator[None]:
-        """Put the fit of a trainer that has this callback into this block.
+        """Run ``fit`` of a trainer that has this callback within this block.
 
         Raises:
-            DataError: Lightning could not take the checkpoint over.
+            DataError: Lightning could not restore the checkpoint.
         """
         try:
             yield
@@ -168,7 +171,9 @@ class Restoring(pl.Callback):
         except Exception as error:
             if path is None or self.started:
                 raise
-            raise DataError(f"{path}: can not be gone on from ({one_line(error)}); use an older one") from error
+            raise DataError(
+                f"{path}: the run can not be resumed from it ({one_line(error)}); use an older one"
+            ) from error
 
 
 def _shapes(state: Mapping[Any, Any]) -> dict[Any, Any]:
@@ -194,7 +199,7 @@ def _number(value: Any) -> bool:
 
 
 def _fits(states: list[Any], fresh: torch.optim.Optimizer, module: pl.LightningModule) -> bool:
-    """Whether these are the states of one optimiser like `fresh` over its parameters."""
+    """Whether `states` holds the state of one optimiser, with the groups and shapes of `fresh`."""
     wanted = fresh.state_dict()["param_groups"]
     if len(states) != 1 or not isinstance(states[0], dict) or set(states[0]) != {"state", "param_groups"}:
         return False
@@ -219,7 +224,7 @@ def _fits(states: list[Any], fresh: torch.optim.Optimizer, module: pl.LightningM
 
 
 def _kept(options: Mapping[str, Any]) -> set[str]:
-    """Return the names of what an optimiser of these options keeps for each parameter."""
+    """Return the names of the values that an optimiser of these options keeps for each parameter."""
     layer = nn.Linear(1, 1)
     options = {name: options[name] for name in ("name", "lr", "weight_decay", "momentum") if name in options}
     optimizer = build_optimizer([layer], **options)

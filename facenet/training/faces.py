@@ -1,4 +1,4 @@
-"""The faces of a run: divided by people, decoded, and the list of files that are not used."""
+"""The faces of a run: divided by people and decoded, with a list of files that are left out."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from facenet.training.options import TrainOptions
 from facenet.training.trainer import is_first_rank
 from facenet.types import Pairs
 
-MARGIN = 1.25  # of images that are augmented: they show what shifts and rotations bring into view
+MARGIN = 1.25  # side of a stored training image over its crop, since shifts and rotations show what lies outside
 
 
 class Faces(NamedTuple):
-    """What a run trains on, chooses by and reports on."""
+    """Faces to train on, to choose checkpoints by, and to report on."""
 
     decoded: DecodedFaces
     held_out_pairs: Pairs
     splits: Splits
-    list_skipped: Listed  # adds files to skipped.csv in the run folder
+    list_skipped: Listed  # adds left-out files to skipped.csv in the run folder
 
 
 def build_preprocess(options: TrainOptions) -> Preprocess:
-    """Return what the encoder does with every image: the net's input size, the data's crop and alignment."""
+    """Return the encoder's preprocessing: the net's input size, the data's crop and alignment."""
     height, width = options.model.input_size or choose(NETS, options.model.name, "model.name").input_size
     align, given = options.data.align, options.preprocess
     return Preprocess(
@@ -50,10 +50,10 @@ def build_preprocess(options: TrainOptions) -> Preprocess:
 
 
 def prepare_faces(options: TrainOptions, out: Path, say: Callable[[str], None] = print) -> Faces:
-    """Divide the data set and decode what is trained on; ``skipped.csv`` in `out` lists what is not used.
+    """Divide the data set and decode the training faces; ``skipped.csv`` in `out` lists the files that are left out.
 
     Raises:
-        DataError: faces that can not be trained on, too many bad files, or a reported pair without its image.
+        DataError: unusable faces, too many bad files, or a reported pair whose image is missing.
     """
     found: dict[Skipped, None] = {}
 
@@ -91,7 +91,7 @@ def prepare_faces(options: TrainOptions, out: Path, say: Callable[[str], None] =
 
 
 def _as_aligned(preprocess: Preprocess, faces: Records) -> Preprocess:
-    """Return the preprocessing with the alignment of a folder that scripts/align.py wrote, unless it has one."""
+    """Add the alignment of a folder that scripts/align.py wrote to a preprocessing without alignment."""
     if faces.alignment is None or preprocess.align is not None:
         return preprocess
     return replace(preprocess, align=faces.alignment)

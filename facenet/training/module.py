@@ -27,26 +27,25 @@ from facenet.training.options import OptimOptions
 class TripletModule(pl.LightningModule):
     """Train an embedding network on batches (images (B, 3, H, W), labels (B,)), in chunks if asked, on several ranks.
 
-    Optimisation is manual: loss and mining see the embeddings of all ranks at once, whatever passes through the
-    network at a time. Every argument is plain data, so the checkpoint loads with ``weights_only=True``.
+    Optimisation is manual: loss and mining see the embeddings of all ranks at once, also if images pass through the
+    network in chunks. Every argument is plain data, so the checkpoint loads with ``weights_only=True``.
 
     Args:
         model: ``name`` and the options of :func:`facenet.models.build.build_model`.
         loss: ``name`` of the objective and its options, see :mod:`facenet.losses.registry`.
         mining: Options of :func:`facenet.mining.online.mine`, less the margin.
-        optim: Values of :class:`.options.OptimOptions`. What happens after a step that is not finite is the business of
-            :mod:`.non_finite`; it changes nothing here.
+        optim: Values of :class:`.options.OptimOptions`. The callback of :mod:`.non_finite` reads ``not_finite`` and
+            ``not_finite_limit``; the module does not.
         chunk_size: Images that pass through the network at a time, see :mod:`facenet.large_batch.chunks`; None is all.
         num_classes: Training identities, for the head.
         total_steps: Length of the learning-rate schedule.
         mirror: Whether embeddings outside training are mirror-averaged.
         channels_last: Memory format of the network and its inputs.
-        compile: Train through ``torch.compile``; where it fails, one line says so and training goes on without.
-            Names of weights stay as they are, and embedding outside training is never compiled.
+        compile: Train through ``torch.compile``. If it fails, one line is printed and training goes on without it.
+            Names of weights stay as they are. Embedding outside training is never compiled.
         seed: Seed of random mining.
-        harmonic: ``method``, ``slots``, ``own_positive``, ``weight`` (of the L2 distance) and ``embedding_share`` (of
-            the steps, in which the embedding layer alone learns), see :mod:`.harmonic`; batches then bring the
-            old embeddings (B, D) as a third part. None trains without an old encoder.
+        harmonic: Values of :class:`facenet.losses.options.HarmonicOptions` without ``old``. Batches then have the old
+            embeddings (B, D) as a third part. None trains without an old encoder.
     """
 
     def __init__(
@@ -74,7 +73,7 @@ class TripletModule(pl.LightningModule):
             self.model = self.model.to(memory_format=torch.channels_last)
         self._compiled: Callable[[Tensor], Tensor] | None = None
         self._compile = compile
-        self.non_finite_batches: list[NonFiniteBatch] = []  # of the step that is being taken, or was taken last
+        self.non_finite_batches: list[NonFiniteBatch] = []  # of the current step, or of the last one
         self._before: list[Tensor] = []
         objective = build_objective(
             **loss,
@@ -85,7 +84,7 @@ class TripletModule(pl.LightningModule):
             embedding_dim=self.model.embedding_dim,
             total_steps=total_steps,
         )
-        self._objective = objective.__call__  # not the module that it may be: its weights are the head's
+        self._objective = objective.__call__  # a module set here would register its weights twice
         self.head = trained_part(objective)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -93,23 +92,23 @@ class TripletModule(pl.LightningModule):
         return encode(self.model, images, mirror=self.hparams["mirror"])
 
     def on_fit_start(self) -> None:
-        """Let all ranks take the smallest of the chunks they chose, each from its own memory."""
+        """Set the chunk of all ranks to the smallest that one of them chose from its own memory."""
         self.hparams["chunk_size"] = smallest_chunk(self.hparams["chunk_size"], self.device)
 
     def _train_forward(self, images: Tensor) -> Tensor:
         if self._compile:
             try:
-                if self._compiled is None:  # of the function: compiling the module would rename its weights
+                if self._compiled is None:  # compiling the module itself would rename its weights
                     self._compiled = torch.compile(self.model.forward)
                 return self._compiled(images)
-            except Exception as error:  # compilers raise anything; what is wrong with the net itself is raised below
+            except Exception as error:  # compilers raise any type; an error of the net itself is raised again below
                 reason = " ".join(str(error).split())[:120]
                 print(f"trainer.compile: failed ({type(error).__name__}: {reason}); going on without", file=sys.stderr)
                 self._compile, self._compiled = False, None
         return self.model(images)
 
     def training_step(self, batch: tuple[Images, Tensor] | tuple[Images, Tensor, Tensor], batch_idx: int) -> None:
-        """Mine a batch, and step after every `accumulate` of them; a step that is not finite changes nothing."""
+        """Mine a batch, and step after every `accumulate` batches; a non-finite step changes nothing."""
         images, labels, *old = batch
         harmonic = self.hparams["harmonic"]
         if harmonic:
@@ -149,7 +148,7 @@ class TripletModule(pl.LightningModule):
         if self.non_finite_batches:
             self._restore_buffers()
             if scaler is None:
-                optimizer.zero_grad()  # a step without gradients moves nothing, and counts
+                optimizer.zero_grad()  # a step without gradients changes nothing, but counts
             else:
                 grads[0].fill_(torch.nan)  # the scaler leaves the step out
         optimizer.step()
@@ -157,13 +156,13 @@ class TripletModule(pl.LightningModule):
         self.lr_schedulers().step()  # type: ignore[union-attr]
 
     def _restore_buffers(self) -> None:
-        """Put running statistics back to where the step found them."""
+        """Restore the running statistics from before the step."""
         for buffer, before in zip(self.buffers(), self._before, strict=True):
             buffer.copy_(before)
 
     @torch.no_grad()
     def _not_finite_alone(self, images: Images) -> tuple[int, list[int]]:
-        """Count the images of all ranks; list the places of those whose embedding is not finite without the others."""
+        """Return the number of images of all ranks, and the places of those that are not finite in evaluation mode."""
         self.model.eval()
         parts = divide(len(images), self.hparams["chunk_size"])
         good = torch.cat([torch.isfinite(self.model(images[part])).all(1) for part in parts])
@@ -178,7 +177,7 @@ class TripletModule(pl.LightningModule):
         return loss
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
-        """Limit the gradient's norm; half precision has been unscaled by now."""
+        """Limit the gradient's norm; Lightning has unscaled the gradients of half precision before."""
         clip_gradients(self._parts(), self._optim.clip_norm)
 
     def _parts(self) -> list[torch.nn.Module]:

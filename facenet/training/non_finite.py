@@ -1,7 +1,7 @@
-"""A step whose loss or gradient is not finite: it is not taken, its images are named, and the run ends or goes on.
+"""Non-finite steps (loss or gradient is NaN or infinite): they are skipped, their images named, or the run ends.
 
-The module leaves weights, optimiser and running statistics as they were before such a step, on all ranks alike. The
-step counts, so that schedule, batches and random numbers of the other steps stay what they are.
+The module keeps weights, optimiser and running statistics as they were before such a step, on all ranks. The step
+counts, so that schedule, batches and random numbers of the other steps do not change.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SHOWN = 3
 
 
 class NotFinite(FacenetError):
-    """A loss or gradient was not finite, and that is fatal or happened too often in a row."""
+    """A loss or gradient was not finite, and the options end the run for that."""
 
     exit_code = 1
 
@@ -33,17 +33,17 @@ class NonFiniteBatch(NamedTuple):
 
     what: str  # "loss" or "gradient"
     batch: int
-    images: int = 0  # of all ranks
-    alone: Sequence[int] = ()  # places in them of those whose embedding is not finite by itself
+    images: int = 0  # number of images of all ranks
+    alone: Sequence[int] = ()  # places of images whose embedding is not finite without the others
 
 
 class NotFiniteSteps(pl.Callback):
-    """Name the images of a non-finite step, list all of them in ``not_finite.csv``, and end the run if that is due.
+    """Name the images of a non-finite step, list them in ``not_finite.csv``, and end the run if the options ask for it.
 
     Args:
         folder: The run folder.
-        fatal: Whether the first one ends the run.
-        limit: How many in a row end it otherwise.
+        fatal: Whether the first non-finite step ends the run.
+        limit: Number in a row that ends the run otherwise.
     """
 
     def __init__(self, folder: Path, *, fatal: bool = True, limit: int = 10) -> None:
@@ -51,22 +51,22 @@ class NotFiniteSteps(pl.Callback):
         self.steps, self.in_a_row, self._step = 0, 0, 0
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run goes on counting from."""
+        """Return the counts that a resumed run continues."""
         return {"steps": self.steps, "in_a_row": self.in_a_row}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on counting."""
+        """Restore the counts."""
         self.steps, self.in_a_row = state_dict["steps"], state_dict["in_a_row"]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Note where it goes on."""
+        """Remember the first step."""
         self._step = trainer.global_step
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *args: Any, **kwargs: Any
     ) -> None:
-        """Read `non_finite_batches` of the module: those of the step that ended."""
-        if trainer.global_step == self._step:  # more batches to come for this step
+        """Read the `non_finite_batches` of the step that has ended from the module."""
+        if trainer.global_step == self._step:  # more batches of this step follow
             return
         self._step = trainer.global_step
         batches: list[NonFiniteBatch] = pl_module.non_finite_batches  # type: ignore[assignment]
@@ -83,7 +83,7 @@ class NotFiniteSteps(pl.Callback):
             print(f"{text}; the step is skipped", file=sys.stderr, flush=True)
 
     def _report(self, trainer: pl.Trainer, batches: Sequence[NonFiniteBatch]) -> str:
-        """List the images in the file; return the line that names the first."""
+        """List the images in the file; return a line that names the first ones."""
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         step, total = trainer.global_step, 0
         rows: list[tuple[Any, ...]] = []
@@ -91,7 +91,7 @@ class NotFiniteSteps(pl.Callback):
         for what, batch, images, alone in batches:
             paths = data.paths(batch)
             total += len(paths)
-            alone = alone if len(paths) == images else ()  # without a cache, broken files leave a batch
+            alone = alone if len(paths) == images else ()  # without a cache, broken files are dropped from a batch
             named += [paths[place] for place in alone] or paths
             rows += [(step, batch, what, path, int(place in alone)) for place, path in enumerate(paths)]
         self._write(rows)

@@ -1,4 +1,4 @@
-"""What the old encoder says of the training images: computed once from the images as they are, and kept on disk."""
+"""Embeddings of the training images by the old encoder: computed once, without augmentation, and kept on disk."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from facenet.types import EmbeddingSet, Progress
 def read_old(old: str | Path, *, dim: int | None = None, device: str = "cpu") -> EmbeddingSet | Encoder:
     """Read what ``harmonic.old`` names: an embeddings folder, or an encoder (folder, ONNX file or pretrained name).
 
-    A folder's network goes to `device`.
+    An encoder's network goes to `device`.
 
     Raises:
-        ConfigError: vectors of another width than `dim`, the net's (None: any).
-        DataError: neither, or a damaged one.
+        ConfigError: vectors of another width than `dim`, that of the net (None: any).
+        DataError: neither of these, or damaged files.
     """
     folder = (Path(old) / "meta.json").is_file()
     found = EmbeddingSet.load(old) if folder else encoders.load(old, device=device)
     if dim not in (None, found.dim):
         raise ConfigError(
-            f"harmonic.old: its vectors have {found.dim} dimensions, this net's {dim}; one gallery holds one width:"
-            f" set model.embedding_dim={found.dim}"
+            f"harmonic.old: the old vectors have {found.dim} dimensions, this net's have {dim}; a gallery holds one"
+            f" width: set model.embedding_dim={found.dim}"
         )
     return found
 
@@ -39,10 +39,10 @@ def old_vectors(
 ) -> np.ndarray:
     """Return the old vector of each image (N, D) float32; NaN for an image the old encoder could not read.
 
-    Vectors of an encoder are kept under `cache`, by its fingerprint and the files' names, sizes and times.
+    Vectors of an encoder are kept under `cache`. Their key is its fingerprint with the files' names, sizes and times.
 
     Raises:
-        DataError: an EmbeddingSet without some of the images; the message counts them.
+        DataError: an EmbeddingSet lacks some of the images; the message counts them.
     """
     if isinstance(old, EmbeddingSet):
         return _matched(old, records)
@@ -61,7 +61,7 @@ def old_vectors(
 
 
 def write_old(old: EmbeddingSet | Encoder, faces: Records, folder: Path) -> None:
-    """Write the old embeddings of the reported faces, to lie beside the new ones for scripts/compat.py."""
+    """Write the old embeddings of the reported faces for scripts/compat.py, which compares them with the new ones."""
     if isinstance(old, EmbeddingSet):
         wanted = set(faces.keys)
         old.subset([row for row, key in enumerate(old.keys) if key in wanted]).save(folder)

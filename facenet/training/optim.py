@@ -73,12 +73,12 @@ SCHEDULES: dict[str, Callable[[float], float]] = {"constant": _constant, "cosine
 
 
 def lr_factor(step: int, *, schedule: str, total_steps: int, warmup_steps: int = 0) -> float:
-    """Return what the learning rate is multiplied with at `step`.
+    """Return the factor of the learning rate at `step`, for ``LambdaLR``.
 
-    A linear warm-up over `warmup_steps`, then, over the share of the remaining steps done, "constant", "cosine"
-    (to 0) or "step" (a tenth at 50 %, a hundredth at 80 %). A function of the step alone, for ``LambdaLR``: torch's
-    ``SequentialLR`` of ``LinearLR`` and ``CosineAnnealingLR`` multiplies rate by rate, and gave other bits in 378 of
-    400 steps (relative difference up to 9e-14).
+    The factor rises linearly over `warmup_steps`. Over the remaining steps it is "constant", "cosine" (to 0) or "step"
+    (a tenth from 50 % on, a hundredth from 80 % on). It depends on the step alone, so a resumed run has the same bits.
+    Torch's ``SequentialLR`` of ``LinearLR`` and ``CosineAnnealingLR`` multiplies factor by factor. It gave other bits
+    in 378 of 400 steps (relative difference up to 9e-14).
 
     >>> [round(lr_factor(s, schedule="cosine", total_steps=12, warmup_steps=2), 3) for s in (0, 1, 2, 7, 12)]
     [0.5, 1.0, 1.0, 0.5, 0.0]

@@ -71,7 +71,7 @@ class ScaleOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions(Options):
-    """All that a training run is told."""
+    """All options of a training run."""
 
     table: str | None = option(None, help="table of the paper that this run is a point of; experiment=table3 sets it")
     scale: ScaleOptions = ScaleOptions()

@@ -1,4 +1,4 @@
-"""What a run leaves behind: the encoder of its best checkpoint, calibrated thresholds, scores and other numbers."""
+"""The results of a run: the encoder of the best checkpoint, calibrated thresholds, scores, metrics."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from facenet.training.options import TrainOptions
 def best_encoder(options: TrainOptions, run: Run, out: Path) -> Encoder:
     """Return the encoder of the best checkpoint, with thresholds that were calibrated on the held-out people.
 
-    Its summary of the training holds whom it was trained on, as hashes, and under "best" the accuracy and step.
+    Its training summary holds hashes of the people it was trained on, and under "best" the accuracy and step.
 
     Raises:
-        ConfigError: no validation ran, so that there is no best checkpoint.
+        ConfigError: no validation ran, so there is no best checkpoint.
         DataError: the checkpoint can not be read.
     """
     best = run.callbacks.best
@@ -49,13 +49,13 @@ def best_encoder(options: TrainOptions, run: Run, out: Path) -> Encoder:
     world = world_of(options.data.kind, options.data.seed)
     earlier = load_bundle(options.init).training.get("people", []) if options.init else []
     summary["people"] = [*people_record(people, encoder.fingerprint, world=world), *earlier]
-    run.module.model.to(run.trainer.strategy.root_device)  # where faces are embedded
+    run.module.model.to(run.trainer.strategy.root_device)  # which embeds the faces below
     encoder.thresholds = calibrate(encoder, run.data.held_out)
     return encoder
 
 
 def score(options: TrainOptions, run: Run, faces: Faces, encoder: Encoder, out: Path) -> dict[str, Any]:
-    """Score the reported pairs once: with a fold at one threshold, which is chosen on the held-out people too."""
+    """Score the reported pairs once; with `data.fold` at one threshold, which the held-out people choose."""
     pairs, reported = faces.splits.pairs, faces.splits.evaluation
     if pairs is None:
         return {}
@@ -66,7 +66,7 @@ def score(options: TrainOptions, run: Run, faces: Faces, encoder: Encoder, out: 
     if options.data.fold:
         metrics = evaluate_fold(encoder, reported, pairs, run.data.held_out, faces.held_out_pairs, **kept)
     else:
-        drawn = not options.data.pairs  # a pair that was drawn may be left out if its image is lost
+        drawn = not options.data.pairs  # a drawn pair may be left out if its image is lost
         metrics = evaluate_all(encoder, reported, pairs, EvaluationOptions(allow_missing=drawn), **kept)
     if run.old is not None:
         write_old(run.old, reported, out / "old")
@@ -74,7 +74,7 @@ def score(options: TrainOptions, run: Run, faces: Faces, encoder: Encoder, out: 
 
 
 def describe_run(options: TrainOptions, run: Run, encoder: Encoder) -> dict[str, Any]:
-    """Return the numbers of the training itself, and which point of a table this is."""
+    """Return the metrics of the training itself, and the settings by which a report groups runs."""
     data, shown = run.data, run.callbacks.progress
     return {
         "run": {

@@ -1,7 +1,7 @@
-"""Going on in a run folder: what is finished is kept, what is not goes on, and other options are refused.
+"""Resuming a run in its folder: a finished run is kept, an unfinished one continues, and other options are refused.
 
-``config.json`` in the run folder holds the options the run was started with, ``metrics.json`` is there once it is
-finished, ``checkpoints/last.ckpt`` is where it goes on. With ``resume: auto`` the same command can be given again.
+The run folder holds the options of the run in ``config.json``. It holds ``metrics.json`` once the run is finished. A
+run resumes from ``checkpoints/last.ckpt``. With ``resume: auto`` the same command can be given again.
 """
 
 from __future__ import annotations
@@ -20,12 +20,10 @@ from facenet.training.options import OptimOptions, TrainOptions
 
 
 def finished_metrics(options: TrainOptions, out: Path, say: Callable[[str], None] = print) -> dict[str, Any] | None:
-    """Return the metrics of a run that has been finished in this folder with the same options; None to run.
-
-    None also without ``resume: auto``, and if nothing is there yet.
+    """Return the metrics of a run that is finished in this folder; None without one, and without ``resume: auto``.
 
     Raises:
-        ConfigError: a run with other options lies there; the message names what differs.
+        ConfigError: the folder holds a run with other options; the message names those that differ.
     """
     if options.resume is None or not (out / "config.json").is_file():
         return None
@@ -37,9 +35,9 @@ def finished_metrics(options: TrainOptions, out: Path, say: Callable[[str], None
 
 
 def write_start(options: TrainOptions, out: Path) -> None:
-    """Write the options of the run that starts or goes on in this folder, which is not finished now.
+    """Write the options of the run that starts or resumes in this folder, and remove the metrics of an earlier one.
 
-    What killed writers left in the folder is removed.
+    Temporary files of killed writers are removed too.
     """
     remove_abandoned(out, *(path for path in out.glob("*") if path.is_dir()))
     (out / "metrics.json").unlink(missing_ok=True)
@@ -47,9 +45,9 @@ def write_start(options: TrainOptions, out: Path) -> None:
 
 
 def last_checkpoint(options: TrainOptions, out: Path, say: Callable[[str], None] = print) -> Saved | None:
-    """Read the run folder's last checkpoint, if the run is to go on and there is one.
+    """Read the last checkpoint of the run folder; None without ``resume: auto``, and if there is no checkpoint.
 
-    If it is damaged, or lost, the best checkpoint is read. The result of the run is the same, since every step is.
+    If the last one is lost or damaged, the best one is read. The run then repeats more steps, with the same result.
 
     Raises:
         DataError: no checkpoint that is there can be used.
@@ -66,22 +64,23 @@ def last_checkpoint(options: TrainOptions, out: Path, say: Callable[[str], None]
             reasons.append(str(error))
             continue
         if reasons:
-            say(f"{reasons[0]}; {path} is intact and taken instead")
+            say(f"{reasons[0]}; {path} is intact and used instead")
         return found
     if reasons:
         raise DataError(
-            f"resume=auto: {reasons[0]}; there is no other to go on from: remove {out / 'checkpoints'} to start again"
+            f"resume=auto: {reasons[0]}; there is no other checkpoint to resume from: remove {out / 'checkpoints'} to"
+            " start again"
         )
     return None
 
 
 def check_checkpoint(options: TrainOptions, parameters: Mapping[str, Any], saved: Saved) -> None:
-    """Refuse a checkpoint of another run, also if there is no ``config.json`` or it is a later run's.
+    """Refuse a checkpoint of another run, also if ``config.json`` is missing or belongs to a later run.
 
-    That is one with other options, or with other hyper-parameters of the module (which also tell other data).
+    Options are compared, and hyper-parameters of the module. The latter also differ if the data has other people.
 
     Raises:
-        ConfigError: they differ.
+        ConfigError: options or hyper-parameters differ.
     """
     path, content = saved
     now, before = (_fixed_parameters(each, path) for each in (parameters, content["hyper_parameters"]))
@@ -91,7 +90,7 @@ def check_checkpoint(options: TrainOptions, parameters: Mapping[str, Any], saved
 
 
 def stored_options(values: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """Return the options that a run may not change, as an older run stored them; options it did not have get defaults.
+    """Return the options that a resumed run may not change, as an older run stored them; missing ones get defaults.
 
     Raises:
         ConfigError: an option that is unknown now, or has other values.
@@ -99,7 +98,7 @@ def stored_options(values: Mapping[str, Any], path: Path) -> dict[str, Any]:
     known = {key: dict(value) if isinstance(value, Mapping) else value for key, value in values.items()}
     data = known.get("data")
     if isinstance(data, dict) and data.get("synthetic") is None:
-        data.pop("synthetic", None)  # once written for faces that are not drawn
+        data.pop("synthetic", None)  # earlier versions wrote null for faces that are not drawn
     try:
         return fixed(build(TrainOptions, known))
     except ConfigError as error:
@@ -126,20 +125,20 @@ def _compare(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> N
 
 @contextlib.contextmanager
 def add_resume_hint(out: Path) -> Iterator[None]:
-    """Add to the line of a run that a signal stopped how to resume the run."""
+    """Add to the message of a run that a signal stopped how to resume the run."""
     try:
         yield
     except Interrupted as stop:
         last = out / "checkpoints" / "last.ckpt"
         if last.exists():
-            stop.text += f"; the same command with resume=auto hydra.run.dir={out} goes on from {last}"
+            stop.text += f"; the same command with resume=auto hydra.run.dir={out} resumes from {last}"
         else:
             stop.text += "; no step was saved yet, so the same command starts from the beginning"
         raise
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Say of each leaf of two nested dicts that differs what it was and is; an absent one counts as null.
+    """Return a line for each leaf that differs between two nested dicts; an absent one counts as null.
 
     >>> differences({"optim": {"lr": 0.1}, "seed": 0}, {"optim": {"lr": 0.2}, "seed": 0})
     ['optim.lr: 0.1 then, 0.2 now']

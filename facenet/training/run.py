@@ -33,26 +33,27 @@ def train(
     """Train an encoder into a folder.
 
     Writes ``encoder/`` (with a model card), ``checkpoints/``, ``logs/``, ``evaluation/``, ``skipped.csv``,
-    ``config.json``; returns what ``metrics.json`` holds. The best checkpoint is chosen on held-out training people, the
-    thresholds are calibrated on them, and the reported pairs are scored once, at the end. With ``data.fold`` the pairs
-    are scored at one threshold, which is chosen on the held-out people too. With ``resume: auto`` the run goes on from
-    ``checkpoints/last.ckpt``, if it is there, and the metrics of a finished run are returned, see
-    :mod:`facenet.training.resume`.
+    ``config.json``; returns what ``metrics.json`` holds. Held-out training people choose the best checkpoint and
+    calibrate the thresholds. The reported pairs are scored once, at the end. With ``data.fold`` they are scored at one
+    threshold, which the held-out people choose too.
 
-    On several ranks all of them call it; rank 0 alone writes and reports, the others return an empty dict.
+    With ``resume: auto`` a run resumes from ``checkpoints/last.ckpt`` if there is one, see
+    :mod:`facenet.training.resume`. The metrics of a finished run are returned without training.
+
+    On several ranks, each of them calls this function. Rank 0 alone writes; the others return an empty dict.
 
     Args:
-        options: All that the run is told.
+        options: Options of the run.
         out: The run folder.
-        say: Called with each line for the user.
+        say: Prints each line for the user.
         callbacks: More of Lightning's callbacks; they are called before those of the run itself.
 
     Raises:
-        ConfigError, DataError: options or data that can not work; a folder that can not be written, a full disk.
-        TrainingCollapsed: the embedding became one point.
-        NotFinite: the loss is not finite.
+        ConfigError, DataError: wrong options or unusable data; a folder that can not be written, a full disk.
+        TrainingCollapsed: all embeddings became one point.
+        NotFinite: the loss or gradient is not finite.
         RankLost: another rank ended.
-        Interrupted: SIGTERM or SIGINT came while the network was trained, and a checkpoint was saved.
+        Interrupted: a SIGTERM or SIGINT stopped the training; a checkpoint was saved.
     """
     with explain_disk_errors(out), resume.add_resume_hint(Path(out)):
         return _train(options, Path(out), say, callbacks)
@@ -85,20 +86,20 @@ def _train(
 
 
 def _fit(run: Run, faces: Faces, request: StopRequest) -> None:
-    """Take the steps; whatever ends them, loader processes end too, and lost files are listed."""
+    """Train. At the end, also after an error, the loader processes end and lost files are listed."""
     path = run.resumed_from
     with quiet_lightning(), destroy_process_group_at_end(), defer_signals(request), run.callbacks.restoring.blame(path):
         try:
             run.trainer.fit(run.module, datamodule=run.data, ckpt_path=path)
         finally:
-            run.trainer.fit_loop.teardown()  # Lightning leaves loader workers alive if a validation is left
+            run.trainer.fit_loop.teardown()  # Lightning keeps loader workers alive if a validation is interrupted
             faces.list_skipped(run.data.skipped)
 
 
 def _beginning(options: TrainOptions, out: Path, run: Run) -> list[str]:
-    """Say where a run goes on, or that it does not, if that was asked for."""
+    """Return the line about resuming; nothing without ``resume: auto``."""
     if options.resume is None:
         return []
     if run.resumed_from is None:
         return [f"no checkpoint in {out} yet: starting from the beginning"]
-    return [f"going on from {run.resumed_from}"]
+    return [f"resuming from {run.resumed_from}"]

@@ -1,7 +1,7 @@
-"""Stopping a run between two steps, with a checkpoint from which it goes on to the bit.
+"""Stopping a run between two steps, with a checkpoint from which a resumed run gives the same bits.
 
-After a scheduler's SIGTERM, or Ctrl-C, the step that is being taken ends first. A validation is left; the resumed run
-makes it at its start. All ranks stop at the same place, whichever of them got the signal.
+After a scheduler's SIGTERM, or Ctrl-C, the current step ends first. A validation is interrupted, and the resumed run
+repeats it at its start. All ranks stop at the same step, also if only one of them got the signal.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from facenet.large_batch.ranks import largest
 
 
 class StopAtSignal(pl.Callback):
-    """Save ``last.ckpt`` and raise Interrupted once a signal asks for it; every checkpoint says where it stands.
+    """Save ``last.ckpt`` and raise Interrupted after a signal; correct the counts and paths in every checkpoint.
 
-    Lightning saves where one of its callbacks happens to run. What its loops count by then does not tell whether the
-    validation of the last step was made, and the run folder may not move. Here a checkpoint stands between two batches.
+    Lightning's own counts depend on the callback that saves. They do not show whether the validation of the last step
+    was made. Its paths do not allow that the run folder moves. Here every checkpoint lies between two batches.
 
     Args:
-        request: Takes the signals.
-        last: The file.
+        request: Holds the signal.
+        last: Path of ``last.ckpt``.
         accumulate: Batches of a step.
         options: Plain data that checkpoints keep as "options".
     """
@@ -33,34 +33,34 @@ class StopAtSignal(pl.Callback):
         self, request: StopRequest, last: Path, *, accumulate: int = 1, options: Mapping[str, Any] | None = None
     ) -> None:
         self.request, self.last, self.accumulate, self.options = request, last, accumulate, dict(options or {})
-        self._saved, self._pending = -1, False  # step of the last checkpoint; a validation that was left
+        self._saved, self._pending = -1, False  # step of the last checkpoint; whether a validation was interrupted
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take the signals back: Lightning's handler talks to the other ranks in the middle of what they do."""
+        """Install our handlers again: Lightning's handler starts communication while other ranks compute."""
         reinstall_handlers(self.request)
         self._stop(trainer, save=False)
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Stop before a step; all of the last one is done and logged."""
+        """Stop before a step; the last one is complete and logged."""
         if batch_idx % self.accumulate == 0:
             self._stop(trainer, save=batch_idx > 0)
 
     def on_validation_batch_start(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
-        """Stop within a validation, which is pending then."""
+        """Stop within a validation, which then is pending."""
         self._pending = True
         self._stop(trainer)
         self._pending = False
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stop behind the last step."""
+        """Stop after the last step."""
         self._stop(trainer)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Say which run this is and where it stands; what was logged up to here lies on the disk too."""
+        """Store the options, set the counts to a place between two batches, and write the logs to disk."""
         checkpoint["options"] = self.options
         set_between_batches(checkpoint["loops"]["fit_loop"], validation_pending=self._pending)
         self._saved = trainer.global_step
@@ -70,12 +70,12 @@ class StopAtSignal(pl.Callback):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Find the best checkpoint where the run folder is now; make the last validation if it is pending."""
+        """Set the paths to the present run folder; run the last validation if it is pending."""
         for state in checkpoint["callbacks"].values():
             if "dirpath" in state:
                 set_folder(state, self.last.parent.resolve())
         if validation_pending(checkpoint) and checkpoint["global_step"] >= trainer.max_steps:
-            trainer.fit_loop.epoch_loop.max_steps = -1  # or Lightning sees that all steps were taken, and does nothing
+            trainer.fit_loop.epoch_loop.max_steps = -1  # else Lightning finds all steps done and does nothing
 
     def _stop(self, trainer: pl.Trainer, *, save: bool = True) -> None:
         signum = largest(self.request.signum, trainer.strategy.root_device)
@@ -87,10 +87,10 @@ class StopAtSignal(pl.Callback):
 
 
 def set_between_batches(loops: dict[str, Any], *, validation_pending: bool) -> None:
-    """Set Lightning's counts to stand behind a whole batch; if a validation is pending, before its first batch."""
+    """Set Lightning's counts to the end of a whole batch; if a validation is pending, to the start of it."""
     batches = loops["epoch_loop.batch_progress"]
     for counts in (batches["total"], batches["current"]):
-        if counts["ready"] != counts["completed"]:  # the next batch is in hand
+        if counts["ready"] != counts["completed"]:  # the next batch has been loaded
             batches["is_last_batch"] = False
         counts.update(dict.fromkeys(counts, counts["completed"]))
     validation = loops["epoch_loop.val_loop.batch_progress"]
@@ -99,12 +99,12 @@ def set_between_batches(loops: dict[str, Any], *, validation_pending: bool) -> N
 
 
 def validation_pending(checkpoint: Mapping[str, Any]) -> bool:
-    """Whether the validation after the last step of a checkpoint is still to be made."""
+    """Whether the validation after the last step of a checkpoint has still to run."""
     return bool(checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]["total"]["started"])
 
 
 def set_folder(state: dict[str, Any], folder: Path) -> None:
-    """Let the paths of a ModelCheckpoint's state lie in `folder`, with the names they have."""
+    """Move the paths of a ModelCheckpoint's state to `folder`; file names stay."""
 
     def here(path: str) -> str:
         return str(folder / Path(path).name) if path else path

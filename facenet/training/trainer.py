@@ -1,4 +1,4 @@
-"""Lightning's Trainer of a run: its device, its options, its logs, and silence about what does not apply here."""
+"""Lightning's Trainer of a run: its device, its options, its logs, and filters for warnings that do not apply here."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from facenet.training.checkpoints import AtomicCheckpointIO
 from facenet.training.options import TrainerOptions, TrainOptions
 
 LOGS = "logs"
-# Options of Lightning's Trainer that would contradict ours, and what to do instead.
+# Options of Lightning's Trainer that contradict ours, and what to use instead.
 OURS = {
     **{
         name: f"use trainer.{name}"
@@ -48,21 +48,21 @@ OURS = {
 
 
 class DeviceSettings(NamedTuple):
-    """What "auto" means on this machine."""
+    """Values of "auto" on this machine."""
 
-    precision: str  # Lightning's
+    precision: str  # in Lightning's words
     channels_last: bool
     compile: bool
 
 
 def resolve_device(options: TrainerOptions) -> DeviceSettings:
-    """Resolve what "auto" means here.
+    """Resolve the options that are "auto" on this machine.
 
-    The defaults are what ``benchmark=training`` measured to be fastest, on a CPU (see conf/trainer/default.yaml) and on
-    CUDA, where bfloat16 and channels_last pay together, once the batch fills the card.
+    The defaults were the fastest in ``benchmark=training``, on a CPU and on CUDA. On CUDA bfloat16 and channels_last
+    help together, if the batch fills the card.
 
     Raises:
-        ConfigError: a GPU is asked for, and there is none.
+        ConfigError: the options ask for a GPU, and there is none.
     """
     cuda, gpu = torch.cuda.is_available(), options.accelerator in ("gpu", "cuda")
     if gpu and not (cuda or torch.backends.mps.is_available()):
@@ -76,10 +76,10 @@ def resolve_device(options: TrainerOptions) -> DeviceSettings:
 
 
 def check_extra(extra: Mapping[str, Any]) -> None:
-    """Refuse options of Lightning's Trainer that contradict ours, and names that it does not have.
+    """Check the options under ``trainer.extra``.
 
     Raises:
-        ConfigError: with the option to use instead, or the nearest name.
+        ConfigError: an option that contradicts ours (with the one to use instead), or an unknown name.
     """
     known = [name for name in inspect.signature(pl.Trainer).parameters if name not in OURS]
     for name in extra:
@@ -101,10 +101,10 @@ def build_trainer(
     checkpoints: AtomicCheckpointIO,
     step: int = 0,
 ) -> pl.Trainer:
-    """Build the Trainer of a run that stands at a step.
+    """Build the Trainer of a run; `step` is the step it resumes from.
 
     Raises:
-        ConfigError: a value that Lightning does not take.
+        ConfigError: a value that Lightning refuses.
     """
     given, accumulate = options.trainer, options.optim.accumulate
     own: dict[str, Any] = {
@@ -135,9 +135,9 @@ def build_trainer(
 
 
 def build_loggers(out: Path, batches: int = 0) -> list[Logger]:
-    """Return the loggers of a run folder, CSV and TensorBoard, of which `batches` are behind.
+    """Return the loggers of a run folder: CSV and TensorBoard.
 
-    A resumed run goes on with them where its checkpoint stands: what was logged after that is dropped.
+    A resumed run appends to the logs. Rows from batch number `batches` on, that of its checkpoint, are dropped.
     """
     table = CSVLogger(out, LOGS, "")
     if is_first_rank():
@@ -146,7 +146,7 @@ def build_loggers(out: Path, batches: int = 0) -> list[Logger]:
 
 
 class _ResumedTable(ExperimentWriter):
-    """Writes behind the rows that are there; Lightning's own begins with removing them."""
+    """A CSV log that keeps the rows of an earlier run; Lightning's own removes them."""
 
     def __init__(self, folder: Path, batches: int) -> None:
         super().__init__(str(folder))
@@ -162,17 +162,17 @@ class _ResumedTable(ExperimentWriter):
         write_csv(path, self.metrics_keys, (row.values() for row in rows))
 
     def _check_log_dir_exists(self) -> None:
-        """Leave the rows alone."""
+        """Do nothing; Lightning's own removes the rows here."""
 
 
 def is_first_rank() -> bool:
-    """Whether this process is on its own, or rank 0 of a job, also before a trainer is built."""
+    """Whether this process is the only one, or rank 0 of a job; works before a trainer is built."""
     return getattr(rank_zero_only, "rank", 0) == 0
 
 
 @contextlib.contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Silence Lightning's adverts and the warnings that do not apply here, each by name."""
+    """Silence Lightning's adverts, and by name each warning that does not apply here."""
     loggers = [
         logging.getLogger(name)
         for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch", "lightning.fabric")
@@ -182,12 +182,12 @@ def quiet_lightning() -> Iterator[None]:
         for logger in loggers:
             logger.setLevel(logging.ERROR)
         for text in (
-            ".*LeafSpec.*",  # torch deprecates what Lightning calls
+            ".*LeafSpec.*",  # Lightning calls a deprecated function of torch
             ".*does not have many workers.*",  # faces come from RAM
             ".*exists and is not empty.*",
-            ".*your dataloader is not resumable.*",  # it is, by the batch's number
+            ".*your dataloader is not resumable.*",  # our loader is, by the batch's number
             ".*number of training batches.*log_every_n_steps.*",
-            ".*`srun` command is available.*",  # a cluster's front node, asked for one run
+            ".*`srun` command is available.*",  # a single run on the front node of a cluster
         ):
             warnings.filterwarnings("ignore", text)
         try:

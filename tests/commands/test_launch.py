@@ -79,7 +79,7 @@ def test_a_killed_rank_ends_the_job_and_it_resumes_to_the_bit(sweep: Path, cache
     assert "resume=auto" in errors
     done = subprocess.run(line, capture_output=True, text=True, check=False, env=environment(), timeout=240)
     assert done.returncode == 0, done.stderr
-    assert "going on from" in done.stdout
+    assert "resuming from" in done.stdout
     assert same(sweep / "0", out)
 
 
@@ -97,7 +97,7 @@ def test_two_ranks_that_are_told_stop_together_and_go_on_to_the_bit(sweep: Path,
     assert job.returncode == 143
     assert len(errors.splitlines()) == 1
     assert errors.startswith("error: stopped by SIGTERM at step ")
-    assert f"resume=auto hydra.run.dir={out} goes on from" in errors
+    assert f"resume=auto hydra.run.dir={out} resumes from" in errors
     assert (out / "checkpoints" / "last.ckpt").is_file()
     done = subprocess.run(line, capture_output=True, text=True, check=False, env=environment(), timeout=240)
     assert done.returncode == 0, done.stderr
@@ -138,7 +138,7 @@ def test_a_sweep_outlives_a_failing_point_and_goes_on_where_it_ended(launcher: s
     told = done.stdout + "".join(path.read_text() for path in tmp_path.glob(".submitit/*/*.out"))
     assert told.count(f"finished before, with these options: {tmp_path / 'dim8' / 'metrics.json'} is kept") == 1
     assert told.count("finished before") == 1
-    assert told.count(f"going on from {tmp_path / 'dim16' / 'checkpoints' / 'last.ckpt'}") == 1
+    assert told.count(f"resuming from {tmp_path / 'dim16' / 'checkpoints' / 'last.ckpt'}") == 1
     assert (tmp_path / "dim8" / "metrics.json").read_bytes() == finished["dim8"]
     again = json.loads((tmp_path / "dim16" / "metrics.json").read_text())
     before = json.loads(finished["dim16"])

@@ -45,7 +45,7 @@ def test_photos_are_aligned_and_compared(photos: Path, tmp_path: Path) -> None:
     ("name", "arguments", "code", "said"),
     [
         ("align", ["images={photos}/nowhere", "out={out}/f"], 3, "no such folder"),
-        ("align", ["images={photos}", "out={photos}"], 3, "the photos are here"),
+        ("align", ["images={photos}", "out={photos}"], 3, "this is the folder of the photos"),
         ("align", ["images={photos}", "out={out}/f", "template=arcfac"], 2, "did you mean 'arcface'"),
         ("align", ["images={photos}", "out={out}/f", "pick=biggest"], 2, "known: prominent, largest, center, all"),
         ("align", ["images={photos}/noise", "out={out}/f"], 3, "no usable face in 1 photos"),

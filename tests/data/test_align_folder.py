@@ -130,7 +130,7 @@ def test_an_interrupted_run_goes_on(photos: Path, tmp_path: Path, keep: int, mon
 
 def test_folders_that_can_not_be_used(photos: Path, tmp_path: Path) -> None:
     records = scan_folder(photos)
-    with pytest.raises(DataError, match="the photos are here"):
+    with pytest.raises(DataError, match="this is the folder of the photos"):
         align_folder(records, photos, OPTIONS)
     align_folder(records.subset([0]), tmp_path / "a", OPTIONS)
     with pytest.raises(DataError, match="choose another folder, or these options"):

@@ -86,7 +86,7 @@ def test_what_does_not_fit_is_one_line(
 def test_what_lightning_can_not_take_over_is_the_checkpoints_fault(made: Path, tmp_path: Path) -> None:
     changed(made, tmp_path, lambda content: content.update({"pytorch-lightning_version": "no version"}))
     assert read_checkpoint(tmp_path / "last.ckpt").content["global_step"] == 2
-    with pytest.raises(DataError, match=r"last\.ckpt: can not be gone on from") as raised:
+    with pytest.raises(DataError, match=r"last\.ckpt: the run can not be resumed from it") as raised:
         CHECKPOINTS.use(tmp_path)
     assert "\n" not in str(raised.value)
 

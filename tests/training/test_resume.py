@@ -133,7 +133,7 @@ def test_a_damaged_last_checkpoint_gives_way_to_the_best(tmp_path: Path) -> None
     assert taken() == best
     assert len(said) == 1
     assert f"{last}: the checkpoint does not match its .sha256 (damaged)" in said[0]
-    assert said[0].endswith(f"{best} is intact and taken instead")
+    assert said[0].endswith(f"{best} is intact and used instead")
     last.unlink()
     assert taken() == best, "lost"
     best.write_bytes(b"")
@@ -161,7 +161,7 @@ def test_a_stopped_run_says_how_to_go_on(tmp_path: Path) -> None:
         == "stopped by SIGTERM at step 3; no step was saved yet, so the same command starts from the beginning"
     )
     AtomicCheckpointIO().save_checkpoint({}, tmp_path / "checkpoints" / "last.ckpt")
-    assert f"resume=auto hydra.run.dir={tmp_path} goes on from {tmp_path}/checkpoints/last.ckpt" in stopped()
+    assert f"resume=auto hydra.run.dir={tmp_path} resumes from {tmp_path}/checkpoints/last.ckpt" in stopped()
 
 
 def test_differences_name_leaves() -> None:

@@ -154,7 +154,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_to_the_bit(cache: Path, tmp_path
         load = torch.load
         patch.setattr(torch, "load", lambda path, **known: (reads.append(Path(path).name), load(path, **known))[1])
         again = train(options, tmp_path / "cut", say=lines.append)
-    assert any("going on from" in line for line in lines)
+    assert any("resuming from" in line for line in lines)
     assert reads == ["last.ckpt", "best.ckpt"], "one to go on from, one for the encoder, each read once"
     first, second = (
         torch.load(tmp_path / run / "checkpoints" / "last.ckpt", weights_only=True) for run in ("whole", "cut")
@@ -419,7 +419,7 @@ def test_harmonic_training_keeps_the_old_embeddings_and_resumes_to_the_bit(
 
 def test_harmonic_training_refuses_another_width(run: tuple[Path, dict[str, Any]], cache: Path, tmp_path: Path) -> None:
     harmonic = {**HARMONIC, "old": str(run[0] / "encoder")}
-    with pytest.raises(ConfigError, match=r"have 16 dimensions, this net's 8; .* set model\.embedding_dim=16"):
+    with pytest.raises(ConfigError, match=r"have 16 dimensions, this net's have 8; .* set model\.embedding_dim=16"):
         train(small_options(cache, harmonic=harmonic, model={"embedding_dim": 8}), tmp_path, say=lambda line: None)
 
 

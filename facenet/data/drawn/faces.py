@@ -39,7 +39,7 @@ class SyntheticFaces(NamedTuple):
 
     @property
     def paths(self) -> list[str]:
-        """Names in the manner of LFW: ``person_0007/person_0007_0001.jpg``."""
+        """Return names as in LFW: ``person_0007/person_0007_0001.jpg``."""
         rows = zip(self.identities, self.numbers, strict=True)
         return [f"{name}/{name}_{number + 1:04d}.jpg" for name, number in rows]
 

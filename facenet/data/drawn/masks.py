@@ -1,4 +1,4 @@
-"""Soft masks, colours and paint for drawn faces; letters and units as in `synthetic_render`."""
+"""Soft masks, colours and paint for drawn faces; letters and units as in :mod:`.render`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Frame(NamedTuple):
 
     x: np.ndarray  # (B, H, W) in the picture plane, upright with the head
     y: np.ndarray
-    u: np.ndarray  # (B, H, W) on the face as seen from the front, the pose taken out
+    u: np.ndarray  # (B, H, W) on the face as seen from the front, without the pose
     v: np.ndarray
     radius: np.ndarray  # (B, H, W) 1 on the outline of the head, less inside
     side: np.ndarray  # (B, H, W) x as a share of the head's half width

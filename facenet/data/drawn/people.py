@@ -1,8 +1,7 @@
-"""Who is drawn and how: attributes of a person, and what changes from one picture of that person to the next.
+"""The parameters of drawn pictures: attributes of a person, and what changes between two pictures of that person.
 
-A person is a point in the box of `IDENTITY`. A picture adds `NUISANCE`, `COVERS` and an error on every
-attribute, so that no single attribute tells two people apart. Every reach grows with the difficulty, from the
-same luck.
+A person is a point in the box of `IDENTITY`. A picture adds `NUISANCE`, `COVERS` and an error on every attribute, so
+that no single attribute separates two people. Every change grows with the difficulty, for the same random numbers.
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ NUISANCE: dict[str, tuple[float, float]] = {
     "glasses_tint": (0.15, 0.4),
     "blur": (0.1, 0.3), "grain": (0.003, 0.014), "quality": (92.0, 44.0),
 }
-# What may cover a face: (first, share at difficulty 1) of the luck in [0, 1); at most one of hat, bar, hand.
+# Covers of a face: a random number in [first, first + share * difficulty) gives it; at most one of hat, bar, hand.
 COVERS: dict[str, tuple[float, float]] = {
     "glasses": (0.0, 0.14), "hat": (0.0, 0.05), "bar": (0.33, 0.05), "hand": (0.66, 0.05),
 }
@@ -72,7 +71,7 @@ class Picture(NamedTuple):
     """The values behind one picture."""
 
     values: np.ndarray  # (A,) float64, one for each of `NAMES`
-    rng: np.random.Generator  # for what is random per pixel
+    rng: np.random.Generator  # for random numbers of each pixel
 
 
 NAMES = (*IDENTITY, *NUISANCE, *COVERS)

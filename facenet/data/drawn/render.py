@@ -22,7 +22,7 @@ HEAD = 0.7  # half the head's height as a share of half the image
 
 
 class Noise(NamedTuple):
-    """Randomness per pixel, drawn by the caller from each image's own seed."""
+    """Random numbers for each pixel, which the caller draws from each image's own seed."""
 
     grain: np.ndarray  # (B, H, W) standard normal
 

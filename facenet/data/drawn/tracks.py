@@ -1,8 +1,8 @@
 """Drawn tracks: clips of drawn people in which some frames are blurred, covered, or dark and noisy.
 
-Frame f of track t of person i is the same picture for the same seed, however many are drawn. A clip keeps half of what
-changes from picture to picture (pose, light, expression, dress); its frames change the other half. Damage is drawn for
-each frame alone, so no place in a track is special; half of the tracks are mostly good, half mostly bad.
+Frame f of track t of person i is the same picture for the same seed, however many are drawn. Pose, light, expression
+and dress are half those of the clip and half those of the frame. Damage is drawn for each frame independently, so no
+place in a track is special. Half of the tracks are mostly good, half mostly bad.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from facenet.types import Progress
 
 VERSION = 1  # raise it when frames change: what older versions cached is then drawn again
 SHARED = 0.5  # share of a clip's own pose, light, expression and dress in each of its frames
-SPREAD = 0.7  # how far the shares of damaged frames of good and bad tracks lie apart, of what is possible
+SPREAD = 0.7  # bad and good tracks lie this far above and below `damage`, of the largest possible
 
 
 class _Frame(NamedTuple):
@@ -126,7 +126,7 @@ def _rng(seed: int, person: int, *numbers: int) -> np.random.Generator:
 
 
 def damage_frame(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Damage one frame (H, W, 3) uint8 beyond easy recognition: blur it, cover it, or make it dark and noisy."""
+    """Damage one frame (H, W, 3) uint8 so that it is hard to recognise: blur, cover, or darken it with noise."""
     return DAMAGE[int(rng.integers(len(DAMAGE)))](image, rng)
 
 

@@ -1,12 +1,11 @@
-"""Attention by features as sums over tokens: bidirectional and causal forms, and what they cost.
+"""Linear attention as sums over tokens: bidirectional and causal forms, and their cost.
 
 Sources: Peng et al., Random Feature Attention (ICLR 2021); Katharopoulos et al., Transformers are RNNs (ICML 2020).
 Letters: B batch, h heads, L tokens, D width of a head, M width of a value, R random features, F width of phi.
 
-Attention costs O(L F (D + M)) instead of O(L^2 (D + M)), since
-out_i = phi(q_i)^T (sum_j phi(k_j) v_j^T) / phi(q_i)^T (sum_j phi(k_j)) and the sums do not depend on i. The causal
-form stops them at j = i. Sums are kept divided by exp(peak), the largest key scale of the same sample and head, which
-the ratio cancels: no sample depends on its batch mates.
+out_i = phi(q_i)^T (sum_j phi(k_j) v_j^T) / phi(q_i)^T (sum_j phi(k_j)). The sums do not depend on i, so attention costs
+O(L F (D + M)) instead of O(L^2 (D + M)). The causal form stops the sums at j = i. Sums are divided by exp(peak), the
+largest scale of a key of the same sample and head. The ratio cancels it, so no sample depends on its batch mates.
 """
 
 from __future__ import annotations
@@ -20,13 +19,13 @@ from torch.nn import functional as F
 
 from facenet.models.attention.random_features import FeatureMap
 
-TOKENS_AT_ONCE = 1024  # so that temporaries stay in the cache
-CAUSAL_CHUNK = 64  # tokens that see each other quadratically in the causal form
-NOTHING, MASKED = -1e30, -2e30  # log scales: an empty sum, and a token that is not there
+TOKENS_AT_ONCE = 1024  # temporaries of so many stay in the processor's cache
+CAUSAL_CHUNK = 64  # tokens of a block that the causal form computes with a quadratic mask
+NOTHING, MASKED = -1e30, -2e30  # log scales of an empty sum, and of a masked token
 
 
 class State(NamedTuple):
-    """What the tokens seen so far amount to, in units of exp(peak)."""
+    """The sums over the tokens seen so far, in units of exp(peak)."""
 
     sums: Tensor  # (B, h, F, M + 1), sum of phi(k) [v, 1]^T
     peak: Tensor  # (B, h, 1, 1), largest log scale of a key
@@ -55,9 +54,9 @@ def bidirectional_attention(phi: FeatureMap, q: Tensor, k: Tensor, v: Tensor, *,
 def causal_attention(
     phi: FeatureMap, q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, state: State | None = None
 ) -> tuple[Tensor, State]:
-    """Query i sees keys up to i and what `state` holds: q, k (B, h, L, D), v (B, h, L, M) to (B, h, L, M) and state.
+    """Query i sees keys up to i and those in `state`: q, k (B, h, L, D), v (B, h, L, M) to (B, h, L, M), new state.
 
-    Each query is scaled by the largest key it has seen, so a later token changes nothing before it, not even by
+    Each query is scaled by the largest key it has seen. So a later token does not change earlier outputs, not even by
     underflow.
     """
     if state is None:
@@ -75,14 +74,14 @@ def causal_attention(
 def _causal_part(
     phi: FeatureMap, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, state: State
 ) -> tuple[Tensor, State]:
-    """In chunks of c tokens, n of them side by side: masked products inside, running sums from chunk to chunk."""
+    """Compute n chunks of c tokens: masked products within a chunk, running sums from chunk to chunk."""
     tokens, c = v.shape[2], min(CAUSAL_CHUNK, v.shape[2])
     seen, (values, log_scale), v = phi.values(q), phi(k), F.pad(v, (0, 1), value=1.0)
     log_scale = _hide(log_scale, mask)
-    if short := -tokens % c:  # the last chunk is filled up with tokens that are not there
+    if short := -tokens % c:  # masked tokens fill the last chunk
         seen, values, v = (F.pad(x, (0, 0, 0, short)) for x in (seen, values, v))
         log_scale = F.pad(log_scale, (0, 0, 0, short), value=MASKED)
-    scale = torch.maximum(state.peak, log_scale.detach().cummax(2).values)  # what each query is scaled by
+    scale = torch.maximum(state.peak, log_scale.detach().cummax(2).values)  # the scale of each query
     seen, values, v, log_scale, scale = (x.unflatten(2, (-1, c)) for x in (seen, values, v, log_scale, scale))
     above = torch.ones(c, c, dtype=torch.bool, device=v.device).triu(1)
     decay = (log_scale.mT - scale).masked_fill(above, MASKED).exp()  # (B, h, n, query, key)
@@ -109,7 +108,7 @@ class AttentionMacs(NamedTuple):
 
     @property
     def total(self) -> int:
-        """All of them: O(L R (D + M)), features included."""
+        """Return the sum: O(L R (D + M)), features included."""
         return sum(self)
 
 
@@ -155,8 +154,8 @@ def _hide(log_scale: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def _safe(weight: Tensor, phi: FeatureMap) -> Tensor:
-    """Keep a denominator away from 0; that of "sincos" may be negative and keeps its sign."""
+    """Clamp a denominator away from 0; that of "sincos" may be negative and keeps its sign."""
     if phi.kind != "sincos":
         return weight.clamp(min=1e-30)
-    least = 1e-6 * phi.num_features  # of a largest possible R for one key
+    least = 1e-6 * phi.num_features  # share of R, the largest value of one key
     return torch.where(weight < 0, weight.clamp(max=-least), weight.clamp(min=least))

@@ -24,13 +24,13 @@ from facenet.models.attention.forms import (
 )
 from facenet.models.attention.random_features import FEATURES, FeatureMap
 
-KERNELS = {**FEATURES, "softmax": "the exact softmax; backend=auto leaves it above CROSSOVER tokens"}
+KERNELS = {**FEATURES, "softmax": "the exact softmax; above CROSSOVER tokens backend=auto estimates it"}
 BACKENDS = {
-    "auto": "exact softmax up to CROSSOVER tokens where features=softmax, else random features",
+    "auto": "exact softmax up to CROSSOVER tokens if features=softmax, else random features",
     "exact": "torch's scaled_dot_product_attention (features=softmax alone)",
     "linear": "random features, whatever the number of tokens",
 }
-HOTTEST = 100.0  # a learned temperature goes no further: beyond, features of unlike tokens underflow
+HOTTEST = 100.0  # limit of a learned temperature: above it, features of unlike tokens underflow
 CROSSOVER = {"bidirectional": 256, "causal": 1024}  # tokens up to which exact softmax is faster (benchmark=attention)
 
 
@@ -45,9 +45,9 @@ class LinearAttention(nn.Module):
         orthogonal: Orthogonal rows of the random projection.
         normalise: Scale q and k to unit length times a learned temperature of the head: the kernel is then
             exp(temperature * cos(q, k)).
-        temperature: Where that starts.
+        temperature: Initial value of the learned temperature.
         backend: A key of `BACKENDS`.
-        seed: Of the projection, which is drawn once and stored with the weights.
+        seed: Seed of the projection, which is drawn once and stored with the weights.
 
     Raises:
         ConfigError: an unknown name, backend="exact" for a kernel that is not the softmax, or no temperature above 0.
@@ -81,13 +81,13 @@ class LinearAttention(nn.Module):
         self.extra_macs = 0  # multiply-adds of the last call, for one sample
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, causal: bool = False) -> Tensor:
-        """Return (B, h, L, M) in v's type; `mask` (B, L') is True where a key counts. Nothing to see gives 0."""
+        """Return (B, h, L, M) in v's type; `mask` (B, L') is True for keys that count. A query without keys gives 0."""
         kind, (h, queries, D), (tokens, M) = v.dtype, q.shape[1:], v.shape[2:]
         if causal and queries != tokens:
             raise ValueError(f"causal attention: expected as many queries as keys, got {queries} and {tokens}")
         if tokens == 0:
             return v.new_zeros(len(q), h, queries, M)
-        if mask is not None:  # what is not there may be anything, also NaN
+        if mask is not None:  # masked values may be NaN
             k, v = (x.masked_fill(~mask[:, None, :, None], 0) for x in (k, v))
         with _full_precision(q):
             q, k, v = self._normed(q), self._normed(k), _wide(v)
@@ -101,7 +101,7 @@ class LinearAttention(nn.Module):
             return bidirectional_attention(self.phi, q, k, v, mask=mask).to(kind)
 
     def exact(self, tokens: int, *, causal: bool = False) -> bool:
-        """Tell whether this number of keys is attended to by the exact softmax."""
+        """Whether the exact softmax is computed for this number of keys."""
         if self.features != "softmax":
             return False
         return self.backend == "exact" or (
@@ -129,7 +129,7 @@ class LinearAttention(nn.Module):
     ) -> tuple[Tensor, State]:
         """Stream one token: q, k (B, h, D), v (B, h, M) to out (B, h, M), at a cost that does not grow.
 
-        `valid` (B,) is False where this sample has no token: its state stays, and `out` is what q sees in it.
+        `valid` (B,) is False for samples without a token: their state stays, and `out` is what q sees in it.
         """
         with _full_precision(q):
             q, k, wide = (x[:, :, None] for x in (self._normed(q), self._normed(k), _wide(v)))
@@ -148,7 +148,7 @@ class LinearAttention(nn.Module):
 
 
 def _full_precision(like: Tensor) -> AbstractContextManager[object]:
-    """Keep autocast out; there is none on the meta device, where only shapes are counted."""
+    """Switch autocast off; the meta device, which only counts shapes, has none."""
     return nullcontext() if like.is_meta else torch.autocast(like.device.type, enabled=False)
 
 

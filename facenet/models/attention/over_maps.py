@@ -15,7 +15,7 @@ from facenet.models.attention.linear import LinearAttention
 class Positions(nn.Module):
     """Add a learned linear map of sines of the coordinates to a grid of tokens, whatever its size.
 
-    Coordinates run from 0 to 1 over the grid; for f = 1, 2, 4, 8: sin and cos of pi f y and of pi f x, 16 numbers.
+    Coordinates run from 0 to 1 over the grid. The 16 numbers are sin and cos of pi f y and of pi f x, f = 1, 2, 4, 8.
     """
 
     def __init__(self, channels: int) -> None:
@@ -35,7 +35,7 @@ class Positions(nn.Module):
 
 
 class _OverPositions(nn.Module):
-    """What the block and the head share: a feature map's positions as normed tokens that know where they are."""
+    """Base of block and head: the positions of a feature map as normalised tokens with coordinates."""
 
     def __init__(self, channels: int, heads: int, position: bool) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class _OverPositions(nn.Module):
         self.positions = Positions(channels) if position else None
 
     def tokens(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, C, H, W) to its positions as they are and normed, both (B, H W, C)."""
+        """Return the positions of a map (B, C, H, W), plain and normalised, both (B, H W, C)."""
         tokens = x.flatten(2).mT
         normed = self.norm(tokens)
         return tokens, normed if self.positions is None else self.positions(normed, (x.shape[2], x.shape[3]))
@@ -55,13 +55,13 @@ class _OverPositions(nn.Module):
 class AttentionBlock(_OverPositions):
     """Residual multi-head attention over the positions of a feature map: (B, C, H, W) to the same.
 
-    y = x + gain * proj(attention(qkv(layer_norm(x) + positions))), gain starting at 0.1 for each channel.
+    y = x + gain * proj(attention(qkv(layer_norm(x) + positions))); gain starts at 0.1 for each channel.
 
     Args:
         channels: C, a multiple of `heads`.
         heads: h.
         features, num_features, orthogonal, normalise, backend, seed: as in :class:`LinearAttention`.
-        position: Add where a token is to what it is.
+        position: Whether coordinates are added to the tokens.
 
     Raises:
         ConfigError: heads that do not divide the channels, or what LinearAttention refuses.
@@ -106,8 +106,8 @@ class AttentionBlock(_OverPositions):
 class AttentionPool(_OverPositions):
     """Pool a feature map by learned queries: (B, C, H, W) to (B, queries C).
 
-    Each query of each head weighs the positions by its own kernel and averages the head's channels with these
-    weights; with equal weights it is average pooling.
+    Each query of a head gives a weight to every position and averages the head's channels with these weights. Equal
+    weights are average pooling.
 
     Args:
         channels: C, a multiple of `heads`.
@@ -156,7 +156,7 @@ class AttentionPool(_OverPositions):
 
 
 def _drawn(*shape: int, seed: int) -> Tensor:
-    """N(0, 1), the same on every device; nothing is drawn on the meta device."""
+    """Draw N(0, 1), the same numbers on every device; the meta device draws nothing."""
     if torch.get_default_device().type == "meta":
         return torch.empty(shape)
     return torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed), device="cpu")

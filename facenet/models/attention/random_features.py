@@ -4,9 +4,9 @@ Sources: sin and cos, Peng et al., Random Feature Attention (ICLR 2021); positiv
 Rethinking Attention with Performers (ICLR 2021); elu + 1, Katharopoulos et al., Transformers are RNNs (ICML 2020).
 Letters: B batch, h heads, L tokens, D width of a head, R random features, F width of phi.
 
-The softmax kernel of q and k is exp(q.k / sqrt(D)) = exp(x_q.x_k) with x = D^(-1/4) q, the scaled token. A feature is
-kept in two parts, phi(x) = values * exp(log_scale) with one log_scale for a token, so that nothing overflows and
-whoever sums tokens chooses what to divide by.
+The softmax kernel of q and k is exp(q.k / sqrt(D)) = exp(x_q.x_k) with x = D^(-1/4) q, the scaled token. A feature has
+two parts, phi(x) = values * exp(log_scale), with one log_scale for a token. So nothing overflows, and a sum over tokens
+may choose its own divisor.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ FEATURES = {
 def draw_projection(heads: int, dim: int, num_features: int, *, orthogonal: bool, seed: int) -> Tensor:
     """Draw rows w ~ N(0, I), (h, D, R) float32, each head its own.
 
-    With `orthogonal`, rows are orthogonal in blocks of D and keep the length of a Gaussian vector: each row alone
-    is still N(0, I), so estimates stay unbiased, with less variance. On the meta device there is nothing to draw.
+    With `orthogonal`, rows are orthogonal in blocks of D and have the length of a Gaussian vector. Each row alone is
+    still N(0, I), so estimates stay unbiased, with less variance. The meta device draws nothing.
     """
     if torch.get_default_device().type == "meta":
         return torch.empty(heads, dim, num_features)
@@ -86,7 +86,7 @@ class FeatureMap(nn.Module):
         self.register_buffer("projection", drawn)
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (values, log_scale); values lie in [-1, 1] but for "elu", where they lie above 0."""
+        """Return (values, log_scale); values lie in [-1, 1], those of "elu" above 0."""
         values, top = self._values(tokens)
         if self.kind == "elu":
             return values, tokens.new_zeros(*tokens.shape[:-1], 1)
@@ -95,7 +95,7 @@ class FeatureMap(nn.Module):
         return values, log_scale - math.log(self.num_features) / 2
 
     def values(self, tokens: Tensor) -> Tensor:
-        """Return the values alone: all that matters of a query, whose scale a ratio cancels."""
+        """Return the values alone; the ratio cancels the scale of a query."""
         return self._values(tokens)[0]
 
     def _values(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:

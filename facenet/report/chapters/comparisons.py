@@ -1,4 +1,4 @@
-"""Chapters that put runs beside published figures: the paper's tables, and the neighbours of LFW View 2."""
+"""Chapters that compare runs with published figures: the paper's tables, and LFW View 2."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from facenet.report.values import percent, plain, plus_minus, short
 
 
 def sweep_chapter(found: Sweep, unfinished: Sequence[str]) -> Chapter:
-    """Set one of the paper's tables beside our runs."""
+    """Make the chapter that compares our runs with one of the paper's tables."""
     paper = PAPER[found.table]
     ran = [row for row in found.settings if row.seeds]
     header = (paper.label, "seeds", "accuracy", "AUC", "VAL at FAR 1e-2", "VAL at FAR 1e-3", "faces seen")
@@ -55,7 +55,7 @@ def sweep_chapter(found: Sweep, unfinished: Sequence[str]) -> Chapter:
 
 
 def view2_chapter(found: Sequence[Folds], unfinished: Sequence[str]) -> Chapter:
-    """Put the ten folds of LFW View 2 together beside the benchmark page's neighbours."""
+    """Make the chapter of the ten folds of LFW View 2, with neighbours from the benchmark's page."""
     blocks: list[Block] = []
     warnings = []
     for one in found:

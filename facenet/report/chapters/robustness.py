@@ -1,4 +1,4 @@
-"""The chapter on robustness: what disturbances of the images cost, beside the paper's table 4."""
+"""The chapter on robustness: accuracy under degradation of the images, beside the paper's table 4."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from facenet.report.plots import level_curves
 from facenet.report.runs import Run
 from facenet.report.values import get_mapping, get_value, number, parse_number, percent, plain, plus_minus, short
 
-KINDS = {kind: DEGRADATIONS[kind].unit for kind in PAPER_DEGRADED}  # the two the paper has, and how they are named
+KINDS = {kind: DEGRADATIONS[kind].unit for kind in PAPER_DEGRADED}  # names of the two kinds in the paper
 
 
 def robustness_chapter(run: Run, name: str) -> Chapter:
-    """Show what disturbances of the images cost; `name` keeps the drawings apart from others on the page."""
+    """Make the chapter of a run of scripts/degrade.py; `name` is a unique prefix of its drawings."""
     clean = number(get_value(run.metrics, "clean", "accuracy"))
     panels: list[Figure] = []
     tables: list[Table] = []

@@ -1,4 +1,4 @@
-"""The chapter of an upgrade: four cells, the ROC of the modes, gain and cost, the mixed gallery, and who gets worse."""
+"""The chapter of an upgrade: four cells, ROC, gain and cost, the mixed gallery, and people who get worse."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from facenet.report.values import get_mapping, get_value, number, plain, short
 
 CELL_NOTE = (
     "Query first, gallery second. A pair of images has no direction: in a mixed cell it is scored both ways, so that"
-    " new-old and old-new are the same there; only a query among a gallery's faces (rank-1, mAP) tells them apart."
+    " new-old and old-new are the same there; only a query among a gallery's faces (rank-1, mAP) has a direction."
     " new* is the same recipe without a compatibility term."
 )
 
 
 def upgrade_chapter(run: Run, name: str) -> Chapter:
-    """Show what scripts/compat.py measured; `name` keeps the drawings apart from others on the page."""
+    """Make the chapter of a run of scripts/compat.py; `name` is a unique prefix of its drawings."""
     metrics = run.metrics
     parts: list[tuple[str, list[Block | None]]] = [
         ("Old and new in four cells", [_roc(metrics, name), cell_table(metrics), Text(CELL_NOTE)]),

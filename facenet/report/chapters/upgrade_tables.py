@@ -1,4 +1,4 @@
-"""The tables of an upgrade; what is missing or no number is a dash, and a table without rows is None."""
+"""The tables of an upgrade; a missing value is a dash, and a table without rows is None."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A verification in words: the verdict in a line, and what a reader must know before believing the numbers."""
+"""A verification in words: a verdict in one line, and warnings about the numbers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BASELINES = {  # as scripts/verify.py baselines=true names them
     "pca_baseline": "PCA",
     "untrained": "the same net untrained",
 }
-LEAKS = {  # key of facenet.evaluation.leakage -> what is counted, and what it means when it is not 0
+LEAKS = {  # key of facenet.evaluation.leakage -> what is counted, and a warning if it is not 0
     "shared_people": ("people trained on", "reported people were trained on: the score is too good."),
     "shared_held_out": ("people who chose the checkpoint", "reported people chose the checkpoint and the thresholds."),
     "train_near_duplicates": (
@@ -39,7 +39,7 @@ def best_baseline(metrics: Mapping[str, Any]) -> tuple[str, float] | None:
 
 
 def verdict_line(run: Run) -> str:
-    """Say in a line how accurate the encoder is, on what, at which threshold, and against which baseline."""
+    """Return a line with accuracy, pairs, threshold and the best baseline."""
     found = run.metrics["verification"]
     accuracy, sem = number(found.get("accuracy")), number(found.get("sem"))
     folds = found.get("folds")
@@ -61,7 +61,7 @@ def verdict_line(run: Run) -> str:
 
 
 def list_warnings(run: Run, encoder: Mapping[str, Any] | None) -> list[str]:
-    """List what a reader must know before believing the numbers, a sentence each."""
+    """List the warnings about the numbers, one sentence each."""
     found = run.metrics["verification"]
     lines = [*_about_accuracy(run), *_about_fars(found), *_about_pairs(found), *_about_leakage(run.metrics)]
     if not (get_value(run.metrics, "thresholds") or get_value(encoder, "thresholds")):

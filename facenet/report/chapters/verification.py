@@ -1,4 +1,4 @@
-"""The chapter of a verification: how often an encoder is right, its mistakes as pictures, training, and the tables."""
+"""The chapter of a verification: curves and tables, mistakes as pictures, and the training."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from facenet.report.runs import Run
 from facenet.report.values import get_mapping, get_value, number, parse_rate, percent, plain, short
 from facenet.types import EmbeddingSet
 
-MARGIN = 0.2  # of triplets, if the encoder does not say
-FAR = 1e-3  # whose threshold makes the clusters
-Pictures = Callable[[int], list[Section]]  # sections with pictures of so many pixels a side
+MARGIN = 0.2  # of triplets, if the encoder's record has none
+FAR = 1e-3  # the clusters use its threshold
+Pictures = Callable[[int], list[Section]]  # makes sections with pictures of so many pixels a side
 
 
 def verification_chapter(
     run: Run, name: str, encoder: dict[str, Any] | None, *, degraded: bool = False
 ) -> Callable[[int], Chapter]:
-    """Return a function of the pixels of a picture's side that makes the chapter.
+    """Return a function that makes the chapter for a picture's side in pixels.
 
-    All but the pictures is made once, before the function is called.
+    Everything except the pictures is made once, before the function is called.
 
     Args:
         run: A run with the metrics of a verification.
-        name: Keeps the drawings apart from others on the page.
+        name: Unique prefix of the drawings on the page.
         encoder: The encoder's record, if there is one.
-        degraded: The page has a chapter on robustness, so this one need not say how to make it.
+        degraded: Whether the page has a chapter on robustness; if not, a line explains how to make one.
     """
     evaluation = read_evaluation(run)
     numbers, training = _numbers(run, name, encoder, evaluation), _training(run, name)
@@ -64,7 +64,7 @@ def _no_pictures(side: int) -> list[Section]:
 
 
 def _numbers(run: Run, name: str, encoder: dict[str, Any] | None, evaluation: Evaluation | None) -> list[Section]:
-    """Return curves and tables of a verification."""
+    """Return the sections with curves and tables."""
     found = run.metrics["verification"]
     blocks: list[Block] = []
     if evaluation is not None:
@@ -87,7 +87,7 @@ def _numbers(run: Run, name: str, encoder: dict[str, Any] | None, evaluation: Ev
 
 
 def _thresholds(run: Run, encoder: Mapping[str, Any] | None) -> list[tuple[str, float]]:
-    """Return the thresholds worth a line: that of the folds, and those calibrated for a FAR."""
+    """Return the thresholds to draw: that of the folds, and those calibrated for a FAR."""
     found = [("best on the other folds", number(get_value(run.metrics, "verification", "threshold")))]
     found += [(f"calibrated for FAR {far:g}", value) for far, value in _calibrated(run, encoder).items()]
     return [(label, value) for label, value in found if value is not None and 0 <= value <= 4]
@@ -107,7 +107,7 @@ def _training(run: Run, name: str) -> list[Section]:
 def _pictures(
     run: Run, name: str, encoder: dict[str, Any] | None, evaluation: Evaluation
 ) -> tuple[Pictures, list[str]]:
-    """Return what makes the sections that show faces, and what is missing for them."""
+    """Return a function that makes the sections with faces, and lines on what is missing for them."""
     embeddings = evaluation.embeddings
     face_map = _face_map(name, embeddings)
     if not sheets.Faces(evaluation, encoder, side=1).there:
@@ -145,7 +145,7 @@ def _face_map(name: str, embeddings: EmbeddingSet) -> list[Section]:
 
 
 def _cluster_threshold(run: Run, encoder: Mapping[str, Any] | None, otherwise: float) -> float:
-    """Return the threshold calibrated for the rate nearest to FAR 1e-3; without any `otherwise`. Both within [0, 4]."""
+    """Return the threshold calibrated for the rate nearest to FAR 1e-3, else `otherwise`; within [0, 4]."""
     known = _calibrated(run, encoder)
     far = min(known, key=lambda rate: abs(float(np.log(max(rate, 1e-12) / FAR))), default=None)
     return float(np.clip(otherwise if far is None else known[far], 0, 4))

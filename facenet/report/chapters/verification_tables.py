@@ -1,4 +1,4 @@
-"""The tables of a verification; a table of what was not measured is None."""
+"""The tables of a verification; a table is None if its metrics are missing."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def identification_table(metrics: Mapping[str, Any]) -> Table | None:
 
 
 def fact_table(run: Run, encoder: Mapping[str, Any] | None, evaluation: Evaluation | None) -> Table:
-    """Return what the numbers were measured with: encoder, training, data, leakage."""
+    """Return the table of facts: encoder, training, data, leakage."""
     dim, sizes = get_value(encoder, "embedding_dim"), get_value(encoder, "preprocessing", "size")
     rows: list[tuple[str, Any]] = [
         ("run folder", short(run.folder, 120)),
@@ -127,7 +127,7 @@ def fact_table(run: Run, encoder: Mapping[str, Any] | None, evaluation: Evaluati
 
 
 def leakage_line(metrics: Mapping[str, Any]) -> str:
-    """Say what training and reported faces share, and what is not known of it."""
+    """Return a line on what training and reported faces share, and on what is not known."""
     if not isinstance(metrics.get("leakage"), Mapping):
         return "not checked in this run"
     counts = {text[0]: number(get_value(metrics, "leakage", key)) for key, text in LEAKS.items()}
