@@ -48,10 +48,9 @@ def run(options: DegradeOptions, out: Path) -> dict[str, Any]:
     from facenet.data.cache import readable
     from facenet.data.reported import reported_faces
     from facenet.encoders import lookup as encoders
-    from facenet.evaluation.degradation import check, degrade, plan
+    from facenet.evaluation.degradation import degrade, plan
     from facenet.evaluation.degradation_plot import write_plot
 
-    check(sides=options.sides, far=options.far)
     changes = plan(options.kinds, to_dict(options.levels), options.seed)
     encoder = encoders.load(options.encoder, device=options.device)
     data = replace(options.data, pairs=options.pairs or options.data.pairs)

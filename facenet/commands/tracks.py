@@ -9,9 +9,9 @@ from typing import Any
 from facenet.commands.launch import launch
 from facenet.commands.options import CommandOptions
 from facenet.console import progress, table
-from facenet.data.options import DrawnTrackOptions
+from facenet.data.options import DrawnTrackOptions, TrackDataOptions
 from facenet.options import SEED, option
-from facenet.tracks.options import TrackDataOptions, TrackPoolOptions, TrackTrainingOptions
+from facenet.tracks.options import TrackPoolOptions, TrackTrainingOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,12 +63,6 @@ def load(options: TracksOptions) -> tuple[Any, Any]:
     from facenet.data.tracks import reported_tracks, scan_tracks, split_tracks
 
     data = options.data
-    divided: dict[str, Any] = {
-        "splits": data.splits,
-        "held_out": data.held_out,
-        "evaluation": data.evaluation,
-        "seed": data.seed,
-    }
     pairs = read_pairs(data.pairs) if data.pairs else None
     if not data.root:
         with progress("drawing tracks") as report:
@@ -78,8 +72,8 @@ def load(options: TracksOptions) -> tuple[Any, Any]:
     tracks = scan_tracks(data.root)
     tracks = tracks if data.max_frames is None else tracks.first(data.max_frames)
     if options.train:
-        return split_tracks(tracks, **divided), None
-    return reported_tracks(tracks, pairs=pairs, **divided), pairs
+        return split_tracks(tracks, data), None
+    return reported_tracks(tracks, data, pairs=pairs), pairs
 
 
 def show(metrics: dict[str, Any]) -> None:

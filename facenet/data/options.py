@@ -37,6 +37,19 @@ class DrawnOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrackDataOptions(Options):
+    """Tracks of videos on disk, and how their people are divided."""
+
+    root: str | None = option(None, help="<identity>/<track>/<frame>; without it tracks are drawn")
+    splits: str | None = option(None, help="table identity,split (train, held_out, evaluation); else people by share")
+    pairs: str | None = option(None, help="with train=false: CSV first,second,same[,fold] of <identity>/<track>")
+    max_frames: int | None = option(None, least=1, help="of a track, its first; the paper compares the first 100")
+    held_out: float = option(0.2, **INSIDE, help="share of the people for checkpoints")
+    evaluation: float = option(0.3, **INSIDE, help="share of the people reported")
+    seed: int = option(0, **SEED, help="of the division")
+
+
+@dataclass(frozen=True, kw_only=True)
 class DrawnTrackOptions(Options):
     """Drawn tracks."""
 

@@ -88,16 +88,11 @@ def split_faces(
 
 
 def share_of_people(records: Records, share: float, seed: int = 0) -> Records:
-    """Keep whole identities, in an order drawn from the seed, until they hold `share` of the N images.
+    """Keep whole identities, in an order drawn from the seed, until they hold `share`, in (0, 1], of the N images.
 
     The paper's Table 6 counts training images; leaving out whole people keeps the number of faces of each as it was.
     The people of a smaller share are among those of a larger one. A share of 1 returns the records as they are.
-
-    Raises:
-        ConfigError: `share` outside (0, 1].
     """
-    if not 0 < share <= 1:
-        raise ConfigError(f"data.train_share: expected a share of the training images in (0, 1], got {share}")
     if share == 1:
         return records
     names, counts = np.unique(np.asarray(records.identities, str), return_counts=True)

@@ -14,9 +14,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from facenet.data.records import Records, Skipped, write_images
+from facenet.data.options import TrackDataOptions
+from facenet.data.records import Records, Skipped
 from facenet.data.sources.folder import scan_folder
-from facenet.errors import ConfigError, DataError
+from facenet.errors import DataError
 from facenet.files import read_csv
 from facenet.types import Pairs
 
@@ -67,9 +68,7 @@ class Tracks:
         return self.subset([row for row, name in enumerate(self.identities) if name in wanted])
 
     def first(self, count: int) -> Tracks:
-        """Return the tracks as they are after `count` frames; shorter ones are whole. Raises ConfigError below 1."""
-        if count < 1:
-            raise ConfigError(f"data.max_frames: expected a number of at least 1, got {count}")
+        """Return the first `count` frames (at least 1) of each track; shorter tracks are whole."""
         lengths = np.minimum(self.lengths, count)
         kept = np.concatenate([np.arange(start, start + n) for start, n in zip(self.starts, lengths, strict=True)])
         return replace(self, frames=self.frames.subset(kept), lengths=lengths)
@@ -126,24 +125,20 @@ def scan_tracks(root: str | Path) -> Tracks:
     return replace(tracks, skipped=(*tracks.skipped, *empty))
 
 
-def split_tracks(
-    tracks: Tracks, *, held_out: float = 0.2, evaluation: float = 0.3, splits: str | None = None, seed: int = 0
-) -> TrackSplits:
-    """Divide the people: `evaluation` of all are reported, `held_out` of the rest choose, the others train.
+def split_tracks(tracks: Tracks, options: TrackDataOptions = TrackDataOptions()) -> TrackSplits:  # noqa: B008
+    """Divide the people into those to train on, to choose by and to report on.
 
-    `splits` is a CSV table with the columns ``identity`` and ``split`` (train, held_out or evaluation) instead;
-    people it does not name are left out.
+    `options.evaluation` is the share of all people that are reported, `options.held_out` the share of the rest that
+    choose. A table `options.splits` replaces both shares. Its columns are ``identity`` and ``split`` (train, held_out
+    or evaluation). People that the table does not name are left out.
 
     Raises:
-        ConfigError: a share outside (0, 1).
         DataError: too few people with two tracks in a part, or an unusable table.
     """
-    if not 0 < held_out < 1 or not 0 < evaluation < 1:
-        raise ConfigError(f"data: expected held_out and evaluation in (0, 1), got {held_out} and {evaluation}")
     names = tracks.names
     if len(names) < 2:
         raise DataError(f"{tracks.frames.root or 'tracks'}: one identity only ({names[0]}); give tracks of 12 or more")
-    people = _read_splits(Path(splits)) if splits else _divide(names, held_out, evaluation, seed)
+    people = _read_splits(options.splits) if options.splits else _divide(names, options)
     parts = [tracks.of_people(people[part]) for part in PARTS]
     for part, name in zip(parts, PARTS, strict=True):
         several = sum(part.identities.count(person) > 1 for person in part.names)
@@ -157,42 +152,36 @@ def split_tracks(
 
 def reported_tracks(
     tracks: Tracks,
+    options: TrackDataOptions = TrackDataOptions(),  # noqa: B008
     *,
     pairs: Pairs | None = None,
-    splits: str | None = None,
-    held_out: float = 0.2,
-    evaluation: float = 0.3,
-    seed: int = 0,
 ) -> Tracks:
-    """Return the tracks to report on where nothing is trained.
+    """Return the tracks to report on if nothing is trained.
 
-    They are those that `pairs` name by their keys; without pairs those of the people whom the table `splits` (see
-    :func:`split_tracks`) puts under evaluation; without either those that training with the same options reports.
+    They are those that `pairs` name by their keys. Without pairs, they are those of the people that the table
+    `options.splits` puts under evaluation. Without both, they are those that training with these options reports.
 
     Raises:
-        ConfigError: a share outside (0, 1).
         DataError: a track that is named is not there, nobody is under evaluation, or the table is unusable.
     """
     if pairs is not None:
         wanted = dict.fromkeys([*pairs.first, *pairs.second])
-        missing = [key for key in wanted if key not in set(tracks.keys)]
+        known = set(tracks.keys)
+        missing = [key for key in wanted if key not in known]
         if missing:
             raise DataError(
                 f"pairs: {len(missing)} of {len(wanted)} tracks are not under {tracks.frames.root or 'the tracks'} or"
                 f" have no usable frame (first: {missing[0]}); expected keys <identity>/<track>"
             )
         return tracks.subset([row for row, key in enumerate(tracks.keys) if key in wanted])
-    if splits is None:
-        return split_tracks(tracks, held_out=held_out, evaluation=evaluation, seed=seed).evaluation
-    reported = tracks.of_people(_read_splits(Path(splits))["evaluation"])
+    if options.splits is None:
+        return split_tracks(tracks, options).evaluation
+    reported = tracks.of_people(_read_splits(options.splits)["evaluation"])
     if not len(reported):
-        raise DataError(f"{splits}: nobody under evaluation has a track under {tracks.frames.root or 'the tracks'}")
+        raise DataError(
+            f"{options.splits}: nobody under evaluation has a track under {tracks.frames.root or 'the tracks'}"
+        )
     return reported
-
-
-def write_tracks(tracks: Tracks, root: str | Path) -> None:
-    """Write tracks whose pixels are in memory as PNG files ``root/<identity>/<track>/<frame>.png``."""
-    write_images(tracks.frames, root)
 
 
 def pad(lengths: np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -207,15 +196,15 @@ def _natural(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"([0-9]+)", name)]
 
 
-def _divide(names: Sequence[str], held_out: float, evaluation: float, seed: int) -> dict[str, set[str]]:
-    order = np.random.default_rng([seed, 11]).permutation(len(names))
+def _divide(names: Sequence[str], options: TrackDataOptions) -> dict[str, set[str]]:
+    order = np.random.default_rng([options.seed, 11]).permutation(len(names))
     shuffled = [names[row] for row in order]
-    reported = max(4, round(len(names) * evaluation))
-    chosen = reported + max(4, round((len(names) - reported) * held_out))
+    reported = max(4, round(len(names) * options.evaluation))
+    chosen = reported + max(4, round((len(names) - reported) * options.held_out))
     return dict(zip(PARTS, map(set, (shuffled[chosen:], shuffled[reported:chosen], shuffled[:reported])), strict=True))
 
 
-def _read_splits(file: Path) -> dict[str, set[str]]:
+def _read_splits(file: str) -> dict[str, set[str]]:
     people: dict[str, set[str]] = {part: set() for part in PARTS}
     for row in read_csv(file, ("identity", "split"), remedy="give a CSV file with the columns identity, split"):
         identity, part = row["identity"].strip(), row["split"].strip()

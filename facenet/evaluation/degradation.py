@@ -62,13 +62,6 @@ def _checked(name: str, level: float) -> float:
     return level
 
 
-def check(sides: str, far: float) -> None:
-    """Fail before images are read; raises ConfigError as :func:`degrade`."""
-    choose(SIDES, sides, "sides")
-    if not 0 < far <= 1:
-        raise ConfigError(f"far: expected a false accept rate in (0, 1], got {far:g}")
-
-
 def degrade(
     encoder: Encoder,
     faces: Records,
@@ -101,7 +94,9 @@ def degrade(
         ConfigError: an unknown `sides`, or a `far` outside (0, 1].
         DataError: as :func:`facenet.evaluation.verify_embeddings`.
     """
-    check(sides, far)
+    choose(SIDES, sides, "sides")
+    if not 0 < far <= 1:
+        raise ConfigError(f"far: expected a false accept rate in (0, 1], got {far:g}")
     fars = sorted({*FARS, far}, reverse=True)
     (clean, *sets), kept = embed_changed(encoder, faces, (None, *changes), batch_size=batch_size, progress=progress)
     untouched = verify_embeddings(clean, pairs, allow_missing=allow_missing, fars=fars).metrics()

@@ -34,20 +34,14 @@ def evaluate(
     pairs: Pairs,
     *,
     allow_missing: bool = False,
-    grid: np.ndarray | None = None,
-    save: str | Path | None = None,
-    progress: Any = None,
 ) -> dict[str, Any]:
-    """Embed the faces and verify the pairs; see :func:`verify_pairs`. `save` names a folder to keep them in.
+    """Embed the faces and verify the pairs; see :func:`verify_pairs`.
 
     Raises:
         DataError: pairs without an image, unless `allow_missing`; no readable image.
     """
-    embeddings, kept = embed_records(encoder, faces, progress=progress)
-    metrics = verify_embeddings(embeddings, pairs, allow_missing=allow_missing, grid=grid).metrics()
-    if save is not None:
-        save_evaluation(save, embeddings, kept, pairs)
-    return metrics
+    embeddings, _ = embed_records(encoder, faces)
+    return verify_embeddings(embeddings, pairs, allow_missing=allow_missing).metrics()
 
 
 def evaluate_fold(
@@ -209,9 +203,9 @@ def save_evaluation(folder: str | Path, embeddings: EmbeddingSet, faces: Records
     replace(embeddings, root=root).save(folder, beside=beside)
 
 
-def thumbnails(images: np.ndarray, side: int = THUMBNAIL) -> np.ndarray:
-    """Return images (N, H, W, 3) uint8 as squares (N, S, S, 3) uint8, S the least of `side`, H and W."""
-    side = min(side, *images.shape[1:3])
+def thumbnails(images: np.ndarray) -> np.ndarray:
+    """Return images (N, H, W, 3) uint8 as squares (N, S, S, 3) uint8, S the least of `THUMBNAIL`, H and W."""
+    side = min(THUMBNAIL, *images.shape[1:3])
     small = np.empty((len(images), side, side, 3), np.uint8)
     for row, image in enumerate(images):
         small[row] = np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize((side, side), Image.Resampling.BOX))

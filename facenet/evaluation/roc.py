@@ -27,11 +27,6 @@ class Roc(NamedTuple):
     val: np.ndarray  # (M,) float64
     threshold: np.ndarray  # (M,) float64, accept D <= threshold
 
-    @property
-    def frr(self) -> np.ndarray:
-        """False reject rate 1 - VAL (M,): with `far` the points of the DET curve."""
-        return 1 - self.val
-
 
 def roc(sq_dist: np.ndarray, same: np.ndarray) -> Roc:
     """Return every point (FAR(d), VAL(d), d) of P pairs at their distinct distances d, after (0, 0, -inf).

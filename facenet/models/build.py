@@ -38,8 +38,8 @@ def build_model(
             alone. Others accept any size their strides allow. Training on a single image needs more than one position
             behind the last stage, for batch norm.
         dropout: Share of features dropped before the embedding layer while training.
-        attention: Linear attention over the positions of a stage's output: ``after``, the name of the stage
-            (None for no attention), and options of :class:`facenet.models.attention.over_maps.AttentionBlock`.
+        attention: Linear attention over the positions of a stage's output: values of
+            :class:`facenet.models.options.AttentionOptions`.
         pool: "average", "flatten" or "attention" in place of what the net has; all but "flatten" accept any size.
 
     Raises:

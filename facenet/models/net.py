@@ -5,17 +5,18 @@ Padding is kernel // 2 everywhere, so that a stride halves the size, rounded up,
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from facenet.errors import ConfigError, DataError, choose, nearest
+from facenet.errors import ConfigError, DataError, choose
 from facenet.models.attention.over_maps import AttentionBlock, AttentionPool
 from facenet.models.layers import ConvBlock, L2Normalize, L2Pool2d, LocalResponseNorm, Maxout
+from facenet.models.options import AttentionOptions
 from facenet.models.tables import NORMS, POOLS, Conv, NetTable, Norm, Pool, Row, Stage
+from facenet.options import build, to_dict
 
 
 @runtime_checkable
@@ -75,8 +76,7 @@ class EmbeddingNet(nn.Module):
         norm: "batch" or "lrn".
         input_size: (H, W); None is the table's. A net that flattens positions accepts this size alone.
         dropout: Share of features dropped before the embedding layer while training.
-        attention: ``after`` (a stage; None for no block) and the options of an
-            :class:`~facenet.models.attention.over_maps.AttentionBlock` put behind it.
+        attention: Values of :class:`~facenet.models.options.AttentionOptions`.
         pool: A key of `POOLS` in place of the table's.
 
     Raises:
@@ -107,7 +107,8 @@ class EmbeddingNet(nn.Module):
                 f" {list(self.input_size)}"
             )
         widths = self._build_stages(net, norm)
-        self.after, options, self.attention = _attention(attention, widths, pool)
+        options, self.attention = _attention(attention, widths, pool)
+        self.after = options.after
         channels = widths[net.stages[-1].name]
         self.pool, width = _pool(pool, channels, [-(-side // net.shrink) for side in self.input_size], options)
         self.full = nn.Sequential()
@@ -180,33 +181,26 @@ def _stage(stage: Stage, c_in: int, norm: str) -> tuple[nn.Module, int]:
 
 
 def _attention(
-    options: Mapping[str, Any] | None, widths: dict[str, int], pool: str
-) -> tuple[str, dict[str, Any], AttentionBlock | None]:
-    """Check the options; return after which stage the block comes ("" for none), the other options, and the block."""
-    if options is None:
-        return "", {}, None
-    defaults = {key: item.default for key, item in inspect.signature(AttentionBlock).parameters.items()}
-    known = ["after", *list(defaults)[1:]]
-    for key in options:
-        if key not in known:
-            raise ConfigError(f"model.attention.{key}: unknown option{nearest(key, known)}; known: {', '.join(known)}")
-    rest = {key: value for key, value in options.items() if key != "after"}
-    after = options.get("after")
-    if after is None:
-        changed = ", ".join(key for key, value in rest.items() if value != defaults[key])
-        if changed and pool != "attention":
-            raise ConfigError(
-                f"model.attention: {changed} given, but there is no attention to apply it to; set model.attention.after"
-                f" to a stage ({', '.join(widths)}) or model.pool=attention"
-            )
-        return "", rest, None
-    return after, rest, AttentionBlock(choose(widths, after, "model.attention.after"), **rest)
+    values: Mapping[str, Any] | None, widths: dict[str, int], pool: str
+) -> tuple[AttentionOptions, AttentionBlock | None]:
+    """Return the options of these values, and the block that comes after the stage `after`, if there is one."""
+    options = build(AttentionOptions, values or {}, "model.attention.")
+    if options.after is not None:
+        return options, AttentionBlock(choose(widths, options.after, "model.attention.after"), options)
+    defaults = to_dict(AttentionOptions())
+    changed = ", ".join(name for name, value in to_dict(options).items() if value != defaults[name])
+    if changed and pool != "attention":
+        raise ConfigError(
+            f"model.attention: {changed} given, but there is no attention to apply it to; set model.attention.after"
+            f" to a stage ({', '.join(widths)}) or model.pool=attention"
+        )
+    return options, None
 
 
-def _pool(kind: str, channels: int, positions: list[int], options: dict[str, Any]) -> tuple[nn.Module, int]:
+def _pool(kind: str, channels: int, positions: list[int], options: AttentionOptions) -> tuple[nn.Module, int]:
     """Build what joins a map (B, channels, *positions) to the next layer, and its output width."""
     if kind == "attention":
-        pool = AttentionPool(channels, **options)
+        pool = AttentionPool(channels, options)
         return pool, pool.out_features
     if kind == "average":
         return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), channels

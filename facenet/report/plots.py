@@ -157,17 +157,17 @@ def comparison(name: str, title: str, rows: Sequence[tuple[str, Any, Any]], *, l
     return draw(name, alt, paint, size=(4.6, 1.1 + 0.32 * len(rows)))
 
 
-def face_map(name: str, vectors: np.ndarray, identities: Sequence[str], *, seed: int = 0) -> Figure:
+def face_map(name: str, vectors: np.ndarray, identities: Sequence[str]) -> Figure:
     """Draw N faces (N, D) in the plane by t-SNE of their squared distances, one colour and mark for each person.
 
-    The map is deterministic for a seed. Names are not drawn; marks show which faces lie together.
+    The map is deterministic. Names are not drawn; marks show which faces lie together.
     """
     from sklearn.manifold import TSNE
 
     people = list(dict.fromkeys(identities))
     names = np.asarray(identities)
     perplexity = min(30.0, (len(vectors) - 1) / 3)
-    points = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(vectors.astype(np.float64))
+    points = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(vectors.astype(np.float64))
 
     def paint(axes: Axes) -> None:
         colours = (BLUE, ORANGE, GREEN, PURPLE, "#e69f00", "#56b4e9", INK)

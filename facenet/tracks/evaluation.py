@@ -41,15 +41,13 @@ class TrackSet(NamedTuple):
         return TrackSet(self.frames[:, :count], self.mask[:, :count], self.tracks)
 
 
-def embed_tracks(
-    encoder: Encoder, tracks: Tracks, *, batch_size: int = 256, progress: Callable[[int, int], None] | None = None
-) -> TrackSet:
+def embed_tracks(encoder: Encoder, tracks: Tracks) -> TrackSet:
     """Embed every frame once; unreadable frames, and tracks without a readable one, join `skipped`.
 
     Raises:
         DataError: no frame could be read.
     """
-    embeddings, kept = embed_records(encoder, tracks.frames, batch_size=batch_size, progress=progress)
+    embeddings, kept = embed_records(encoder, tracks.frames)
     read = group_tracks(kept, dict(zip(tracks.keys, tracks.kinds, strict=False)))
     vectors, mask = pad(read.lengths, embeddings.vectors)
     return TrackSet(torch.from_numpy(vectors), torch.from_numpy(mask), read)
@@ -70,9 +68,9 @@ def last(frames: Tensor, mask: Tensor) -> Tensor:
     return frames[torch.arange(len(frames)), mask.sum(1) - 1]
 
 
-def agreement(frames: Tensor, mask: Tensor, *, sharpness: float = 1.0) -> Tensor:
-    """Return the mean weighted by exp(sharpness cos(frame, mean)), (M, D): softmax attention without weights."""
-    scores = sharpness * (frames * mean(frames, mask)[:, None]).sum(2)
+def agreement(frames: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean weighted by exp(cos(frame, mean)), (M, D): softmax attention without weights."""
+    scores = (frames * mean(frames, mask)[:, None]).sum(2)
     weights = scores.masked_fill(~mask, -torch.inf).softmax(1)
     return _unit((frames * weights[..., None]).sum(1))
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from facenet.data.pairs import read_pairs
-from facenet.data.tracks import reported_tracks, scan_tracks, split_tracks, write_tracks
+from facenet.data.records import write_images
+from facenet.data.tracks import reported_tracks, scan_tracks, split_tracks
 from facenet.encoders.bundle import load_bundle, save_bundle
 from facenet.evaluation.verification import verify_pairs
 from facenet.tracks.evaluation import BASELINES, evaluate_tracks
@@ -56,7 +57,7 @@ def test_the_command_on_drawn_tracks(encoder: Path, tmp_path: Path) -> None:
 
 
 def test_the_command_on_a_folder(encoder: Path, tmp_path: Path) -> None:
-    write_tracks(made(16), tmp_path / "faces")
+    write_images(made(16).frames, tmp_path / "faces")
     (tmp_path / "faces" / "p00" / "t0" / "f0.png").write_bytes(b"no image")
     metrics = succeed("tracks", f"encoder={encoder}", f"data.root={tmp_path / 'faces'}", *TINY, out=tmp_path / "run")
     assert sum(metrics["tracks"].values()) == 32
@@ -69,7 +70,7 @@ def test_the_command_on_a_folder(encoder: Path, tmp_path: Path) -> None:
 def trained(encoder: Path) -> tuple[Path, dict[str, Any]]:
     """A folder of tracks, ``track_pool`` beside it, and what its training reported."""
     root, tracks = encoder.parent / "faces", made(16)
-    write_tracks(tracks, root)
+    write_images(tracks.frames, root)
     pool = TrackPoolOptions(key_dim=8, num_features=16)
     few = TrackTrainingOptions(steps=4, check_every=2, identities=16, tracks_each=3, lr=1e-2)
     options = {"pool": pool, "training": few, "seeds": (3, 5), "say": lambda line: None}
@@ -118,8 +119,8 @@ def places(encoder: Path) -> dict[str, Path]:
     """An encoder, folders without tracks, of one person and of several, and pairs of a track that is not there."""
     root = encoder.parent / "places"
     (root / "empty").mkdir(parents=True)
-    write_tracks(made(1), root / "one")
-    write_tracks(made(14), root / "several")
+    write_images(made(1).frames, root / "one")
+    write_images(made(14).frames, root / "several")
     (root / "wrong").write_text("first,second,same\np00/t0,p00/t1,1\np00/t0,p77/t1,0\n")
     return {"encoder": encoder, **{name: root / name for name in ("empty", "one", "several", "wrong")}}
 

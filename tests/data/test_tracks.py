@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from facenet.data.records import Records
+from facenet.data.options import TrackDataOptions
+from facenet.data.records import Records, write_images
 from facenet.data.tracks import (
     group_tracks,
     pad,
     reported_tracks,
     scan_tracks,
     split_tracks,
-    write_tracks,
 )
 from facenet.errors import ConfigError, DataError
 from facenet.types import Pairs
@@ -21,7 +21,7 @@ from tests.helpers.tracks import made
 
 def test_a_folder_gives_the_tracks_that_were_written(tmp_path: Path) -> None:
     tracks = made()
-    write_tracks(tracks, tmp_path)
+    write_images(tracks.frames, tmp_path)
     read = scan_tracks(tmp_path)
     assert (read.keys, read.identities, read.skipped) == (tracks.keys, tracks.identities, ())
     np.testing.assert_array_equal(read.lengths, tracks.lengths)
@@ -39,7 +39,7 @@ def test_frames_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
 
 
 def test_what_is_no_track_is_listed(tmp_path: Path) -> None:
-    write_tracks(made(2), tmp_path)
+    write_images(made(2).frames, tmp_path)
     (tmp_path / "p00" / "nothing").mkdir()
     (tmp_path / "p00" / "hollow").mkdir()
     (tmp_path / "p00" / "hollow" / "f0.png").touch()
@@ -66,18 +66,18 @@ def test_of_people_keeps_frames_with_their_tracks() -> None:
 
 def test_splits_share_nobody_and_come_from_the_seed() -> None:
     tracks = made(20)
-    splits = split_tracks(tracks, seed=3)
+    splits = split_tracks(tracks, TrackDataOptions(seed=3))
     parts = [set(part.names) for part in splits]
     assert sum(map(len, parts)) == len(set().union(*parts)) == 20
     assert [len(part) for part in parts] == [10, 4, 6]
-    assert [part.names for part in split_tracks(tracks, seed=3)] == [part.names for part in splits]
-    assert [part.names for part in split_tracks(tracks, seed=4)] != [part.names for part in splits]
+    assert [part.names for part in split_tracks(tracks, TrackDataOptions(seed=3))] == [part.names for part in splits]
+    assert [part.names for part in split_tracks(tracks, TrackDataOptions(seed=4))] != [part.names for part in splits]
 
 
 def test_a_splits_file_decides(tmp_path: Path) -> None:
     rows = [f"p{i:02d},{'train' if i < 4 else 'held_out' if i < 8 else 'evaluation'}" for i in range(12)]
     (tmp_path / "s.csv").write_text("identity,split\n" + "\n".join(rows) + "\n")
-    splits = split_tracks(made(14), splits=str(tmp_path / "s.csv"))
+    splits = split_tracks(made(14), TrackDataOptions(splits=str(tmp_path / "s.csv")))
     assert splits.train.names == ["p00", "p01", "p02", "p03"]
     assert splits.evaluation.names == ["p08", "p09", "p10", "p11"], "those it does not name are left out"
 
@@ -94,7 +94,7 @@ def test_a_splits_file_decides(tmp_path: Path) -> None:
 def test_a_wrong_splits_file_is_refused(text: str, says: str, tmp_path: Path) -> None:
     (tmp_path / "s.csv").write_text(text)
     with pytest.raises(DataError, match=says):
-        split_tracks(made(), splits=str(tmp_path / "s.csv"))
+        split_tracks(made(), TrackDataOptions(splits=str(tmp_path / "s.csv")))
 
 
 def test_data_that_can_not_work_is_one_line(tmp_path: Path) -> None:
@@ -113,9 +113,9 @@ def test_data_that_can_not_work_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="too few"):
         split_tracks(made(12, tracks=1))
     with pytest.raises(DataError, match="no such file"):
-        split_tracks(made(), splits=str(tmp_path / "none.csv"))
+        split_tracks(made(), TrackDataOptions(splits=str(tmp_path / "none.csv")))
     with pytest.raises(ConfigError, match="held_out"):
-        split_tracks(made(), held_out=1.0)
+        split_tracks(made(), TrackDataOptions(held_out=1.0))
 
 
 def test_pad_lays_frames_out_and_masks_the_rest() -> None:
@@ -136,8 +136,6 @@ def test_tracks_after_their_first_frames() -> None:
     assert tracks.frames.images is not None
     np.testing.assert_array_equal(short.frames.images[2], tracks.frames.images[3], "pixels go with their paths")
     assert tracks.first(100).frames.paths == tracks.frames.paths
-    with pytest.raises(ConfigError, match="max_frames"):
-        tracks.first(0)
 
 
 def test_what_is_reported_is_named_by_pairs_or_by_the_splits_or_by_share(tmp_path: Path) -> None:
@@ -150,9 +148,9 @@ def test_what_is_reported_is_named_by_pairs_or_by_the_splits_or_by_share(tmp_pat
         reported_tracks(tracks, pairs=gone)
     table = tmp_path / "splits.csv"
     table.write_text("identity,split\np01,evaluation\np02,train\np04,evaluation\n")
-    assert reported_tracks(tracks, splits=str(table)).names == ["p01", "p04"], "nobody else is needed"
+    assert reported_tracks(tracks, TrackDataOptions(splits=str(table))).names == ["p01", "p04"], "nobody else is needed"
     table.write_text("identity,split\np77,evaluation\n")
     with pytest.raises(DataError, match="nobody under evaluation"):
-        reported_tracks(tracks, splits=str(table))
-    by_share = reported_tracks(tracks, seed=3)
-    assert by_share.keys == split_tracks(tracks, seed=3).evaluation.keys
+        reported_tracks(tracks, TrackDataOptions(splits=str(table)))
+    by_share = reported_tracks(tracks, TrackDataOptions(seed=3))
+    assert by_share.keys == split_tracks(tracks, TrackDataOptions(seed=3)).evaluation.keys

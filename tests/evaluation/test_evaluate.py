@@ -135,7 +135,7 @@ def test_files_are_named_and_scored_again(face_tree: Path, tmp_path: Path, monke
     monkeypatch.chdir(face_tree.parent)
     faces = scan_folder(face_tree.name)  # a relative root
     pairs, encoder, folder = held_out_pairs(faces), make(), tmp_path / "evaluation"
-    metrics = evaluate(encoder, faces, pairs, save=folder)
+    metrics = evaluate_all(encoder, faces, pairs, save=folder)["verification"]
     embeddings = EmbeddingSet.load(folder)
     assert embeddings.fingerprint == encoder.fingerprint
     assert all((Path(embeddings.root) / path).is_file() for path in embeddings.paths)

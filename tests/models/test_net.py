@@ -100,9 +100,9 @@ def test_attention_comes_after_its_stage_and_changes_no_other_key() -> None:
     ("options", "says"),
     [
         ({"attention": {"after": "rwo"}}, r"model\.attention\.after: unknown name 'rwo' \(did you mean 'row'\?\)"),
-        ({"attention": {"after": "row", "haeds": 2}}, r"model\.attention\.haeds: .*did you mean 'heads'"),
+        ({"attention": {"after": "row", "haeds": 2}}, r"model\.attention\.haeds' .*did you mean 'heads'"),
         ({"attention": {"heads": 2}}, r"model\.attention: heads given, but .*conv1, pool1, row.*model\.pool=attention"),
-        ({"attention": {"after": None, "seed": 1, "heads": 2}}, r"model\.attention: seed, heads given"),
+        ({"attention": {"after": None, "seed": 1, "heads": 2}}, r"model\.attention: heads, seed given"),
         ({"pool": "attention", "attention": {"features": "foo"}}, r"attention\.features: unknown name 'foo'"),
         ({"pool": "averag"}, r"model\.pool: unknown name 'averag' \(did you mean 'average'\?\)"),
     ],

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from facenet.data.records import Records
-from facenet.data.tracks import Tracks, scan_tracks, write_tracks
+from facenet.data.records import Records, write_images
+from facenet.data.tracks import Tracks, scan_tracks
 from facenet.errors import DataError
 from facenet.models.track_pool import TrackPool
 from facenet.tracks.evaluation import (
@@ -126,7 +126,7 @@ def test_paired_and_over_seeds() -> None:
 
 def test_embedding_keeps_tracks_together_and_drops_what_can_not_be_read(tmp_path: Path) -> None:
     tracks = made(3)
-    write_tracks(tracks, tmp_path)
+    write_images(tracks.frames, tmp_path)
     for name in ("p00/t0/f1.png", *(f"p01/t1/f{f}.png" for f in range(3))):
         (tmp_path / name).write_bytes(b"no image")
     encoder = make()

@@ -8,6 +8,7 @@ from torch import nn
 
 from facenet.errors import ConfigError
 from facenet.training.optim import OPTIMIZERS, SCHEDULES, build_optimizer, lr_factor
+from facenet.training.options import OptimOptions
 
 
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
@@ -52,4 +53,4 @@ def test_schedules() -> None:
 def test_bad_numbers() -> None:
     for options in ({"lr": 0.0}, {"lr": 0.1, "weight_decay": -1.0}, {"lr": 0.1, "momentum": 1.0}):
         with pytest.raises(ConfigError):
-            build_optimizer([nn.Linear(1, 1)], name="sgd", **options)
+            OptimOptions(**options)

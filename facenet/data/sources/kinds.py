@@ -50,11 +50,9 @@ def scan_usable(
         listed: Called with what is left out, before anything is raised for it.
 
     Raises:
-        ConfigError: an unknown kind, no root, or a share out of range.
+        ConfigError: an unknown kind, or no root.
         DataError: nothing can be used, or less than `max_bad_share` allows.
     """
-    if not 0 <= max_bad_share <= 1:
-        raise ConfigError(f"data.max_bad_share: expected a share of the files in [0, 1], got {max_bad_share}")
     report = listed or (lambda skipped: None)
     try:
         records = scan_kind(kind, root)

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from facenet.errors import ConfigError
 from facenet.models.attention.linear import LinearAttention
+from facenet.models.options import AttentionOptions
+from facenet.options import to_dict
 
 
 class Positions(nn.Module):
@@ -37,13 +39,13 @@ class Positions(nn.Module):
 class _OverPositions(nn.Module):
     """Base of block and head: the positions of a feature map as normalised tokens with coordinates."""
 
-    def __init__(self, channels: int, heads: int, position: bool) -> None:
+    def __init__(self, channels: int, options: AttentionOptions) -> None:
         super().__init__()
-        if heads < 1 or channels % heads:
-            raise ConfigError(f"attention.heads: expected a divisor of the {channels} channels, got {heads}")
-        self.heads = heads
+        self.heads = options.heads
+        if channels % self.heads:
+            raise ConfigError(f"attention.heads: expected a divisor of the {channels} channels, got {self.heads}")
         self.norm = nn.LayerNorm(channels)
-        self.positions = Positions(channels) if position else None
+        self.positions = Positions(channels) if options.position else None
 
     def tokens(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the positions of a map (B, C, H, W), plain and normalised, both (B, H W, C)."""
@@ -58,40 +60,17 @@ class AttentionBlock(_OverPositions):
     y = x + gain * proj(attention(qkv(layer_norm(x) + positions))); gain starts at 0.1 for each channel.
 
     Args:
-        channels: C, a multiple of `heads`.
-        heads: h.
-        features, num_features, orthogonal, normalise, backend, seed: as in :class:`LinearAttention`.
-        position: Whether coordinates are added to the tokens.
+        channels: C, a multiple of the heads.
+        options: Options of the attention; `after` is not read.
 
     Raises:
-        ConfigError: heads that do not divide the channels, or what LinearAttention refuses.
+        ConfigError: heads that do not divide the channels, or as :class:`LinearAttention`.
     """
 
-    def __init__(
-        self,
-        channels: int,
-        *,
-        heads: int = 4,
-        features: str = "positive",
-        num_features: int = 64,
-        orthogonal: bool = True,
-        normalise: bool = True,
-        position: bool = True,
-        backend: str = "auto",
-        seed: int = 0,
-    ) -> None:
-        super().__init__(channels, heads, position)
+    def __init__(self, channels: int, options: AttentionOptions = AttentionOptions()) -> None:  # noqa: B008
+        super().__init__(channels, options)
         self.qkv = nn.Linear(channels, 3 * channels, bias=False)
-        self.attention = LinearAttention(
-            channels // heads,
-            heads=heads,
-            features=features,
-            num_features=num_features,
-            orthogonal=orthogonal,
-            normalise=normalise,
-            backend=backend,
-            seed=seed,
-        )
+        self.attention = _linear_attention(channels // self.heads, options)
         self.project = nn.Linear(channels, channels, bias=False)
         self.gain = nn.Parameter(torch.full((channels,), 0.1))
 
@@ -110,42 +89,26 @@ class AttentionPool(_OverPositions):
     weights are average pooling.
 
     Args:
-        channels: C, a multiple of `heads`.
+        channels: C, a multiple of the heads.
+        options: As for :class:`AttentionBlock`.
         queries: Averages taken of each channel.
         key_dim: Width of a head's queries and keys, at most that of its channels.
-        heads, features, num_features, orthogonal, normalise, position, backend, seed: as in :class:`AttentionBlock`.
     """
 
     def __init__(
         self,
         channels: int,
+        options: AttentionOptions = AttentionOptions(),  # noqa: B008
         *,
         queries: int = 4,
         key_dim: int = 64,
-        heads: int = 4,
-        features: str = "positive",
-        num_features: int = 64,
-        orthogonal: bool = True,
-        normalise: bool = True,
-        position: bool = True,
-        backend: str = "auto",
-        seed: int = 0,
     ) -> None:
-        super().__init__(channels, heads, position)
+        super().__init__(channels, options)
         self.out_features = queries * channels
-        dim = min(key_dim, channels // heads)
-        self.key = nn.Linear(channels, heads * dim, bias=False)
-        self.query = nn.Parameter(_drawn(heads, queries, dim, seed=seed))
-        self.attention = LinearAttention(
-            dim,
-            heads=heads,
-            features=features,
-            num_features=num_features,
-            orthogonal=orthogonal,
-            normalise=normalise,
-            backend=backend,
-            seed=seed,
-        )
+        dim = min(key_dim, channels // self.heads)
+        self.key = nn.Linear(channels, self.heads * dim, bias=False)
+        self.query = nn.Parameter(_drawn(self.heads, queries, dim, seed=options.seed))
+        self.attention = _linear_attention(dim, options)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the queries' averages side by side."""
@@ -153,6 +116,11 @@ class AttentionPool(_OverPositions):
         keys = _split(self.key(normed), self.heads)
         query = self.query.expand(x.shape[0], -1, -1, -1)
         return self.attention(query, keys, _split(tokens, self.heads)).transpose(1, 2).flatten(1)  # (B, queries C)
+
+
+def _linear_attention(dim: int, options: AttentionOptions) -> LinearAttention:
+    used = {name: value for name, value in to_dict(options).items() if name not in ("after", "position")}
+    return LinearAttention(dim, **used)
 
 
 def _drawn(*shape: int, seed: int) -> Tensor:

@@ -11,7 +11,8 @@ import pytest
 from facenet.data.drawn import tracks as synthetic_tracks
 from facenet.data.drawn.tracks import blur, cover, damage_frame, darken, draw_splits, draw_tracks
 from facenet.data.options import DrawnTrackOptions
-from facenet.data.tracks import Tracks, scan_tracks, write_tracks
+from facenet.data.records import write_images
+from facenet.data.tracks import Tracks, scan_tracks
 from facenet.errors import ConfigError
 
 SMALL = DrawnTrackOptions(tracks=3, frames=(2, 5), size=32)
@@ -85,7 +86,7 @@ def test_each_damage_does_what_it_says(seed: int) -> None:
 
 
 def test_the_folder_reader_reads_drawn_tracks(drawn: Tracks, tmp_path: Path) -> None:
-    write_tracks(drawn, tmp_path)
+    write_images(drawn.frames, tmp_path)
     read = scan_tracks(tmp_path)
     assert (read.keys, read.frames.paths) == (drawn.keys, drawn.frames.paths)
 

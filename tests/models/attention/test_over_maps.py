@@ -8,13 +8,14 @@ import torch
 from facenet.errors import ConfigError
 from facenet.models.attention.linear import KERNELS
 from facenet.models.attention.over_maps import AttentionBlock, AttentionPool
+from facenet.models.options import AttentionOptions
 
 
 @pytest.mark.parametrize("features", sorted(KERNELS))
 @pytest.mark.parametrize("kind", [AttentionBlock, AttentionPool])
 def test_block_and_head(kind: type[AttentionBlock] | type[AttentionPool], features: str) -> None:
     torch.manual_seed(0)
-    layer = kind(24, heads=4, features=features, num_features=16)
+    layer = kind(24, AttentionOptions(heads=4, features=features, num_features=16))
     x = torch.randn(3, 24, 5, 6)
     out = layer(x)
     assert out.shape == ((3, 24, 5, 6) if isinstance(layer, AttentionBlock) else (3, layer.out_features))
@@ -35,7 +36,7 @@ def test_a_block_is_small_at_first_and_a_head_without_preference_is_the_average(
     torch.manual_seed(0)
     x = torch.randn(4, 16, 6, 6)
     assert (AttentionBlock(16)(x) - x).std() < 0.2
-    head = AttentionPool(16, queries=2, position=False)
+    head = AttentionPool(16, AttentionOptions(position=False), queries=2)
     torch.nn.init.zeros_(head.key.weight)
     per_head = x.mean((2, 3)).unflatten(1, (4, 4))  # (B, heads, C / heads)
     expected = per_head[:, None].expand(-1, 2, -1, -1).flatten(1)
@@ -45,8 +46,8 @@ def test_a_block_is_small_at_first_and_a_head_without_preference_is_the_average(
 @pytest.mark.parametrize("kind", [AttentionBlock, AttentionPool])
 def test_layers_refuse_wrong_options(kind: type[AttentionBlock] | type[AttentionPool]) -> None:
     with pytest.raises(ConfigError, match="divisor of the 24 channels"):
-        kind(24, heads=5)
+        kind(24, AttentionOptions(heads=5))
     with pytest.raises(ConfigError, match="did you mean 'positive'"):
-        kind(24, features="positiv")
+        kind(24, AttentionOptions(features="positiv"))
     with pytest.raises(ConfigError, match=r"attention\.backend"):
-        kind(24, features="elu", backend="exact")
+        kind(24, AttentionOptions(features="elu", backend="exact"))
