@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -41,7 +41,7 @@ def image_key(path: str | Path) -> str:
     >>> image_key("Ada_Byron/Ada_Byron_0001.jpg")
     'Ada_Byron/Ada_Byron_0001'
     """
-    return str(PurePosixPath(Path(path).as_posix()).with_suffix(""))
+    return PurePath(path).with_suffix("").as_posix()
 
 
 class MiningStats(NamedTuple):

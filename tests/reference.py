@@ -105,10 +105,9 @@ def kernel_attention(weights: torch.Tensor, v: torch.Tensor, *, causal: bool) ->
     out = torch.zeros(*weights.shape[:3], v.shape[-1], dtype=v.dtype)
     for i in range(weights.shape[2]):
         row = weights[:, :, i, : i + 1] if causal else weights[:, :, i]
-        total = row.sum(-1)
-        for j in range(row.shape[-1]):
-            share = torch.where(total == 0, torch.zeros_like(total), row[..., j] / total)
-            out[:, :, i] += share[..., None] * v[:, :, j]
+        total = row.sum(-1, keepdim=True)  # (B, h, 1)
+        shares = torch.where(total == 0, torch.zeros_like(row), row / total)
+        out[:, :, i] = (shares[..., None] * v[:, :, : row.shape[-1]]).sum(2)
     return out
 
 

@@ -32,7 +32,7 @@ def test_loops_and_memory_are_measured() -> None:
 
 
 def test_the_loops_find_what_one_sort_finds() -> None:
-    distances, same, folds = lfw_like(3)
+    distances, same, folds = (rows[::3] for rows in lfw_like(3))
     slow, fast = loops(distances, same, folds), verify_pairs(distances, same, folds)
     assert slow["accuracies"] == list(verify_pairs(distances, same, folds, grid=common_grid(400)).fold_accuracies)
     assert abs(np.mean(slow["accuracies"]) - fast.accuracy) < 0.005

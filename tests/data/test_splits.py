@@ -215,7 +215,7 @@ def test_view2_trains_on_nobody_of_the_held_fold(view2_root: Path) -> None:
 def test_lfw_view2_trains_on_nobody_of_the_held_fold(lfw_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     listed = scan_lfw(lfw_root)
     monkeypatch.setitem(SOURCES, "lfw", lambda root: listed)  # once, for the sake of time
-    for fold in (1, 5, 10):
+    for fold in (1, 10):
         splits = check_view2(lfw_root, fold)
         assert len(splits.pairs or ()) == 600
         assert int(splits.pairs.same.sum()) == 300  # type: ignore[union-attr]

@@ -131,12 +131,13 @@ def test_the_numbers_are_those_of_images_changed_by_hand() -> None:
 
 
 def test_order_and_batch_change_nothing() -> None:
-    faces = drawn(20)
+    faces = drawn(12)
     pairs = pairs_of(faces)
-    metrics = run(faces, plan(), pairs=pairs)
+    changes = plan(levels={kind: row.levels[::2] for kind, row in KINDS.items()})  # every second, for the sake of time
+    metrics = run(faces, changes, pairs=pairs)
     turned = faces.subset(np.random.default_rng(0).permutation(len(faces)))
     for other, size in ((faces, 1), (turned, 700)):
-        again = run(other, plan(), pairs=pairs, batch_size=size)
+        again = run(other, changes, pairs=pairs, batch_size=size)
         assert again["degrade"].keys() == metrics["degrade"].keys()
         for kind, rows in metrics["degrade"].items():
             for level, scores in rows.items():

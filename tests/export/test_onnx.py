@@ -20,8 +20,10 @@ from facenet.encoders.onnx_file import KEY, load_onnx, seal, unseal
 from facenet.encoders.onnx_net import OnnxNet
 from facenet.errors import ConfigError, DataError
 from facenet.export import onnx as export
+from facenet.models.registry import NETS, entry_of, register_net
+from facenet.models.tables import Conv, Full, NetTable, Norm, Pool, Row
 from tests.helpers import ROOT
-from tests.helpers.encoders import make
+from tests.helpers.encoders import OPTIONS, make
 from tests.helpers.models import CASES, options, smallest
 from tests.helpers.onnx_graphs import quantised
 from tests.helpers.pictures import blob
@@ -49,26 +51,52 @@ def batches(encoder: Encoder) -> list[torch.Tensor]:
     return [encoder.preprocess.normalise(export.pictures(size, encoder.preprocess.size)) for size in export.BATCHES]
 
 
-# Tracing takes 2 to 10 seconds a net: one net of each family and one of each kind of attention in every run, which
-# hold every operation there is; all 42 variants (five minutes) with -m slow.
-ALL = [(name, variant, norm) for name, variant in CASES for norm in ("batch", "lrn")]
-EACH = {("nn1", "plain", "lrn"), ("nn4", "plain", "batch"), ("small", "block", "lrn"), ("small", "head", "batch")}
-
-
-@pytest.mark.parametrize(
-    ("name", "variant", "norm"),
-    [pytest.param(*case, marks=[] if case in EACH else pytest.mark.slow) for case in ALL],
-)
-def test_every_net_gives_the_vectors_of_torch(name: str, variant: str, norm: str) -> None:
-    rest = {key: value for key, value in options(name, variant).items() if key not in ("input_size", "norm")}
-    encoder = drawn(name, smallest(name), norm=norm, **rest)
-    encoder.preprocess = Preprocess(size=smallest(name), mirror=norm == "batch")
+def assert_vectors_of_torch(encoder: Encoder) -> None:
     ours, spread = export.opened(export.graph(encoder), encoder, threads=1), 0.0
     for images in batches(encoder):
         expected = encoder.embed_batch(images)
         assert np.abs(ours.embed_batch(images) - expected).max() <= 1e-5
         spread = max(spread, float(np.linalg.norm(expected - expected[:1], axis=1).max()))
     assert spread > 0.03, "vectors that are all one would agree by themselves"
+
+
+# Tracing takes 2 to 10 seconds a net. These few layers hold every operation of the nets but the mean over all
+# positions, which `file` has.
+EVERY_OPERATION = NetTable(
+    (16, 17),
+    (
+        Conv("conv", 8, 7, 2),
+        Pool("pool1"),
+        Norm("norm"),
+        Row("whole", 8, 4, 8, 0, 0, "L2", 8),
+        Pool("pool2"),
+        Row("last", 0, 0, 0, 0, 8, "max", 0),
+        Pool("pool3"),
+    ),
+    head="flatten",
+    full=(Full("full", 16),),
+)
+
+
+@pytest.mark.parametrize("norm", ["batch", "lrn"])
+def test_every_operation_gives_the_vectors_of_torch(norm: str) -> None:
+    """Attention in one of them, as it is slow to trace; `plain` in test_int8 has the attention block."""
+    head = {"attention": {"heads": 2, "num_features": 16}, "pool": "attention"} if norm == "batch" else {}
+    with NETS.restored():
+        register_net("every", entry_of(EVERY_OPERATION).build, input_size=EVERY_OPERATION.input_size)
+        encoder = drawn("every", EVERY_OPERATION.input_size, norm=norm, embedding_dim=12, **head)
+    encoder.preprocess = Preprocess(size=EVERY_OPERATION.input_size, mirror=norm == "batch")
+    assert_vectors_of_torch(encoder)
+
+
+@pytest.mark.slow  # traces all 42 variants, five minutes
+@pytest.mark.parametrize(("name", "variant"), CASES)
+@pytest.mark.parametrize("norm", ["batch", "lrn"])
+def test_every_net_gives_the_vectors_of_torch(name: str, variant: str, norm: str) -> None:
+    rest = {key: value for key, value in options(name, variant).items() if key not in ("input_size", "norm")}
+    encoder = drawn(name, smallest(name), norm=norm, **rest)
+    encoder.preprocess = Preprocess(size=smallest(name), mirror=norm == "batch")
+    assert_vectors_of_torch(encoder)
 
 
 @pytest.mark.slow  # traces two more nets
@@ -149,10 +177,9 @@ def test_vectors_that_differ_are_refused(wrong: float, tmp_path: Path) -> None:
 
 
 def test_a_network_that_gives_nan_is_not_written(tmp_path: Path) -> None:
-    encoder = make()
-    assert not isinstance(encoder.model, OnnxNet)
-    with torch.no_grad():
-        next(encoder.model.parameters()).fill_(float("nan"))
+    layer = torch.nn.Linear(3 * 32 * 32, 16)
+    torch.nn.init.constant_(layer.weight, float("nan"))
+    encoder = Encoder(torch.nn.Sequential(torch.nn.Flatten(), layer), "small", OPTIONS, Preprocess(size=(32, 32)))
     with pytest.raises(DataError, match=r"not written; its vectors differ from torch's by nan"):
         export.export_onnx(encoder, tmp_path / "deep" / "a.onnx")
     assert not list(tmp_path.rglob("*"))

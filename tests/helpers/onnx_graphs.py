@@ -37,3 +37,20 @@ def quantised(block: int) -> tuple[bytes, np.ndarray]:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
     return model.SerializeToString(), weight.reshape(8, 6)
+
+
+def projection(weight: np.ndarray, size: tuple[int, int]) -> bytes:
+    """A net of one layer, images (B, 3, H, W) to unit embeddings (B, D), of a weight (D, 3 H W)."""
+    nodes = [
+        helper.make_node("Flatten", ["images"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "weight"], ["long"], transB=1),
+        helper.make_node("LpNormalization", ["long"], ["embeddings"], axis=1, p=2),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["B", 3, *size])],
+        [helper.make_tensor_value_info("embeddings", TensorProto.FLOAT, ["B", len(weight)])],
+        [numpy_helper.from_array(weight, "weight")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10).SerializeToString()

@@ -8,7 +8,9 @@ from torch import nn
 
 from facenet.models.build import build_model
 from facenet.models.layers import Maxout
+from facenet.models.net import EmbeddingNet
 from facenet.models.summary import Layer, summarise, total
+from facenet.models.zeiler_fergus import NN1
 from tests.helpers.pictures import blob
 
 # Table 1: layer, kind with kernel and stride, size-out (channels, height, width), weights
@@ -40,7 +42,8 @@ TABLE_1 = [
 
 @pytest.fixture(scope="module")
 def layers() -> list[Layer]:
-    return summarise(build_model("nn1", norm="lrn"))  # all 140 million weights, once
+    with torch.device("meta"):  # 140 million weights, which need not be drawn to be counted
+        return summarise(build_model("nn1", norm="lrn"))
 
 
 def test_table_1_layer_by_layer(layers: list[Layer]) -> None:
@@ -53,7 +56,8 @@ def test_counts_of_the_paper(layers: list[Layer]) -> None:
 
 
 def test_biases_and_maxout() -> None:
-    model = build_model("nn1", norm="lrn", input_size=(32, 32))
+    with torch.device("meta"):
+        model = build_model("nn1", norm="lrn", input_size=(32, 32))
     assert all(isinstance(layer, Maxout) and layer.bias is not None for layer in model.full)
     assert sum(isinstance(m, nn.LocalResponseNorm) for m in model.modules()) == 2
 
@@ -61,7 +65,8 @@ def test_biases_and_maxout() -> None:
 def test_a_triplet_loss_falls_from_scratch_without_batch_norm() -> None:
     torch.manual_seed(0)
     people, faces, side = 4, 3, 32
-    model = build_model("nn1", norm="lrn", input_size=(side, side))
+    narrow = NN1._replace(full=tuple(layer._replace(out=512) for layer in NN1.full))  # for the sake of time
+    model = EmbeddingNet(narrow, embedding_dim=128, norm="lrn", input_size=(side, side))
     pictures = [torch.from_numpy(blob(i, j, side)) for i in range(people) for j in range(faces)]
     images = torch.stack(pictures).permute(0, 3, 1, 2) / 127.5 - 1
     labels = torch.arange(people).repeat_interleave(faces)

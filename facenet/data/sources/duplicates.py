@@ -50,9 +50,10 @@ def same_files(records: Records) -> list[list[int]]:
 def _alike(records: Records, rows: Sequence[int], mark: Callable[[Path], Hashable]) -> Iterator[list[int]]:
     """Split rows by the mark of their files and keep parts of two or more."""
     parts: dict[Hashable, list[int]] = {}
+    root = Path(records.root)
     for row in rows:
         try:
-            parts.setdefault(mark(Path(records.root) / records.paths[row]), []).append(row)
+            parts.setdefault(mark(root / records.paths[row]), []).append(row)
         except OSError:  # it is listed when it is decoded
             continue
     return (part for part in parts.values() if len(part) > 1)
