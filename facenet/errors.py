@@ -43,9 +43,9 @@ def one_line(error: BaseException, most: int = 160) -> str:
     >>> one_line(KeyError("name")), one_line(ValueError("two\\nlines"))
     ("KeyError: 'name'", 'two lines')
     """
-    said = getattr(error, "strerror", None) or " ".join(str(error).split())
-    plain = isinstance(error, OSError | ValueError) and said
-    return (said if plain else f"{type(error).__name__}: {said}")[:most]
+    text = getattr(error, "strerror", None) or " ".join(str(error).split())
+    plain = isinstance(error, OSError | ValueError) and text
+    return (text if plain else f"{type(error).__name__}: {text}")[:most]
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -53,8 +53,8 @@ class Limits(NamedTuple):
 
     def __str__(self) -> str:
         words = (("of at least", self.least), ("above", self.above), ("at most", self.most), ("below", self.below))
-        said = [f"{word} {value:.10g}" for word, value in words if value is not None]
-        return f"a number {' and '.join(said)}" if said else "a finite number"
+        parts = [f"{word} {value:.10g}" for word, value in words if value is not None]
+        return f"a number {' and '.join(parts)}" if parts else "a finite number"
 
 
 def option(
@@ -214,8 +214,8 @@ def describe_type(hint: Any) -> str:
     plain = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
     origin, kinds = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        said = " or ".join(describe_type(kind) for kind in kinds if kind is not type(None))
-        return f"{said}, or null" if type(None) in kinds else said
+        types_named = " or ".join(describe_type(kind) for kind in kinds if kind is not type(None))
+        return f"{types_named}, or null" if type(None) in kinds else types_named
     if origin is tuple:
         each = {int: "whole numbers", float: "numbers", str: "names"}.get(kinds[0], "values")
         return f"a list of {each}" if kinds[-1] is ... else f"a list of {len(kinds)} {each}"

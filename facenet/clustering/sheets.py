@@ -41,10 +41,11 @@ def pick(labels: np.ndarray, identities: Sequence[str] | np.ndarray, count: int)
     np.maximum.at(commonest, cluster, faces)
     foreign = np.bincount(labels[known], minlength=len(sizes)) - commonest
     parts = np.bincount(person, minlength=len(people))
+    split = [np.flatnonzero(names == people[i]) for i in _most(parts, 2, count)]
     return Clusters(
         [np.flatnonzero(labels == i) for i in _most(sizes, 2, count)],
         [np.flatnonzero(labels == i) for i in _most(foreign, 1, count)],
-        [_in_order(np.flatnonzero(names == people[i]), labels) for i in _most(parts, 2, count)],
+        [rows[np.argsort(labels[rows], kind="stable")] for rows in split],
         labels,
     )
 
@@ -114,7 +115,3 @@ def _most(values: np.ndarray, least: int, count: int) -> list[int]:
     """Return the places of the `count` highest values of at least `least`; ties in their order."""
     order = np.argsort(-values, kind="stable")[:count]
     return [int(i) for i in order if values[i] >= least]
-
-
-def _in_order(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    return rows[np.argsort(labels[rows], kind="stable")]

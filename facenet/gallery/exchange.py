@@ -180,8 +180,8 @@ def _write_qdrant(blocks: Blocks, out: str | Path, collection: str) -> None:
                 parameters = models.VectorParams(size=vectors.shape[1], distance=models.Distance.EUCLID)
                 client.create_collection(collection, vectors_config=parameters)
             points = [
-                models.PointStruct(id=item.number, vector=vector.tolist(), payload=_payload(item))
-                for item, vector in zip(items, vectors, strict=True)
+                models.PointStruct(id=payload.pop("number"), vector=vector.tolist(), payload=payload)
+                for payload, vector in zip((item._asdict() for item in items), vectors, strict=True)
             ]
             client.upload_points(collection, points, wait=True)
     except DataError:
@@ -191,10 +191,6 @@ def _write_qdrant(blocks: Blocks, out: str | Path, collection: str) -> None:
     finally:
         if client:
             client.close()
-
-
-def _payload(item: Item) -> dict[str, Any]:
-    return {name: value for name, value in item._asdict().items() if name != "number"}
 
 
 FORMS: dict[str, Callable[[Blocks, str | Path, str], None]] = {

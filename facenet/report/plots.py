@@ -44,7 +44,7 @@ def operating_curves(name: str, sq_dist: np.ndarray, same: np.ndarray, val_at_fa
         _far_axis(axes, far[0])
         axes.fill_between(far, low, high, color=BLUE, alpha=0.18, linewidth=0)
         axes.plot(far, val, color=BLUE)
-        axes.plot(*_columns(shown), "o", color=INK, markersize=4)
+        axes.plot([rate for rate, _ in shown], [val for _, val in shown], "o", color=INK, markersize=4)
         axes.set_ylim(0, 1.02)
         _in_percent(axes.yaxis)
         axes.set_ylabel("same person accepted (VAL)")
@@ -216,10 +216,6 @@ def _in_percent(axis: Any, *, log: bool = False) -> None:
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g} %"))
     if log:
         axis.set_minor_formatter(NullFormatter())
-
-
-def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
-    return [x for x, _ in points], [y for _, y in points]
 
 
 def _number(value: Any) -> float:

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from facenet.data.drawn.people import NAMES, image_count, sample_picture
-from facenet.data.drawn.render import Noise, render
+from facenet.data.drawn.render import render
 from facenet.data.options import DrawnOptions
 from facenet.files import read_cached_array, write_cached_array
 from facenet.interrupts import thread_pool
@@ -151,4 +151,4 @@ def _draw_batch(part: list[tuple[int, int]], seed: int, difficulty: float, size:
     pictures = [sample_picture(seed, person, image, difficulty) for person, image in part]
     values = np.stack([picture.values for picture in pictures], 1).astype(np.float32)[..., None, None]
     grain = np.stack([picture.rng.standard_normal((size, size), np.float32) for picture in pictures])
-    return render(dict(zip(NAMES, values, strict=True)), Noise(grain))
+    return render(dict(zip(NAMES, values, strict=True)), grain)

@@ -9,7 +9,6 @@ Only element-wise numpy is used, so an image does not depend on its batch mates.
 from __future__ import annotations
 
 import io
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -21,15 +20,12 @@ from facenet.data.drawn.masks import Frame, Params, bump, colour, paint, skin_co
 HEAD = 0.7  # half the head's height as a share of half the image
 
 
-class Noise(NamedTuple):
-    """Random numbers for each pixel, which the caller draws from each image's own seed."""
+def render(p: Params, grain: np.ndarray) -> np.ndarray:
+    """Draw B pictures from their parameters: uint8 (B, H, W, 3).
 
-    grain: np.ndarray  # (B, H, W) standard normal
-
-
-def render(p: Params, noise: Noise) -> np.ndarray:
-    """Draw B pictures from their parameters: uint8 (B, H, W, 3)."""
-    size = noise.grain.shape[-1]
+    `grain` (B, H, W) is standard normal; the caller draws it from each image's own seed.
+    """
+    size = grain.shape[-1]
     frame = head_frame(p, size)
     picture = background(p, size)
     hair = hair_texture(p, frame)
@@ -39,7 +35,7 @@ def render(p: Params, noise: Noise) -> np.ndarray:
     paint_features(picture, p, frame)
     paint(picture, front_hair(p, frame), hair)
     paint_covers(picture, p, frame)
-    return camera(picture, p, noise)
+    return camera(picture, p, grain)
 
 
 def head_frame(p: Params, size: int) -> Frame:
@@ -142,12 +138,12 @@ def paint_head(picture: np.ndarray, p: Params, f: Frame) -> None:
     paint(picture, soft((f.radius - 1) * 0.8, f.px), np.clip(skin, 0, 1))
 
 
-def camera(picture: np.ndarray, p: Params, noise: Noise) -> np.ndarray:
+def camera(picture: np.ndarray, p: Params, grain: np.ndarray) -> np.ndarray:
     """Colour cast, gain, contrast, blur, grain and JPEG: uint8 (B, H, W, 3)."""
     gain = colour(p, "cast") * p["gain"][..., None]
     picture = (picture - 0.5) * p["contrast"][..., None] + 0.5
     picture = blur(np.clip(picture, 0, 1.2) * gain, p["blur"][..., None])
-    picture += (noise.grain * p["grain"])[:, None]
+    picture += (grain * p["grain"])[:, None]
     pixels = np.clip(picture * 255 + 0.5, 0, 255).astype(np.uint8).transpose(0, 2, 3, 1)
     return np.stack([_jpeg(image, int(q)) for image, q in zip(pixels, p["quality"].ravel(), strict=True)])
 

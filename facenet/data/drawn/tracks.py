@@ -15,7 +15,7 @@ from PIL import Image
 
 from facenet.data.drawn.faces import NAME, default_cache, draw_or_read, hash_of
 from facenet.data.drawn.people import COVERS, NAMES, sample_picture
-from facenet.data.drawn.render import Noise, render
+from facenet.data.drawn.render import render
 from facenet.data.options import CLIP, DrawnTrackOptions
 from facenet.data.records import Records
 from facenet.data.tracks import Tracks, TrackSplits, group_tracks
@@ -114,7 +114,7 @@ def _draw_batch(part: list[_Frame], seed: int, difficulty: float, size: int) -> 
         mixed.append(values)
         grain.append(own.rng.standard_normal((size, size), np.float32))
     table = np.stack(mixed, 1).astype(np.float32)[..., None, None]
-    images = render(dict(zip(NAMES, table, strict=True)), Noise(np.stack(grain)))
+    images = render(dict(zip(NAMES, table, strict=True)), np.stack(grain))
     for image, frame in zip(images, part, strict=True):
         if frame.damaged:
             image[:] = damage_frame(image, _rng(seed, frame.person, frame.clip, frame.number + 1))
