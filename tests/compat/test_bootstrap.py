@@ -47,7 +47,7 @@ def test_intervals_against_a_loop_of_redrawn_pairs() -> None:
     enrolment = draw_enrolment(shared)
     cells = score_cells(shared, pairs, enrolment)
     people = np.array([shared.identities[row] for row in enrolment.probes])
-    found = intervals(cells, pairs, people.tolist(), draws=4000)
+    found = intervals(cells, pairs, people.tolist(), draws=2000)
     assert set(found) == {"accuracy", "val_1e-1", "val_1e-2", "rank1", "map"}
     rng = np.random.default_rng(5)
     for name in ("new_old", "new_new"):

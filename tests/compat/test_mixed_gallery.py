@@ -71,16 +71,19 @@ def test_regressions_against_loops(backwards: bool) -> None:
     enrolment = draw_enrolment(shared, gallery_faces=2)
     cells = score_cells(shared, pairs, enrolment)
     found = regressions(shared, cells, enrolment)
+    ranks_of = {
+        mode: dict(
+            zip(enrolment.probes.tolist(), answers_by_loops(shared, enrolment, *mode.split("_"))[0], strict=True)
+        )
+        for mode in ("old_old", "new_old", "new_new")
+    }
     expected = []
     for person in sorted(set(shared.identities)):
         asking = [row for row in enrolment.probes.tolist() if shared.identities[row] == person]
         there = [row for row in enrolment.gallery.tolist() if shared.identities[row] == person]
         rank1, far, scaled = {}, {}, {}
-        for mode in ("old_old", "new_old", "new_new"):
+        for mode, ranks in ranks_of.items():
             query, gallery = (shared.vectors[side] for side in mode.split("_"))
-            ranks = dict(
-                zip(enrolment.probes.tolist(), answers_by_loops(shared, enrolment, *mode.split("_"))[0], strict=True)
-            )
             rank1[mode] = sum(ranks[row] == 1 for row in asking) / len(asking)
             values = [float(np.sum((query[a] - gallery[b]) ** 2)) for a in asking for b in there]
             far[mode] = sum(values) / len(values)
