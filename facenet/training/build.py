@@ -248,8 +248,8 @@ def _choose_chunk(
             f"large_batch.chunk_size={chunk} divides {batch} images into chunks, one of them with a single image, which"
             f" batch norm can not normalise; use {chunk + 1}, or an even batch"
         )
-    need = step_memory(model, size, chunk_size=chunk, **step).total
     plain = step_memory(model, size, **step).total
+    need = plain if chunk is None else step_memory(model, size, chunk_size=chunk, **step).total
     if trainer.is_global_zero and (asked is not None or plain > budget):
         remedy = "large_batch=chunks makes it fit" if asked is None else "use smaller chunks, or large_batch=chunks"
         say(

@@ -52,20 +52,35 @@ def train_options(config: dict[str, Any]) -> TrainOptions:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_composes(command: str) -> None:
+def test_every_command_composes_into_the_object_of_its_defaults(command: str) -> None:
     config = composed(command)
-    fields = {field.name for field in dataclasses.fields(OPTIONS[command])}
-    assert set(config) == fields
+    assert set(config) == {field.name for field in dataclasses.fields(OPTIONS[command])}
+    absent = dict.fromkeys(required(OPTIONS[command]), "x")
+    resolved: Any = OmegaConf.to_container(OmegaConf.create(config), resolve=True)
+    made = build(OPTIONS[command], {**resolved, **absent})
+    assert all(row.help for row in describe(OPTIONS[command])), "every option has its line of help"
+    if command == "train":
+        assert train_options(resolved) == TrainOptions()
+    assert made.plugins == ()
 
 
-@pytest.mark.parametrize(("group", "choice"), GROUPS, ids=[f"{g}-{c}" for g, c in GROUPS])
-def test_every_choice_composes_and_is_known(group: str, choice: str) -> None:
-    config = composed("benchmark" if group == "benchmark" else "train", f"{group}={choice}")
-    if group == "benchmark":
-        given = OmegaConf.to_container(OmegaConf.create(config["benchmark"]), resolve=True)
-        assert given.pop("name") == choice
-        build(importlib.import_module(f"benchmarks.{choice}").Options, given)
-        return
+def by_turns() -> list[list[str]]:
+    """Choices of conf/ for `train`, one of each group at a time: every choice occurs, in as few commands as may be.
+
+    An experiment and a scale choose of other groups, so each has a command of its own.
+    """
+    choices: dict[str, list[str]] = {}
+    for group, choice in GROUPS:
+        if group not in ("benchmark", "experiment", "scale"):
+            choices.setdefault(group, []).append(choice)
+    count = max(map(len, choices.values()))
+    together = [[f"{group}={names[i % len(names)]}" for group, names in choices.items()] for i in range(count)]
+    return [*together, *([f"{group}={choice}"] for group, choice in GROUPS if group in ("experiment", "scale"))]
+
+
+@pytest.mark.parametrize("chosen", by_turns(), ids=" ".join)
+def test_every_choice_composes_and_is_known(chosen: list[str]) -> None:
+    config = composed("train", *chosen)
     assert config["data"]["kind"] in ("synthetic", *SOURCES)
     assert config["model"]["name"] in NETS
     assert config["model"]["norm"] in NORMS
@@ -77,6 +92,13 @@ def test_every_choice_composes_and_is_known(group: str, choice: str) -> None:
     assert config["optim"]["name"] in OPTIMIZERS
     assert config["optim"]["schedule"] in SCHEDULES
     Augment(**{key: value for key, value in config["augment"].items() if key != "enabled"})
+
+
+@pytest.mark.parametrize("choice", [choice for group, choice in GROUPS if group == "benchmark"])
+def test_every_benchmark_composes(choice: str) -> None:
+    given: Any = OmegaConf.to_container(OmegaConf.create(composed("benchmark", f"benchmark={choice}")), resolve=True)
+    assert given["benchmark"].pop("name") == choice
+    build(importlib.import_module(f"benchmarks.{choice}").Options, given["benchmark"])
 
 
 @pytest.mark.parametrize(
@@ -103,14 +125,17 @@ SCALES = [choice for group, choice in GROUPS if group == "scale"]
 
 @functools.cache
 def points(table: str, scale: str) -> list[tuple[dict[str, Any], str]]:
-    """The configurations and run folders of points of a table: every value of every axis, or the first and the last."""
+    """The configurations and run folders of points of a table: every value of every axis, or the last of each.
+
+    Nets are scaled one by one, so all of them are composed at each scale. The other axes mean the same at every scale.
+    """
     whole = compose("train", [f"experiment={table}", f"scale={scale}"], return_hydra_config=True)
     axes = {key: value.split(",") for key, value in whole.hydra.sweeper.params.items()}
     assert axes == TABLES[table]
     assert str(whole.hydra.mode) == "RunMode.MULTIRUN", "no -m is needed, and no single point runs in its place"
     found = []
     count = max(map(len, axes.values()))
-    for number in range(count) if scale == "synthetic" else (0, count - 1):
+    for number in range(0 if scale == "synthetic" or (table, scale) == ("table3", "lfw") else count - 1, count):
         line = [f"{key}={values[number % len(values)]}" for key, values in axes.items()]
         point = compose("train", [f"experiment={table}", f"scale={scale}", *line], return_hydra_config=True)
         folder = f"{point.hydra.sweep.dir}/{point.hydra.sweep.subdir}"
@@ -198,17 +223,6 @@ def test_the_slurm_launcher_composes() -> None:
     assert launcher._target_.endswith("SlurmLauncher")
     assert (launcher.tasks_per_node, launcher.gpus_per_node, launcher.nodes) == (4, 4, 1)
     assert launcher.submitit_folder == "runs/table3_synthetic/.submitit/%j"
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_composed_options_become_the_object_of_the_defaults(command: str) -> None:
-    config = OmegaConf.to_container(compose(command), resolve=True)
-    absent = dict.fromkeys(required(OPTIONS[command]), "x")
-    made = build(OPTIONS[command], {**config, **absent})  # type: ignore[dict-item]
-    assert all(row.help for row in describe(OPTIONS[command])), "every option has its line of help"
-    if command == "train":
-        assert build(TrainOptions, {key: value for key, value in config.items() if key != "plugins"}) == TrainOptions()  # type: ignore[union-attr]
-    assert made.plugins == ()
 
 
 def test_files_of_conf_hold_differences_alone() -> None:

@@ -44,6 +44,7 @@ def sweep(cache: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow  # two jobs of two ranks each import torch; tests/large_batch holds two ranks against one in every run
 def test_each_job_of_a_sweep_has_its_own_ranks_and_run_folder(sweep: Path) -> None:
     metrics = [json.loads((sweep / job / "metrics.json").read_text()) for job in "01"]
     assert [entry["train"]["ranks"] for entry in metrics] == [2, 2]
@@ -52,7 +53,7 @@ def test_each_job_of_a_sweep_has_its_own_ranks_and_run_folder(sweep: Path) -> No
     assert sorted(path.name for path in sweep.iterdir()) == ["0", "1", "multirun.yaml"]
 
 
-@pytest.mark.slow  # torchrun and two ranks import torch; the ranks of a sweep are tested above
+@pytest.mark.slow  # torchrun and two ranks import torch
 def test_torchrun_gives_the_same_weights(sweep: Path, cache: str, tmp_path: Path) -> None:
     out = tmp_path / "run"
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]

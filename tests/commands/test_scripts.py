@@ -14,12 +14,11 @@ import pytest
 from facenet.data.sources.folder import scan_folder
 from facenet.encoders.bundle import save_bundle
 from facenet.evaluation.evaluate import calibrate
-from facenet.gallery.gallery import Gallery
 from facenet.types import EmbeddingSet
 from tests.helpers import ROOT
 from tests.helpers.commands import mistaken, play, succeed
 from tests.helpers.encoders import make
-from tests.helpers.pictures import write_tree, write_view2
+from tests.helpers.pictures import write_tree
 
 
 @pytest.fixture(scope="module")
@@ -140,93 +139,6 @@ def test_verify_compare_cluster(faces: Path, encoder: Path, embeddings: Path, tm
     done = succeed("cluster", f"embeddings={embeddings}", "threshold=0.0001", out=tmp_path / "k")
     assert done["faces"] == 72
     assert (tmp_path / "k" / "clusters.csv").read_text().startswith("cluster,path,identity\n")
-
-
-MISTAKES: list[tuple[str, list[str], int, str]] = [
-    ("train", ["modle=small"], 2, "modle"),
-    ("train", ["model=smal"], 2, "did you mean 'small'"),
-    ("train", ["optim.lrr=0.1"], 2, "did you mean 'lr'"),
-    ("train", ["trainer.max_steps=many"], 2, "trainer.max_steps"),
-    ("train", ["mining.miner=semihard"], 2, "did you mean 'semi_hard'"),
-    ("train", ["data=folder"], 2, "data.root"),
-    ("train", ["data=folder", "data.root=/nowhere"], 3, "/nowhere: no such folder"),
-    ("train", ["data=folder", "data.root={empty}"], 3, "no usable image"),
-    ("train", ["data=folder", "data.root={one}"], 3, "1 people are too few"),
-    ("train", ["data=folder", "data.root={faces}"], 3, "set sampler.batch_size="),
-    ("train", ["init={empty}", "data=folder", "data.root={faces}", "sampler.batch_size=12"], 3, "encoder.json"),
-    ("train", ["experiment=lfw_view2", "data.root={view2}"], 2, "fold: expected a number from 1 to 2"),
-    ("train", ["fold=3"], 2, "use experiment=lfw_view2, or leave fold out"),
-    ("train", ["data.train_share=0"], 2, "data.train_share: expected a number above 0 and at most 1"),
-    ("verify", ["encoder={encoder}"], 2, "data.root"),
-    ("verify", ["encoder={encoder}", "data.root={faces}", "pairs={wrong_pairs}"], 3, "wrong_pairs.txt"),
-    ("verify", ["encoder={encoder}", "data.root={faces}", "pairs={missing_pairs}"], 3, "allow_missing"),
-    ("verify", [], 2, "pass encoder=DIR, or embeddings=DIR"),
-    ("verify", ["encoder={encoder}", "embeddings={embeddings}"], 2, "pass encoder=DIR, or embeddings=DIR"),
-    ("verify", ["embeddings={embeddings}", "quantise=int8"], 2, "pass pairs=FILE"),
-    ("verify", ["embeddings={embeddings}", "quantise=int9"], 2, "did you mean 'int8'"),
-    ("verify", ["embeddings={embeddings}", "grid=401"], 2, "known: 400, 4000"),
-    ("verify", ["embeddings={embeddings}", "fars=[2]"], 2, "fars: expected a number above 0 and at most 1, got 2"),
-    ("embed", ["encoder={empty}", "images={faces}", "out=x"], 3, "encoder.json"),
-    ("search", ["gallery=/nowhere", "encoder={encoder}", "query={faces}", "far=0.1"], 3, "/nowhere"),
-    ("search", ["gallery=/nowhere", "encoder={encoder}", "query={faces}"], 3, "no threshold for far=0.001"),
-    ("search", ["gallery={gallery}", "encoder={encoder}", "far=0.1"], 2, "pass query="),
-    ("search", ["gallery={gallery}", "query={faces}"], 2, "pass encoder=DIR for its calibrated threshold"),
-    ("search", ["gallery={gallery}", "query={faces}", "threshold=1"], 2, "pass encoder=DIR to embed"),
-    ("search", ["gallery={gallery}", "query=nobody", "threshold=1"], 3, "no id in"),
-    ("search", ["gallery={gallery}", "encoder={encoder}", "query={broken}", "far=0.1"], 3, "broken.jpg"),
-    ("search", ["gallery={gallery}", "query={embeddings}", "threshold=5"], 2, "at least 0 and at most 4"),
-    ("search", ["gallery={gallery}", "query={embeddings}", "threshold=1", "k=0"], 2, "at least 1"),
-    ("search", ["gallery={gallery}", "query={embeddings}", "threshold=1", "where={{a: {{b: 1}}}}"], 2, "where.a"),
-    ("index", ["gallery={gallery}", "kind=ivf"], 2, "kind: unknown name 'ivf'"),
-    ("index", ["gallery={gallery}", "factory=IVF"], 2, "FAISS does not know 'IVF'"),
-    ("index", ["gallery={gallery}", "recall_target=99"], 2, "recall_target"),
-    ("index", ["gallery={gallery}", "export=npy"], 2, "go together"),
-    ("index", ["gallery={gallery}", "export=nyp", "out=x"], 2, "did you mean 'npy'"),
-    ("index", ["gallery={gallery}", "remove=nobody"], 3, "no id or identity 'nobody'"),
-    ("index", ["gallery={gallery}", "add={embeddings}"], 3, "in the gallery already"),
-    ("index", ["gallery={gallery}", "add={embeddings}", "metadata=/nowhere.csv"], 3, "/nowhere.csv"),
-    ("compare", ["encoder={encoder}", "a={broken}", "b={broken}", "far=0.1"], 3, "not a readable image"),
-    ("cluster", ["embeddings={embeddings}"], 2, "threshold"),
-    ("index", ["gallery=g"], 2, "nothing to do"),
-    ("report", ["runs={empty}"], 3, "not a run folder"),
-    ("report", ["run={empty}"], 2, "did you mean 'runs'"),
-]
-
-
-@pytest.mark.parametrize(
-    ("name", "arguments", "code", "says"), MISTAKES, ids=[f"{m[0]}-{m[3][:24]}".replace("/", "") for m in MISTAKES]
-)
-def test_a_mistake_is_one_clear_line(
-    name: str, arguments: list[str], code: int, says: str, faces: Path, encoder: Path, embeddings: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "empty").mkdir()
-    if "gallery={gallery}" in arguments:
-        with Gallery.open(tmp_path / "gallery", create=True) as gallery:
-            gallery.add(EmbeddingSet.load(embeddings))
-    write_tree(tmp_path / "one", 1, 6)
-    write_view2(tmp_path / "view2", folds=2, people=2, images=3)
-    (tmp_path / "broken.jpg").write_bytes(b"no image")
-    (tmp_path / "wrong_pairs.txt").write_text("what is this\n")
-    (tmp_path / "missing_pairs.csv").write_text("first,second,same\np000/p000_0001,p000/p000_0002,1\nx/x_1,y/y_1,0\n")
-    places = {
-        "faces": faces,
-        "encoder": encoder,
-        "embeddings": embeddings,
-        "gallery": tmp_path / "gallery",
-        "empty": tmp_path / "empty",
-        "one": tmp_path / "one",
-        "broken": tmp_path / "broken.jpg",
-        "view2": tmp_path / "view2",
-        "wrong_pairs": tmp_path / "wrong_pairs.txt",
-        "missing_pairs": tmp_path / "missing_pairs.csv",
-    }
-    given = [a.format(**places) for a in arguments]
-    status, said = mistaken(name, *given, out=tmp_path / "run")
-    assert status == code, said[-2000:]
-    lines = said.strip().splitlines()
-    assert len(lines) == 1, said[-2000:]
-    assert lines[0].startswith("error: ")
-    assert says in lines[0]
 
 
 def test_the_run_folder_is_named_by_the_command(encoder: Path, tmp_path: Path) -> None:

@@ -89,8 +89,19 @@ def options(cache: Path, chunk_size: int | None = None, **optim: Any) -> TrainOp
     return small_options(cache, optim={"not_finite": "skip", **optim}, **changes)
 
 
-@pytest.mark.parametrize("wrong", ["loss", "gradient", [3, 17]], ids=["loss", "gradient", "images"])
-@pytest.mark.parametrize(("accumulate", "chunk_size"), [(1, None), (1, 9), (2, None)], ids=["plain", "chunks", "sum"])
+@pytest.mark.parametrize(
+    ("wrong", "accumulate", "chunk_size"),
+    [
+        ("loss", 1, None),
+        ("gradient", 1, None),
+        ([3, 17], 1, None),
+        ("gradient", 1, 9),
+        ([3, 17], 1, 9),
+        ("loss", 2, None),
+        ([3, 17], 2, None),
+    ],
+    ids=["loss", "gradient", "images", "chunks-gradient", "chunks-images", "sum-loss", "sum-images"],
+)
 def test_a_skipped_step_leaves_everything_as_it_was(
     wrong: Any, accumulate: int, chunk_size: int | None, watched: type[Watched], cache: Path, tmp_path: Path
 ) -> None:

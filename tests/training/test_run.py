@@ -298,8 +298,8 @@ def test_overfitting_one_batch_lowers_its_loss(cache: Path, tmp_path: Path) -> N
         "loader": {"repeat_batch": True},
         "augment": {"enabled": False},
         "mining": {"fallback": "nearest_beyond"},
-        "optim": {"schedule": "constant"},
-        "trainer": {"max_steps": 40, "val_check_interval": 40},
+        "optim": {"schedule": "constant", "lr": 3e-3},
+        "trainer": {"max_steps": 20, "val_check_interval": 20},
     }
     metrics = train(small_options(cache, **changes), tmp_path)["train"]
     assert metrics["first_loss"] > 0.05
@@ -432,7 +432,7 @@ def test_baselines_of_harmonic_training(
     splits = split_faces(build(DataOptions, {"synthetic": SYNTHETIC, "cache_dir": str(cache)}))
     embed_records(old, splits.train)[0].save(tmp_path / "v")
     harmonic = {**HARMONIC, "old": str(tmp_path / "v"), "method": method, "weight": 10.0, "embedding_share": 0.0}
-    data = {"trainer": {"max_steps": 30, "val_check_interval": 30}, "data": {"seed": 0}}
+    data = {"trainer": {"max_steps": 12, "val_check_interval": 12}, "data": {"seed": 0}, "optim": {"lr": 3e-3}}
     options = small_options(cache, harmonic=harmonic, seed=1, **data)
     train(options, tmp_path / "run", say=lambda line: None)
     new = load_bundle(tmp_path / "run" / "encoder")
