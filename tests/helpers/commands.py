@@ -9,9 +9,11 @@ import json
 import os
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
 from hydra.core.global_hydra import GlobalHydra
 
 from tests.helpers import ROOT
@@ -61,6 +63,12 @@ def mistaken(name: str, *arguments: object, out: Path) -> tuple[int, str]:
     played = play(name, *arguments, out=out)
     assert played.code, played.text
     return played.code, played.errors
+
+
+def every_fourth(rows: Sequence[Any]) -> list[Any]:
+    """Rows of mistakes for ``parametrize``: each costs half a second of composing, so most are played with -m slow."""
+    given = [row if isinstance(row, tuple) else (row,) for row in rows]
+    return [pytest.param(*row, marks=[pytest.mark.slow] if i % 4 else []) for i, row in enumerate(given)]
 
 
 def succeed(name: str, *arguments: object, out: Path) -> dict[str, Any]:
