@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.factories import play
 from benchmarks.faults.rights import close_folder
 from benchmarks.resources import environment
 from benchmarks.tables import Table
@@ -46,6 +47,7 @@ class Options(BaseOptions):
     full_disks: int = option(10, least=0, help="writes on a full disk")
     read_only: int = option(5, least=0, help="writes into a read-only folder")
     corruptions: int = option(1000, least=0, help="damaged index files")
+    strings: int = option(300, least=0, help="FAISS factory strings, most of them broken")
     factory: str = option("", help="FAISS factory of the index; empty: the usual one")
     folder: str = option("", help="where the gallery is written; empty: a temporary folder")
     temporary: str = option("", help="temporary folder of the writers, to be on another file system: /dev/shm")
@@ -65,6 +67,7 @@ def run(options: Options) -> dict[str, Any]:
             "full_disks": full,
             "read_only": _read_only(place, options.read_only),
             "corruptions": _corrupt(place, options.corruptions, rng),
+            "strings": play(options.strings, options.seed),
             "other_file_system": on_another_file_system(options.temporary, name),
         }
 
@@ -76,7 +79,7 @@ def on_another_file_system(temporary: str, folder: str | Path) -> bool:
 
 def tables(result: dict[str, Any]) -> list[Table]:
     """Lay out what :func:`run` returned."""
-    faults = ("kills", "full_disks", "read_only", "corruptions")
+    faults = ("kills", "full_disks", "read_only", "corruptions", "strings")
     rows = [(fault, what, count) for fault in faults for what, count in result[fault].items()]
     other = "another file system than the temporary folder's"
     where = other if result["other_file_system"] else "the temporary folder's"

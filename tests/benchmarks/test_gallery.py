@@ -13,7 +13,7 @@ from facenet.gallery.gallery import Gallery
 
 
 def test_a_short_campaign_finds_nothing_lost() -> None:
-    result = run(Options(kills=3, full_disks=2, read_only=1, corruptions=5, temporary="/dev/shm"))
+    result = run(Options(kills=3, full_disks=2, read_only=1, corruptions=5, strings=0, temporary="/dev/shm"))
     kills = result["kills"]
     assert kills["writes_acknowledged"] > 3
     assert {kills[name] for name in ("lost", "half_written", "unreadable", "wrong_answers")} == {0}
@@ -33,7 +33,7 @@ def test_a_lost_face_would_be_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         return lines
 
     monkeypatch.setattr(room, "kill_writer", lossy)
-    options = Options(kills=1, full_disks=0, read_only=0, corruptions=0, folder=str(tmp_path))
+    options = Options(kills=1, full_disks=0, read_only=0, corruptions=0, strings=0, folder=str(tmp_path))
     assert run(options)["kills"]["lost"] == 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import pytest
 
 from facenet.data.sources.folder import scan_folder
 from facenet.encoders.embedding import embed_records
+from facenet.gallery.faiss import kinds
 from facenet.gallery.gallery import Gallery
 from tests.helpers.encoders import make
-from tests.helpers.galleries import faces, people
+from tests.helpers.galleries import FACTORIES, faces, people
 from tests.helpers.pictures import write_tree
 
 
@@ -51,3 +53,12 @@ def photo_gallery(photos: Path, small_encoder: Any) -> Path:
     with Gallery.open(photos.parent / "gallery", create=True) as gallery:
         gallery.add(embeddings, metadata=[{"half": i % 2} for i in range(len(embeddings))])
     return photos.parent / "gallery"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _factories_are_proven() -> Iterator[None]:
+    """Do not try the usual factory strings in a process of their own: test_trial.py does."""
+    with pytest.MonkeyPatch.context() as patch:
+        tried = kinds.try_factory
+        patch.setattr(kinds, "try_factory", lambda dim, name: None if name in FACTORIES else tried(dim, name))
+        yield

@@ -117,6 +117,7 @@ class Cache:
         if not now.items:
             list(blocks())  # which raises if there are items all the same
             return Built(new_index(dim), "Flat", 0)
+        recipe.checked(dim)  # the width was perhaps not known when the recipe was stored
         return build(blocks, now.items, dim, recipe, limits=self.limits)
 
     def _merged(self, layers: Layers, dim: int, now: Write, recipe: Recipe) -> Layers:
@@ -160,8 +161,8 @@ class Cache:
         return now.last - base.last + len(self.truth.writes.removed_since(base)) > LAG * now.items
 
     def written(self) -> Write | None:
-        """Return the write that the file says it holds, or None if it is not of this history and kind."""
-        header = read_header(self.folder)
+        """Return the write that the file says it holds, or None if it is lost or not of this history and kind."""
+        header = read_header(self.folder) if (self.folder / INDEX).exists() else {}
         if not header or tuple(header["recipe"]) != self.wanted():
             return None
         return self.truth.writes.find(header["generation"], header["token"])

@@ -64,7 +64,7 @@ def write_index(folder: Path, stored: Stored) -> None:
             if time.time() - path.stat().st_mtime > STALE_TEMPORARY:
                 path.unlink()
     with atomic_write(folder / INDEX) as file:
-        size, sha256 = _write_hashed(stored.built.faiss, file)
+        size, sha256 = write_hashed(stored.built.faiss, file)
     header = {
         "schema": SCHEMA,
         "generation": stored.generation,
@@ -79,7 +79,7 @@ def write_index(folder: Path, stored: Stored) -> None:
     write_sealed(folder / HEADER, header)
 
 
-def _write_hashed(index: Any, file: IO[bytes]) -> tuple[int, list[str]]:
+def write_hashed(index: Any, file: IO[bytes]) -> tuple[int, list[str]]:
     """Write an index piece by piece and hash its blocks on the way; returns size and hashes."""
     import faiss
 
@@ -122,8 +122,8 @@ def read_header(folder: Path) -> dict[str, Any]:
 
 
 def read_index(folder: Path) -> tuple[Stored | None, str]:
-    """Map the index; returns it, or None and the reason ("" if no cache was ever written)."""
-    if not (folder / INDEX).exists() and not (folder / HEADER).exists():
+    """Map the index; returns it, or None and the reason ("" if there is none: a lost index is no problem)."""
+    if not (folder / INDEX).exists():
         return None, ""
     header = read_header(folder)
     if not header:
@@ -135,7 +135,7 @@ def read_index(folder: Path) -> tuple[Stored | None, str]:
     if content.size != header["bytes"] or list(_hashes(content)) != header["sha256"]:
         return None, f"{INDEX} has another SHA-256 than {HEADER} says"
     try:
-        index = _index_in(content)
+        index = mapped(content)
         use_parameter(index, header["parameter"])
     except Exception:  # FAISS may run out of memory, or refuse the parameter
         return None, f"{INDEX} can not be read by this FAISS"
@@ -152,7 +152,7 @@ def _hashes(content: np.ndarray) -> Iterator[str]:
         yield from pool.map(lambda block: hashlib.sha256(block).hexdigest(), blocks)
 
 
-def _index_in(content: np.ndarray) -> Any:
+def mapped(content: np.ndarray) -> Any:
     """Return the FAISS index that lies in `content`, which must outlive it."""
     import faiss
 
@@ -162,11 +162,14 @@ def _index_in(content: np.ndarray) -> Any:
 
 def writable(built: Built) -> Any:
     """Return the FAISS index of `built` to be added to: the index itself, or a copy if it is mapped."""
+    return built.faiss if built.mapped is None else copied(built.mapped)
+
+
+def copied(bytes_: np.ndarray) -> Any:
+    """Return a copy in memory of the FAISS index that lies in `bytes_`."""
     import faiss
 
-    if built.mapped is None:
-        return built.faiss
-    content, start = memoryview(built.mapped.data), 0
+    content, start = memoryview(bytes_.data), 0
 
     def read(size: int) -> bytes:
         nonlocal start

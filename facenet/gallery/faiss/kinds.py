@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from facenet.errors import ConfigError, choose
+from facenet.gallery.faiss.trial import PROVEN, reason, shown, try_factory
 
 SLACK = 1e-5  # distances off by more are those of codes, not of rounding
 
@@ -39,7 +40,7 @@ class Recipe(NamedTuple):
     recall_target: float = 0.99  # of the nearest neighbour, over queries that the tuning did not see
 
     def checked(self, dim: int | None = None) -> Recipe:
-        """Return the recipe itself. A factory string is tried if the width `dim` is known.
+        """Return the recipe itself. A factory string is tried, in a process of its own, if the width `dim` is known.
 
         Raises:
             ConfigError: an unknown kind or factory string, or a target outside (0, 1].
@@ -47,7 +48,9 @@ class Recipe(NamedTuple):
         if self.kind != "auto":
             choose({"auto": None, **KINDS}, self.kind, "kind")
         if self.factory and dim:
-            new_index(dim, self.factory)
+            try_factory(dim, self.factory)
+            if PROVEN.fullmatch(self.factory):
+                new_index(dim, self.factory)
         if not 0 < self.recall_target <= 1:
             raise ConfigError(f"recall_target: expected a share above 0, at most 1, got {self.recall_target}")
         return self
@@ -115,12 +118,13 @@ def new_index(dim: int, factory: str = "Flat") -> Any:
     try:
         index = faiss.index_factory(dim, factory, faiss.METRIC_L2)
     except RuntimeError as error:
-        why = str(error).strip().splitlines()[-1][-120:]
-        raise ConfigError(f"factory: FAISS does not know {factory!r} for width {dim} ({why})") from error
+        raise ConfigError(f"factory: FAISS does not know {shown(factory)} for width {dim} ({reason(error)})") from error
     if index.metric_type != faiss.METRIC_L2 or isinstance(index, faiss.IndexLSH):
-        raise ConfigError(f"factory: {factory!r} does not measure squared L2")
+        raise ConfigError(f"factory: {shown(factory)} does not measure squared L2")
     if isinstance(index, faiss.IndexRefine):
-        raise ConfigError(f"factory: leave out the refinement of {factory!r}; answers are scored on the stored vectors")
+        raise ConfigError(
+            f"factory: leave out the refinement of {shown(factory)}; answers are scored on the stored vectors"
+        )
     codes = faiss.downcast_index(inverted(index) or index)
     if hasattr(codes, "do_polysemous_training"):
         codes.do_polysemous_training = False  # 20 s for an order of the codes that only Hamming distances would use

@@ -40,6 +40,10 @@ def test_lost_cache(folder: Path) -> None:
     for lost in (["index.faiss"], ["index.json"], ["index.faiss", "index.json"]):
         for name in lost:
             (folder / name).unlink()
+        if "index.faiss" in lost:
+            with Gallery.open(folder) as gallery:
+                assert gallery.check() == [], "a lost index is no problem, whether its header is left or not"
+                assert gallery.info()["cache"] == "missing"
         rebuilt(folder, people(10))
 
 
