@@ -46,7 +46,7 @@ def test_a_trial_that_takes_too_long_is_ended(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.slow  # a process for each string
 def test_usual_strings_pass() -> None:
-    with pytest.raises(ConfigError, match="does not support incremental addition .step: add again"):
+    with pytest.raises(ConfigError, match=r"does not support incremental addition .step: add again"):
         try_factory(32, "NSG32")
     for factory in (*FACTORIES, "HNSW12", "PQ8x4fs", "IVF16,RaBitQ", "OPQ8,IVF64,PQ8"):
         try_factory(32, factory)
