@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from facenet.errors import DataError, choose
+from facenet.errors import DataError, choose, one_line
 
 
 class PackageModel(NamedTuple):
@@ -143,7 +143,7 @@ def _fold(node: Any, values: dict[str, np.ndarray]) -> bool:
 
 
 def open_session(data: bytes, *, threads: int | None = None) -> Any:
-    """Open a model on the CPU with `threads` threads; None is one for each core.
+    """Open a model on the CPU with `threads` threads; None is as many as :func:`default_threads`.
 
     Raises:
         DataError: onnxruntime is not installed or can not read the model.
@@ -153,10 +153,20 @@ def open_session(data: bytes, *, threads: int | None = None) -> Any:
     except ImportError:
         raise DataError(f"onnxruntime is not installed; run: {install_command('pretrained')}") from None
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ())
+    options.intra_op_num_threads = threads or default_threads()
     options.log_severity_level = 3
     try:
         return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises many kinds
-        reason = " ".join(str(error).split())[:160]
-        raise DataError(f"onnxruntime can not read the model ({reason})") from error
+        raise DataError(f"onnxruntime can not read the model ({one_line(error)})") from error
+
+
+def default_threads() -> int:
+    """Return ``OMP_NUM_THREADS`` if it is a number above 0, which onnxruntime itself does not read; else the cores.
+
+    0, which onnxruntime takes for all cores, stands for cores that can not be counted.
+    """
+    asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    if asked.isdecimal() and int(asked):
+        return int(asked)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 from facenet.errors import ConfigError, DataError
-from facenet.foreign import PACKAGE_MODELS, open_session, plain_graph, read_package_model
+from facenet.foreign import PACKAGE_MODELS, default_threads, open_session, plain_graph, read_package_model
 from tests.helpers.onnx_graphs import quantised
 
 
@@ -51,6 +52,17 @@ def test_a_missing_onnx_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(DataError, match=r"onnx is not installed; run: pip install -e '\.\[align\]'"):
         plain_graph(b"", {})
+
+
+def test_the_threads_are_those_that_were_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
+    for asked, expected in (("3", 3), ("2,1", 2), ("0", cores), ("", cores), ("all", cores)):
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+        assert default_threads() == expected
+    data = plain_graph(quantised(4)[0], {"x": (0,), "y": (0,)})
+    for asked, threads, expected in (("3", None, 3), ("3", 1, 1)):
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+        assert open_session(data, threads=threads).get_session_options().intra_op_num_threads == expected
 
 
 def test_a_model_that_onnxruntime_can_not_open_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from benchmarks.faults import onnx_graphs
 from benchmarks.faults.hostile import addressed, pickled, traversed
 from benchmarks.faults.kinds import KINDS
 from benchmarks.faults.mutate import mutated
@@ -61,6 +62,7 @@ def run(
             found["pickles"] = pickled(Path(name), ALL, counts.pickles)
             found["traversals"] = traversed(Path(name), counts.traversals)
             found["addresses"] = addressed()
+            found["onnx_graphs"] = onnx_graphs.played(Path(name), counts.onnx_graphs, seed)
     return found
 
 

@@ -34,6 +34,7 @@ class FileFaults(Options):
     others: int = option(100, least=0, help="damaged files of each other kind")
     pickles: int = option(50, least=0, help="files with a payload")
     traversals: int = option(20, least=0, help="files whose paths lead outside")
+    onnx_graphs: int = option(200, least=0, help="ONNX files that burn time or memory, hide loops, or give no vectors")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ from facenet.faces.alignment import Alignment
 from facenet.vectors import Array
 
 LARGEST = 2048  # pixels a side that a network may read
+SMALLEST_STD = 1e-4  # below it, values that are divided by it leave the range of float32 in the layers behind
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,8 @@ class Preprocess:
             raise ConfigError(f"crop: expected a share in (0, 1], got {self.crop}")
         if not _three(self.mean):
             raise ConfigError(f"mean: expected three numbers, got {self.mean}")
-        if not _three(self.std) or min(self.std) <= 0:
-            raise ConfigError(f"std: expected three positive numbers, got {self.std}")
+        if not _three(self.std) or min(self.std) < SMALLEST_STD:
+            raise ConfigError(f"std: expected three numbers of at least {SMALLEST_STD:g}, got {self.std}")
         if type(self.mirror) is not bool:
             raise ConfigError(f"mirror: expected true or false, got {self.mirror!r}")
         if self.channels != "RGB":

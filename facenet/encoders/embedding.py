@@ -34,7 +34,7 @@ def embed_folder(
     The records name in `skipped` each image that could not be read, with the reason.
 
     Raises:
-        DataError: no such folder, no image could be read, or a vector is not finite.
+        DataError: no such folder, no image could be read, or as :meth:`Encoder.embed_batch`.
     """
     return embed_records(encoder, scan(images), batch_size=batch_size, progress=progress)
 
@@ -51,7 +51,7 @@ def embed_records(
     An image that can not be read is dropped and joins ``records.skipped``. Memory holds two batches at a time.
 
     Raises:
-        DataError: no image could be read, or the network returned a vector that is not finite.
+        DataError: no image could be read, or as :meth:`Encoder.embed_batch`.
     """
     (embeddings,), kept = embed_changed(encoder, records, (None,), batch_size=batch_size, progress=progress)
     return embeddings, kept
@@ -93,14 +93,16 @@ def embed_changed(
         for start in range(0, len(records), step):
             current, waiting = waiting, submit(start + step)
             images: list[np.ndarray] = []
+            names: list[str] = []
             for row, future in current:
                 result = future.result()
                 if isinstance(result, str):
                     bad.append((row, result))
                 else:
                     images += result
+                    names += [records.paths[row]] * len(result)
             if images:
-                vectors.append(encoder.embed_batch(encoder.preprocess.normalise(stack(images))))
+                vectors.append(encoder.embed_batch(encoder.preprocess.normalise(stack(images)), names=names))
             if progress:
                 progress(min(start + step, len(records)), len(records))
     if not vectors:
@@ -108,9 +110,6 @@ def embed_changed(
         raise DataError(f"{records.root or 'images'}: no image could be read ({reason})")
     kept = records.without(bad)
     stacked = np.concatenate(vectors).reshape(len(kept), len(changes), -1)  # (N, V, D)
-    if not np.isfinite(stacked).all():
-        row = int(np.flatnonzero(~np.isfinite(stacked).all((1, 2)))[0])
-        raise DataError(f"{kept.paths[row]}: the encoder returned a vector that is not finite; check its weights")
     parts = [np.ascontiguousarray(stacked[:, place]) for place in range(len(changes))]
     return [EmbeddingSet(part, kept.paths, kept.identities, encoder.fingerprint, kept.root) for part in parts], kept
 

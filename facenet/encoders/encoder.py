@@ -17,9 +17,12 @@ import numpy as np
 from facenet.data.preprocess import Preprocess
 from facenet.encoders.onnx_net import OnnxNet
 from facenet.errors import DataError
+from facenet.vectors import UNIT_TOLERANCE, square_norms
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+SAME = 1e-10  # sq_dist up to which the vectors of two test images count as equal: far below those of any trained net
 
 
 @dataclass
@@ -45,6 +48,7 @@ class Encoder:
     compatible_with: list[str] = field(default_factory=list)
     training: dict[str, Any] = field(default_factory=dict)
     fingerprint: str = ""
+    _tells_apart: bool = field(default=False, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Put the network into evaluation mode and compute the fingerprint, unless it is given."""
@@ -62,15 +66,33 @@ class Encoder:
         """Embed paths, PIL images or uint8 arrays (H, W, 3): float32 unit rows (N, D), (0, D) for none.
 
         Raises:
-            DataError: an image can not be read.
+            DataError: an image can not be read, or as :meth:`embed_batch`.
         """
         parts = [np.zeros((0, self.dim), np.float32)]
         for start in range(0, len(images), batch_size):
             parts.append(self.embed_batch(self.preprocess(images[start : start + batch_size])))
         return np.concatenate(parts)
 
-    def embed_batch(self, images: np.ndarray | Tensor) -> np.ndarray:
-        """Embed normalised float32 images (B, 3, H, W): (B, D) float32."""
+    def embed_batch(self, images: np.ndarray | Tensor, *, names: Sequence[str] = ()) -> np.ndarray:
+        """Embed normalised float32 images (B, 3, H, W): (B, D) float32; `names` (B,) may be named in an error.
+
+        The first call embeds two test images as well, which have nothing in common.
+
+        Raises:
+            DataError: the network returns the same vector for both test images, vectors of another width, or a vector
+                that is not finite or not of unit length.
+        """
+        if not self._tells_apart:
+            first, second = self._checked(self._run(self.preprocess.normalise(_test_images(*self.preprocess.size))))
+            if not ((first - second) ** 2).sum() > SAME:
+                raise DataError(
+                    f"{self._label}: it gives one vector to two images that have nothing in common; its weights or its"
+                    " preprocessing are broken, train or export it again"
+                )
+            self._tells_apart = True
+        return self._checked(self._run(images), names)
+
+    def _run(self, images: np.ndarray | Tensor) -> np.ndarray:
         if isinstance(self.model, OnnxNet):
             return self.model.embed(np.asarray(images), mirror=self.preprocess.mirror)
         import torch
@@ -79,6 +101,27 @@ class Encoder:
         with torch.inference_mode():
             given = torch.as_tensor(images).to(device, memory_format=torch.channels_last)
             return encode(self.model, given, mirror=self.preprocess.mirror).float().cpu().numpy()
+
+    def _checked(self, vectors: np.ndarray, names: Sequence[str] = ()) -> np.ndarray:
+        """Return `vectors` (B, D), all finite and of unit length; raises DataError otherwise."""
+        if vectors.ndim != 2 or vectors.shape[1] != self.dim:
+            given = vectors.shape[1:]
+            raise DataError(
+                f"{self._label}: it gives {given} numbers for an image, expected {self.dim}; export it again"
+            )
+        norms = np.sqrt(square_norms(vectors))
+        bad = np.flatnonzero(~(np.abs(norms - 1) <= UNIT_TOLERANCE))  # NaN is not
+        if len(bad):
+            of = f", the first of {names[bad[0]]}" if names else ""
+            raise DataError(
+                f"{self._label}: {len(bad)} of its {len(vectors)} vectors are not of unit length (norm"
+                f" {norms[bad[0]]:.3g}{of}); its weights or its preprocessing are broken, train or export it again"
+            )
+        return vectors
+
+    @property
+    def _label(self) -> str:
+        return f"encoder {self.name} ({self.fingerprint[:12]})"
 
     def threshold(self, far: float) -> float:
         """Return the squared distance calibrated for a false accept rate.
@@ -94,6 +137,13 @@ class Encoder:
             f"encoder {self.fingerprint[:12]}: no threshold for far={far:g} (calibrated: {rates});"
             " run scripts/verify.py calibrate=true or choose a rate it has"
         )
+
+
+def _test_images(height: int, width: int) -> np.ndarray:
+    """Draw two pictures (2, 3, H, W) uint8, of 16 coloured squares each."""
+    squares = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 4), np.uint8)
+    rows, columns = (np.arange(side) * 4 // side for side in (height, width))
+    return squares[:, :, rows][..., columns]
 
 
 def encode(model: nn.Module, images: Tensor, *, mirror: bool) -> Tensor:

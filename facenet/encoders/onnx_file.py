@@ -5,7 +5,8 @@ Reading and sealing need neither torch nor the package `onnx`.
 An ONNX file is a protobuf message, whose field 14 (``metadata_props``) holds pairs of texts, and protobuf lets a field
 be appended. The pair :data:`KEY` is JSON that begins with ``{"sha256": "<64 hex digits>"``: the SHA-256 of the file
 with these digits replaced by zeros. So a byte changed anywhere is noticed before a runtime sees the file. Since anybody
-can seal a file, one whose weights lie in other files, or which has loops, is refused too: ours never have.
+can seal a file, one whose weights lie in other files, or which has loops or functions, is refused too: ours never have.
+What is left may still take long. So it runs in a process of its own, see :mod:`facenet.encoders.onnx_apart`.
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ START = b'{"sha256": "'
 TENSOR = "tensor"
 SPARSE: dict[int, Any] = {1: TENSOR, 2: TENSOR}
 NODE: dict[int, Any] = {5: {5: TENSOR, 10: TENSOR, 22: SPARSE, 23: SPARSE, 6: "graph", 11: "graph"}}
-MODEL: dict[int, Any] = {7: {1: NODE, 5: TENSOR, 15: SPARSE}, 25: {7: NODE}}
+MODEL: dict[int, Any] = {7: {1: NODE, 5: TENSOR, 15: SPARSE}, 25: "functions"}
+REFUSED = {"graph": "it has loops or branches", "functions": "it has functions"}
+PARTS = 200_000  # fields that a file may have: those of a net of a hundred layers are some thousands
+LONGEST_RECORD = 1 << 24  # bytes
 
 
 def seal(model: bytes, record: Mapping[str, Any]) -> bytes:
@@ -53,10 +57,11 @@ def unseal(data: bytes, name: str | Path) -> dict[str, Any]:
         DataError: damaged, or an ONNX file of others, which has no record, or weights in other files, or loops.
     """
     try:
-        found = [entry for entry in _metadata(memoryview(data)) if entry[0] == KEY.encode()]
-        foreign = _foreign(memoryview(data), 0, len(data), MODEL)
-    except ValueError:
-        raise DataError(f"{name}: damaged, or not an ONNX file; export or copy it again") from None
+        parts = iter(range(PARTS))
+        foreign = _foreign(memoryview(data), 0, len(data), MODEL, parts)
+        found = [entry for entry in _metadata(memoryview(data), parts) if entry[0] == KEY.encode()]
+    except ValueError as error:
+        raise DataError(f"{name}: damaged, or not an ONNX file ({error}); export or copy it again") from None
     if not found:
         raise DataError(
             f"{name}: an ONNX file without a record of model and preprocessing; use one that scripts/export.py wrote"
@@ -71,6 +76,8 @@ def unseal(data: bytes, name: str | Path) -> dict[str, Any]:
         raise DataError(f"{name}: damaged (its SHA-256 is not the one it was written with); export or copy it again")
     if foreign:
         raise DataError(f"{name}: {foreign}, which no file of ours has; use one that scripts/export.py wrote")
+    if end - start > LONGEST_RECORD:
+        raise DataError(f"{name}: its record takes {end - start} bytes, {LONGEST_RECORD} are allowed; export it again")
     try:
         record: dict[str, Any] = json.loads(data[start:end])  # an object, by its start
         json.dumps(record, allow_nan=False)
@@ -97,7 +104,7 @@ def load_onnx(path: str | Path, *, threads: int | None = None) -> Encoder:
     try:
         options, preprocess = dict(found["model"]["options"]), Preprocess.from_dict(found["preprocessing"])
         shape, mirrors = (*preprocess.size, int(options["embedding_dim"])), bool(found["graph"]["mirrors"])
-        net = OnnxNet(data, threads=threads, mirrors=mirrors, shape=shape)
+        net = OnnxNet(data, threads=threads, mirrors=mirrors, shape=shape, apart=True)
         name, fingerprint = str(found["model"]["name"]), str(found["fingerprint"])
         return Encoder(net, name, options, preprocess, *notes_of(found), fingerprint)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -124,33 +131,37 @@ def _varint(number: int) -> bytes:
     return bytes([*out, number])
 
 
-def _metadata(data: memoryview) -> Iterator[tuple[bytes, int, int]]:
+def _metadata(data: memoryview, parts: Iterator[int]) -> Iterator[tuple[bytes, int, int]]:
     """Yield (key, start, end of the value) of each pair of texts; what is not protobuf raises ValueError."""
-    for field, start, end in _fields(data, 0, len(data)):
+    for field, start, end in _fields(data, 0, len(data), parts):
         if field == METADATA:
-            parts = {number: (first, last) for number, first, last in _fields(data, start, end)}
-            if 1 in parts and 2 in parts:
-                yield bytes(data[slice(*parts[1])]), *parts[2]
+            pair = {number: (first, last) for number, first, last in _fields(data, start, end, parts)}
+            if 1 in pair and 2 in pair:
+                yield bytes(data[slice(*pair[1])]), *pair[2]
 
 
-def _foreign(data: memoryview, at: int, end: int, inside: Any) -> str:
+def _foreign(data: memoryview, at: int, end: int, inside: Any, parts: Iterator[int]) -> str:
     """Name what lies outside the file or is no plain graph, "" for nothing; what is not protobuf raises ValueError."""
-    for field, start, last in _fields(data, at, end):
+    for field, start, last in _fields(data, at, end, parts):
         if inside == TENSOR:
             if field == 13 or (field == 14 and _read_varint(data, start, last)[0]):  # external_data, data_location
                 return "its weights lie in another file"
         elif field in inside:
-            if inside[field] == "graph":
-                return "it has loops or branches"
-            if found := _foreign(data, start, last, inside[field]):
+            if isinstance(inside[field], str) and inside[field] in REFUSED:
+                return REFUSED[inside[field]]
+            if found := _foreign(data, start, last, inside[field], parts):
                 return found
     return ""
 
 
-def _fields(data: memoryview, at: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Yield (number, start, end) of the fields that lie in data[at:end]."""
+def _fields(data: memoryview, at: int, end: int, parts: Iterator[int]) -> Iterator[tuple[int, int, int]]:
+    """Yield (number, start, end) of the fields that lie in data[at:end], as long as `parts` has numbers left."""
     while at < end:
-        tag, at = _read_varint(data, at, end)
+        if next(parts, None) is None:
+            raise ValueError(f"more than {PARTS} parts")
+        first, (tag, at) = at, _read_varint(data, at, end)
+        if tag >> 32 or (data[at - 1] == 0 and at - first > 1):  # readers of protobuf cut it, and see another field
+            raise ValueError("a tag of too many bytes")
         kind = tag & 7
         if kind == 0:
             start, (_, at) = at, _read_varint(data, at, end)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from facenet.encoders.onnx_apart import SessionApart
 from facenet.errors import DataError, one_line
 from facenet.foreign import open_session
 
@@ -18,11 +19,35 @@ AT_ONCE = 32  # images of a run: more take gigabytes and are no faster
 LANES = 8
 
 
+class SessionHere:
+    """The session of a known graph, in this process: as :class:`~facenet.encoders.onnx_apart.SessionApart`."""
+
+    def __init__(self, data: bytes, *, threads: int | None = None) -> None:
+        self._session = open_session(data, threads=threads)
+        self._name = self._session.get_inputs()[0].name
+        self.inputs, self.outputs = (
+            [(item.type, item.shape) for item in side]
+            for side in (self._session.get_inputs(), self._session.get_outputs())
+        )
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        """Return the first output (B, ...) for images (B, 3, H, W) float32; raises DataError if the graph fails."""
+        try:
+            found: np.ndarray = self._session.run(None, {self._name: np.ascontiguousarray(images)})[0]
+        except Exception as error:  # onnxruntime raises many kinds
+            raise DataError(f"onnxruntime can not run the model ({one_line(error)}); export it again") from error
+        return found
+
+
+Session = SessionHere | SessionApart
+
+
 class OnnxNet:
     """Images (B, 3, H, W) to unit vectors (B, D); the session is opened at first use.
 
     `mirrors` says that the graph averages over the mirror image itself, so that an encoder does not do it again.
-    `shape` (H, W, D), if given, is what the graph has to read and give.
+    `shape` (H, W, D), if given, is what the graph has to read and give. `apart` runs a graph of unknown origin in a
+    process of its own, see :mod:`facenet.encoders.onnx_apart`.
     """
 
     def __init__(
@@ -33,22 +58,23 @@ class OnnxNet:
         identity: str | None = None,
         mirrors: bool = False,
         shape: tuple[int, int, int] | None = None,
+        apart: bool = False,
     ) -> None:
         """Take the bytes of an ONNX file; `identity` is 64 hex digits if the file's own hash is not meant."""
         self.mirrors = mirrors
         self.identity = identity or hashlib.sha256(data).hexdigest()
-        self._data, self._threads, self._shape = data, threads, shape
-        self._opened: tuple[int, Any] | None = None
+        self._data, self._threads, self._shape, self._apart = data, threads, shape, apart
+        self._opened: tuple[int, Session] | None = None
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Return what identifies the network in an encoder's fingerprint: the SHA-256 of its file, in bytes."""
         return {"identity": np.frombuffer(bytes.fromhex(self.identity), np.uint8)}
 
     @property
-    def session(self) -> Any:
+    def session(self) -> Session:
         """The open model; a forked process opens its own. Raises DataError if it is none of the stated shape."""
         if self._opened is None or self._opened[0] != os.getpid():
-            opened = open_session(self._data, threads=self._threads)
+            opened = (SessionApart if self._apart else SessionHere)(self._data, threads=self._threads)
             if self._shape is not None:
                 _check(opened, *self._shape)
             self._opened = (os.getpid(), opened)
@@ -63,14 +89,13 @@ class OnnxNet:
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Run the graph on images (B, 3, H, W) and scale its vectors (B, D) to length 1."""
-        opened, name = self.session, self.session.get_inputs()[0].name
-        images = np.asarray(images, np.float32)
+        opened, images = self.session, np.asarray(images, np.float32)
         starts = range(0, max(1, len(images)), AT_ONCE)
         try:
-            parts = [opened.run(None, {name: np.ascontiguousarray(images[at : at + AT_ONCE])})[0] for at in starts]
-        except Exception as error:  # onnxruntime raises many kinds
-            raise DataError(f"onnxruntime can not run the model ({one_line(error)}); export it again") from error
-        return unit(np.concatenate(parts))
+            return unit(np.concatenate([opened.run(images[at : at + AT_ONCE]) for at in starts]))
+        except BaseException:
+            self._opened = None  # the child is gone, or waits with half of an answer
+            raise
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the session behind: it can not be copied."""
@@ -94,10 +119,10 @@ def unit(vectors: np.ndarray, eps: float = 1e-4) -> np.ndarray:
     return found
 
 
-def _check(opened: Any, height: int, width: int, dim: int) -> None:
-    read, given = ([(item.type, item.shape[1:]) for item in side()] for side in (opened.get_inputs, opened.get_outputs))
+def _check(opened: Session, height: int, width: int, dim: int) -> None:
+    read, given = ([(kind, shape[1:]) for kind, shape in side] for side in (opened.inputs, opened.outputs))
     if read != [("tensor(float)", [3, height, width])] or given != [("tensor(float)", [dim])]:
         raise DataError(
-            f"its graph maps {read} to {given}, its record says images (B, 3, {height}, {width}) to (B, {dim});"
-            " export it again"
+            f"its graph maps {str(read)[:200]} to {str(given)[:200]}, its record says images (B, 3, {height}, {width})"
+            f" to (B, {dim}); export it again"
         )

@@ -78,8 +78,8 @@ def export_onnx(encoder: Encoder, path: str | Path) -> dict[str, Any]:
 
 
 def check_differences(found: Mapping[int, float], path: Path) -> None:
-    """Raise DataError if a file's vectors differ from torch's by more than :data:`TOLERANCE`, or are NaN."""
-    if not all(value <= TOLERANCE for value in found.values()):  # NaN is not
+    """Raise DataError if a file's vectors differ from torch's by more than :data:`TOLERANCE`."""
+    if not all(value <= TOLERANCE for value in found.values()):
         listed = ", ".join(f"{value:.2g} at batch {size}" for size, value in found.items())
         raise DataError(f"{path}: not written; its vectors differ from torch's by {listed} ({TOLERANCE:g} allowed)")
 

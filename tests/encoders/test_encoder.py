@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
+from facenet.data.preprocess import Preprocess
 from facenet.encoders.encoder import Encoder
-from facenet.errors import DataError
+from facenet.errors import ConfigError, DataError
 from tests.helpers.encoders import OPTIONS, make
 from tests.helpers.pictures import blob
 
@@ -33,6 +35,58 @@ def test_fingerprint_covers_weights_options_preprocessing_and_nothing_else() -> 
     assert Encoder(base.model, "small", {**OPTIONS, "dropout": 0.2}, base.preprocess).fingerprint != base.fingerprint
     calibrated = Encoder(base.model, "small", OPTIONS, base.preprocess, {0.1: 1.0}, ["x"], {"y": 1})
     assert calibrated.fingerprint == base.fingerprint
+
+
+class Given(torch.nn.Module):
+    """A network that returns `vectors` (2, D), for its first images: the two test images."""
+
+    def __init__(self, vectors: np.ndarray) -> None:
+        super().__init__()
+        self.register_buffer("vectors", torch.from_numpy(np.float32(vectors)))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.vectors[torch.arange(len(images)) % 2]
+
+
+APART = np.eye(2, 16)
+
+
+@pytest.mark.parametrize(
+    ("vectors", "said"),
+    [
+        (APART[[0, 0]], "gives one vector to two images that have nothing in common"),
+        (APART[[0, 0]] + 1e-8 * APART, "gives one vector to two images that have nothing in common"),
+        (np.full((2, 16), np.nan), r"2 of its 2 vectors are not of unit length \(norm nan\)"),
+        (APART * 0, r"2 of its 2 vectors are not of unit length \(norm 0\)"),
+        (APART * [[1.0], [1.01]], r"1 of its 2 vectors are not of unit length \(norm 1.01\)"),
+        (np.array([APART[0], np.inf * np.ones(16)]), r"1 of its 2 vectors are not of unit length \(norm inf\)"),
+        (APART[:, :8], r"it gives \(8,\) numbers an image, expected 16"),
+    ],
+)
+def test_vectors_that_mean_nothing_are_refused_before_a_verdict(vectors: np.ndarray, said: str) -> None:
+    encoder = Encoder(Given(vectors), "given", OPTIONS, Preprocess(size=(32, 32), mirror=False))
+    for _ in range(2):
+        with pytest.raises(
+            DataError, match=rf"^encoder given \({encoder.fingerprint[:12]}\): .*{said}.*again"
+        ) as raised:
+            encoder.embed(blob(0, 0)[None])
+        assert "\n" not in str(raised.value)
+
+
+def test_an_image_that_has_no_vector_is_named() -> None:
+    encoder = Encoder(Given(APART), "given", OPTIONS, Preprocess(size=(32, 32), mirror=False))
+    images = np.zeros((2, 3, 32, 32), np.float32)
+    np.testing.assert_array_equal(encoder.embed_batch(images), APART)
+    encoder.model.vectors[1] = np.nan  # type: ignore[operator, union-attr]
+    with pytest.raises(DataError, match=r"1 of its 2 vectors .*the first of p1/b\.png"):
+        encoder.embed_batch(images, names=["p0/a.png", "p1/b.png"])
+
+
+def test_a_scale_that_leaves_the_range_of_floats_is_refused() -> None:
+    for std in (1e-300, 1e-5, 0.0, -1.0, float("nan")):
+        with pytest.raises(ConfigError, match=r"std: expected three numbers of at least 0\.0001"):
+            Preprocess(std=(0.5, 0.5, std))
+    Preprocess(std=(1 / 255,) * 3)
 
 
 def test_a_threshold_is_found_by_its_rate() -> None:

@@ -32,7 +32,7 @@ class Pixels:
     preprocess = Preprocess(size=(24, 24), crop=0.9)
     fingerprint = "0" * 64
 
-    def embed_batch(self, images: np.ndarray) -> np.ndarray:
+    def embed_batch(self, images: np.ndarray, *, names: object = ()) -> np.ndarray:
         flat = images.reshape(len(images), -1).astype(np.float64)
         return normalise(flat - flat.mean(1, keepdims=True))
 

@@ -19,15 +19,17 @@ from facenet.encoders import lookup as encoders
 from facenet.errors import DataError
 from facenet.files import read_json
 
-FAILURES = ("silently_accepted", "crashes", "hangs", "executions", "followed", "connections")
+FAILURES = ("silently_accepted", "crashes", "hangs", "executions", "followed", "connections", "slow")
 pytest.importorskip("onnx")
 
 
 def test_a_short_campaign_finds_nothing_that_gets_through(tmp_path: Path) -> None:
     told = run(
-        FileFaults(encoders=30, checkpoints=10, embeddings=20, others=4, pickles=35), folder=str(tmp_path), apart=False
+        FileFaults(encoders=30, checkpoints=10, embeddings=20, others=4, pickles=35, onnx_graphs=2),
+        folder=str(tmp_path),
+        apart=False,
     )
-    assert set(told) == {*ALL, "pickles", "traversals", "addresses"}
+    assert set(told) == {*ALL, "pickles", "traversals", "addresses", "onnx_graphs"}
     assert {name: {what: row.get(what, 0) for what in FAILURES} for name, row in told.items()} == {
         name: dict.fromkeys(FAILURES, 0) for name in told
     }
