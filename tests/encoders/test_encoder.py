@@ -60,7 +60,7 @@ APART = np.eye(2, 16)
         (APART * 0, r"2 of its 2 vectors are not of unit length \(norm 0\)"),
         (APART * [[1.0], [1.01]], r"1 of its 2 vectors are not of unit length \(norm 1.01\)"),
         (np.array([APART[0], np.inf * np.ones(16)]), r"1 of its 2 vectors are not of unit length \(norm inf\)"),
-        (APART[:, :8], r"it gives \(8,\) numbers an image, expected 16"),
+        (APART[:, :8], r"it gives \(8,\) numbers for an image, expected 16"),
     ],
 )
 def test_vectors_that_mean_nothing_are_refused_before_a_verdict(vectors: np.ndarray, said: str) -> None:
