@@ -70,7 +70,7 @@ def test_corrupted_truth_is_told_in_one_line(folder: Path) -> None:
         silent += not told
         assert told or state_of(folder)[:3:2] == before[:3:2]
         assert not any("\n" in line for line in told)
-    assert silent < 25
+    assert silent < 36, "a lost index alone is not told"
 
 
 @pytest.mark.parametrize("factory", ["", "IVF1,Flat"])  # another kind, exact too, as the answers are compared
