@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 PIPE_WIDTH = 140  # columns of a table that goes to a file or a pipe
 REDRAW = 0.1  # seconds between two pictures of a bar
+SHORTEST = 1.0  # seconds of work that tell a rate
 
 
 def table(rows: Sequence[Sequence[Any]], *, header: Sequence[str] = (), title: str = "") -> None:
@@ -115,7 +116,8 @@ class ProgressReport:
     ) -> None:
         self._bar, self._say, self._what, self._seconds = bar, say, what, seconds
         self._task = bar.add_task(what, total=None, figures="") if bar else None
-        self._last, self._tenth = time.monotonic(), -1
+        self._started = self._last = time.monotonic()
+        self._first, self._tenth, self._lines = -1, -1, 0
         if bar:
             bar.start()
 
@@ -128,13 +130,22 @@ class ProgressReport:
                 self._bar.refresh()
                 self._last = time.monotonic()
         elif self._say is not None:
-            tenth, first = (10 * count // max(1, total) for count in (done, done - 1))
-            self._tenth = first if self._tenth < 0 else self._tenth
-            waited, (least, most) = time.monotonic() - self._last, self._seconds
-            if waited >= most or (tenth > self._tenth and waited >= least):
+            now, (least, most) = time.monotonic(), self._seconds
+            if self._first < 0:  # a run that goes on begins with what is done
+                self._started, self._first, self._tenth = now, done, 10 * max(0, done - 1) // max(1, total)
+            tenth, waited = 10 * done // max(1, total), now - self._last
+            if waited >= (most if self._lines else most / 3) or (tenth > self._tenth and waited >= least):
                 text = ", ".join(f"{name} {value}" for name, value in figures.items())
-                self._say(f"{self._what}: {done} of {total}" + (f": {text}" if text else ""))
-                self._last, self._tenth = time.monotonic(), tenth
+                self._say(f"{self._what}: {done} of {total}{self._speed(done, total)}" + (f": {text}" if text else ""))
+                self._last, self._tenth, self._lines = now, tenth, self._lines + 1
+
+    def _speed(self, done: int, total: int) -> str:
+        """Return the rate since the first report and the time that is left, once they can be told."""
+        seconds = time.monotonic() - self._started
+        if done <= self._first or seconds < SHORTEST:
+            return ""
+        rate = (done - self._first) / seconds
+        return f", {rate:.3g} a second, {duration((total - done) / rate)} left"
 
     def close(self) -> None:
         """Remove the bar."""
@@ -148,6 +159,17 @@ class ProgressReport:
         self.close()
 
 
+def duration(seconds: float) -> str:
+    """Return a time in the unit that fits it.
+
+    >>> duration(42.4), duration(500), duration(9000)
+    ('42 s', '8 min', '2.5 h')
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
 def progress(
     what: str,
     *,
@@ -158,8 +180,9 @@ def progress(
     """Show how far long work is; call the result with (done, total), and close it or use it with ``with``.
 
     If standard error is a terminal there is a bar with the remaining time. Otherwise `say` prints one line for each
-    tenth of the work, by default to standard error. `seconds` bounds the time between two lines: no line comes before
-    the first bound, and after the second the next call prints one.
+    tenth of the work, by default to standard error, with the rate and the time left. `seconds` bounds the time between
+    two lines: no line comes before the first bound, and after the second (a third of it at the beginning) the next call
+    prints one. A first call with what is done already makes the rate exact.
     """
     if not enabled:
         return ProgressReport(None, None, what, seconds)

@@ -57,13 +57,35 @@ def told(capsys: pytest.CaptureFixture[str], counts: range, **options: Any) -> l
     return capsys.readouterr().err.splitlines()
 
 
-def test_a_line_for_each_tenth_off_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A clock that shows what it holds."""
+    now = [100.0]
+    monkeypatch.setattr("facenet.console.time.monotonic", lambda: now[0])
+    return now
+
+
+def test_a_line_for_each_tenth_off_a_terminal(capsys: pytest.CaptureFixture[str], clock: list[float]) -> None:
     lines = told(capsys, range(1, 41), seconds=(0, 30))
     assert lines == [f"embedding: {done} of 40: loss {done / 10:.1f}" for done in range(4, 41, 4)]
     assert len(told(capsys, range(1, 5), seconds=(0, 30))) == 4, "four parts, four lines"
     assert told(capsys, range(30, 41), seconds=(0, 30))[0].startswith("embedding: 32 of 40"), "a run that goes on"
     assert told(capsys, range(1, 41), enabled=False, seconds=(0, 30)) == []
     assert told(capsys, range(1, 41)) == [], "short work is silent"
+
+
+def test_long_work_says_its_rate_after_ten_seconds_then_every_thirty(
+    capsys: pytest.CaptureFixture[str], clock: list[float]
+) -> None:
+    with progress("aligning") as report:
+        report(500, 6500)  # a run that goes on
+        for done in range(501, 1101):
+            clock[0] += 0.25
+            report(done, 6500)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "aligning: 540 of 6500, 4 a second, 25 min left"
+    done = [int(line.split()[1]) for line in lines]
+    assert done == [540, 650, 770, 890, 1010], "after 10 s, at a tenth, then every 30 s"
 
 
 def test_long_work_is_never_silent(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""Are these two photos one person?"""
+"""Are two photos one person, or each pair of a table of photos?"""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Any
 
 from facenet.commands.launch import launch
 from facenet.commands.options import CommandOptions, EncoderUse
-from facenet.console import table
+from facenet.console import progress, table
 from facenet.options import RATE, option
+
+SHOWN = 20  # pairs of a table that are printed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,34 +19,69 @@ class CompareOptions(EncoderUse, CommandOptions):
     """Options of ``compare``."""
 
     encoder: str = option(help="encoder folder, ONNX file or pretrained name")
-    a: str = option(help="a photo")
-    b: str = option(help="another photo")
+    a: str | None = option(None, help="a photo")
+    b: str | None = option(None, help="another photo")
+    pairs: str | None = option(None, help="instead of a and b: CSV first,second of photos, relative to the table")
     far: float = option(0.001, **RATE, help="accept at the threshold calibrated for this false accept rate")
     threshold: float | None = option(None, least=0, most=4, help="accept up to this sq_dist instead")
 
 
 def run(options: CompareOptions, out: Path) -> dict[str, Any]:
     from facenet.encoders import lookup as encoders
+    from facenet.errors import ConfigError
+
+    if (options.a is None or options.b is None) if options.pairs is None else (options.a or options.b):
+        raise ConfigError("compare: pass two photos, a=PHOTO b=PHOTO, or a table of them, pairs=FILE")
+    encoder = encoders.load(options.encoder, device=options.device, detector=options.detector)
+    threshold = encoder.threshold(options.far) if options.threshold is None else options.threshold
+    judged = compare_two if options.pairs is None else compare_many
+    return {"threshold": threshold, "far": options.far, **judged(encoder, options, threshold, out)}
+
+
+def compare_two(encoder: Any, options: CompareOptions, threshold: float, out: Path) -> dict[str, Any]:
     from facenet.evaluation.photos import compare_photos
 
-    encoder = encoders.load(options.encoder, device=options.device, detector=options.detector)
-    far = options.far
-    threshold = encoder.threshold(far) if options.threshold is None else options.threshold
-    found = compare_photos(encoder, options.a, options.b, threshold=threshold)
+    found = compare_photos(encoder, options.a or "", options.b or "", threshold=threshold)
     found.draw(out / "compare.png")
     table(
         [
             ("a", found.a.summary()),
             ("b", found.b.summary()),
             ("sq_dist", found.sq_dist),
-            ("threshold" if options.threshold is not None else f"threshold at far={far:g}", threshold),
+            (named(options), threshold),
             ("verdict", found.verdict),
+            *((f"note on {name}", photo.others) for name, photo in (("a", found.a), ("b", found.b)) if photo.others),
             ("picture", out / "compare.png"),
         ],
         title=f"{options.a}  against  {options.b}",
     )
-    photos = {"a": found.a.plain(), "b": found.b.plain()}
-    return {"sq_dist": found.sq_dist, "threshold": threshold, "far": far, "same": found.same, **photos}
+    return {"sq_dist": found.sq_dist, "same": found.same, "a": found.a.plain(), "b": found.b.plain()}
+
+
+def compare_many(encoder: Any, options: CompareOptions, threshold: float, out: Path) -> dict[str, Any]:
+    from facenet.errors import DataError
+    from facenet.evaluation.photos import Verdict, compare_table
+    from facenet.files import read_csv, write_csv
+
+    file = Path(options.pairs or "")
+    rows = read_csv(file, ("first", "second"), remedy="give a CSV file with the columns first, second", whole=True)
+    pairs = [(row["first"].strip(), row["second"].strip()) for row in rows]
+    if not pairs:
+        raise DataError(f"{file}: no pair below its header; give a CSV file with the columns first, second")
+    with progress("comparing") as report:
+        found = compare_table(encoder, pairs, root=file.parent, threshold=threshold, progress=report)
+    write_csv(out / "compare.csv", Verdict._fields, found)
+    counts = {kind: sum(one.verdict == kind for one in found) for kind in ("one person", "two people", "not compared")}
+    shown = [(one.first, one.second, one.sq_dist, one.verdict, one.note) for one in found[:SHOWN]]
+    table(shown, header=Verdict._fields, title=f"the first {len(shown)} of {len(found)} pairs")
+    table([*counts.items(), (named(options), threshold), ("all pairs", out / "compare.csv")], title="compare")
+    if counts["not compared"] == len(found):
+        raise DataError(f"{file}: no pair could be compared ({found[0].note}); see {out / 'compare.csv'}")
+    return {"pairs": len(found), **{kind.replace(" ", "_"): count for kind, count in counts.items()}}
+
+
+def named(options: CompareOptions) -> str:
+    return "threshold" if options.threshold is not None else f"threshold at far={options.far:g}"
 
 
 def main() -> None:

@@ -34,7 +34,8 @@ def run(options: EmbedOptions, out: Path) -> dict[str, Any]:
         embeddings, kept = embed_folder(encoder, options.images, batch_size=options.batch_size, progress=report)
     seconds = time.perf_counter() - started
     embeddings.save(options.out)
-    write_skipped(out / "skipped.csv", kept.skipped)
+    reasons = out / "skipped.csv"
+    write_skipped(reasons, kept.skipped)
     metrics = {
         "images": len(embeddings),
         "identities": len({name for name in embeddings.identities if name}),
@@ -42,7 +43,12 @@ def run(options: EmbedOptions, out: Path) -> dict[str, Any]:
         "dim": embeddings.dim,
         "images_per_second": len(embeddings) / seconds,
     }
-    table([*metrics.items(), ("embeddings", options.out)], title="embed")
+    rows: list[tuple[str, Any]] = [*metrics.items(), ("embeddings", options.out)]
+    if kept.skipped:
+        rows.append(("skipped, with reasons", reasons))
+    if kept.alignment is not None:
+        rows.append(("what the encoder reads", encoder.preprocess.view(kept.alignment)))
+    table(rows, title="embed")
     return metrics
 
 

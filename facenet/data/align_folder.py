@@ -1,6 +1,6 @@
 """Align a folder of photos: a folder of face crops, in parallel, resumable, with a table of boxes.
 
-``faces.csv`` has a line for every face found, and for every photo without one. A photo is listed after its faces are
+``faces.csv`` has a line for every box found, and for every photo without one. A photo is listed after its faces are
 written, so an interrupted run continues after the last line. ``align.json`` holds the options of the alignment.
 """
 
@@ -11,7 +11,7 @@ import io
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from statistics import median
@@ -26,7 +26,7 @@ from facenet.data.sources.folder import read_alignment, write_alignment
 from facenet.errors import ConfigError, DataError, one_line
 from facenet.faces.alignment import Alignment
 from facenet.faces.detector import find_faces
-from facenet.faces.options import PICKS
+from facenet.faces.options import ALL
 from facenet.files import atomic_write, csv_text, is_inside, read_bytes
 from facenet.types import Progress
 
@@ -37,7 +37,6 @@ TABLE = "faces.csv"
 FORMATS = {"jpg": ("JPEG", {"quality": 95}), "png": ("PNG", {"compress_level": 1})}
 MOST_SIDE = 1 << 20  # pixels; larger pictures are not decoded
 USED, OTHER, NONE = "used", "another face is meant", "no face found"
-ALL = "all"
 
 
 class Line(NamedTuple):
@@ -80,7 +79,6 @@ def align_folder(
     out: str | Path,
     alignment: Alignment,
     *,
-    faces: str | None = None,
     kind: str = "jpg",
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -89,24 +87,22 @@ def align_folder(
     Args:
         records: The photos.
         out: The folder of faces; not the one of the photos.
-        alignment: How a face is cut; its `pick` chooses the face.
-        faces: "all" for every face of a photo: the likeliest keeps the name, others get ``_2``, ``_3``.
+        alignment: How a face is cut; its `pick` chooses the face. With "all" every face of a photo is cut: the
+            likeliest keeps the name, others get ``_2``, ``_3``.
         kind: A key of :data:`FORMATS`.
-        progress: Called with (done, total) photos.
+        progress: Called with (done, total) photos, first of all with those of an earlier run.
 
     Returns:
         The content of `metrics.json`, see :func:`summarise`.
 
     Raises:
-        ConfigError: an unknown format or pick.
+        ConfigError: an unknown format.
         DataError: `out` is the photos' own folder, was made with other options, or can not be written.
     """
     out = Path(out)
     if kind not in FORMATS:
         raise ConfigError(f"format: unknown {kind!r}; known: {', '.join(FORMATS)}")
-    if faces not in (None, ALL):
-        raise ConfigError(f"faces: unknown {faces!r}; known: {', '.join((*PICKS, ALL))}")
-    done, names = _earlier(records, out, alignment), targets(records.paths, kind)
+    done, names = _earlier(records, out, alignment, kind), targets(records.paths, kind)
     write_alignment(out, alignment)
     lines = [line for line in done if line.photo in names]
     with atomic_write(out / TABLE) as file:  # drops half a line of an interrupted run
@@ -116,8 +112,10 @@ def align_folder(
 
     def one(row: int) -> list[Line]:
         source = records.source(row)
-        return _cut(source, records.paths[row], out, names[records.paths[row]], alignment, faces == ALL, kind)
+        return _cut(source, records.paths[row], out, names[records.paths[row]], alignment, kind)
 
+    if progress:
+        progress(len(known), len(records))
     try:
         with (out / TABLE).open("ab", buffering=0) as table:
             for number, found in enumerate(_parallel(one, waiting), 1):
@@ -130,26 +128,34 @@ def align_folder(
     return summarise(lines, records.skipped)
 
 
-def _earlier(records: Records, out: Path, alignment: Alignment) -> list[Line]:
+def _earlier(records: Records, out: Path, alignment: Alignment, kind: str) -> list[Line]:
     """Return the lines of an earlier run with the same options; raises DataError if `out` can not be used."""
     if records.alignment is not None:
         raise DataError(f"{records.root}: these faces are aligned already (align.json); give the photos")
     if out.resolve() == Path(records.root).resolve():
         raise DataError(f"{out}: this is the folder of the photos; choose another folder for the faces")
     before = read_alignment(out)
-    if before is not None and before != alignment:
-        raise DataError(f"{out}: holds faces aligned by {before.to_dict()}; choose another folder, or these options")
     done = read_table(out / TABLE)
     if before is None and done:
         raise DataError(f"{out}: holds {TABLE} but no align.json; choose an empty folder")
+    now, then = alignment.to_dict() | {"format": kind}, (before or alignment).to_dict()
+    then["format"] = next((PurePosixPath(line.file).suffix[1:] for line in done if line.status == USED), kind)
+    changed = [key for key in now if now[key] != then[key]]
+    if changed:
+        old, new = (" ".join(f"{key}={values[key]}" for key in changed) for values in (then, now))
+        raise DataError(
+            f"{out}: holds faces cut with {old}, and {new} is asked for; give another out=, delete this folder to cut"
+            f" its faces anew, or give {old} to go on"
+        )
     return done
 
 
 def summarise(lines: Sequence[Line], left_out: Sequence[Skipped] = ()) -> dict[str, Any]:
-    """Return the numbers of photos, of photos with a face, of crops, and of faces not used by reason.
+    """Return the numbers of photos, of photos with a face, of crops, and of what is not used by reason.
 
-    ``distance_from_centre`` is the median distance between the centres of used face and picture. Its unit is the
-    longer side of the picture.
+    ``not_used`` counts photos of which no face is used, by the reason of their likeliest box. ``boxes_not_used`` counts
+    the boxes of all photos that are not used. ``distance_from_centre`` is the median distance between the centres of
+    used face and picture. Its unit is the longer side of the picture.
     """
     photos = {line.photo for line in lines}
     used = [line for line in lines if line.status == USED]
@@ -158,22 +164,43 @@ def summarise(lines: Sequence[Line], left_out: Sequence[Skipped] = ()) -> dict[s
         / max(line.width, line.height)
         for line in used
     ]
-    reasons = Counter(line.status.partition(" (")[0] for line in lines if line.status != USED)
-    reasons.update(one.kind for one in left_out)
+    lost, boxes = list(left_out), [Skipped(line.photo, line.status).kind for line in lines if _dropped(line)]
+    with_face = {line.photo for line in used}
+    first = {line.photo: line.status for line in reversed(lines) if line.photo not in with_face}
+    lost += [Skipped(*item) for item in first.items()]
     return {
         "photos": len(photos) + len(left_out),
-        "photos_with_face": len({line.photo for line in used}),
+        "photos_with_face": len(with_face),
         "faces": len(used),
-        "found": len({line.photo for line in used}) / max(1, len(photos) + len(left_out)),
+        "found": len(with_face) / max(1, len(photos) + len(left_out)),
         "distance_from_centre": median(off) if off else None,
-        "not_used": dict(sorted(reasons.items())),
+        "not_used": _counts(one.kind for one in lost),
+        "boxes_not_used": _counts(boxes),
     }
 
 
+def _dropped(line: Line) -> bool:
+    """Whether the line is a box that is not used."""
+    return line.status != USED and bool(line.box)
+
+
+def _counts(reasons: Iterable[str]) -> dict[str, int]:
+    return dict(sorted(Counter(reasons).items()))
+
+
 def skipped(lines: Sequence[Line]) -> list[Skipped]:
-    """Return the photos of which no face was used, with the reasons."""
-    used = {line.photo for line in lines if line.status == USED}
-    return [Skipped(line.photo, line.status) for line in lines if line.photo not in used]
+    """Return what is not used, with the reasons: photos without a face first, then boxes beside a used face."""
+    with_face = {line.photo for line in lines if line.status == USED}
+    left = sorted((line for line in lines if line.status != USED), key=lambda line: line.photo in with_face)
+    return [Skipped(line.photo, _reason(line)) for line in left]
+
+
+def _reason(line: Line) -> str:
+    """Return why a line is not used, and of a box where it lies: a photo may have several."""
+    if not line.box:
+        return line.status
+    left, top, width, height = (round(value) for value in line.box)
+    return f"{line.status}: {width} x {height} pixels at ({left}, {top})"
 
 
 def targets(paths: Sequence[str], kind: str) -> dict[str, str]:
@@ -219,9 +246,7 @@ def _parallel(one: Callable[[int], list[Line]], rows: Sequence[int]) -> Iterator
             yield from pool.map(one, rows[start : start + 64 * workers])
 
 
-def _cut(
-    source: Path | np.ndarray, photo: str, out: Path, name: str, alignment: Alignment, every: bool, kind: str
-) -> list[Line]:
+def _cut(source: Path | np.ndarray, photo: str, out: Path, name: str, alignment: Alignment, kind: str) -> list[Line]:
     """Write the faces of one photo and return its lines."""
     try:
         picture = read_picture(source) if isinstance(source, Path) else Image.fromarray(source)
@@ -231,7 +256,7 @@ def _cut(
     if not faces:
         return [Line(photo, *picture.size, NONE)]
     usable = [face for face in faces if not alignment.why_unusable(face)]
-    meant = usable if every else [alignment.choose(faces, picture.size)] if usable else []
+    meant = usable if alignment.pick == ALL else [alignment.choose(faces, picture.size)] if usable else []
     lines = []
     for face in faces:
         status, file = alignment.why_unusable(face) or OTHER, ""

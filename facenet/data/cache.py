@@ -107,7 +107,7 @@ def decode_faces(
 
 def packed_bytes(records: Records, preprocess: Preprocess, margin: float = 1.0) -> int:
     """Return the number of bytes of the array of :func:`pack`."""
-    height, width = preprocess.stored_size(margin)
+    height, width = preprocess.of(records.alignment, records.root).stored_size(margin)
     return len(records) * 3 * height * width
 
 

@@ -68,7 +68,7 @@ def decode(path: str | Path, then: Callable[[Image.Image], T]) -> T:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"{path}: {BOMB}") from error
     except UnidentifiedImageError as error:
-        raise DataError(f"{path}: not a readable image (none of {', '.join(FORMATS)})") from error
+        raise DataError(f"{path}: not a readable image (none of {', '.join(FORMATS)}, PGM)") from error
     except PermissionError as error:
         raise DataError(f"{path}: no permission to read it") from error
     except Exception as error:  # PIL raises anything from SyntaxError to struct.error on broken files

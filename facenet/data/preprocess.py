@@ -77,18 +77,35 @@ class Preprocess:
         return {key: value for key, value in values.items() if value is not None}
 
     def of(self, alignment: Alignment | None, where: str = "") -> Preprocess:
-        """Return what happens to images which are already aligned in the given way (None: in none).
+        """Return what happens to images that are cut out of photos already, in the given way (None: they are not).
+
+        A face that is cut with a larger margin holds the face that this preprocessing would cut: its central part is
+        read. Without an alignment of its own the preprocessing reads an aligned face like every picture, by its central
+        crop.
 
         Raises:
-            DataError: they are aligned otherwise than this preprocessing would.
+            DataError: the aligned faces do not hold what this preprocessing would cut.
         """
-        if alignment is None or alignment == self.align:
-            return self if alignment is None else replace(self, align=None)
-        wanted = "not aligned at all" if self.align is None else f"aligned by {self.align.to_dict()}"
+        if alignment is None or self.align is None:
+            return self
+        share = self.align.within(alignment)
+        if share is not None:
+            return replace(self, align=None, crop=self.crop * share)
+        own = self.align
         raise DataError(
-            f"{where}: its faces are aligned by {alignment.to_dict()}, the encoder reads faces {wanted};"
-            " give the photos they were cut from, or align them with the encoder's options"
+            f"{where}: its faces are cut at {alignment}, the encoder reads {own}, which they do not hold;"
+            f" run python scripts/align.py images=PHOTOS out=FACES template={own.template} margin={own.margin:g}"
+            f" size={own.size}, then this command with FACES (or with PHOTOS)"
         )
+
+    def view(self, alignment: Alignment) -> str:
+        """Say which part of an aligned face the network sees.
+
+        >>> Preprocess(crop=0.6).view(Alignment(margin=2.0))
+        'the central 60% of faces cut at 2 times the arcface template, which is 1.2 times'
+        """
+        share = self.of(alignment).crop
+        return f"the central {share:.0%} of faces cut at {alignment}, which is {share * alignment.margin:.3g} times"
 
     def stored_size(self, margin: float = 1.0) -> tuple[int, int]:
         """Return (S, S') of :meth:`read`: the network's size, times the margin as far as an image can reach."""
@@ -154,11 +171,22 @@ class Preprocess:
         """Return mean and std of each channel (3,) float32, for values in [0, 255]."""
         return np.array(self.mean, np.float32) * np.float32(255), np.array(self.std, np.float32) * np.float32(255)
 
-    def __call__(self, images: Sequence[Any] | np.ndarray) -> np.ndarray:
-        """Turn paths, PIL images or uint8 arrays (H0, W0, 3) into normalised float32 (B, 3, H, W)."""
+    def __call__(self, images: Sequence[Any] | np.ndarray, *, first: int = 0) -> np.ndarray:
+        """Turn paths, PIL images or uint8 arrays (H0, W0, 3) into normalised float32 (B, 3, H, W).
+
+        Raises:
+            DataError: as :meth:`read`, with the path, or with the place of the image counted from `first`.
+        """
         if len(images) == 0:
             return np.zeros((0, 3, *self.size), np.float32)
-        return self.normalise(stack([self.read(image) for image in images]))
+        pixels = []
+        for place, image in enumerate(images, first):
+            try:
+                pixels.append(self.read(image))
+            except DataError as error:
+                name = "" if isinstance(image, str | Path) else f"image {place}: "
+                raise type(error)(f"{name}{error}; embed_folder goes on without such an image, and lists it") from error
+        return self.normalise(stack(pixels))
 
 
 def _three(values: Any) -> bool:

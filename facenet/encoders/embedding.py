@@ -89,6 +89,8 @@ def embed_changed(
         def submit(start: int) -> list[tuple[int, Future[list[np.ndarray] | str]]]:
             return [(row, pool.submit(decode, row)) for row in range(start, min(start + step, len(records)))]
 
+        if progress:
+            progress(0, len(records))
         waiting = submit(0)
         for start in range(0, len(records), step):
             current, waiting = waiting, submit(start + step)
@@ -111,7 +113,9 @@ def embed_changed(
     kept = records.without(bad)
     stacked = np.concatenate(vectors).reshape(len(kept), len(changes), -1)  # (N, V, D)
     parts = [np.ascontiguousarray(stacked[:, place]) for place in range(len(changes))]
-    return [EmbeddingSet(part, kept.paths, kept.identities, encoder.fingerprint, kept.root) for part in parts], kept
+    joins = tuple(encoder.compatible_with)
+    rows = kept.paths, kept.identities, encoder.fingerprint, kept.root
+    return [EmbeddingSet(part, *rows, compatible_with=joins) for part in parts], kept
 
 
 def _changed(

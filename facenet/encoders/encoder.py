@@ -10,9 +10,11 @@ import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 from facenet.data.preprocess import Preprocess
 from facenet.encoders.onnx_net import OnnxNet
@@ -62,15 +64,20 @@ class Encoder:
         """Embedding width D."""
         return int(self.options["embedding_dim"])
 
-    def embed(self, images: Sequence[Any] | np.ndarray, *, batch_size: int = 256) -> np.ndarray:
+    def embed(self, images: Any, *, batch_size: int = 256) -> np.ndarray:
         """Embed paths, PIL images or uint8 arrays (H, W, 3): float32 unit rows (N, D), (0, D) for none.
 
+        A single image, in no list, gives one row (1, D). :func:`facenet.embed_folder` leaves unreadable images out.
+
         Raises:
-            DataError: an image can not be read, or as :meth:`embed_batch`.
+            DataError: an image can not be read or shows no face (the message has its path, or its place in `images`), or
+                as :meth:`embed_batch`.
         """
+        if isinstance(images, str | Path | Image.Image) or getattr(images, "ndim", 4) == 3:
+            images = [images]
         parts = [np.zeros((0, self.dim), np.float32)]
         for start in range(0, len(images), batch_size):
-            parts.append(self.embed_batch(self.preprocess(images[start : start + batch_size])))
+            parts.append(self.embed_batch(self.preprocess(images[start : start + batch_size], first=start)))
         return np.concatenate(parts)
 
     def embed_batch(self, images: np.ndarray | Tensor, *, names: Sequence[str] = ()) -> np.ndarray:

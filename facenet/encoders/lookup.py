@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,8 @@ def load(
             raise ConfigError(
                 f"detector={detector}: {name_or_path} reads cropped faces; cut them out of photos with scripts/align.py"
             )
-        found.preprocess = found.preprocess.of(align)
+        if align is not None:
+            found.preprocess = replace(found.preprocess, align=replace(align, detector="none"))
     return found
 
 

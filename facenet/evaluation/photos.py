@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from facenet.data.pictures import read_picture
+from facenet.data.pictures import read_picture, why
 from facenet.encoders.encoder import Encoder
-from facenet.errors import ConfigError
+from facenet.errors import ConfigError, DataError
 from facenet.evaluation.sheets import GREEN, RED, Row, Tile, draw
 from facenet.faces.alignment import NoFace
 from facenet.faces.detector import Face, find_faces
+from facenet.types import Progress
 from facenet.vectors import sq_dist
 
 
@@ -23,7 +25,7 @@ class Photo:
 
     path: str
     pixels: np.ndarray  # (H, W, 3) uint8: the crop
-    faces: list[Face] | None  # None: not looked for
+    faces: list[Face] | None  # the usable ones; None: not looked for
     face: Face | None
 
     def summary(self) -> str:
@@ -33,6 +35,12 @@ class Photo:
         left, top, width, height = (round(value) for value in self.face.box)
         place = f"{width} x {height} pixels at ({left}, {top}), score {self.face.score:.2f}"
         return f"1 face, {place}" if len(self.faces) == 1 else f"{len(self.faces)} faces, taken: {place}"
+
+    @property
+    def others(self) -> str:
+        """A warning if the photo shows several faces, of which one was taken; else an empty string."""
+        several = self.faces is not None and len(self.faces) > 1
+        return f"{self.summary()}; cut the photo if another one is meant" if several else ""
 
     def plain(self) -> dict[str, Any]:
         """As plain values for JSON."""
@@ -65,13 +73,23 @@ class Comparison:
     @property
     def verdict(self) -> str:
         """In words."""
-        return "one person" if self.same else "two people"
+        return _verdict(self.same)
 
     def draw(self, file: str | Path) -> None:
         """Write both crops side by side as PNG, framed green for one person and red for two."""
         frame = GREEN if self.same else RED
         tiles = [Tile(photo.pixels, [Path(photo.path).name], frame) for photo in (self.a, self.b)]
         draw(file, self.verdict, [Row(f"sq_dist {self.sq_dist:.4f}, threshold {self.threshold:.4f}", tiles)])
+
+
+class Verdict(NamedTuple):
+    """A line of :func:`compare_table`."""
+
+    first: str
+    second: str
+    sq_dist: float | None  # None: not compared
+    verdict: str  # "one person", "two people", or "not compared"
+    note: str = ""  # why not, or that a photo shows several faces
 
 
 def compare_photos(encoder: Encoder, a: str | Path, b: str | Path, *, threshold: float) -> Comparison:
@@ -82,21 +100,85 @@ def compare_photos(encoder: Encoder, a: str | Path, b: str | Path, *, threshold:
         NoFace: a photo without a usable face, if the encoder's preprocessing looks for one.
         DataError: a photo that can not be read.
     """
+    _check(threshold)
+    one, other = (_photo(encoder, path) for path in (a, b))
+    first, second = _embed(encoder, [one, other])
+    return Comparison(one, other, float(sq_dist(first[None], second[None])[0]), threshold)
+
+
+def compare_table(
+    encoder: Encoder,
+    pairs: Sequence[tuple[str, str]],
+    *,
+    root: str | Path = "",
+    threshold: float,
+    progress: Progress | None = None,
+) -> list[Verdict]:
+    """Compare the photos of many pairs, whose paths are relative to `root`; each photo is read once.
+
+    A photo that can not be used costs its own pairs only: their note says why.
+
+    Raises:
+        ConfigError: a threshold outside [0, 4].
+    """
+    _check(threshold)
+    names = list(dict.fromkeys(name for pair in pairs for name in pair))
+    vectors: dict[str, np.ndarray] = {}
+    notes: dict[str, str] = {}
+    if progress:
+        progress(0, len(names))
+    for done, name in enumerate(names, 1):
+        path = Path(root) / name
+        try:
+            photo = _photo(encoder, path)
+            vectors[name], notes[name] = _embed(encoder, [photo])[0], photo.others and f"{name}: {photo.others}"
+        except DataError as error:
+            notes[name] = f"{name}: {why(error, path)}"
+        if progress:
+            progress(done, len(names))
+    found = []
+    for one, other in pairs:
+        note = "; ".join(dict.fromkeys(notes[name] for name in (one, other) if notes[name]))
+        if one in vectors and other in vectors:
+            distance = float(sq_dist(vectors[one][None], vectors[other][None])[0])
+            found.append(Verdict(one, other, distance, _verdict(distance <= threshold), note))
+        else:
+            found.append(Verdict(one, other, None, "not compared", note))
+    return found
+
+
+def several_faces(encoder: Encoder, path: str | Path) -> str:
+    """Say that a photo shows several usable faces, and which one the encoder takes; an empty string if it does not.
+
+    Raises:
+        DataError: as :func:`compare_photos`.
+    """
+    return _photo(encoder, path).others
+
+
+def _check(threshold: float) -> None:
     if not 0 <= threshold <= 4:
         raise ConfigError(f"threshold: expected a squared L2 distance in [0, 4], got {threshold}")
-    one, other = (_photo(encoder, path) for path in (a, b))
-    ready = encoder.preprocess.of(encoder.preprocess.align)  # these pixels are cut already
-    first, second = encoder.embed_batch(ready([one.pixels, other.pixels]))
-    return Comparison(one, other, float(sq_dist(first[None], second[None])[0]), threshold)
+
+
+def _verdict(same: bool) -> str:
+    return "one person" if same else "two people"
+
+
+def _embed(encoder: Encoder, photos: Sequence[Photo]) -> np.ndarray:
+    """Embed pixels that are cut already: (N, D)."""
+    ready = encoder.preprocess.of(encoder.preprocess.align)
+    return encoder.embed_batch(ready([photo.pixels for photo in photos]))
 
 
 def _photo(encoder: Encoder, path: str | Path) -> Photo:
     picture, align = read_picture(path), encoder.preprocess.align
-    if align is None:
+    if align is None or align.detector == "none":
         return Photo(str(path), np.asarray(picture), None, None)
     faces = find_faces(np.asarray(picture))
     try:
         face = align.choose(faces, picture.size)
     except NoFace as error:
         raise NoFace(f"{path}: {error}; give a photo that shows the face larger, or detector=none for a crop") from None
-    return Photo(str(path), np.asarray(align.crop(picture, face)), faces, face)
+    usable = [other for other in faces if not align.why_unusable(other)]
+    return Photo(str(path), np.asarray(align.crop(picture, face)), usable, face)

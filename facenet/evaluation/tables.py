@@ -85,7 +85,7 @@ def leakage_line(found: Mapping[str, Any]) -> str:
     ...               "train_near_duplicates": None, "near_sq_dist": 0.01})
     '0 of 120 people trained on, 0 held out; 2 pairs of different people within sq_dist 0.01'
     """
-    people = f"{found['people']} people, and the encoder does not say whom it was trained on"
+    people = f"{found['people']} people (trained on: unknown)"
     if found["shared_people"] is not None:
         people = f"{found['shared_people']} of {found['people']} people trained on, {found['shared_held_out']} held out"
     near = f"{found['near_duplicates']} pairs of different people"

@@ -15,13 +15,16 @@ from PIL import Image
 
 from facenet.errors import ConfigError, DataError
 from facenet.faces.detector import Face, find_faces
-from facenet.faces.options import DETECTORS, AlignOptions
+from facenet.faces.options import ALL, DETECTORS, PICKS, AlignOptions
 from facenet.options import build, option
 
 # Where a 112x112 crop has the eye on the left and on the right of the picture, the tip of the nose and the corners of
 # the mouth: Deng et al., ArcFace (2019); SFace was trained on this template too.
 ARCFACE = ((38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041))
 ARCFACE_SIDE = 112
+NEARLY_BEST = (
+    0.05  # how far below a photo's best score a prominent face may score: mugs and hands score lower than faces
+)
 
 
 class NoFace(DataError):
@@ -30,9 +33,13 @@ class NoFace(DataError):
 
 @dataclass(frozen=True, kw_only=True)
 class Alignment(AlignOptions):
-    """How a face is cut out of a photo; an encoder carries it as a part of its preprocessing."""
+    """How a face is cut out of a photo; an encoder carries it as a part of its preprocessing.
 
-    detector: str = option("yunet", choices=tuple(name for name in DETECTORS if name != "none"), help="finds the faces")
+    With the detector "none" a picture is such a cut face already.
+    """
+
+    detector: str = option("yunet", choices=DETECTORS, help="finds the faces; none: they are cut already")
+    pick: str = option("prominent", choices=(*PICKS, ALL), help="the meant face of several; all: see align_folder")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Alignment:
@@ -49,22 +56,29 @@ class Alignment(AlignOptions):
     def cut(self, picture: Image.Image) -> Image.Image:
         """Find the face of an upright RGB picture and return it aligned, (size, size).
 
+        With the detector "none" the picture is returned as it is.
+
         Raises:
             NoFace: no face is large and clear enough; the message says what was found.
         """
+        if self.detector == "none":
+            return picture
         faces = find_faces(np.asarray(picture))
         return self.crop(picture, self.choose(faces, picture.size))
 
     def why_unusable(self, face: Face) -> str:
         """Return why a face can not be used, or an empty string."""
-        if face.score < self.score:
-            return f"doubtful (score {face.score:.2f}, at least {self.score:g} wanted)"
+        if face.score < self.score:  # rounded down: 0.59996 is not 0.6
+            return f"doubtful (score {math.floor(face.score * 1e4) / 1e4:.4f}, at least {self.score:g} wanted)"
         if face.side < self.min_face:
-            return f"too small ({face.side:.0f} pixels, at least {self.min_face} wanted)"
+            return f"too small ({math.floor(face.side)} pixels, at least {self.min_face} wanted)"
         return ""
 
     def choose(self, faces: Sequence[Face], size: tuple[int, int]) -> Face:
-        """Return the face that `pick` means in a picture of `size` (W, H).
+        """Return the face that `pick` means in a picture of `size` (W, H); "all" means the prominent one here.
+
+        A prominent face scores at most :data:`NEARLY_BEST` below the best usable face of the picture. The nearness to
+        the centre is 1 there and 0 in a corner.
 
         Raises:
             NoFace: no face, or none that is usable.
@@ -84,7 +98,22 @@ class Alignment(AlignOptions):
             return min(usable, key=off)
         if self.pick == "largest":
             return max(usable, key=lambda face: face.box[2] * face.box[3])
-        return max(usable, key=lambda face: max(face.box[2:]) * (1 - off(face)))
+        best = max(face.score for face in usable)
+        likely = [face for face in usable if face.score >= best - NEARLY_BEST]
+        return max(likely, key=lambda face: max(face.box[2:]) * (1 - off(face)))
+
+    def __str__(self) -> str:
+        """Return how large the cut is, as in "2 times the arcface template"."""
+        return f"{self.margin:g} times the {self.template} template"
+
+    def within(self, wider: Alignment) -> float | None:
+        """Return which central share of the side of a face cut by `wider` is the face that this alignment cuts.
+
+        Both templates lie around the centre of the cut face, so the share is margin / margin of `wider`. Where `wider`
+        does not hold the face (another template, a smaller margin) there is None.
+        """
+        share = self.margin / wider.margin
+        return min(share, 1.0) if self.template == wider.template and share < 1 + 1e-9 else None
 
     def crop(self, picture: Image.Image, face: Face) -> Image.Image:
         """Cut a face out of an upright RGB picture: (size, size), black beyond its borders."""

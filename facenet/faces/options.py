@@ -12,10 +12,11 @@ TEMPLATES = {
     "box": "a square around the box, nothing turned",
 }
 PICKS = {
-    "prominent": "the face whose longer side, times its nearness to the picture's centre, is largest",
+    "prominent": "of faces that score nearly best: longer side, times nearness to the centre, is largest",
     "largest": "the largest face",
     "center": "the face nearest to the picture's centre",
 }
+ALL = "all"  # every face of a photo; only a folder of faces can have been cut so
 LEAST_SCORE = 0.3  # a detection with a lower score is no face
 
 

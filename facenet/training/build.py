@@ -135,7 +135,7 @@ def describe(run: Run, faces: Faces) -> str:
     return (
         f"training on {len(data.train)} faces of {len(data.train.names)} people ({data.cache} cache),"
         f" held out {len(data.held_out)} of {len(data.held_out.names)}, reported {len(splits.evaluation)}"
-        f" of {len(splits.evaluation.names)}; {len(data.skipped)} files skipped\n"
+        f" of {len(splits.evaluation.names)}; {len(data.skipped)} files skipped (skipped.csv)\n"
         f"{run.module.hparams['model']['name']}: {weights:,} weights; {len(data.sampler)} batches of"
         f" {data.sampler.batch_size} an epoch"
     )

@@ -17,8 +17,10 @@ from facenet.data.sources.kinds import Listed, check_share
 from facenet.data.splits import Splits, split_faces
 from facenet.errors import choose
 from facenet.faces.alignment import Alignment
+from facenet.faces.options import ALL
 from facenet.models.registry import NETS
 from facenet.options import to_dict
+from facenet.training.old_embeddings import check_old
 from facenet.training.options import TrainOptions
 from facenet.training.trainer import is_first_rank
 from facenet.types import Pairs
@@ -62,16 +64,21 @@ def prepare_faces(options: TrainOptions, out: Path, say: Callable[[str], None] =
         if is_first_rank():
             write_skipped(out / "skipped.csv", list(found))
 
+    def read_faces(faces: Records) -> Records:
+        check_old(options.harmonic.old, faces, options.model.embedding_dim)
+        return readable(faces, _as_aligned(preprocess, faces))
+
     preprocess, data = build_preprocess(options), options.data
     try:
         with progress("drawing faces", enabled=is_first_rank(), say=say) as report:
             splits = split_faces(
                 data,
                 progress=report,
-                readable=lambda faces: readable(faces, _as_aligned(preprocess, faces)),
+                readable=read_faces,
                 listed=list_skipped,
             )
         check_pairs(splits, data.pairs)
+        check_old(options.harmonic.old, splits.train, options.model.embedding_dim)
         with progress("decoding faces", enabled=is_first_rank(), say=say) as report:
             decoded = decode_faces(
                 splits.train,
@@ -94,4 +101,5 @@ def _as_aligned(preprocess: Preprocess, faces: Records) -> Preprocess:
     """Add the alignment of a folder that scripts/align.py wrote to a preprocessing without alignment."""
     if faces.alignment is None or preprocess.align is not None:
         return preprocess
-    return replace(preprocess, align=faces.alignment)
+    pick = "prominent" if faces.alignment.pick == ALL else faces.alignment.pick  # of a photo one face is embedded
+    return replace(preprocess, align=replace(faces.alignment, pick=pick))

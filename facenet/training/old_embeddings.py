@@ -7,12 +7,28 @@ from pathlib import Path
 
 import numpy as np
 
+from facenet.data.preprocess import Preprocess
 from facenet.data.records import Records
 from facenet.encoders import lookup as encoders
 from facenet.encoders.embedding import embed_records
 from facenet.encoders.encoder import Encoder
 from facenet.errors import ConfigError, DataError
 from facenet.types import EmbeddingSet, Progress
+
+
+def check_old(old: str | Path | None, faces: Records, dim: int) -> None:
+    """Refuse, before any image is decoded, an old encoder of another width or one that can not read aligned `faces`.
+
+    `old` is what ``harmonic.old`` names: nothing is checked of None, or of an embeddings folder.
+
+    Raises:
+        ConfigError, DataError: as :func:`read_old` and :meth:`facenet.data.preprocess.Preprocess.of`.
+    """
+    record = None if old is None or (Path(old) / "meta.json").is_file() else encoders.read_record(old)
+    width, values = (record or {}).get("embedding_dim"), (record or {}).get("preprocessing")
+    if isinstance(width, int) and isinstance(values, dict):  # else read_old says what is damaged
+        _check_width(width, dim)
+        Preprocess.from_dict(values).of(faces.alignment, f"harmonic.old={old}: {faces.root}")
 
 
 def read_old(old: str | Path, *, dim: int | None = None, device: str = "cpu") -> EmbeddingSet | Encoder:
@@ -26,12 +42,16 @@ def read_old(old: str | Path, *, dim: int | None = None, device: str = "cpu") ->
     """
     folder = (Path(old) / "meta.json").is_file()
     found = EmbeddingSet.load(old) if folder else encoders.load(old, device=device)
-    if dim not in (None, found.dim):
-        raise ConfigError(
-            f"harmonic.old: the old vectors have {found.dim} dimensions, this net's have {dim}; a gallery holds one"
-            f" width: set model.embedding_dim={found.dim}"
-        )
+    _check_width(found.dim, dim)
     return found
+
+
+def _check_width(old: int, new: int | None) -> None:
+    if new not in (None, old):
+        raise ConfigError(
+            f"harmonic.old: the old vectors have {old} dimensions, this net's have {new}; a gallery holds one"
+            f" width: set model.embedding_dim={old}"
+        )
 
 
 def old_vectors(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ from PIL import Image
 
 from facenet.data.sources.folder import scan_folder
 from facenet.encoders.bundle import save_bundle
-from tests.helpers.commands import every_fourth, mistaken, succeed
+from facenet.encoders.embedding import embed_folder
+from facenet.encoders.lookup import load
+from tests.helpers.commands import every_fourth, mistaken, play, succeed
 from tests.helpers.encoders import make
 
 
@@ -60,10 +63,15 @@ def test_photos_are_aligned_and_compared(photos: Path, tmp_path: Path) -> None:
             ),
             (
                 "embed",
-                ["encoder={out}/e", "images={faces}", "out={out}/v"],
+                ["encoder=sface", "images={tight}", "out={out}/v"],
                 3,
-                "the encoder reads faces not aligned at all",
+                "tight: its faces are cut at 0.8 times the arcface template, the encoder reads 1 times the arcface"
+                " template, which they do not hold; run python scripts/align.py images=PHOTOS out=FACES template=arcface"
+                " margin=1 size=112, then this command with FACES (or with PHOTOS)",
             ),
+            ("compare", ["encoder=sface", "a={photos}/a.jpg"], 2, "a=PHOTO b=PHOTO, or a table of them, pairs=FILE"),
+            ("compare", ["encoder=sface", "pairs={photos}/none.csv"], 3, "none.csv: no such file"),
+            ("align", ["images={photos}", "out={tight}", "format=png"], 3, "margin=0.8, and margin=2.0 is asked for"),
             (
                 "embed",
                 ["encoder={out}/e", "images={photos}", "out={out}/v", "detector=yunet"],
@@ -79,12 +87,12 @@ def test_a_mistake_is_one_clear_line(
     from facenet.data.sources.folder import write_alignment
     from facenet.faces.alignment import Alignment
 
-    places = {"photos": tmp_path / "photos", "out": tmp_path / "out", "faces": tmp_path / "faces"}
+    places = {name: tmp_path / name for name in ("photos", "out", "tight")}
     for place in (*places.values(), tmp_path / "photos" / "noise"):
         place.mkdir()
-    for place in ("photos", "faces"):
+    for place in ("photos", "tight"):
         portrait.resize((128, 150)).save(places[place] / "a.jpg")
-    write_alignment(places["faces"], Alignment())
+    write_alignment(places["tight"], Alignment(margin=0.8))
     noise = np.random.default_rng(0).integers(0, 255, (90, 90, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "photos" / "noise" / "n.png")
     save_bundle(make(), tmp_path / "out" / "e")
@@ -93,3 +101,44 @@ def test_a_mistake_is_one_clear_line(
     assert got == code, text
     assert said in text
     assert len(text.strip().splitlines()) == 1
+
+
+def test_a_table_of_pairs_is_compared_and_what_can_not_be_is_listed(photos: Path, tmp_path: Path) -> None:
+    names = ["a.jpg", "b.png", "noise.png", "gone.jpg", "two.png"]
+    page = Image.new("RGB", (1030, 600))
+    with Image.open(photos / "photos" / "grace" / "a.jpg") as portrait:
+        page.paste(portrait, (0, 0))
+        page.paste(portrait.resize((430, 504)), (540, 40))
+    page.save(photos / "photos" / "two.png")
+    table = tmp_path / "pairs.csv"
+    where = [str(photos / "photos" / ("grace" if name != "two.png" else "") / name) for name in names]
+    rows = [(where[0], where[1]), (where[0], where[2]), (where[3], where[0]), (where[4], where[0])]
+    table.write_text("first,second\n" + "\n".join(",".join(row) for row in rows) + "\n")
+    found = succeed("compare", "encoder=sface", f"pairs={table}", out=tmp_path / "run")
+    assert (found["pairs"], found["one_person"], found["two_people"], found["not_compared"]) == (4, 2, 0, 2)
+    with (tmp_path / "run" / "compare.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert [line["verdict"] for line in lines] == ["one person", "not compared", "not compared", "one person"]
+    assert lines[1]["note"].startswith(f"{where[2]}: no face found")
+    assert "no such file" in lines[2]["note"]
+    assert lines[3]["note"].startswith(f"{where[4]}: 2 faces, taken: ")
+    direct = load("sface").embed(where[:2])
+    assert float(lines[0]["sq_dist"]) == pytest.approx(float(((direct[0] - direct[1]) ** 2).sum()), abs=1e-5)
+
+
+def test_a_folder_of_margin_two_is_read_by_every_encoder(photos: Path, tmp_path: Path) -> None:
+    """By sface as the photos were, by an encoder of central crops as pictures."""
+    faces, source = tmp_path / "faces", photos / "photos" / "grace"
+    succeed("align", f"images={source}", f"out={faces}", out=tmp_path / "align")
+    save_bundle(make(crop=0.6), tmp_path / "e")
+    played = play(
+        "embed", f"encoder={tmp_path / 'e'}", f"images={faces}", f"out={tmp_path / 'v'}", out=tmp_path / "run"
+    )
+    assert played.code == 0, played.errors
+    assert "the central 60% of faces cut at 2 times the arcface template, which is 1.2 times" in played.text
+    sface = load("sface")
+    whole = sface.embed([source / "a.jpg", source / "b.png"])
+    for encoder in (sface, load("sface", detector="none")):
+        cut, _ = embed_folder(encoder, faces)
+        assert list(cut.paths) == ["a.jpg", "b.jpg"]
+        assert ((cut.vectors - whole) ** 2).sum(1).max() < 0.03, "the same faces as those of the photos"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +12,11 @@ import pytest
 from PIL import Image
 
 from facenet.data import align_folder as room
-from facenet.data.align_folder import ALL, COLUMNS, TABLE, USED, Line, align_folder, read_table, skipped
+from facenet.data.align_folder import COLUMNS, TABLE, USED, Line, align_folder, read_table, skipped
 from facenet.data.sources.folder import read_alignment, scan_folder
 from facenet.errors import ConfigError, DataError
 from facenet.faces.alignment import Alignment
+from facenet.faces.options import ALL
 from facenet.files import write_sealed
 
 OPTIONS = Alignment(size=64, margin=1.2)
@@ -52,7 +55,13 @@ def test_every_photo_is_listed_with_its_faces(photos: Path, tmp_path: Path) -> N
     assert (found["photos"], found["photos_with_face"], found["faces"]) == (8, 4, 4)
     assert found["found"] == 0.5
     assert 0 < found["distance_from_centre"] < 0.2
-    reasons = {Path(skip.path).name: skip.reason for skip in skipped(read_table(tmp_path / TABLE))}
+    listed = skipped(read_table(tmp_path / TABLE))
+    reasons = {Path(skip.path).name: skip.reason for skip in listed}
+    lost = [skip for skip in listed if Path(skip.path).name in ("none.png", "tiny.png", "broken.jpg", "empty.jpg")]
+    assert listed[: len(lost)] == lost, "photos without a face come first"
+    assert re.fullmatch(r"another face is meant: \d+ x \d+ pixels at \(\d+, \d+\)", reasons["two.png"])
+    assert sum(found["not_used"].values()) == 4, "one reason for each photo without a face"
+    assert found["boxes_not_used"]["another face is meant"] == 1
     assert reasons["none.png"] == "no face found"
     assert reasons["tiny.png"].startswith(("no face", "doubtful", "too small"))
     assert "not a readable image" in reasons["broken.jpg"]
@@ -74,7 +83,8 @@ def test_every_photo_is_listed_with_its_faces(photos: Path, tmp_path: Path) -> N
 def test_all_faces_of_a_photo_or_the_largest(photos: Path, tmp_path: Path, portrait: Image.Image) -> None:
     records = scan_folder(photos / "others")
     align_folder(records, tmp_path / "largest", OPTIONS)
-    align_folder(records, tmp_path / "all", OPTIONS, faces=ALL, kind="png")
+    align_folder(records, tmp_path / "all", replace(OPTIONS, pick=ALL), kind="png")
+    assert read_alignment(tmp_path / "all") == replace(OPTIONS, pick="all")
     assert sorted(p.name for p in (tmp_path / "all").glob("*.png")) == ["two.png", "two_2.png"]
     lines = read_table(tmp_path / "largest" / TABLE)
     taken = next(line for line in lines if line.status == USED)
@@ -133,8 +143,17 @@ def test_folders_that_can_not_be_used(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="this is the folder of the photos"):
         align_folder(records, photos, OPTIONS)
     align_folder(records.subset([0]), tmp_path / "a", OPTIONS)
-    with pytest.raises(DataError, match="choose another folder, or these options"):
-        align_folder(records, tmp_path / "a", Alignment(size=65))
+    for changed, told in (
+        ({"size": 65}, "size=64, and size=65 is asked for"),
+        ({"margin": 1.0}, "margin=1.2, and margin=1.0 is asked for"),
+        ({"pick": ALL}, "pick=prominent, and pick=all is asked for"),
+        ({"score": 0.7, "pick": "center"}, "pick=prominent score=0.6, and pick=center score=0.7 is asked for"),
+    ):
+        with pytest.raises(DataError, match=f"a: holds faces cut with {told}; give another out="):
+            align_folder(records, tmp_path / "a", replace(OPTIONS, **changed))
+    with pytest.raises(DataError, match="format=jpg, and format=png is asked for"):
+        align_folder(records, tmp_path / "a", OPTIONS, kind="png")
+    assert align_folder(records.subset([0]), tmp_path / "a", OPTIONS)["faces"] == 1, "the same options go on"
     (tmp_path / "a" / "align.json").unlink()
     with pytest.raises(DataError, match=r"no align\.json"):
         align_folder(records, tmp_path / "a", OPTIONS)
@@ -147,8 +166,6 @@ def test_folders_that_can_not_be_used(photos: Path, tmp_path: Path) -> None:
         read_table(tmp_path / "b" / TABLE)
     with pytest.raises(ConfigError, match="known: jpg, png"):
         align_folder(records, tmp_path / "c", OPTIONS, kind="gif")
-    with pytest.raises(ConfigError, match="known: prominent, largest, center, all"):
-        align_folder(records, tmp_path / "c", OPTIONS, faces="every")
 
 
 def test_names_that_would_meet_keep_their_suffix(tmp_path: Path, portrait: Image.Image) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -140,11 +141,31 @@ def test_a_face_is_aligned_before_it_is_cropped(portrait: Image.Image, tmp_path:
     assert done == Preprocess(size=(32, 32), crop=0.5)
     np.testing.assert_array_equal(done.read(cut), expected)
     assert preprocess.of(None) is preprocess
-    plain = Preprocess(size=(32, 32))
-    assert plain.of(None) is plain
-    for wrong, told in ((Preprocess(size=(32, 32), align=Alignment()), "aligned by"), (plain, "not aligned at all")):
-        with pytest.raises(DataError, match=rf"faces/: its faces are aligned by .*{told}"):
-            wrong.of(align, "faces/")
+    plain = Preprocess(size=(32, 32), crop=0.4)
+    assert plain.of(None) is plain.of(align) is plain, "central crops: an aligned face is a picture like others"
+    assert plain.view(align) == "the central 40% of faces cut at 1.5 times the arcface template, which is 0.6 times"
+    cut_before = replace(preprocess, align=replace(align, detector="none"))
+    np.testing.assert_array_equal(cut_before.read(cut), expected)
+    wrong = Preprocess(size=(32, 32), align=Alignment())
+    with pytest.raises(
+        DataError, match=r"faces/: its faces are cut at 1\.5 times the arcface template, the encoder reads"
+    ) as raised:
+        wrong.of(align, "faces/")
+    said = str(raised.value)
+    assert "scripts/align.py images=PHOTOS out=FACES template=arcface margin=2 size=224, then this command" in said
+    assert "{" not in said
+
+
+@pytest.mark.parametrize(("template", "margin"), [("arcface", 1.0), ("arcface", 1.37), ("box", 1.2)])
+def test_a_wider_cut_is_read_as_the_photo_it_was_cut_from(portrait: Image.Image, template: str, margin: float) -> None:
+    """The central part of a cut at margin 2 is the tighter cut, but for the rounding to whole pixels."""
+    wide = Alignment(template=template, margin=2.0, size=400)
+    preprocess = Preprocess(size=(64, 64), align=Alignment(template=template, margin=margin, size=200))
+    from_photo = preprocess.read(portrait).astype(int)
+    from_face = preprocess.of(wide).read(wide.cut(portrait)).astype(int)
+    assert np.abs(from_photo - from_face).mean() < 3
+    other = preprocess.of(replace(wide, margin=2.2)).read(wide.cut(portrait)).astype(int)
+    assert np.abs(from_photo - other).mean() > 6, "another scale is another picture"
 
 
 def test_a_photo_without_a_face_is_named(tmp_path: Path) -> None:

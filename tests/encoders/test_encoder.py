@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from facenet.data.preprocess import Preprocess
 from facenet.encoders.encoder import Encoder
 from facenet.errors import ConfigError, DataError
+from facenet.faces.alignment import Alignment, NoFace
 from tests.helpers.encoders import OPTIONS, make
 from tests.helpers.pictures import blob
 
@@ -95,3 +99,24 @@ def test_a_threshold_is_found_by_its_rate() -> None:
     assert encoder.threshold(0.01) == 1.2
     with pytest.raises(DataError, match=r"far=0\.001 \(calibrated: 0\.01\)"):
         encoder.threshold(0.001)
+
+
+def test_one_image_alone_gives_one_row(tmp_path: Path) -> None:
+    pixels, encoder = blob(0, 0), make()
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    expected = encoder.embed([pixels])
+    assert expected.shape == (1, 16)
+    for image in (pixels, Image.fromarray(pixels), tmp_path / "a.png", str(tmp_path / "a.png")):
+        np.testing.assert_allclose(encoder.embed(image), expected, atol=1e-6)
+    np.testing.assert_allclose(encoder.embed(np.stack([pixels, pixels])), np.repeat(expected, 2, 0), atol=1e-6)
+
+
+def test_an_image_that_can_not_be_embedded_is_named(tmp_path: Path) -> None:
+    good, nobody = blob(0, 0), np.zeros((64, 64, 3), np.uint8)
+    Image.fromarray(nobody).save(tmp_path / "nobody.png")
+    encoder = make(align=Alignment())
+    for images, name in (([tmp_path / "nobody.png"], "nobody.png"), ([nobody], "image 0"), (nobody, "image 0")):
+        with pytest.raises(NoFace, match=rf"{name}: no face found; embed_folder goes on without such an image"):
+            encoder.embed(images)
+    with pytest.raises(DataError, match=r"image 3: image: expected uint8 RGB"):
+        make().embed([good, good, good, good[..., 0]], batch_size=2)

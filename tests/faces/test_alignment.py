@@ -10,7 +10,7 @@ from PIL import Image
 from scipy.optimize import least_squares
 
 from facenet.errors import ConfigError
-from facenet.faces.alignment import ARCFACE, Alignment, NoFace, similarity
+from facenet.faces.alignment import ARCFACE, NEARLY_BEST, Alignment, NoFace, similarity
 from facenet.faces.detector import Face, find_faces
 from tests.helpers.photos import square_face
 
@@ -68,12 +68,45 @@ def test_the_meant_face_is_the_largest_or_the_middle_one() -> None:
     assert Alignment(pick="center", min_face=5).choose(faces, (320, 320)) is faces[3]
 
 
+def test_what_scores_far_below_the_best_face_is_not_prominent() -> None:
+    """Mugs, hands and dogs score lower than the person's own face; every pick is within the tolerance of the best."""
+    rng, alignment, foreign = np.random.default_rng(0), Alignment(), 0
+    for _ in range(300):
+        person = square_face(*rng.uniform(120, 220, 2), rng.uniform(50, 90), rng.uniform(0.9, 0.95))
+        others = [
+            square_face(*rng.uniform(0, 350, 2), rng.uniform(25, 60), person.score + rng.uniform(-0.04, 0.04))
+            for _ in range(2)
+        ]
+        mug = square_face(*rng.uniform(100, 180, 2), rng.uniform(60, 200), rng.uniform(0.6, 0.87))
+        small = square_face(190, 190, 12, 0.99)
+        faces = [person, *others, mug, small]
+        taken = alignment.choose(faces, (400, 400))
+        usable = [face for face in faces if not alignment.why_unusable(face)]
+        foreign += alignment.choose([person, *others], (400, 400)) is not taken
+        assert taken.score >= max(face.score for face in usable) - NEARLY_BEST
+        assert taken is not mug or mug.score > person.score - NEARLY_BEST
+    assert foreign <= 3, "boxes of low score do not change which face is meant"
+    lonely = square_face(score=0.61)
+    assert alignment.choose([lonely, square_face(0, 0, 12, 0.95)], (400, 400)) is lonely, "too small to be the best"
+
+
+def test_a_wider_cut_holds_a_tighter_one() -> None:
+    wide = Alignment(margin=2.0, size=224)
+    assert Alignment(margin=1.0, size=112).within(wide) == 0.5
+    assert Alignment(margin=2.0, size=60, pick="largest", score=0.3).within(wide) == 1.0
+    assert Alignment(margin=2.5).within(wide) is None
+    assert Alignment(template="box", margin=1.0).within(wide) is None
+    assert str(wide) == "2 times the arcface template"
+
+
 @pytest.mark.parametrize(
     ("faces", "said"),
     [
         ([], "no face found"),
-        ([square_face(score=0.45)], r"doubtful \(score 0.45, at least 0.6 wanted\)"),
+        ([square_face(score=0.45)], r"doubtful \(score 0.4500, at least 0.6 wanted\)"),
+        ([square_face(score=0.59996)], r"doubtful \(score 0.5999, at least 0.6 wanted\)"),
         ([square_face(side=12)], r"too small \(12 pixels, at least 20 wanted\)"),
+        ([square_face(side=19.8)], r"too small \(19 pixels, at least 20 wanted\)"),
     ],
 )
 def test_a_doubtful_face_is_named_not_taken(faces: list[Face], said: str) -> None:
