@@ -70,7 +70,7 @@ class Encoder:
         A single image, in no list, gives one row (1, D). :func:`facenet.embed_folder` leaves unreadable images out.
 
         Raises:
-            DataError: an image can not be read or shows no face (the message has its path, or its place in `images`), or
+            DataError: an image can not be read or shows no face (the message has its path or its place); or
                 as :meth:`embed_batch`.
         """
         if isinstance(images, str | Path | Image.Image) or getattr(images, "ndim", 4) == 3:
