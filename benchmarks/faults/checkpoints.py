@@ -70,7 +70,12 @@ class Child:
 
     def kill(self) -> None:
         """Send SIGKILL."""
-        self._process.kill()
+        self.send(signal.SIGKILL)
+
+    def send(self, signum: int) -> None:
+        """Send a signal; nothing happens if the child has ended."""
+        if self._process.is_alive():
+            os.kill(int(self._process.pid or 0), signum)
 
     def end(self) -> tuple[int, list[Any]]:
         """Wait for the child's end; return its exit code (negative: a signal's number) and its last reports."""

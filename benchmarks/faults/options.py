@@ -20,7 +20,8 @@ class CheckpointFaults(Options):
 class ResumeFaults(Options):
     """Counts of :mod:`benchmarks.faults.resume`."""
 
-    cuts: int = option(20, least=0, help="runs to cut at a batch")
+    cuts: int | None = option(None, least=0, help="boundaries of each variant to cut at, at most; null is all")
+    signals: int = option(100, least=0, help="signals at random moments")
     terms: int = option(10, least=0, help="commands to stop by SIGTERM")
 
 

@@ -1,13 +1,16 @@
 """Faults of training: processes killed, commands stopped. A resumed run must end where an uninterrupted run does.
 
-Runs are small: drawn faces of 32 pixels, dropout, random augmentation, chunks. Some are cut at a batch, in training or
-in a validation: SIGKILL or SIGTERM by turns goes to a process of their own. Others are the command, stopped at any
-time. Weights, optimiser, schedule, encoder and all metrics except times are compared to the bit.
+Small runs are cut at each of their boundaries, see :mod:`.boundaries`, and at random moments. Others are the command,
+stopped at any time. Weights, optimiser, schedule, encoder, logs and all metrics except times
+are compared to the bit. With a folder, the outcome of each finished cut is kept there until the sources of the package
+change, and the same campaign plays only the others.
 """
 
 from __future__ import annotations
 
-import os
+import csv
+import hashlib
+import json
 import random
 import signal
 import subprocess
@@ -15,27 +18,27 @@ import sys
 import tempfile
 import time
 import uuid
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 
+import facenet
+from benchmarks.faults.boundaries import VARIANTS, place_of, small_options, train_until
 from benchmarks.faults.checkpoints import Child
 from benchmarks.faults.options import ResumeFaults
+from benchmarks.faults.tiny import tiny_net
 from benchmarks.resources import environment
-from facenet.console import write_metrics
 from facenet.errors import DataError
 from facenet.files import read_json, sha256_file
-from facenet.options import build
 from facenet.training.checkpoints import AtomicCheckpointIO
 from facenet.training.options import TrainOptions
 from facenet.training.run import train
 
-STEPS, EVERY, COMMAND_STEPS = 6, 2, 30
-KINDS = [(0, 2), (2, 1), (0, 1), (2, 2)]  # workers, accumulated batches
-SIGNALS = (signal.SIGKILL, signal.SIGTERM)
-TIMES = ("seconds", "images_per_second")
+COMMAND_STEPS = 30
+SIGNALS = [(signal.SIGTERM,), (signal.SIGINT,), (signal.SIGKILL,), (signal.SIGTERM, signal.SIGINT)]
+TIMES = ("seconds", "images_per_second", "faces_per_second")
 COMMAND = Path(__file__).resolve().parents[2] / "scripts" / "train.py"
 MARK = "FACENET_FAULTS"  # environment variable that marks the processes of a command
 
@@ -46,77 +49,137 @@ def run(
     folder: str = "",
     temporary: str = "",
     seed: int = 0,
-    steps: int = STEPS,
+    variants: Sequence[str] = tuple(VARIANTS),
     command_steps: int = COMMAND_STEPS,
 ) -> dict[str, dict[str, int]]:
-    """Cut runs at so many batches, stop the command so many times; returns counts of what went wrong, by fault."""
+    """Cut runs at boundaries and at random moments, stop the command; returns counts of what went wrong, by fault."""
     rng = random.Random(seed)
-    with tempfile.TemporaryDirectory(prefix="facenet-resume-", dir=folder or None) as name:
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory(prefix="facenet-resume-", dir=folder or None) as name, tiny_net():
         place = Path(name)
+        runs = Runs(place, temporary, variants)
+        outcomes = Outcomes(Path(folder) / f"resume-{_sources()}.jsonl" if folder else place / "outcomes.jsonl")
         return {
-            "resume_cuts": _cut(place, counts.cuts, temporary, rng, steps),
+            "resume_boundaries": _cut(runs, counts.cuts, outcomes),
+            "resume_signals": _disturb(runs, counts.signals, outcomes, seed),
             "resume_sigterm": _stop(place, counts.terms, temporary, rng, command_steps),
         }
 
 
-def small_options(cache: Path, workers: int = 0, accumulate: int = 1, steps: int = STEPS) -> TrainOptions:
-    """Return the options of a small run."""
-    faces = {"train_identities": 20, "held_out_identities": 6, "evaluation_identities": 6, "difficulty": 0.2}
-    images = {f"{part}_images": [4, 4] for part in ("train", "held_out", "evaluation")}
-    values = {
-        "seed": 0,
-        "init": None,
-        "resume": "auto",
-        "data": {
-            "kind": "synthetic",
-            "crop": 1.0,
-            "synthetic": {**faces, **images, "size": 40},
-            "cache_dir": str(cache),
-            "seed": 0,
-        },
-        "preprocess": {"mean": [0.5] * 3, "std": [0.5] * 3, "mirror": False},
-        "augment": {"enabled": True, "rotate": 5.0},
-        "sampler": {"batch_size": 12, "faces_per_identity": 3, "negative_share": 0.1, "coverage": 5},
-        "loader": {"cache": "none" if workers else "auto", "workers": workers},
-        "model": {"name": "small", "embedding_dim": 16, "norm": "batch", "input_size": [32, 32], "dropout": 0.2},
-        "loss": {"name": "triplet", "margin": 0.2, "reduction": "mean"},
-        "mining": {"miner": "semi_hard", "select": "random", "fallback": "none", "max_triplets": 1000},
-        "optim": {"name": "adamw", "lr": 1e-3, "schedule": "cosine", "warmup_steps": 2, "accumulate": accumulate},
-        "large_batch": {"chunk_size": 6 if accumulate > 1 else None},
-        "trainer": {
-            "max_steps": steps,
-            "val_check_interval": EVERY,
-            "accelerator": "cpu",
-            "log_every_n_steps": 1,
-            "progress": False,
-            "refresh_rate": 1,
-        },
-    }
-    return build(TrainOptions, values)
+class Runs:
+    """The uninterrupted run of each variant, and runs to compare with it."""
+
+    def __init__(self, place: Path, temporary: str, variants: Sequence[str]) -> None:
+        self.place, self.temporary, self.variants = place, temporary, variants
+        train(self.options("plain"), place / "imports", say=lambda line: None)  # of this process, which children fork
+        self._whole: dict[str, tuple[list[str], float]] = {}
+
+    def options(self, variant: str) -> TrainOptions:
+        """Return the options of a variant; the old encoder of harmonic training is that of the plain run."""
+        if "harmonic" in VARIANTS[variant]:
+            self.whole("plain")
+        return small_options(self.place / "cache", variant, self.place / "plain" / "encoder")
+
+    def whole(self, variant: str) -> tuple[list[str], float]:
+        """Return the boundaries of the uninterrupted run, and its seconds."""
+        if variant not in self._whole:
+            options, start = self.options(variant), time.perf_counter()
+            code, reports = self.child(options, self.place / variant).end()
+            if code:
+                raise DataError(f"{self.place / variant}: the uninterrupted run ended with {code}")
+            self._whole[variant] = reports[0], time.perf_counter() - start
+        return self._whole[variant]
+
+    def child(self, options: TrainOptions, out: Path, at: int = -1, signals: Sequence[int] = ()) -> Child:
+        """Start a run that sends itself signals at a boundary."""
+        return Child(train_until, options, out, at, signals, temporary=self.temporary)
+
+    def outcome(self, variant: str, cut: Callable[[TrainOptions, Path], bool]) -> str:
+        """Cut a run, resume it to its end, and say what differs from the whole run; `cut` returns whether it failed."""
+        self.whole(variant)
+        options = self.options(variant)
+        with tempfile.TemporaryDirectory(dir=self.place) as name:
+            out = Path(name)
+            failed = cut(options, out) or self.child(options, out).end()[0] != 0
+            return "failed" if failed else ", ".join(differences(self.place / variant, out)[:9]) or "equal"
 
 
-class Cut(pl.Callback):
-    """Send this process a signal when a batch begins, or the validation after it."""
+class Outcomes:
+    """Outcomes by the name of a cut, kept in a file."""
 
-    def __init__(self, batch: int, validation: bool, signum: int) -> None:
-        self.batch, self.validation, self.signum, self._seen = batch, validation, signum, -1
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        lines = path.read_text().splitlines() if path.is_file() else []
+        self.known: dict[str, str] = dict(json.loads(line) for line in lines)
 
-    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        """Remember the batch; cut in training."""
-        self._seen = batch_idx
-        if batch_idx == self.batch and not self.validation:
-            os.kill(os.getpid(), self.signum)
-
-    def on_validation_batch_start(self, *args: Any, **kwargs: Any) -> None:
-        """Cut in a validation."""
-        if self._seen == self.batch and self.validation:
-            os.kill(os.getpid(), self.signum)
+    def of(self, name: str, play: Callable[[], str]) -> str:
+        """Return the outcome of a cut; play it if it is not known."""
+        if name not in self.known:
+            self.known[name] = play()
+            with self.path.open("a") as file:
+                file.write(json.dumps([name, self.known[name]]) + "\n")
+            print(f"{name}: {self.known[name]}", flush=True)
+        return self.known[name]
 
 
-def train_until(options: TrainOptions, out: Path, cut: tuple[int, bool, int] | None, report: Any) -> None:
-    """The child: train, and be cut off; a run that ends writes ``metrics.json``."""
-    callbacks = () if cut is None else (Cut(*cut),)
-    write_metrics(out, train(options, out, say=lambda line: None, callbacks=callbacks))
+def _sources() -> str:
+    """Return a digest of the package."""
+    files = sorted(Path(facenet.__file__).parent.rglob("*.py"))
+    return hashlib.sha256("".join(sha256_file(path) for path in files).encode()).hexdigest()[:12]
+
+
+def _cut(runs: Runs, most: int | None, outcomes: Outcomes) -> dict[str, int]:
+    """Cut each variant at its boundaries, each once; the signals follow by turns."""
+    places = ("start", "step", "validation", "save", "exit")
+    counted = dict.fromkeys(["cuts", *(f"in_{place}" for place in places), "bitwise_equal", "different", "failed"], 0)
+    for turn, variant in enumerate(runs.variants if most != 0 else ()):
+        names = runs.whole(variant)[0]
+        for at in range(0, len(names), 1 if most is None else -(-len(names) // most)):
+            signals = SIGNALS[(at + turn) % len(SIGNALS)]
+
+            def cut(options: TrainOptions, out: Path, at: int = at, signals: Sequence[int] = signals) -> bool:
+                code = runs.child(options, out, at, signals).end()[0]
+                return code not in [number for each in signals for number in (128 + each, -each)]
+
+            sent = " ".join(signal.Signals(each).name for each in signals)
+            name = f"{variant}, boundary {at} ({names[at]}), {sent}"
+            found = outcomes.of(name, lambda variant=variant, cut=cut: runs.outcome(variant, cut))  # type: ignore[misc]
+            counted["cuts"] += 1
+            counted[f"in_{place_of(names, at)}"] += 1
+            counted[_column(found)] += 1
+    return counted
+
+
+def _disturb(runs: Runs, count: int, outcomes: Outcomes, seed: int) -> dict[str, int]:
+    """Send one to three random signals at random moments, each to the run or to the one that resumes it."""
+    counted = dict.fromkeys(["signals", "bitwise_equal", "different", "failed"], 0)
+    number = 0
+    while counted["signals"] < count:
+        variant, rng = runs.variants[number % len(runs.variants)], random.Random(f"{seed} {number}")
+        sent = [rng.choice(SIGNALS) for _ in range(rng.randint(1, min(3, count - counted["signals"])))]
+
+        def cut(options: TrainOptions, out: Path, sent: Any = sent, variant: str = variant, rng: Any = rng) -> bool:
+            good = {0, *(code for each in sent for signum in each for code in (128 + signum, -signum))}
+            codes = []
+            for signals in sent:
+                child = runs.child(options, out)
+                time.sleep(rng.random() * runs.whole(variant)[1])
+                for signum in signals:
+                    child.send(signum)
+                codes.append(child.end()[0])
+            return not set(codes) <= good
+
+        names = ", then ".join(" ".join(signal.Signals(each).name for each in signals) for signals in sent)
+        name = f"{variant}, seed {seed}, number {number}, {names}"
+        found = outcomes.of(name, lambda variant=variant, cut=cut: runs.outcome(variant, cut))  # type: ignore[misc]
+        counted["signals"] += len(sent)
+        counted[_column(found)] += 1
+        number += 1
+    return counted
+
+
+def _column(found: str) -> str:
+    return {"equal": "bitwise_equal", "failed": "failed"}.get(found, "different")
 
 
 def differences(first: Path, second: Path) -> list[str]:
@@ -129,7 +192,13 @@ def differences(first: Path, second: Path) -> list[str]:
         second / "encoder" / "encoder.safetensors"
     ):
         found.append("encoder")
+    found += _unequal(_logged(first), _logged(second), "logs")
     return found + _unequal(read_json(first / "metrics.json"), read_json(second / "metrics.json"))
+
+
+def _logged(run: Path) -> list[dict[str, str]]:
+    with (run / "logs" / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
 
 
 def _unequal(first: Any, second: Any, name: str = "") -> list[str]:
@@ -141,35 +210,6 @@ def _unequal(first: Any, second: Any, name: str = "") -> list[str]:
     if isinstance(first, list) and len(first) == len(second):
         return [one for i, pair in enumerate(zip(first, second, strict=True)) for one in _unequal(*pair, f"{name}.{i}")]
     return [] if (torch.equal(first, second) if isinstance(first, torch.Tensor) else first == second) else [name]
-
-
-def _cut(place: Path, cuts: int, temporary: str, rng: random.Random, steps: int) -> dict[str, int]:
-    names = ["with_workers", "with_accumulation", "by_sigkill", "by_sigterm", "in_a_validation"]
-    counted = dict.fromkeys(["cuts", *names, "bitwise_equal", "different", "failed"], 0)
-    wholes: dict[tuple[int, int], Path] = {}
-    for number in range(cuts):
-        kind, signum = KINDS[number % len(KINDS)], SIGNALS[(number + number // len(KINDS)) % len(SIGNALS)]
-        out = place / f"cut{number}"
-        options = small_options(place / "cache", *kind, steps=steps)
-        if kind not in wholes:
-            wholes[kind] = place / f"whole{len(wholes)}"
-            Child(train_until, options, wholes[kind], None, temporary=temporary).end()
-        batches, validation = steps * kind[1], rng.random() < 0.25
-        batch = kind[1] * EVERY * rng.randrange(1, steps // EVERY + 1) - 1 if validation else rng.randrange(batches)
-        code = Child(train_until, options, out, (batch, validation, signum), temporary=temporary).end()[0]
-        again = Child(train_until, options, out, None, temporary=temporary).end()[0]
-        expected = 128 + signum if signum == signal.SIGTERM else -signum
-        counted["cuts"] += 1
-        flags = (kind[0] > 0, kind[1] > 1, signum == signal.SIGKILL, signum == signal.SIGTERM, validation)
-        for name, flag in zip(names, flags, strict=True):
-            counted[name] += flag
-        failed = code != expected or again != 0
-        other = [] if failed else differences(wholes[kind], out)
-        counted["failed"] += failed
-        counted["bitwise_equal"] += not failed and not other
-        counted["different"] += bool(other)
-        print(f"cut {number + 1} of {cuts}, at batch {batch}: {'failed' if failed else other or 'equal'}", flush=True)
-    return counted
 
 
 def arguments(place: Path, out: Path, workers: int, steps: int) -> list[str]:

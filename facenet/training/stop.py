@@ -17,7 +17,7 @@ from facenet.large_batch.ranks import largest
 
 
 class StopAtSignal(pl.Callback):
-    """Save ``last.ckpt`` and raise Interrupted after a signal; correct the counts and paths in every checkpoint.
+    """Save ``last.ckpt`` at the end and after a signal, which raises Interrupted; correct what checkpoints hold.
 
     Lightning's own counts depend on the callback that saves. They do not show whether the validation of the last step
     was made. Its paths do not allow that the run folder moves. Here every checkpoint lies between two batches.
@@ -54,15 +54,16 @@ class StopAtSignal(pl.Callback):
         self._pending = False
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stop after the last step."""
-        self._stop(trainer)
+        """Save the last step, which may have no validation; stop after it."""
+        if self._saved != trainer.global_step:
+            trainer.save_checkpoint(self.last)
+        self._stop(trainer, save=False)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Store the options, set the counts to a place between two batches, and write the logs to disk."""
-        checkpoint["options"] = self.options
-        set_between_batches(checkpoint["loops"]["fit_loop"], validation_pending=self._pending)
+        checkpoint["options"] = self.options        set_between_batches(checkpoint["loops"]["fit_loop"], validation_pending=self._pending)
         self._saved = trainer.global_step
         for logger in trainer.loggers:
             logger.save()

@@ -127,6 +127,18 @@ def test_a_run_stopped_anywhere_goes_on_to_the_bit(
     assert logged(moved) == logged(whole[0])
 
 
+def test_the_last_step_is_saved_also_without_a_validation(cache: Path, tmp_path: Path) -> None:
+    """Three steps, a validation every two: a signal at the end saved a step that an uninterrupted run did not."""
+    chosen = options(cache, trainer={"max_steps": 3, "val_check_interval": 2, "log_every_n_steps": 1})
+    runs = tmp_path / "whole", tmp_path / "cut"
+    metrics = train(chosen, runs[0], say=lambda line: None)
+    stopped_at(("end",), chosen, runs[1])
+    assert differences(metrics, train(chosen, runs[1], say=lambda line: None)) == []
+    assert [content(run)["global_step"] for run in runs] == [3, 3]
+    assert differences(content(runs[0]), content(runs[1])) == []
+    assert logged(runs[0]) == logged(runs[1])
+
+
 def test_workers_end_with_a_run_that_is_stopped_in_a_validation(cache: Path, tmp_path: Path) -> None:
     chosen = options(cache, loader={"workers": 2, "cache": "none"}, optim={"accumulate": 2})
     stopped_at(("validation", 2), chosen, tmp_path)

@@ -3,28 +3,51 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from benchmarks.faults import resume as room
+from benchmarks.faults.boundaries import Boundaries, place_of, small_options
 from benchmarks.faults.options import ResumeFaults
-from benchmarks.faults.resume import MARK, _unequal, alive, differences, run, small_options
+from benchmarks.faults.resume import MARK, _unequal, alive, differences, run
+from benchmarks.faults.tiny import tiny_net
 from facenet.console import write_metrics
 from facenet.training.checkpoints import AtomicCheckpointIO
 from facenet.training.run import train
 from tests.helpers.commands import succeed
 
 
-@pytest.mark.slow  # six training processes
-def test_a_short_campaign_finds_every_run_equal() -> None:
-    found = run(ResumeFaults(cuts=2, terms=0), steps=4)["resume_cuts"]
-    assert (found["with_workers"], found["with_accumulation"]) == (1, 1)
-    assert (found["by_sigkill"], found["by_sigterm"]) == (1, 1)
-    assert (found["cuts"], found["bitwise_equal"], found["different"], found["failed"]) == (2, 2, 0, 0)
+@pytest.mark.slow  # twelve training processes
+def test_a_short_campaign_finds_every_run_equal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Played again in the same folder, it reads what it found."""
+    counts = ResumeFaults(cuts=2, signals=1, terms=0)
+    found = run(counts, folder=str(tmp_path), variants=["rare", "workers"])
+    boundaries, signals = found["resume_boundaries"], found["resume_signals"]
+    assert [boundaries[name] for name in ("cuts", "bitwise_equal", "different", "failed")] == [4, 4, 0, 0]
+    assert sum(boundaries[f"in_{place}"] for place in ("start", "step", "validation", "save", "exit")) == 4
+    assert signals == {"signals": 1, "bitwise_equal": 1, "different": 0, "failed": 0}
+    assert len(capsys.readouterr().out.splitlines()) == 5
+    assert run(counts, folder=str(tmp_path), variants=["rare", "workers"]) == found
+    assert capsys.readouterr().out == "", "nothing is played again"
+
+
+def test_boundaries_lie_in_order_and_a_signal_arrives_at_one() -> None:
+    got: list[int] = []
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: got.append(number))
+    try:
+        boundaries: Any = Boundaries(2, [signal.SIGUSR1])
+        for name in ("setup", "on_train_batch_start", "on_train_batch_end", "on_save_checkpoint", "on_train_end"):
+            boundaries.__getattribute__(name)(None, None)
+            assert len(got) == (len(boundaries.names) > 2)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert [place_of(boundaries.names, at) for at in range(5)] == ["start", "step", "step", "save", "exit"]
 
 
 @pytest.mark.slow  # three training runs
@@ -36,7 +59,7 @@ def test_the_command_stops_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
         succeed("train", *given, out=folder)
 
     monkeypatch.setattr(room, "undisturbed", here)
-    found = run(ResumeFaults(cuts=0, terms=1), command_steps=12)["resume_sigterm"]
+    found = run(ResumeFaults(cuts=0, signals=0, terms=1), command_steps=12)["resume_sigterm"]
     expected = ("exit_143", "one_line", "usable_checkpoints", "bitwise_equal")
     assert [found[name] for name in expected] == [1] * 4
     assert [found[name] for name in ("orphans", "different", "failed")] == [0] * 3
@@ -45,8 +68,9 @@ def test_the_command_stops_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_run_that_ends_elsewhere_would_be_seen(tmp_path: Path) -> None:
     torch.set_num_threads(1)
     runs = [tmp_path / name for name in "abc"]
-    for out in runs[:2]:
-        write_metrics(out, train(small_options(tmp_path / "cache"), out, say=lambda line: None))
+    with tiny_net():
+        for out in runs[:2]:
+            write_metrics(out, train(small_options(tmp_path / "cache"), out, say=lambda line: None))
     assert differences(*runs[:2]) == []
     path = runs[1] / "checkpoints" / "last.ckpt"
     content = AtomicCheckpointIO().load_checkpoint(path)
