@@ -125,7 +125,28 @@ class SamplerOptions(Options):
     batch_size: int = option(240, least=3, help="faces of a mini-batch, of all ranks together")
     faces_per_identity: int = option(8, least=2, help="faces of one person in a batch, at most")
     negative_share: float = option(0.1, least=0, most=0.9, help="share of faces of people seen once in the batch")
-    coverage: int = option(5, least=1, help="epochs over which a large identity shows its images")
+    coverage: int = option(5, least=1, help="epochs that show every image of each person who has two or more")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        room = self.batch_size - self.negatives
+        if room < 2:
+            raise ConfigError(
+                f"negative_share: {self.negative_share:g} of a batch of {self.batch_size} faces are {self.negatives}"
+                f" faces of people seen once, which leaves {room} for a pair of one person; lower it, or raise"
+                " sampler.batch_size"
+            )
+        if not self.negatives and self.faces_per_identity >= self.batch_size:
+            raise ConfigError(
+                f"faces_per_identity: {self.faces_per_identity} faces of one person fill a batch of {self.batch_size},"
+                f" and negative_share={self.negative_share:g} of it are no face of another, so it would hold no"
+                f" triplet; use {self.batch_size // 2} or less"
+            )
+
+    @property
+    def negatives(self) -> int:
+        """Faces of people seen once in a batch."""
+        return round(self.batch_size * self.negative_share)
 
 
 @dataclass(frozen=True, kw_only=True)

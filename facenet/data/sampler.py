@@ -7,14 +7,15 @@ Letters: B batch, K faces of an identity, N images.
 
 from __future__ import annotations
 
-import math
-from collections import deque
 from collections.abc import Callable, Iterator
+from itertools import cycle
 
 import numpy as np
 
 from facenet.data.options import SamplerOptions
 from facenet.errors import ConfigError, DataError
+
+DRAWS = 2  # changes whenever the same seed draws other batches; checkpoints record it
 
 
 class Schedule:
@@ -38,11 +39,14 @@ class Schedule:
 class IdentitySampler:
     """Row numbers of each mini-batch: groups of 2 to K faces of one identity, plus faces seen once.
 
-    In an epoch every identity with two or more images has one group of up to K of its faces, in random order. An
-    identity with many images has more groups, so that `coverage` epochs show all of them. Groups are packed until the
-    batch holds ``B - negatives`` rows. Single faces of other identities fill the share `negative_share` of the batch:
-    first identities with one image, then identities absent from the batch. No identity has more than K rows in a batch.
-    The faces of an identity rotate with the epochs, so that a few epochs show every image.
+    A batch has ``negatives = B * negative_share`` rows for single faces and ``room = B - negatives`` rows for groups.
+    In an epoch an identity of n >= 2 images has ``g = ceil(n / (K * coverage))`` groups of
+    ``min(K, ceil(n / g))`` faces, all in different batches. The faces rotate with the epochs: `coverage` epochs in a
+    row show every image of every such identity.
+
+    Further groups of random identities fill what is left of the room. Single faces follow: first of identities with one
+    image, by turns, then of identities absent from the batch. So their number lies between ``negatives`` and
+    ``negatives + 1``, if the data has enough people. No identity has more than K rows in a batch.
 
     Args:
         labels: Identity numbers (N,).
@@ -72,7 +76,7 @@ class IdentitySampler:
         self.batch_size, self.faces = options.batch_size, options.faces_per_identity
         self.seed, self.rank, self.world_size = seed, rank, world_size
         self._planned = -1, np.empty((0, self.batch_size), np.int64)
-        self.negatives = round(self.batch_size * options.negative_share)
+        self.negatives, self.room = options.negatives, self.batch_size - options.negatives
         labels = np.asarray(labels)
         order = np.argsort(labels, kind="stable")
         _, starts = np.unique(labels[order], return_index=True)
@@ -84,16 +88,22 @@ class IdentitySampler:
         for i, r in enumerate(rows):
             self._identity[r] = i
         self._check(len(rows))
-        self._groups = [math.ceil(len(self._rows[i]) / (self.faces * options.coverage)) for i in self._many]
-        most = max(1, self._steps() // 2)  # a batch has one group of a person at most, and all groups must find a batch
-        self._groups = [min(groups, most) for groups in self._groups]
+        largest = min(self.faces, self.room)
+        counts = np.array([len(self._rows[i]) for i in self._many])
+        self._groups = -(-counts // (largest * options.coverage))  # of each identity in an epoch
+        self._sizes = np.minimum(largest, -(-counts // self._groups))
         self.steps = self._steps()
 
     def _steps(self) -> int:
-        """Return the number of batches that hold all groups of an epoch."""
-        sizes = (len(self._rows[i]) for i in self._many)
-        offered = sum(min(n, self.faces * groups) for n, groups in zip(sizes, self._groups, strict=True))
-        return max(1, math.ceil(offered / (self.batch_size - self.negatives)))
+        """Return the smallest number of batches over which :meth:`_deal` keeps the groups of an epoch within the room.
+
+        Sizes are dealt in descending order, so the first batch gets most.
+        """
+        sizes = np.sort(np.repeat(self._sizes, self._groups))[::-1]
+        steps = max(-(-int(sizes.sum()) // self.room), int(self._groups.max()))
+        while sizes[::steps].sum() > self.room:
+            steps += 1
+        return steps
 
     def _check(self, identities: int) -> None:
         if not self._many:
@@ -136,27 +146,25 @@ class IdentitySampler:
     def plan(self, epoch: int) -> np.ndarray:
         """Return the rows of all batches of an epoch, (steps, B) int64, for all ranks together."""
         rng = np.random.default_rng([self.seed, 2, epoch])
-        groups = self._draw_groups(rng, epoch)
-        singles = self._single_stream(epoch)
-        batches = np.empty((self.steps, self.batch_size), np.int64)
-        for step in range(self.steps):
-            batches[step] = self._fill(groups, singles, rng, epoch)
-        return batches
+        batches = self._deal(rng, epoch)
+        singles, others = self._single_stream(epoch), cycle(rng.permutation(len(self._many)).tolist())
+        return np.array([self._fill(batches[i], others, singles, rng) for i in rng.permutation(self.steps)])
 
-    def _draw_groups(self, rng: np.random.Generator, epoch: int) -> deque[np.ndarray]:
-        """Draw the groups of an epoch in random order, those of one person spread over the epoch.
+    def _deal(self, rng: np.random.Generator, epoch: int) -> list[list[int]]:
+        """Deal the groups of an epoch to its batches in turn, larger ones first, those of a person after each other.
 
-        The window over the faces of an identity moves with the epoch.
+        A person has no more groups than there are batches, so all of them lie in different batches.
         """
-        groups: list[np.ndarray] = []
-        places: list[float] = []
-        for i, count in zip(self._many, self._groups, strict=True):
-            rows = self._rows[i]
-            take = min(len(rows), count * self.faces)
-            parts = np.array_split(rows[(np.arange(take) + epoch * take) % len(rows)], math.ceil(take / self.faces))
-            groups += parts
-            places += ((rng.permutation(len(parts)) + rng.random()) / len(parts)).tolist()
-        return deque(groups[i] for i in np.argsort(places))
+        order = rng.permutation(len(self._many))
+        batches: list[list[int]] = [[] for _ in range(self.steps)]
+        place = 0
+        for i in order[np.argsort(-self._sizes[order], kind="stable")]:
+            rows, size, groups = self._rows[self._many[i]], int(self._sizes[i]), int(self._groups[i])
+            window = rows[(np.arange(size * groups) + epoch * size * groups) % len(rows)]
+            for group in window.reshape(groups, size).tolist():
+                batches[place % self.steps] += group
+                place += 1
+        return batches
 
     def _single_stream(self, epoch: int) -> Iterator[int]:
         """Yield faces of identities with one image without end; consecutive epochs cycle through all of them."""
@@ -169,32 +177,20 @@ class IdentitySampler:
             place += len(self._single) - offset
 
     def _fill(
-        self, groups: deque[np.ndarray], singles: Iterator[int], rng: np.random.Generator, epoch: int
-    ) -> np.ndarray:
-        """Draw one batch (B,)."""
-        batch: list[int] = []
-        present: set[int] = set()
-        deferred: list[np.ndarray] = []
-        room = self.batch_size - self.negatives
-        while len(batch) <= room - 2:
-            if not groups:  # no group of the epoch is left: fill the last batch from the next epoch
-                extra = self._draw_groups(rng, epoch + 1)
-                groups.extend(g for g in extra if int(self._identity[g[0]]) not in present)
-                if not groups:
-                    break
-            group = groups.popleft()
-            identity = int(self._identity[group[0]])
-            if identity in present:
-                deferred.append(group)
-                continue
-            present.add(identity)
-            taken, rest = group[: room - len(batch)], group[room - len(batch) :]
-            batch += taken.tolist()
-            if len(rest) > 1:
-                deferred.append(rest)
-        groups.extendleft(reversed(deferred))
+        self, batch: list[int], others: Iterator[int], singles: Iterator[int], rng: np.random.Generator
+    ) -> list[int]:
+        """Fill a batch up to B rows: with groups of `others`, numbers of identities, then with negatives."""
+        present = set(self._identity[batch].tolist())
+        for _ in self._many:
+            space = self.room - len(batch)
+            if space < 2:
+                break
+            i = next(others)
+            if self._many[i] not in present:
+                present.add(self._many[i])
+                batch += rng.choice(self._rows[self._many[i]], min(self._sizes[i], space), replace=False).tolist()
         self._add_negatives(batch, present, singles, rng)
-        return np.array(batch)
+        return batch
 
     def _add_negatives(
         self, batch: list[int], present: set[int], singles: Iterator[int], rng: np.random.Generator

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from facenet.data.sampler import DRAWS
 from facenet.errors import ConfigError, DataError
 from facenet.files import read_json, remove_abandoned, write_json
 from facenet.interrupts import Interrupted
@@ -80,9 +81,14 @@ def check_checkpoint(options: TrainOptions, parameters: Mapping[str, Any], saved
     Options are compared, and hyper-parameters of the module. The latter also differ if the data has other people.
 
     Raises:
-        ConfigError: options or hyper-parameters differ.
+        ConfigError: options or hyper-parameters differ, or an earlier version drew other batches from the seed.
     """
     path, content = saved
+    if content.get("draws") != DRAWS:
+        raise ConfigError(
+            f"resume=auto: {path} is of another version, whose sampler drew other batches from the same seed; finish"
+            " the run with that version, or use another run folder"
+        )
     now, before = (_fixed_parameters(each, path) for each in (parameters, content["hyper_parameters"]))
     _compare(path, {key: before.get(key) for key in now}, now)
     if isinstance(content.get("options"), Mapping):

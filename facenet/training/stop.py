@@ -12,6 +12,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from facenet.data.sampler import DRAWS
 from facenet.interrupts import Interrupted, StopRequest, reinstall_handlers
 from facenet.large_batch.ranks import largest
 
@@ -63,7 +64,8 @@ class StopAtSignal(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Store the options, set the counts to a place between two batches, and write the logs to disk."""
-        checkpoint["options"] = self.options        set_between_batches(checkpoint["loops"]["fit_loop"], validation_pending=self._pending)
+        checkpoint["options"], checkpoint["draws"] = self.options, DRAWS
+        set_between_batches(checkpoint["loops"]["fit_loop"], validation_pending=self._pending)
         self._saved = trainer.global_step
         for logger in trainer.loggers:
             logger.save()

@@ -18,25 +18,37 @@ def sampler(labels: np.ndarray = LONG_TAIL, **options: object) -> IdentitySample
     return IdentitySampler(labels, build(SamplerOptions, {**defaults, **options}), **place)  # type: ignore[arg-type]
 
 
+SETTINGS = [(60, 6, 0.2, 3), (48, 5, 0.1, 5), (30, 6, 0.3, 5), (90, 8, 0.1, 1), (45, 3, 0.4, 3), (200, 9, 0.0, 2)]
+
+
 @pytest.mark.parametrize("labels", [LONG_TAIL, BALANCED], ids=["long_tail", "balanced"])
-def test_every_batch_keeps_its_promises(labels: np.ndarray) -> None:
-    for epoch in range(6):
-        plan = sampler(labels).plan(epoch)
-        assert plan.shape == (len(sampler(labels)), 60)
+@pytest.mark.parametrize(("size", "faces", "share", "coverage"), SETTINGS)
+def test_every_batch_keeps_its_promises(labels: np.ndarray, size: int, faces: int, share: float, coverage: int) -> None:
+    made = sampler(labels, batch_size=size, faces_per_identity=faces, negative_share=share, coverage=coverage)
+    asked, seen = round(size * share), set[int]()
+    for epoch in range(7, 7 + coverage):
+        plan = made.plan(epoch)
+        assert plan.shape == (len(made), size)
+        seen.update(plan.ravel().tolist())
         for batch in plan:
-            assert len(set(batch.tolist())) == 60, "no row twice"
+            assert len(set(batch.tolist())) == size, "no row twice"
             counts = np.bincount(labels[batch])
-            assert counts.max() <= 6
-            assert (counts == 1).sum() >= 12, "a fifth of the rows are identities seen once"
-            assert (counts > 1).sum() >= 8, "the rest are groups"
+            assert counts.max() <= faces
+            assert asked <= (counts == 1).sum() <= asked + 1, "as many as asked, and what no group can fill"
+    assert seen >= set(np.flatnonzero(np.bincount(labels)[labels] > 1).tolist()), "all images of people with pairs"
 
 
-@pytest.mark.parametrize("labels", [LONG_TAIL, BALANCED], ids=["long_tail", "balanced"])
-def test_over_a_few_epochs_every_image_is_seen(labels: np.ndarray) -> None:
-    seen: set[int] = set()
-    for epoch in range(8):
-        seen.update(sampler(labels).plan(epoch).ravel().tolist())
-    assert len(seen) == len(labels)
+@pytest.mark.parametrize(("size", "faces"), [(24, 4), (12, 4), (48, 8)])
+def test_a_few_people_with_many_images_are_seen_too(size: int, faces: int) -> None:
+    made = sampler(np.repeat(np.arange(6), 100), batch_size=size, faces_per_identity=faces, coverage=5)
+    assert len(np.unique([made.plan(epoch) for epoch in range(5)])) == 600
+
+
+def test_faces_of_people_with_one_image_follow_by_turns() -> None:
+    made = sampler()
+    epochs = -(-90 // (len(made) * 12))
+    seen = np.unique([made.plan(epoch) for epoch in range(epochs)])
+    assert (seen < 90).sum() == 90
 
 
 def test_large_identities_do_not_crowd_out_the_others() -> None:
@@ -74,6 +86,17 @@ def test_no_negatives_and_few_identities() -> None:
     assert sorted(plan[0].tolist()) == list(range(12)), "the whole set is one batch"
 
 
+@pytest.mark.parametrize(
+    ("size", "faces", "share"), [(3, 2, 0.0), (3, 2, 0.33), (10, 9, 0.0), (16, 40, 0.1), (20, 5, 0.9)]
+)
+def test_every_batch_holds_a_triplet_under_the_tightest_settings(size: int, faces: int, share: float) -> None:
+    made = sampler(batch_size=size, faces_per_identity=faces, negative_share=share)
+    for batch in made.plan(0):
+        counts = np.bincount(LONG_TAIL[batch])
+        assert counts.max() > 1
+        assert (counts > 0).sum() > 1
+
+
 def test_bad_data_and_options() -> None:
     with pytest.raises(DataError, match="has two images"):
         sampler(np.arange(100))
@@ -81,6 +104,11 @@ def test_bad_data_and_options() -> None:
         sampler(np.zeros(100, int))
     with pytest.raises(DataError, match=r"set sampler\.batch_size=\d+ or less"):
         sampler(np.repeat(np.arange(5), 5), batch_size=60)
+    for size, share, text in ((10, 0.9, "are 9 .* leaves 1 for a pair"), (7, 0.8, "are 6 .* leaves 1")):
+        with pytest.raises(ConfigError, match=f"negative_share: {share} of a batch of {size} faces {text}"):
+            sampler(batch_size=size, negative_share=share)
+    with pytest.raises(ConfigError, match=r"40 faces of one person fill a batch of 16, .* use 8 or less"):
+        sampler(batch_size=16, faces_per_identity=40, negative_share=0.0)
     for options in ({"faces_per_identity": 1}, {"negative_share": 1.0}, {"batch_size": 61, "world_size": 2}):
         with pytest.raises(ConfigError):
             sampler(**options)

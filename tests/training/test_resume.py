@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from facenet.console import write_metrics
+from facenet.data.sampler import DRAWS
 from facenet.errors import ConfigError, DataError
 from facenet.interrupts import Interrupted
 from facenet.options import build, fixed
@@ -91,7 +92,7 @@ def test_an_unknown_choice_and_a_broken_note(tmp_path: Path) -> None:
 def whole(**content: Any) -> dict[str, Any]:
     """A checkpoint with every part that a run saves."""
     parts = {"epoch": 0, "global_step": 1, "state_dict": {}, "loops": {}, "callbacks": {}}
-    return {**parts, "optimizer_states": [], "lr_schedulers": [], "hyper_parameters": {}, **content}
+    return {**parts, "optimizer_states": [], "lr_schedulers": [], "hyper_parameters": {}, "draws": DRAWS, **content}
 
 
 def test_the_last_checkpoint_and_its_parameters(tmp_path: Path) -> None:
@@ -110,6 +111,8 @@ def test_the_last_checkpoint_and_its_parameters(tmp_path: Path) -> None:
         check_checkpoint(OPTIONS, now | {"loss": {"margin": 0.3}}, saved)
     with pytest.raises(ConfigError, match=r"\(init: None then, else now\)"):
         check_checkpoint(other(init="else"), now, saved)
+    with pytest.raises(ConfigError, match=r"last\.ckpt is of another version, whose sampler drew other batches"):
+        check_checkpoint(OPTIONS, now, Saved(path, {**saved.content, "draws": None}))
     strange = Saved(path, whole(hyper_parameters={**now, "optim": {"lrs": 1}}))
     with pytest.raises(ConfigError, match=r"last\.ckpt: of another version \(optim\.unknown option 'lrs'"):
         check_checkpoint(OPTIONS, now, strange)

@@ -85,6 +85,13 @@ SINGLE = [
     Case("compare", "encoder={encoder} a={broken} b={broken} far=0.1", 3, "not a readable image"),
     Case("train", f"{TRAIN} data.root={{one}}", 3, "people are too few"),
     Case("train", f"{TRAIN} sampler.batch_size=500", 3, "sampler.batch_size="),
+    Case(
+        "train",
+        "sampler.batch_size=16 sampler.faces_per_identity=40 sampler.negative_share=0",
+        2,
+        "sampler.faces_per_identity: 40 faces of one person fill a batch of 16",
+    ),
+    Case("train", "sampler.batch_size=10 sampler.negative_share=0.9", 2, "leaves 1 for a pair of one person"),
     Case("train", f"{TRAIN} data.root={{half}}", 3, "data.max_bad_share"),
     Case("train", f"{TRAIN} data.root={{flat}}", 3, "no identity"),
     Case("train", f"{TRAIN} data.root={{closed}}", 3, "closed"),
