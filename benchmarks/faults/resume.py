@@ -39,6 +39,7 @@ from facenet.training.run import train
 COMMAND_STEPS = 30
 SIGNALS = [(signal.SIGTERM,), (signal.SIGINT,), (signal.SIGKILL,), (signal.SIGTERM, signal.SIGINT)]
 TIMES = ("seconds", "images_per_second", "faces_per_second")
+REPEATED = ("grad_norm", "lr")  # Lightning writes those of the last step again between the batches of a step
 COMMAND = Path(__file__).resolve().parents[2] / "scripts" / "train.py"
 MARK = "FACENET_FAULTS"  # environment variable that marks the processes of a command
 
@@ -132,10 +133,10 @@ def _cut(runs: Runs, most: int | None, outcomes: Outcomes) -> dict[str, int]:
     """Cut each variant at its boundaries, each once; the signals follow by turns."""
     places = ("start", "step", "validation", "save", "exit")
     counted = dict.fromkeys(["cuts", *(f"in_{place}" for place in places), "bitwise_equal", "different", "failed"], 0)
-    for turn, variant in enumerate(runs.variants if most != 0 else ()):
+    for variant in runs.variants if most != 0 else ():
         names = runs.whole(variant)[0]
         for at in range(0, len(names), 1 if most is None else -(-len(names) // most)):
-            signals = SIGNALS[(at + turn) % len(SIGNALS)]
+            signals = SIGNALS[(at + list(VARIANTS).index(variant)) % len(SIGNALS)]
 
             def cut(options: TrainOptions, out: Path, at: int = at, signals: Sequence[int] = signals) -> bool:
                 code = runs.child(options, out, at, signals).end()[0]
@@ -198,7 +199,7 @@ def differences(first: Path, second: Path) -> list[str]:
 
 def _logged(run: Path) -> list[dict[str, str]]:
     with (run / "logs" / "metrics.csv").open() as file:
-        return list(csv.DictReader(file))
+        return [{key: row[key] for key in row if key not in REPEATED} for row in csv.DictReader(file)]
 
 
 def _unequal(first: Any, second: Any, name: str = "") -> list[str]:
