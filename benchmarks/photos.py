@@ -1,4 +1,4 @@
-"""Photos benchmark: faces found in an LFW tree, and what a pretrained net scores on its pairs, aligned and not.
+"""Photos benchmark: faces found in an LFW tree, the meant face of several, scores of a pretrained net on its pairs.
 
 YuNet and SFace were trained on other photographs: scores here are ones with outside data.
 """
@@ -6,6 +6,7 @@ YuNet and SFace were trained on other photographs: scores here are ones with out
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.composed import compose, head_of, judge
 from benchmarks.tables import Table
 from facenet.data.pairs import read_pairs
 from facenet.data.pictures import read_picture
@@ -32,6 +34,7 @@ from facenet.options import option
 from facenet.types import Pairs
 
 PAGE = ("accuracy", "sem", "auc", "eer")
+HEADS, LEAST_HEADS = 600, 8  # photographs that may give a head to compose of, and heads for one composition
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +46,7 @@ class Options(BaseOptions):
     encoder: str = option("sface", help="a pretrained net or an encoder's folder")
     images: int = option(0, least=0, help="images in which faces are looked for; 0: all")
     crops: tuple[float, ...] = option((0.4, 0.45, 0.52, 0.6), above=0, most=1, help="central shares of the picture")
+    composed: int = option(1000, least=0, help="photographs with several faces, composed of those with one")
     threads: int = option(2, least=1, help="threads that look for faces")
 
 
@@ -60,6 +64,7 @@ def run(options: Options) -> dict[str, Any]:
     records = scan_lfw(options.root)
     drawn = np.sort(np.random.default_rng(0).permutation(len(records))[: options.images or None])
     result: dict[str, Any] = {"detection": _detection(records.subset(drawn), options.threads)}
+    result["composed"] = _composed(records, options.composed)
     listed = read_pairs(Path(options.root) / "protocol" / options.pairs)
     wanted = {*listed.first, *listed.second}
     shown = records.subset([row for row, key in enumerate(records.keys) if key in wanted])
@@ -88,6 +93,7 @@ def tables(result: dict[str, Any]) -> list[Table]:
     ]
     return [
         Table(f"faces in {result['images']:,} images", ("what", "value"), list(result["detection"].items())),
+        Table("photographs with several faces, composed", ("what", "value"), list(result["composed"].items())),
         Table(f"{result['encoder']} on {result['pairs']}", ("faces", *PAGE, "pairs skipped", "seconds"), scores),
     ]
 
@@ -115,6 +121,25 @@ def _detection(records: Records, threads: int) -> dict[str, float]:
         "95 % within, pixels": float(np.nanquantile(distances, 0.95)),
         "images a second, decoded and searched": len(records) / seconds,
         "threads": threads,
+    }
+
+
+def _composed(records: Records, count: int) -> dict[str, float]:
+    """Count what is taken from composed photographs: the meant face, another person's, or no face."""
+    rng, heads = np.random.default_rng(0), []
+    for row in rng.permutation(len(records))[: min(count, HEADS)]:
+        head = head_of(read_picture(Path(records.root) / records.paths[row]))
+        heads += [] if head is None else [head]
+    if not count or len(heads) < LEAST_HEADS:
+        return {}
+    choices = [judge(compose(heads, rng), Alignment()) for _ in range(count)]
+    kinds = Counter(choice.kind for choice in choices)
+    return {
+        "photographs": count,
+        "boxes that compete, mean": float(np.mean([choice.usable for choice in choices])),
+        "the meant face taken": kinds["meant"] / count,
+        **{f"{kind} taken": kinds[kind] for kind in ("person", "decoy", "elsewhere", "nothing")},
+        "largest gap to the best score": max(choice.best - choice.score for choice in choices),
     }
 
 

@@ -12,6 +12,7 @@ from facenet.encoders.onnx_file import load_onnx, unseal
 from facenet.encoders.pretrained import PRETRAINED, load_pretrained
 from facenet.encoders.record import FILE, apply_record, record_of, write_record
 from facenet.errors import ConfigError, DataError, choose, nearest
+from facenet.faces.alignment import Alignment
 from facenet.faces.options import DETECTORS
 from facenet.files import read_bytes, read_sealed
 
@@ -95,6 +96,10 @@ def write_calibration(encoder: Encoder, source: str | Path, out: str | Path) -> 
         ConfigError: an exported file, which is not changed.
     """
     check_calibration(source)
+    align = encoder.preprocess.align
+    if align is not None and align.detector == "none":  # these pictures were cut already; the encoder's photos are not
+        found = replace(align, detector=Alignment().detector)
+        encoder = replace(encoder, preprocess=replace(encoder.preprocess, align=found))
     folder = Path(out) / "encoder" if encoder.name in PRETRAINED and str(source) in PRETRAINED else Path(source)
     write_record(encoder, folder)
     model_card.recalibrate(folder, encoder)

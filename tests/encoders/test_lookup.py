@@ -14,6 +14,7 @@ from PIL import Image
 from facenet.encoders import lookup as encoders
 from facenet.encoders.bundle import save_bundle
 from facenet.errors import ConfigError, DataError
+from facenet.faces.alignment import Alignment
 from facenet.files import read_sealed, write_sealed
 from tests.helpers.encoders import make
 
@@ -71,6 +72,16 @@ def test_a_bundle_keeps_its_own_thresholds(tmp_path: Path) -> None:
     encoder.thresholds = {0.1: 0.5}
     assert encoders.write_calibration(encoder, tmp_path / "e", tmp_path / "run") == tmp_path / "e"
     assert encoders.load(tmp_path / "e").threshold(0.1) == 0.5
+
+
+def test_calibrating_with_cut_pictures_leaves_the_alignment_for_photos(tmp_path: Path) -> None:
+    save_bundle(make(align=Alignment(margin=1.2)), tmp_path / "e")
+    cut = encoders.load(tmp_path / "e", detector="none")
+    cut.thresholds = {0.1: 0.5}
+    encoders.write_calibration(cut, tmp_path / "e", tmp_path / "run")
+    again = encoders.load(tmp_path / "e")
+    assert again.preprocess.align == Alignment(margin=1.2)
+    assert again.threshold(0.1) == 0.5
 
 
 def test_an_onnx_encoder_works_without_torch(portrait: Image.Image, tmp_path: Path) -> None:
