@@ -7,8 +7,8 @@ Letters: B batch, K faces of an identity, N images.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
-from itertools import cycle
 
 import numpy as np
 
@@ -147,7 +147,7 @@ class IdentitySampler:
         """Return the rows of all batches of an epoch, (steps, B) int64, for all ranks together."""
         rng = np.random.default_rng([self.seed, 2, epoch])
         batches = self._deal(rng, epoch)
-        singles, others = self._single_stream(epoch), cycle(rng.permutation(len(self._many)).tolist())
+        singles, others = self._single_stream(epoch), itertools.cycle(rng.permutation(len(self._many)).tolist())
         return np.array([self._fill(batches[i], others, singles, rng) for i in rng.permutation(self.steps)])
 
     def _deal(self, rng: np.random.Generator, epoch: int) -> list[list[int]]:
