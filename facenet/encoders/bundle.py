@@ -20,7 +20,8 @@ from facenet.encoders.onnx_net import OnnxNet
 from facenet.encoders.record import FILE, SCHEMA, notes_of, write_record
 from facenet.errors import ConfigError, DataError, FacenetError, one_line
 from facenet.files import atomic_write, read_bytes, read_sealed
-from facenet.models.build import build_model
+from facenet.models.build import build_recorded
+from facenet.models.options import depends_on_edition, edition_of
 
 WEIGHTS = "encoder.safetensors"
 Net = TypeVar("Net", bound=torch.nn.Module)
@@ -30,10 +31,16 @@ def save_bundle(encoder: Encoder, folder: str | Path) -> None:
     """Write the folder; ``encoder.json`` comes last, each file atomically.
 
     Raises:
-        ConfigError: the encoder is an ONNX graph, which has a file of its own.
+        ConfigError: the encoder is an ONNX graph, which has a file of its own, or its options are not those of its net.
     """
     if isinstance(encoder.model, OnnxNet):
         raise ConfigError(f"{encoder.name}: an ONNX encoder has no weights to save; copy its file")
+    edition, recorded = getattr(encoder.model, "edition", None), edition_of(encoder.options)
+    if edition not in (None, recorded) and depends_on_edition(encoder.options):
+        raise ConfigError(
+            f"{encoder.name}: its net is of edition {edition}, its options say {recorded}; give options={{...,"
+            f' "edition": {edition}}}'
+        )
     write_weights(encoder.model, Path(folder) / WEIGHTS)
     write_record(encoder, folder)
 
@@ -58,7 +65,7 @@ def load_bundle(folder: str | Path, *, device: str = "cpu") -> Encoder:
         name, options = record["model"]["name"], dict(record["model"]["options"])
         options["input_size"] = tuple(options["input_size"])
         preprocess = Preprocess.from_dict(record["preprocessing"])
-        model = read_weights(lambda: build_model(name, **options), weights).to(memory_format=torch.channels_last)
+        model = read_weights(lambda: build_recorded(name, **options), weights).to(memory_format=torch.channels_last)
         encoder = Encoder(
             model, name, {**options, "input_size": list(options["input_size"])}, preprocess, *notes_of(record)
         )

@@ -112,11 +112,11 @@ def compare_baselines(
     if encoder.name in NETS:  # a foreign net can not be had untrained
         import torch
 
-        from facenet.models.build import build_model
+        from facenet.models.build import build_recorded
 
         torch.manual_seed(seed)
         options = {**encoder.options, "input_size": tuple(encoder.options["input_size"])}
-        untrained = Encoder(build_model(encoder.name, **options), encoder.name, encoder.options, encoder.preprocess)
+        untrained = Encoder(build_recorded(encoder.name, **options), encoder.name, encoder.options, encoder.preprocess)
         metrics["untrained"] = evaluate(untrained, faces, pairs)
     return {name: {"accuracy": result["accuracy"], "auc": result["auc"]} for name, result in metrics.items()}
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from facenet.errors import ConfigError, choose
 from facenet.models.net import Net
+from facenet.models.options import EDITION, edition_of
 from facenet.models.registry import NETS
 from facenet.registry import named_by
 
@@ -27,6 +28,7 @@ def build_model(
     dropout: float = 0.0,
     attention: Mapping[str, Any] | None = None,
     pool: str | None = None,
+    edition: int = EDITION,
 ) -> NetModule:
     """Build a network that maps images (B, 3, H, W) to unit embeddings (B, embedding_dim).
 
@@ -41,6 +43,8 @@ def build_model(
         attention: Linear attention over the positions of a stage's output: values of
             :class:`facenet.models.options.AttentionOptions`.
         pool: "average", "flatten" or "attention" in place of what the net has; all but "flatten" accept any size.
+        edition: Definition of layers: 2, or 1 of earlier encoders, whose LRN divides alpha by n, and whose attention
+            has no bound on queries and keys.
 
     Raises:
         ConfigError: An unknown name, norm, stage, option or pool, a number out of range, an option that a registered
@@ -61,6 +65,7 @@ def build_model(
         "dropout": dropout,
         "attention": attention,
         "pool": pool,
+        "edition": edition,
     }
     taken = named_by(entry.build, options)
     unused = {"norm": norm != "batch", "dropout": dropout > 0, "pool": bool(pool)}
@@ -71,6 +76,15 @@ def build_model(
     model = entry.build(**taken)
     _check_net(model, name, embedding_dim, size)
     return cast("NetModule", model)
+
+
+def build_recorded(name: str, **options: Any) -> NetModule:
+    """Build a net from options that an encoder or a checkpoint keeps; before there were editions it was edition 1.
+
+    Raises:
+        ConfigError: as :func:`build_model`.
+    """
+    return build_model(name, **{**options, "edition": edition_of(options)})
 
 
 def _check_net(model: nn.Module, name: str, embedding_dim: int, size: tuple[int, ...]) -> None:

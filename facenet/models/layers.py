@@ -90,7 +90,12 @@ class ConvBlock(nn.Module):
 
 
 class LocalResponseNorm(nn.LocalResponseNorm):
-    """Local response normalisation over 5 channels with AlexNet's constants (the paper prints none)."""
+    """Local response normalisation with AlexNet's constants, since the paper prints none.
 
-    def __init__(self) -> None:
-        super().__init__(size=5, alpha=1e-4, beta=0.75, k=2.0)
+    b_i = a_i / (k + alpha sum_j a_j^2)^beta over n = 5 neighbouring channels j, k = 2, alpha = 1e-4, beta = 0.75.
+    Source: Krizhevsky et al. 2012, section 3.3. torch divides alpha by n. So alpha is 5e-4 here, except in edition 1,
+    which passed 1e-4 on to torch.
+    """
+
+    def __init__(self, edition: int = 2) -> None:
+        super().__init__(size=5, alpha=1e-4 if edition == 1 else 5e-4, beta=0.75, k=2.0)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from facenet.errors import ConfigError, DataError, choose
 from facenet.models.attention.over_maps import AttentionBlock, AttentionPool
 from facenet.models.layers import ConvBlock, L2Normalize, L2Pool2d, LocalResponseNorm, Maxout
-from facenet.models.options import AttentionOptions
+from facenet.models.options import EDITION, AttentionOptions
 from facenet.models.tables import NORMS, POOLS, Conv, NetTable, Norm, Pool, Row, Stage
 from facenet.options import build, to_dict
 
@@ -78,6 +78,7 @@ class EmbeddingNet(nn.Module):
         dropout: Share of features dropped before the embedding layer while training.
         attention: Values of :class:`~facenet.models.options.AttentionOptions`.
         pool: A key of `POOLS` in place of the table's.
+        edition: See :class:`~facenet.models.options.ModelOptions`.
 
     Raises:
         ConfigError: an input smaller than the strides allow, or an unknown stage, option or pool.
@@ -93,9 +94,10 @@ class EmbeddingNet(nn.Module):
         dropout: float = 0.0,
         attention: Mapping[str, Any] | None = None,
         pool: str | None = None,
+        edition: int = EDITION,
     ) -> None:
         super().__init__()
-        pool = pool or net.head
+        pool, self.edition = pool or net.head, edition
         choose(NORMS, norm, "model.norm")
         choose(POOLS, pool, "model.pool")
         self.input_size, self.least = input_size or net.input_size, net.shrink
@@ -107,10 +109,11 @@ class EmbeddingNet(nn.Module):
                 f" {list(self.input_size)}"
             )
         widths = self._build_stages(net, norm)
-        options, self.attention = _attention(attention, widths, pool)
+        options, self.attention = _attention(attention, widths, pool, edition)
         self.after = options.after
         channels = widths[net.stages[-1].name]
-        self.pool, width = _pool(pool, channels, [-(-side // net.shrink) for side in self.input_size], options)
+        positions = [-(-side // net.shrink) for side in self.input_size]
+        self.pool, width = _pool(pool, channels, positions, options, edition)
         self.full = nn.Sequential()
         for layer in net.full:
             self.full.add_module(layer.name, Maxout(width, layer.out, layer.pieces))
@@ -127,7 +130,7 @@ class EmbeddingNet(nn.Module):
         widths, channels = {}, 3
         self.stages = nn.ModuleDict()
         for stage in net.stages:
-            self.stages[stage.name], channels = _stage(stage, channels, norm)
+            self.stages[stage.name], channels = _stage(stage, channels, norm, self.edition)
             widths[stage.name] = channels
         return widths
 
@@ -170,23 +173,24 @@ class EmbeddingNet(nn.Module):
             )
 
 
-def _stage(stage: Stage, c_in: int, norm: str) -> tuple[nn.Module, int]:
+def _stage(stage: Stage, c_in: int, norm: str, edition: int) -> tuple[nn.Module, int]:
     if isinstance(stage, Conv):
         return ConvBlock(c_in, stage.out, stage.kernel, stage.stride, norm=norm), stage.out
     if isinstance(stage, Pool):
         return nn.MaxPool2d(3, 2, 1), c_in
     if isinstance(stage, Norm):
-        return (LocalResponseNorm() if norm == "lrn" else nn.Identity()), c_in
+        return (LocalResponseNorm(edition) if norm == "lrn" else nn.Identity()), c_in
     return Inception(stage, c_in, norm=norm), stage.out(c_in)
 
 
 def _attention(
-    values: Mapping[str, Any] | None, widths: dict[str, int], pool: str
+    values: Mapping[str, Any] | None, widths: dict[str, int], pool: str, edition: int
 ) -> tuple[AttentionOptions, AttentionBlock | None]:
     """Return the options of these values, and the block that comes after the stage `after`, if there is one."""
     options = build(AttentionOptions, values or {}, "model.attention.")
     if options.after is not None:
-        return options, AttentionBlock(choose(widths, options.after, "model.attention.after"), options)
+        width = choose(widths, options.after, "model.attention.after")
+        return options, AttentionBlock(width, options, bounded=edition > 1)
     defaults = to_dict(AttentionOptions())
     changed = ", ".join(name for name, value in to_dict(options).items() if value != defaults[name])
     if changed and pool != "attention":
@@ -197,10 +201,12 @@ def _attention(
     return options, None
 
 
-def _pool(kind: str, channels: int, positions: list[int], options: AttentionOptions) -> tuple[nn.Module, int]:
+def _pool(
+    kind: str, channels: int, positions: list[int], options: AttentionOptions, edition: int
+) -> tuple[nn.Module, int]:
     """Build what joins a map (B, channels, *positions) to the next layer, and its output width."""
     if kind == "attention":
-        pool = AttentionPool(channels, options)
+        pool = AttentionPool(channels, options, bounded=edition > 1)
         return pool, pool.out_features
     if kind == "average":
         return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), channels

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from facenet.options import Options, option
+from facenet.options import Options, option, to_dict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +24,9 @@ class AttentionOptions(Options):
     seed: int = option(0, least=0, most=2**32 - 1, help="of the random features, drawn once and stored")
 
 
+EDITION = 2
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions(Options):
     """The arguments of :func:`facenet.build_model`."""
@@ -33,3 +38,32 @@ class ModelOptions(Options):
     dropout: float = option(0.0, least=0, below=1, help="share of features dropped before the embedding layer")
     attention: AttentionOptions | None = AttentionOptions()
     pool: str | None = option(None, help="average, flatten or attention in place of the net's own pooling")
+    edition: int = option(
+        EDITION,
+        least=1,
+        most=EDITION,
+        help="definition of layers: 2, or 1 of earlier encoders (LRN with alpha / n, random features without bound)",
+    )
+
+
+def depends_on_edition(options: Mapping[str, Any]) -> bool:
+    """Whether a net of these options is another one in another edition: LRN, and random features without a bound."""
+    attention = {**to_dict(AttentionOptions()), **(options.get("attention") or {})}
+    used = attention["after"] is not None or options.get("pool") == "attention"
+    unbounded = attention["features"] == "sincos" or (attention["features"] != "elu" and not attention["normalise"])
+    return options.get("norm") == "lrn" or (used and unbounded)
+
+
+def recorded_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options of a net as encoders and checkpoints keep them: the edition only if it matters, and is not 1.
+
+    So what was written before there were editions means edition 1, and most fingerprints are what they were.
+    """
+    kept = {key: value for key, value in options.items() if key != "edition"}
+    edition = options.get("edition", EDITION)
+    return {**kept, "edition": edition} if edition > 1 and depends_on_edition(options) else kept
+
+
+def edition_of(options: Mapping[str, Any]) -> int:
+    """Return the edition of recorded options; the newest one if every edition is the same net."""
+    return int(options.get("edition", 1)) if depends_on_edition(options) else EDITION

@@ -38,14 +38,21 @@ class TrackPool(nn.Module):
         dim: Width D of the embeddings.
         key_dim: Width of queries and keys.
         features: A key of `FEATURES`; exact softmax can not be streamed.
-        num_features, seed: as in :class:`LinearAttention`.
+        num_features, seed, bounded: as in :class:`LinearAttention`.
 
     Raises:
         ConfigError: an unknown name or a number below 1.
     """
 
     def __init__(
-        self, dim: int, *, key_dim: int = 32, features: str = "positive", num_features: int = 64, seed: int = 0
+        self,
+        dim: int,
+        *,
+        key_dim: int = 32,
+        features: str = "positive",
+        num_features: int = 64,
+        seed: int = 0,
+        bounded: bool = True,
     ) -> None:
         super().__init__()
         choose(FEATURES, features, "pool.features")
@@ -65,6 +72,7 @@ class TrackPool(nn.Module):
             temperature=0.25,
             backend="linear",
             seed=seed,
+            bounded=bounded,
         )
 
     def forward(self, frames: Tensor, mask: Tensor | None = None) -> Tensor:

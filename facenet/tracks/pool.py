@@ -55,7 +55,7 @@ def read_track_pool(folder: str | Path, encoder: Encoder) -> TrackPool:
     if not weights.is_file() or record.get("sha256") != sha256_file(weights):
         raise DataError(f"{weights}: missing, or not the file that track_pool.json names; run scripts/tracks.py again")
     try:
-        pool = read_weights(lambda: TrackPool(record["dim"], **record["options"]), weights)
+        pool = read_weights(lambda: TrackPool(record["dim"], **{"bounded": False, **record["options"]}), weights)
     except DataError:
         raise
     except Exception as error:  # wrong JSON types raise many kinds

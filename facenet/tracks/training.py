@@ -88,7 +88,7 @@ def train_tracks(
         )
         if summary["held_out_auc"] > chosen:
             chosen, best = summary["held_out_auc"], seed
-            options = {**to_dict(pool), "seed": seed}
+            options = {**to_dict(pool), "seed": seed, "bounded": True}
             write_track_pool(model, Path(out) / "track_pool", encoder, options=options, training=summary)
     skipped = {
         item for given, part in zip(splits, parts, strict=True) for item in (*given.skipped, *part.tracks.skipped)

@@ -27,7 +27,8 @@ from facenet.large_batch.memory import available_bytes, choose_chunk, step_memor
 from facenet.losses.harmonic import reset_embedding_layer
 from facenet.losses.registry import OBJECTIVES
 from facenet.mining.rules import FALLBACKS, MINERS, SELECTS
-from facenet.models.build import build_model
+from facenet.models.build import build_recorded
+from facenet.models.options import recorded_options
 from facenet.options import fixed, to_dict
 from facenet.training import resume
 from facenet.training.callbacks import CollapseGuard, HeldOutVerification, StepSeeds, TrainingProgress
@@ -162,14 +163,14 @@ def _build_callbacks(
 
 
 def _model_options(options: TrainOptions, size: tuple[int, int]) -> dict[str, Any]:
-    """Return the arguments of :func:`build_model`, with the resolved input size."""
-    return {**to_dict(options.model), "input_size": list(size)}
+    """Return the net's options as they are recorded, with the resolved input size."""
+    return recorded_options({**to_dict(options.model), "input_size": list(size)})
 
 
 def _meta_model(options: TrainOptions, size: tuple[int, int], *, channels_last: bool = False) -> nn.Module:
     """Build the net without weights, to check its options and to count shapes."""
     with torch.device("meta"):
-        net = build_model(**_model_options(options, size))
+        net = build_recorded(**_model_options(options, size))
     return net.to(memory_format=torch.channels_last) if channels_last else net
 
 

@@ -17,7 +17,7 @@ from facenet.losses.harmonic import stage
 from facenet.losses.objective import trained_part
 from facenet.losses.registry import build_objective
 from facenet.mining.online import NotFiniteEmbeddings
-from facenet.models.build import build_model
+from facenet.models.build import build_recorded
 from facenet.options import build
 from facenet.training.non_finite import NonFiniteBatch, finite
 from facenet.training.optim import build_optimizer, clip_gradients, lr_factor
@@ -68,7 +68,7 @@ class TripletModule(pl.LightningModule):
         self.save_hyperparameters()
         self.automatic_optimization = False
         self._optim = build(OptimOptions, optim, "optim.")
-        self.model = build_model(**model)
+        self.model = build_recorded(**model)
         if channels_last:
             self.model = self.model.to(memory_format=torch.channels_last)
         self._compiled: Callable[[Tensor], Tensor] | None = None

@@ -15,6 +15,7 @@ from facenet.data.sampler import DRAWS
 from facenet.errors import ConfigError, DataError
 from facenet.files import read_json, remove_abandoned, write_json
 from facenet.interrupts import Interrupted
+from facenet.models.options import edition_of
 from facenet.options import build, fixed
 from facenet.training.checkpoints import Saved, read_checkpoint
 from facenet.training.options import OptimOptions, TrainOptions
@@ -102,6 +103,9 @@ def stored_options(values: Mapping[str, Any], path: Path) -> dict[str, Any]:
         ConfigError: an option that is unknown now, or has other values.
     """
     known = {key: dict(value) if isinstance(value, Mapping) else value for key, value in values.items()}
+    model = known.get("model")
+    if isinstance(model, dict):
+        model.setdefault("edition", edition_of(model))  # earlier versions had no editions
     data = known.get("data")
     if isinstance(data, dict) and data.get("synthetic") is None:
         data.pop("synthetic", None)  # earlier versions wrote null for faces that are not drawn
@@ -113,7 +117,9 @@ def stored_options(values: Mapping[str, Any], path: Path) -> dict[str, Any]:
 
 def _fixed_parameters(parameters: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """Return a module's hyper-parameters without those that a resumed run may change."""
-    optim = parameters.get("optim")
+    optim, model = parameters.get("optim"), parameters.get("model")
+    if isinstance(model, Mapping):
+        parameters = {**parameters, "model": {**model, "edition": edition_of(model)}}
     try:
         return {**parameters, "optim": fixed(build(OptimOptions, optim if isinstance(optim, Mapping) else {}))}
     except ConfigError as error:

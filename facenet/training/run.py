@@ -20,7 +20,7 @@ from facenet.training.build import Run, build_run, check_options, describe
 from facenet.training.faces import Faces, prepare_faces
 from facenet.training.options import TrainOptions
 from facenet.training.result import best_encoder, describe_run, score
-from facenet.training.trainer import is_first_rank, quiet_lightning
+from facenet.training.trainer import emulated_bf16, is_first_rank, quiet_lightning
 
 
 def train(
@@ -73,6 +73,8 @@ def _train(
     request = StopRequest()
     run = build_run(options, faces, device, out, request, say, callbacks=callbacks)
     if run.trainer.is_global_zero:
+        if slow := emulated_bf16(device.precision, run.trainer.strategy.root_device.type):
+            say(slow)
         resume.write_start(options, out)
         say("\n".join([describe(run, faces), *_beginning(options, out, run)]))
     _fit(run, faces, request)

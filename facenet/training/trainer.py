@@ -75,6 +75,23 @@ def resolve_device(options: TrainerOptions) -> DeviceSettings:
     return DeviceSettings(precision, channels_last, options.compile)
 
 
+def emulated_bf16(precision: str, device: str, cpuinfo: str | Path = "/proc/cpuinfo") -> str:
+    """Return a line of warning if a processor has to emulate bfloat16; "" otherwise, or if its flags are unknown."""
+    if not precision.startswith("bf16") or device != "cpu":
+        return ""
+    try:
+        lines = Path(cpuinfo).read_text().splitlines()
+    except OSError:
+        return ""
+    flags = {flag for line in lines if line.startswith(("flags", "Features")) for flag in line.split()}
+    if not flags or flags & {"avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16"}:
+        return ""
+    return (
+        f"trainer.precision={precision}: this processor has no bfloat16 and emulates it, up to three times slower than"
+        " trainer.precision=32-true"
+    )
+
+
 def check_extra(extra: Mapping[str, Any]) -> None:
     """Check the options under ``trainer.extra``.
 

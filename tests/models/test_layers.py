@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from facenet.models.layers import ConvBlock, L2Normalize, L2Pool2d, Maxout
+from facenet.models.layers import ConvBlock, L2Normalize, L2Pool2d, LocalResponseNorm, Maxout
 
 
 def test_l2_normalize_is_unit_and_safe_at_zero() -> None:
@@ -51,6 +51,17 @@ def test_maxout_of_two_keeps_the_mean_square() -> None:
     nn.init.zeros_(layer.bias)
     x = torch.randn(50, 400)
     assert float(layer(x).detach().square().mean() / x.square().mean()) == pytest.approx(1, abs=0.03)
+
+
+@pytest.mark.parametrize(("edition", "alpha"), [(1, 1e-4 / 5), (2, 1e-4)])
+def test_local_response_norm_is_alexnets_formula(edition: int, alpha: float) -> None:
+    """b_i = a_i / (2 + alpha sum over 5 channels of a_j^2)^0.75; in edition 1 alpha was divided by 5."""
+    a = torch.randn(2, 7, 2, 3, dtype=torch.float64) * 100
+    expected = torch.empty_like(a)
+    for channel in range(7):
+        near = a[:, max(0, channel - 2) : channel + 3].square().sum(1)
+        expected[:, channel] = a[:, channel] / (2 + alpha * near) ** 0.75
+    torch.testing.assert_close(LocalResponseNorm(edition)(a), expected)
 
 
 def test_conv_block_halves_rounded_up() -> None:

@@ -13,7 +13,8 @@ from facenet.console import write_metrics
 from facenet.data.sampler import DRAWS
 from facenet.errors import ConfigError, DataError
 from facenet.interrupts import Interrupted
-from facenet.options import build, fixed
+from facenet.models.options import recorded_options
+from facenet.options import build, fixed, to_dict
 from facenet.training.checkpoints import AtomicCheckpointIO, Saved
 from facenet.training.options import TrainOptions
 from facenet.training.resume import (
@@ -79,6 +80,23 @@ def test_options_that_an_older_run_stored(tmp_path: Path) -> None:
     assert stored_options(older, tmp_path) == fixed(OPTIONS)
     with pytest.raises(ConfigError, match=r"config\.json: of another version \(unknown option 'optim\.lrs'"):
         stored_options({"optim": {"lrs": 1}}, tmp_path / "config.json")
+
+
+def test_a_run_from_before_there_were_editions_resumes_in_the_first(tmp_path: Path) -> None:
+    """Where they differ: with LRN, for instance. Others go on as they are."""
+    path = tmp_path / "last.ckpt"
+    for norm, edition, said in (("lrn", 2, "model.edition: 1 then, 2 now"), ("lrn", 1, ""), ("batch", 2, "")):
+        now = other(model={"norm": norm, "edition": edition})
+        before = fixed(now)
+        del before["model"]["edition"]
+        parameters = {"optim": {}, "model": recorded_options(to_dict(now.model))}
+        old = {"optim": {}, "model": dict(before["model"])}
+        for saved in (whole(hyper_parameters=old), whole(hyper_parameters=parameters, options=before)):
+            if said:
+                with pytest.raises(ConfigError, match=said):
+                    check_checkpoint(now, parameters, Saved(path, saved))
+            else:
+                check_checkpoint(now, parameters, Saved(path, saved))
 
 
 def test_an_unknown_choice_and_a_broken_note(tmp_path: Path) -> None:

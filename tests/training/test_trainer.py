@@ -13,7 +13,15 @@ from facenet.errors import ConfigError
 from facenet.options import build
 from facenet.training.checkpoints import AtomicCheckpointIO
 from facenet.training.options import TrainerOptions, TrainOptions
-from facenet.training.trainer import OURS, build_loggers, build_trainer, check_extra, quiet_lightning, resolve_device
+from facenet.training.trainer import (
+    OURS,
+    build_loggers,
+    build_trainer,
+    check_extra,
+    emulated_bf16,
+    quiet_lightning,
+    resolve_device,
+)
 
 
 def rows(out: Path) -> list[tuple[str, str, str]]:
@@ -51,6 +59,20 @@ def test_a_run_from_the_beginning_starts_a_new_table(tmp_path: Path) -> None:
 def test_a_resumed_run_without_logs_begins_them(tmp_path: Path) -> None:
     log(tmp_path, 4, range(4, 6))
     assert [row[0] for row in rows(tmp_path)] == ["4", "5", "5"]
+
+
+def test_a_processor_without_bf16_is_warned_of(tmp_path: Path) -> None:
+    with_, without, nothing = (tmp_path / name for name in ("with", "without", "nothing"))
+    with_.write_text("processor : 0\nflags : fpu avx512f avx512_bf16\n")
+    without.write_text("processor : 0\nflags : fpu avx512f avx512bw\n")
+    assert "no bfloat16 and emulates it" in emulated_bf16("bf16-mixed", "cpu", without)
+    for precision, device, file in (
+        ("32-true", "cpu", without),
+        ("bf16-mixed", "cuda", without),
+        ("bf16-mixed", "cpu", with_),
+        ("bf16-true", "cpu", nothing),
+    ):
+        assert not emulated_bf16(precision, device, file)
 
 
 def test_what_auto_means_on_this_machine() -> None:

@@ -131,10 +131,14 @@ def attention_macs(
     making = 0 if features == "elu" else (tokens + queries) * num_features * dim
     if not causal:
         return AttentionMacs(making, tokens * width * value_dim, queries * width * value_dim, queries * width, 0)
-    c = min(CAUSAL_CHUNK, tokens)
-    tokens += -tokens % c  # the last chunk is filled up
-    sums = tokens * width * value_dim
-    return AttentionMacs(making, sums, sums, 2 * tokens * width + tokens * c, tokens * c * (width + value_dim))
+    filled, pairs = 0, 0  # tokens with those that fill the last chunk of a part, and pairs of tokens within chunks
+    for start in range(0, tokens, TOKENS_AT_ONCE):
+        part = min(TOKENS_AT_ONCE, tokens - start)
+        c = min(CAUSAL_CHUNK, part)
+        filled += part + -part % c
+        pairs += (part + -part % c) * c
+    sums = filled * width * value_dim
+    return AttentionMacs(making, sums, sums, 2 * filled * width + pairs, pairs * (width + value_dim))
 
 
 def _parts(x: Tensor) -> tuple[Tensor, ...]:

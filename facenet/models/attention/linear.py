@@ -30,7 +30,8 @@ BACKENDS = {
     "exact": "torch's scaled_dot_product_attention (features=softmax alone)",
     "linear": "random features, whatever the number of tokens",
 }
-HOTTEST = 100.0  # limit of a learned temperature: above it, features of unlike tokens underflow
+LONGEST = {"positive": 10.0, "sincos": 1.0}  # scaled norm of a query or key that random features can stand
+HOTTEST = 100.0  # limit of a learned temperature
 CROSSOVER = {"bidirectional": 256, "causal": 1024}  # tokens up to which exact softmax is faster (benchmark=attention)
 
 
@@ -48,6 +49,9 @@ class LinearAttention(nn.Module):
         temperature: Initial value of the learned temperature.
         backend: A key of `BACKENDS`.
         seed: Seed of the projection, which is drawn once and stored with the weights.
+        bounded: Shorten scaled queries and keys above `LONGEST`, each by itself, before their random features are made,
+            and let no temperature exceed its square. Beyond it the features of "positive" underflow, and the
+            denominators of "sincos" cross zero. The exact softmax has no bound.
 
     Raises:
         ConfigError: an unknown name, backend="exact" for a kernel that is not the softmax, or no temperature above 0.
@@ -65,6 +69,7 @@ class LinearAttention(nn.Module):
         temperature: float = 2.0,
         backend: str = "auto",
         seed: int = 0,
+        bounded: bool = True,
     ) -> None:
         super().__init__()
         choose(KERNELS, features, "attention.features")
@@ -77,7 +82,10 @@ class LinearAttention(nn.Module):
         kind = "positive" if features == "softmax" else features
         self.scale = 1.0 if normalise else dim**-0.25
         self.phi = FeatureMap(kind, dim, num_features, heads=heads, orthogonal=orthogonal, scale=self.scale, seed=seed)
-        self.log_temperature = nn.Parameter(torch.full((heads,), math.log(temperature))) if normalise else None
+        self.longest = LONGEST.get(kind) if bounded else None
+        self.hottest = min(HOTTEST, self.longest**2) if self.longest else HOTTEST
+        start = temperature if temperature < self.hottest else self.hottest / 2  # at the limit it would not learn
+        self.log_temperature = nn.Parameter(torch.full((heads,), math.log(start))) if normalise else None
         self.extra_macs = 0  # multiply-adds of the last call, for one sample
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, causal: bool = False) -> Tensor:
@@ -94,6 +102,7 @@ class LinearAttention(nn.Module):
             if self.exact(tokens, causal=causal):
                 self.extra_macs = h * queries * tokens * (D + M)
                 return _softmax(q, k, v, mask, causal, self.scale**2).to(kind)
+            q, k = self._shortened(q), self._shortened(k)
             cost = attention_macs(tokens, D, M, self.phi.num_features, causal, features=self.phi.kind, queries=queries)
             self.extra_macs = h * cost.total
             if causal:
@@ -132,7 +141,8 @@ class LinearAttention(nn.Module):
         `valid` (B,) is False for samples without a token: their state stays, and `out` is what q sees in it.
         """
         with _full_precision(q):
-            q, k, wide = (x[:, :, None] for x in (self._normed(q), self._normed(k), _wide(v)))
+            q, k = (self._shortened(self._normed(x)) for x in (q, k))
+            q, k, wide = (x[:, :, None] for x in (q, k, _wide(v)))
             mask = None if valid is None else valid[:, None]
             if mask is not None:
                 k, wide = (x.masked_fill(~mask[:, None, :, None], 0) for x in (k, wide))
@@ -143,8 +153,16 @@ class LinearAttention(nn.Module):
         x = _wide(x)
         if self.log_temperature is None:
             return x
-        length = (self.log_temperature.clamp(max=math.log(HOTTEST)) / 2).exp().to(x.dtype)
+        length = (self.log_temperature.clamp(max=math.log(self.hottest)) / 2).exp().to(x.dtype)
         return F.normalize(x, dim=-1, eps=1e-4) * length.view(-1, *[1] * (x.ndim - 2))
+
+    def _shortened(self, x: Tensor) -> Tensor:
+        """Shorten tokens above `longest`; normalised ones never are."""
+        if self.longest is None or self.log_temperature is not None:
+            return x
+        longest = self.longest / self.scale
+        norm = x.norm(dim=-1, keepdim=True).clamp(min=longest / 2)  # a zero has a gradient
+        return x * (longest / norm).clamp(max=1)
 
 
 def _full_precision(like: Tensor) -> AbstractContextManager[object]:

@@ -62,15 +62,22 @@ class AttentionBlock(_OverPositions):
     Args:
         channels: C, a multiple of the heads.
         options: Options of the attention; `after` is not read.
+        bounded: As for :class:`LinearAttention`.
 
     Raises:
         ConfigError: heads that do not divide the channels, or as :class:`LinearAttention`.
     """
 
-    def __init__(self, channels: int, options: AttentionOptions = AttentionOptions()) -> None:  # noqa: B008
+    def __init__(
+        self,
+        channels: int,
+        options: AttentionOptions = AttentionOptions(),  # noqa: B008
+        *,
+        bounded: bool = True,
+    ) -> None:
         super().__init__(channels, options)
         self.qkv = nn.Linear(channels, 3 * channels, bias=False)
-        self.attention = _linear_attention(channels // self.heads, options)
+        self.attention = _linear_attention(channels // self.heads, options, bounded)
         self.project = nn.Linear(channels, channels, bias=False)
         self.gain = nn.Parameter(torch.full((channels,), 0.1))
 
@@ -93,6 +100,7 @@ class AttentionPool(_OverPositions):
         options: As for :class:`AttentionBlock`.
         queries: Averages taken of each channel.
         key_dim: Width of a head's queries and keys, at most that of its channels.
+        bounded: As for :class:`LinearAttention`.
     """
 
     def __init__(
@@ -102,13 +110,14 @@ class AttentionPool(_OverPositions):
         *,
         queries: int = 4,
         key_dim: int = 64,
+        bounded: bool = True,
     ) -> None:
         super().__init__(channels, options)
         self.out_features = queries * channels
         dim = min(key_dim, channels // self.heads)
         self.key = nn.Linear(channels, self.heads * dim, bias=False)
         self.query = nn.Parameter(_drawn(self.heads, queries, dim, seed=options.seed))
-        self.attention = _linear_attention(dim, options)
+        self.attention = _linear_attention(dim, options, bounded)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the queries' averages side by side."""
@@ -118,9 +127,9 @@ class AttentionPool(_OverPositions):
         return self.attention(query, keys, _split(tokens, self.heads)).transpose(1, 2).flatten(1)  # (B, queries C)
 
 
-def _linear_attention(dim: int, options: AttentionOptions) -> LinearAttention:
+def _linear_attention(dim: int, options: AttentionOptions, bounded: bool) -> LinearAttention:
     used = {name: value for name, value in to_dict(options).items() if name not in ("after", "position")}
-    return LinearAttention(dim, **used)
+    return LinearAttention(dim, **used, bounded=bounded)
 
 
 def _drawn(*shape: int, seed: int) -> Tensor:

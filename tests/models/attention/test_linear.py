@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -9,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from facenet.errors import ConfigError
 from facenet.models.attention.forms import CAUSAL_CHUNK, TOKENS_AT_ONCE
-from facenet.models.attention.linear import CROSSOVER, KERNELS, LinearAttention, attention_macs
+from facenet.models.attention.linear import CROSSOVER, KERNELS, LONGEST, LinearAttention, attention_macs
 from tests.reference import kernel_attention
 
 LENGTHS = (1, 2, CAUSAL_CHUNK - 1, CAUSAL_CHUNK, 2 * CAUSAL_CHUNK + 5)
@@ -24,7 +26,7 @@ def tokens(
 
 
 def explicit(layer: LinearAttention, q: torch.Tensor, k: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    (values_q, scale_q), (values_k, scale_k) = layer.phi(q), layer.phi(k)
+    (values_q, scale_q), (values_k, scale_k) = (layer.phi(layer._shortened(x)) for x in (q, k))
     weights = (values_q * scale_q.exp()) @ (values_k * scale_k.exp()).mT
     return weights if mask is None else weights * mask[:, None, None]
 
@@ -117,10 +119,50 @@ def test_wild_inputs_give_averages_of_the_values(features: str) -> None:
             assert torch.isfinite(out).all()
             assert out.abs().max() <= v.abs().max() + 1e-4
             ones = layer(q * size, k * size, torch.ones_like(v), causal=causal)
-            if size <= 4:  # scaled norms of about 7; beyond, unlike features underflow
-                torch.testing.assert_close(ones, torch.ones_like(ones), atol=1e-3, rtol=0)
+            torch.testing.assert_close(ones, torch.ones_like(ones), atol=1e-3, rtol=0)
     nothing = layer(q, k, v, mask=torch.zeros(2, 90, dtype=torch.bool))
     assert torch.equal(nothing, torch.zeros_like(nothing))
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("features", ["sincos", "positive"])
+def test_long_queries_and_keys_are_shortened_each_by_itself(features: str, causal: bool) -> None:
+    layer = LinearAttention(64, features=features, num_features=64)
+    q, k, v = (x.float() for x in tokens(90, heads=1, dim=64))
+    longest = LONGEST[features] / layer.scale
+    short = [x * (longest / 2 / x.norm(dim=-1).amax()) for x in (q, k)]
+    plain = LinearAttention(64, features=features, num_features=64, bounded=False)
+    assert torch.equal(layer(*short, v, causal=causal), plain(*short, v, causal=causal)), "to the bit"
+    cut = [x / x.norm(dim=-1, keepdim=True) * longest for x in (q, k)]
+    for size in (15.0, 40.0, 1e4):  # |q| of 120 and above: products of features without a bound underflow to 0
+        out = layer(q * size, k * size, v, causal=causal)
+        torch.testing.assert_close(out, plain(*cut, v, causal=causal), atol=1e-4, rtol=1e-4)
+        assert (out != 0).all()
+    assert (plain(q * 40, k * 40, v, causal=causal) - out).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("features", ["sincos", "positive", "elu"])
+def test_a_learned_temperature_has_a_bound(features: str) -> None:
+    layer, old = (LinearAttention(8, features=features, normalise=True, bounded=bounded) for bounded in (True, False))
+    assert layer.log_temperature is not None
+    assert old.log_temperature is not None
+    assert math.isclose(layer.log_temperature.exp().item(), 0.5 if features == "sincos" else 2.0)
+    assert math.isclose(old.log_temperature.exp().item(), 2.0)
+    for each, most in ((layer, LONGEST.get(features, 10.0)), (old, 10.0)):
+        with torch.no_grad():
+            each.log_temperature += 9  # type: ignore[operator]
+        assert math.isclose(each._normed(torch.ones(1, 1, 2, 8)).norm(dim=-1).amax().item(), most, rel_tol=1e-5)
+
+
+def test_sincos_stays_an_average_at_any_norm_and_its_half_precision_gradients_finite() -> None:
+    for normalise in (False, True):
+        for seed in range(10):
+            layer = LinearAttention(16, features="sincos", num_features=64, normalise=normalise, seed=seed)
+            q, k, v = (x.half().requires_grad_() for x in tokens(49, heads=1, dim=16, seed=seed))
+            out = layer(q * 6, k * 6, v)
+            assert out.abs().max() < 10 * v.abs().max()
+            out.float().square().sum().backward()
+            assert all(torch.isfinite(x.grad).all() for x in (q, k, v) if x.grad is not None)
 
 
 def test_sincos_denominators_are_safe() -> None:
@@ -179,7 +221,7 @@ def test_features_stay_float32_under_autocast() -> None:
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("features", ["sincos", "positive", "elu"])
 def test_macs_are_those_of_the_running_code(features: str, causal: bool) -> None:
-    for length in (5, 64, 150, 1500):
+    for length in (5, 64, 150, 1500, 2049):
         layer = LinearAttention(8, heads=3, features=features, num_features=24)
         q, k, v = (x.float() for x in tokens(length, batch=1, heads=3))
         with FlopCounterMode(display=False) as counter:
