@@ -216,8 +216,9 @@ def measure_errors(
         for features in ("sincos", "positive"):
             for width in widths:
                 for orthogonal in (False, True):
-                    options = {"features": features, "num_features": width, "orthogonal": orthogonal}
-                    layer = LinearAttention(dim, heads=draws, bounded=False, **options)
+                    layer = LinearAttention(
+                        dim, heads=draws, features=features, num_features=width, orthogonal=orthogonal, bounded=False
+                    )
                     with torch.no_grad():
                         error = _relative(layer(q, k, v), exact)
                     found = {"features": features, "R": width, "orthogonal": orthogonal, "error": error}

@@ -122,7 +122,7 @@ def test_a_run_reports_every_seed_and_saves_the_one_chosen_on_held_out_people(tm
     assert metrics["track_pool"]["saved_seed"] == best["seed"]
     pool = read_track_pool(tmp_path / "track_pool", encoder)
     record = json.loads((tmp_path / "track_pool" / "track_pool.json").read_text())
-    assert record["options"] == {**to_dict(POOL), "seed": best["seed"]}
+    assert record["options"] == {**to_dict(POOL), "seed": best["seed"], "bounded": True}
     assert record["encoder"] == encoder.fingerprint
     assert pool(torch.zeros(1, 2, 16)).shape == (1, 16)
     assert metrics["streaming_gap"] < 1e-4
