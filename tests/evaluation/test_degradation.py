@@ -31,6 +31,7 @@ class Pixels:
 
     preprocess = Preprocess(size=(24, 24), crop=0.9)
     fingerprint = "0" * 64
+    compatible_with: tuple[str, ...] = ()
 
     def embed_batch(self, images: np.ndarray, *, names: object = ()) -> np.ndarray:
         flat = images.reshape(len(images), -1).astype(np.float64)

@@ -36,6 +36,17 @@ def test_a_track_pool_round_trip_is_exact(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "t" / "track_pool.json").read_text())["training"] == {"step": 7}
 
 
+def test_a_track_pool_from_before_there_was_a_bound_keeps_its_numbers(tmp_path: Path) -> None:
+    encoder, options = make(), {"key_dim": 4, "num_features": 8, "features": "sincos", "seed": 3}
+    frames = torch.nn.functional.normalize(torch.randn(3, 5, 16), dim=-1)
+    for bounded, recorded in ((False, {}), (True, {"bounded": True})):
+        pool = TrackPool(16, **options, bounded=bounded)  # type: ignore[arg-type]
+        with torch.no_grad():
+            pool.attention.log_temperature += 3  # type: ignore[operator]
+        write_track_pool(pool, tmp_path / "t", encoder, options={**options, **recorded}, training={})
+        torch.testing.assert_close(read_track_pool(tmp_path / "t", encoder)(frames), pool(frames), atol=0, rtol=0)
+
+
 def test_a_track_pool_of_another_encoder_is_refused(tmp_path: Path) -> None:
     encoder, other = make(), make(seed=1)
     pooled(tmp_path / "t", encoder)
