@@ -74,7 +74,7 @@ def run(options: CompatOptions, out: Path) -> dict[str, Any]:
     if not metrics["gate"]["passed"]:
         raise GateError(f"compat: the gate did not pass: {'; '.join(metrics['gate']['failed'])}", metrics)
     if options.encoder:
-        metrics |= record(options.encoder, options.new, sets["old"].fingerprint, sets["new"], out)
+        metrics |= record(options.encoder, options.new, sets["old"], sets["new"], out)
     return metrics
 
 
@@ -91,17 +91,29 @@ def checked_encoder(name: str, folder: str, new: Any) -> Any:
     return encoder
 
 
-def record(name: str, embeddings: str, old: str, new: Any, out: Path) -> dict[str, Any]:
-    """Let the encoder's record, read anew, list the old one."""
+def record(name: str, embeddings: str, old: Any, new: Any, out: Path) -> dict[str, Any]:
+    """Let the encoder's record, read anew, list the old one, with the thresholds of distances between the two."""
+    from facenet.compat.matching import share_images
     from facenet.encoders import lookup as encoders
+    from facenet.evaluation.evaluate import calibrate_with_older
 
     encoder, folder = checked_encoder(name, embeddings, new), Path(name)
-    if old not in (encoder.fingerprint, *encoder.compatible_with):
-        encoder.compatible_with.append(old)
+    thresholds: dict[float, float] = {}
+    if old.fingerprint != encoder.fingerprint:
+        shared = share_images({"old": old, "new": new})
+        named = [row for row, identity in enumerate(shared.identities) if identity]
+        vectors = {which: found[named] for which, found in shared.vectors.items()}
+        thresholds = calibrate_with_older(vectors["new"], vectors["old"], [shared.identities[row] for row in named])
+        encoder.with_older[old.fingerprint] = thresholds
+        if old.fingerprint not in encoder.compatible_with:
+            encoder.compatible_with.append(old.fingerprint)
         folder = encoders.write_calibration(encoder, name, out)
-    named = ", ".join(name[:12] for name in encoder.compatible_with) or "its own"
-    print(f"encoder: {folder} may join galleries of {named}")
-    return {"encoder": str(folder), "compatible_with": encoder.compatible_with}
+    listed = ", ".join(name[:12] for name in encoder.compatible_with) or "its own"
+    print(f"encoder: {folder} may join galleries of {listed}")
+    between = {f"{far:g}": value for far, value in thresholds.items()}
+    if between:
+        table([(f"new-old at FAR {far}", value) for far, value in between.items()], title="compat: thresholds")
+    return {"encoder": str(folder), "compatible_with": encoder.compatible_with, "thresholds_new_old": between}
 
 
 def show(metrics: dict[str, Any]) -> None:

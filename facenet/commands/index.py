@@ -10,7 +10,7 @@ from typing import Any
 from facenet.commands.launch import launch
 from facenet.commands.options import CommandOptions
 from facenet.console import progress, table
-from facenet.options import RATE, option
+from facenet.options import INSIDE, RATE, option
 
 ACTIONS = ("add", "remove", "backfill", "kind", "factory", "recall_target", "compact", "export", "info", "check")
 
@@ -22,6 +22,7 @@ class IndexOptions(CommandOptions):
     gallery: str = option(help="gallery folder")
     add: str | None = option(None, help="embeddings to add")
     encoder: str | None = option(None, help="encoder that made them; its record says what they may stand beside")
+    fpir: float = option(0.05, **INSIDE, help="with info: the threshold that lets in this share of strangers")
     metadata: str | None = option(None, help="JSONL, JSON or CSV table of metadata by path or id")
     on_duplicate: str = option("error", choices=("error", "skip", "replace"), help="for an id that is there already")
     remove: str | None = option(None, help="id or identity to remove")
@@ -81,8 +82,23 @@ def run(options: IndexOptions, out: Path) -> dict[str, Any]:
                 )
         gallery.save_cache()
         metrics |= {"seconds": time.perf_counter() - started, **gallery.info()}
+        if options.info:
+            metrics |= search_threshold(gallery, options)
     table([(key, str(v) if isinstance(v, list | dict) else v) for key, v in metrics.items()], title="index")
     return metrics
+
+
+def search_threshold(gallery: Any, options: IndexOptions) -> dict[str, Any]:
+    """Return the threshold of a search in this gallery and its costs; {} if nothing tells it."""
+    from facenet.encoders import lookup as encoders
+    from facenet.errors import DataError
+
+    try:
+        encoder = encoders.load(options.encoder, device="cpu") if options.encoder else None
+        found = gallery.threshold(encoder, fpir=options.fpir)
+    except DataError:
+        return {"threshold": None}
+    return dict(found.plain())
 
 
 def read(folder: str, options: IndexOptions) -> tuple[Any, Any, Any]:

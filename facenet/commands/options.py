@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterable
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from facenet.options import Options, describe, option
+
+PHOTOGRAPHS = (".jpg", ".jpeg", ".webp", ".heic", ".heif")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,3 +57,13 @@ def _shown(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
     return f"[{','.join(map(str, value))}]" if isinstance(value, list) else str(value)
+
+
+def warn_of_drawn_faces(encoder: Any, images: Iterable[Any]) -> None:
+    """Say in one line that an encoder of drawn faces meets photographs, which JPEG, WebP and HEIC files are."""
+    if encoder.drawn and any(str(image).lower().endswith(PHOTOGRAPHS) for image in images):
+        print(
+            "warning: this encoder has learned drawn faces alone and can not tell people in photographs apart; train on"
+            " photographs, or take encoder=sface",
+            file=sys.stderr,
+        )

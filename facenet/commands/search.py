@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from facenet.commands.launch import launch
-from facenet.commands.options import CommandOptions, EncoderUse
+from facenet.commands.options import CommandOptions, EncoderUse, warn_of_drawn_faces
 from facenet.console import table
-from facenet.options import RATE, option
+from facenet.options import INSIDE, RATE, option
 
 SHOWN = 4  # queries that are printed; all of them are in metrics.json and neighbours.csv
 
@@ -21,11 +21,12 @@ class SearchOptions(EncoderUse, CommandOptions):
     """Options of ``search``."""
 
     gallery: str = option(help="gallery folder")
-    encoder: str | None = option(None, help="encoder of the queries; not needed for ids with threshold=")
+    encoder: str | None = option(None, help="encoder of the queries; not needed for ids")
     query: str | None = option(None, help="image, folder, embeddings folder, .npy file or id of a gallery face")
     k: int = option(5, least=1, help="nearest faces of each query")
-    far: float = option(0.001, **RATE, help="accept at the threshold calibrated for this false accept rate")
-    threshold: float | None = option(None, least=0, most=4, help="accept up to this sq_dist instead")
+    fpir: float | None = option(None, **INSIDE, help="share of strangers who may get any match; 0.05 without it")
+    far: float | None = option(None, **RATE, help="instead: share of pairs of different people, as calibrated")
+    threshold: float | None = option(None, least=0, most=4, help="instead: accept up to this sq_dist")
     within: bool = option(False, help="every face up to the threshold instead of the k nearest")
     by_identity: bool = option(False, help="each person once")
     where: dict[str, Any] | None = option(None, help="only faces with these values, as in where={camera: 2}")
@@ -46,29 +47,26 @@ def run(options: SearchOptions, out: Path) -> dict[str, Any]:
     encoder = (
         encoders.load(options.encoder, device=options.device, detector=options.detector) if options.encoder else None
     )
-    threshold = options.threshold
-    if threshold is None:
-        if encoder is None:
-            raise ConfigError("search: pass encoder=DIR for its calibrated threshold, or threshold=SQ_DIST")
-        threshold = encoder.threshold(options.far)
     asked: dict[str, Any] = {"k": options.k, "within": options.within, "by_identity": options.by_identity}
-    asked |= {"where": options.where, "threshold": threshold}
+    asked |= {"where": options.where}
+    rates = {"fpir": options.fpir, "far": options.far, "threshold": options.threshold}
     with Gallery.open(options.gallery) as gallery:
+        threshold = gallery.threshold(encoder, where=options.where, **rates)
+        asked["threshold"] = threshold
         if options.interactive:
 
             def answer(line: str) -> Any:
                 return ask(gallery, read_queries(line, gallery, encoder), **asked)
 
             talk = converse(sys.stdin, answer, show_json if options.json else show_line)
-            return {"threshold": threshold, **talk}
+            return {**threshold.plain(), **talk}
         queries = read_queries(options.query or "", gallery, encoder)
         answers = ask(gallery, queries, **asked)
-        people, faces = gallery.identities(), len(gallery)
-    metrics = {"queries": len(queries), "skipped": queries.skipped, "threshold": threshold}
-    if options.threshold is None:  # each stranger is compared with every face
-        metrics |= {"far": options.far, "expected_false_matches": options.far * faces}
-    metrics |= score(answers, people)
-    show(answers[:SHOWN], threshold)
+        people = gallery.identities()
+    if encoder is not None:
+        warn_of_drawn_faces(encoder, queries.images)
+    metrics = {"queries": len(queries), "skipped": queries.skipped, **threshold.plain(), **score(answers, people)}
+    show(answers[:SHOWN], threshold.sq_dist)
     if len(answers) > SHOWN:
         print(f"... and {len(answers) - SHOWN} more queries in {out / 'metrics.json'}")
     table([*metrics.items()], title="search")
@@ -93,7 +91,7 @@ def show_line(found: Any, line: str) -> None:
     if isinstance(found, Exception):
         print(f"error: {found}", flush=True)
     else:
-        show(found, found[0].threshold)
+        show(found, found[0].threshold.sq_dist)
         sys.stdout.flush()
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from facenet.commands.calibrate import calibrate_encoder
 from facenet.commands.launch import launch
 from facenet.commands.options import CommandOptions, EncoderUse
 from facenet.console import progress, table
@@ -42,7 +43,7 @@ def of_encoder(name: str, options: VerifyOptions, out: Path) -> dict[str, Any]:
     from facenet.data.reported import other_faces, reported_faces
     from facenet.encoders import lookup as encoders
     from facenet.evaluation.baselines import compare_baselines
-    from facenet.evaluation.evaluate import calibrate, evaluate_all
+    from facenet.evaluation.evaluate import evaluate_all
     from facenet.evaluation.leakage import world_of
 
     if options.calibrate:
@@ -65,9 +66,7 @@ def of_encoder(name: str, options: VerifyOptions, out: Path) -> dict[str, Any]:
     if baselines and others is not None:
         metrics |= compare_baselines(encoder, faces, pairs, others, options.seed)
     if options.calibrate:
-        encoder.thresholds = calibrate(encoder, faces)
-        metrics["encoder"] = str(encoders.write_calibration(encoder, name, out))
-        metrics["thresholds"] = {f"{far:g}": value for far, value in encoder.thresholds.items()}
+        metrics |= calibrate_encoder(encoder, name, faces, out)
     return metrics
 
 
@@ -95,6 +94,7 @@ def run(options: VerifyOptions, out: Path) -> dict[str, Any]:
     baselines = {k: v for k, v in metrics.items() if isinstance(v, dict) and set(v) == {"accuracy", "auc"}}
     rows += [(f"{name.replace('_', ' ')}: accuracy", value["accuracy"]) for name, value in baselines.items()]
     rows += [(f"threshold at FAR {far}", value) for far, value in metrics.get("thresholds", {}).items()]
+    rows += [("calibrated encoder", metrics["encoder"])] if "encoder" in metrics else []
     table(rows, title="verify")
     return metrics
 

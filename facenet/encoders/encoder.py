@@ -39,6 +39,10 @@ class Encoder:
         thresholds: Calibrated squared distances by false accept rate: {far: sq_dist}.
         compatible_with: Fingerprints of encoders whose galleries this encoder may join.
         training: Summary of the run that made the encoder.
+        with_older: Calibrated squared distances to vectors of an older encoder, by its fingerprint.
+        calibration: What `thresholds` were calibrated on: folder, people, faces; {} if unknown.
+        with_older: Calibrated squared distances to vectors of an older encoder, by its fingerprint.
+        calibration: What `thresholds` were calibrated on: folder, people, faces; {} if unknown.
         fingerprint: See :func:`fingerprint`. A given one is kept: an exported file has that of its encoder.
     """
 
@@ -49,6 +53,8 @@ class Encoder:
     thresholds: dict[float, float] = field(default_factory=dict)
     compatible_with: list[str] = field(default_factory=list)
     training: dict[str, Any] = field(default_factory=dict)
+    with_older: dict[str, dict[float, float]] = field(default_factory=dict)
+    calibration: dict[str, Any] = field(default_factory=dict)
     fingerprint: str = ""
     _tells_apart: bool = field(default=False, init=False, repr=False, compare=False)
 
@@ -58,6 +64,11 @@ class Encoder:
             self.model.eval()
         if not self.fingerprint:
             self.fingerprint = fingerprint(self.model.state_dict(), self.name, self.options, self.preprocess)
+
+    @property
+    def drawn(self) -> bool:
+        """Whether the encoder has learned drawn faces alone, which teach nothing about photographs."""
+        return self.training.get("data") == "synthetic"
 
     @property
     def dim(self) -> int:

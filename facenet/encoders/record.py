@@ -23,6 +23,8 @@ class Notes(NamedTuple):
     thresholds: dict[float, float]
     compatible_with: list[str]
     training: dict[str, Any]
+    with_older: dict[str, dict[float, float]]
+    calibration: dict[str, Any]
 
 
 def record_of(encoder: Encoder) -> dict[str, Any]:
@@ -33,10 +35,17 @@ def record_of(encoder: Encoder) -> dict[str, Any]:
         "embedding_dim": encoder.dim,
         "preprocessing": encoder.preprocess.to_dict(),
         "fingerprint": encoder.fingerprint,
-        "thresholds": {f"{far:g}": sq_dist for far, sq_dist in sorted(encoder.thresholds.items())},
+        "thresholds": _plain(encoder.thresholds),
         "compatible_with": list(encoder.compatible_with),
         "training": encoder.training,
+        "with_older": {name: _plain(thresholds) for name, thresholds in encoder.with_older.items()},
+        "calibration": encoder.calibration,
     }
+
+
+def _plain(thresholds: Mapping[float, float]) -> dict[str, float]:
+    """Return thresholds by the text of their rate."""
+    return {f"{far:g}": sq_dist for far, sq_dist in sorted(thresholds.items())}
 
 
 def write_record(encoder: Encoder, folder: str | Path) -> None:
@@ -50,15 +59,23 @@ def notes_of(record: Mapping[str, Any]) -> Notes:
     Raises:
         ValueError, KeyError, TypeError, AttributeError, OverflowError: one of them is missing or of another kind.
     """
-    thresholds = {float(far): float(sq_dist) for far, sq_dist in record["thresholds"].items()}
-    if not all(0 < far <= 1 and 0 <= sq_dist <= 4 for far, sq_dist in thresholds.items()):
-        raise ValueError("expected thresholds {far in (0, 1]: sq_dist in [0, 4]}")
+    thresholds = _thresholds(record["thresholds"])
     known, training = record["compatible_with"], record["training"]
     if not isinstance(known, list) or not all(isinstance(item, str) for item in known):
         raise ValueError("expected a list of fingerprints as compatible_with")
     if not isinstance(training, dict):
         raise ValueError("expected a summary of the training")
-    return Notes(thresholds, list(known), dict(training))
+    older, calibration = record.get("with_older", {}), record.get("calibration", {})
+    with_older = {str(name): _thresholds(found) for name, found in older.items()}
+    return Notes(thresholds, list(known), dict(training), with_older, dict(calibration))
+
+
+def _thresholds(content: Mapping[str, Any]) -> dict[float, float]:
+    """Return checked thresholds {far: sq_dist}; raises as :func:`notes_of`."""
+    thresholds = {float(far): float(sq_dist) for far, sq_dist in content.items()}
+    if not all(0 < far <= 1 and 0 <= sq_dist <= 4 for far, sq_dist in thresholds.items()):
+        raise ValueError("expected thresholds {far in (0, 1]: sq_dist in [0, 4]}")
+    return thresholds
 
 
 def apply_record(encoder: Encoder, folder: str | Path) -> Encoder:
@@ -71,7 +88,9 @@ def apply_record(encoder: Encoder, folder: str | Path) -> Encoder:
     if record.get("schema") != SCHEMA or record.get("fingerprint") != encoder.fingerprint:
         raise DataError(f"{folder}: not a record of {encoder.name} as it is here; calibrate it again")
     try:
-        encoder.thresholds, encoder.compatible_with, _ = notes_of(record)
+        notes = notes_of(record)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise DataError(f"{folder}/{FILE}: damaged ({one_line(error)}); calibrate it again") from error
+    encoder.thresholds, encoder.compatible_with = notes.thresholds, notes.compatible_with
+    encoder.with_older, encoder.calibration = notes.with_older, notes.calibration
     return encoder

@@ -14,17 +14,20 @@ from facenet.data.records import Records
 from facenet.data.sources.kinds import scan
 from facenet.encoders.embedding import embed_records
 from facenet.encoders.encoder import Encoder
-from facenet.errors import ConfigError
+from facenet.errors import ConfigError, DataError
 from facenet.evaluation.all_pairs import all_pairs
 from facenet.evaluation.identification import enrol, identify
 from facenet.evaluation.leakage import leakage
 from facenet.evaluation.options import EvaluationOptions
 from facenet.evaluation.quantisation import compare_quantised, methods
+from facenet.evaluation.roc import at_far
 from facenet.evaluation.verification import best_threshold, common_grid, score_at, score_pairs, verify_embeddings
 from facenet.files import atomic_write, write_csv
 from facenet.types import EmbeddingSet, Pairs, Progress
+from facenet.vectors import sq_dist_matrix
 
-CALIBRATED_FARS = (1e-1, 1e-2, 1e-3, 1e-4)
+CALIBRATED_FARS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
+CERTAIN = 10  # pairs that a rate below 1e-4 must accept: fewer may be one person
 THUMBNAIL = 64  # pixels a side, at most
 
 
@@ -174,10 +177,47 @@ def calibrate(
     Raises:
         DataError: no readable image, or faces of fewer than two people.
     """
+    return calibration(encoder, faces, fars)[0]
+
+
+def calibration(
+    encoder: Encoder, faces: Records | str | Path, fars: Sequence[float] = CALIBRATED_FARS
+) -> tuple[dict[float, float], dict[str, Any]]:
+    """Return the thresholds of :func:`calibrate`, and what they were calibrated on: folder, people, faces, pairs.
+
+    Raises:
+        DataError: as :func:`calibrate`.
+    """
     records = faces if isinstance(faces, Records) else scan(faces)
     embeddings, kept = embed_records(encoder, records)
-    found = all_pairs(embeddings.vectors, list(kept.identities), fars).val_at_far
-    return {far: float(entry["threshold"]) for far, entry in found.items() if entry["resolvable"]}
+    found = all_pairs(embeddings.vectors, list(kept.identities), fars)
+    thresholds = {
+        far: float(row["threshold"])
+        for far, row in found.val_at_far.items()
+        if row["resolvable"] and (far >= 1e-4 or row["accepted_different"] >= CERTAIN)
+    }
+    on = {"folder": Path(records.root).name, "people": found.identities, "faces": found.faces}
+    return thresholds, {**on, "pairs_of_different_people": found.different}
+
+
+def calibrate_with_older(
+    new: np.ndarray, old: np.ndarray, identities: Sequence[str], fars: Sequence[float] = CALIBRATED_FARS
+) -> dict[float, float]:
+    """Return thresholds {far: sq_dist} from vectors of a new encoder to vectors of an older one, of the same N faces.
+
+    Every new vector (N, D) is compared with every old one (N, D) of another person. At most 4,000 faces take part.
+
+    Raises:
+        DataError: fewer than two people.
+    """
+    names = np.unique(np.asarray(identities), return_inverse=True)[1]
+    rows = np.sort(np.random.default_rng(0).permutation(len(names))[:4000])
+    different = names[rows][:, None] != names[rows][None]
+    distances = np.sort(sq_dist_matrix(new[rows], old[rows])[different])
+    if not len(distances):
+        raise DataError("calibration: expected faces of two people or more, got one; add faces of other people")
+    found = {far: at_far(distances[:0], distances, far) for far in fars}
+    return {far: float(row["threshold"]) for far, row in found.items() if row["resolvable"]}
 
 
 def save_evaluation(folder: str | Path, embeddings: EmbeddingSet, faces: Records, pairs: Pairs) -> None:

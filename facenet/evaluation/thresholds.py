@@ -1,19 +1,20 @@
-"""The threshold for a set of N faces, from calibrated false accept rates {far: sq_dist}.
+"""Thresholds for a set of N faces: to cluster it, and to search it without letting strangers in.
 
-A face of a set of N meets about far(t) N strangers within the threshold t. The rule keeps that number, `links`, and so
-t falls as N grows: far(t) = links / N. Search, clustering and the service share the rule.
+A face of a set of N meets about far(t) N strangers within the threshold t. The rule of clusters keeps that number,
+`links`: far(t) = links / N. A search keeps the share of strangers who get any match: FPIR(t) = 1 - (1 - far(t))^N if
+its faces are as independent as those of the calibration. A gallery that knows its own people measures FPIR(t) itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
-
-import numpy as np
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 from facenet.errors import ConfigError, DataError
+from facenet.evaluation.strangers import Tail, tail_of
 
-REACH = 10.0  # how far below the smallest calibrated rate the line through the last two is drawn
+FPIR = 0.05  # share of strangers who may get a match if nothing else is asked
 
 
 class Threshold(NamedTuple):
@@ -28,9 +29,8 @@ def threshold_for(count: int, thresholds: Mapping[float, float], *, links: float
     """Return the threshold t at which a face meets `links` strangers among `count`: far(t) = links / count.
 
     Between calibrated rates {far: sq_dist} the threshold is linear in log(far). Above the largest rate it is that
-    rate's. Below the smallest rate it follows the line through the two smallest for one decade, not below 0, and is
-    constant from there. If only one rate is calibrated, it is constant at once. In the tail a decade less takes off
-    ever less of the distance: the line errs on the side of fewer links. The threshold never rises with `count`.
+    rate's. Below the smallest rate it follows the tail of :mod:`facenet.evaluation.strangers` for two decades and is
+    constant from there. If only one rate is calibrated, it is constant at once. It never rises with `count`.
 
     Raises:
         ConfigError: count < 1 or links <= 0.
@@ -43,16 +43,189 @@ def threshold_for(count: int, thresholds: Mapping[float, float], *, links: float
             "threshold: no calibrated rate; run scripts/verify.py calibrate=true, or pass sample=EMBEDDINGS"
         )
     far = links / count
-    fars = np.asarray(sorted(thresholds))
-    known = np.maximum.accumulate([thresholds[rate] for rate in fars])
+    tail = tail_of(thresholds)
     rule = f"{links:.3g} strangers a face: far {far:.2g} of {count} faces"
-    if far > fars[-1]:
-        return Threshold(float(known[-1]), far, f"{rule}, stopped at the largest calibrated rate, {fars[-1]:g}")
-    if far >= fars[0]:
-        return Threshold(float(np.interp(np.log(far), np.log(fars), known)), far, rule)
-    if len(fars) == 1:
-        return Threshold(float(known[0]), far, f"{rule}, stopped at the only calibrated rate, {fars[0]:g}")
-    slope = (known[1] - known[0]) / np.log(fars[1] / fars[0])
-    sq_dist = known[0] - slope * np.log(min(fars[0] / far, REACH))
-    how = "extrapolated" if fars[0] / far <= REACH else f"extrapolated to {fars[0] / REACH:.2g} and stopped there,"
-    return Threshold(max(0.0, float(sq_dist)), far, f"{rule}, {how} below the smallest calibrated rate, {fars[0]:g}")
+    return Threshold(tail.sq_dist(far), far, rule + _beyond(tail, far))
+
+
+def _beyond(tail: Tail, rate: float) -> str:
+    """Say what is not measured about a rate; "" if it is between measured ones."""
+    least, largest = tail.shares[0], tail.shares[-1]
+    if rate > largest:
+        return f", stopped at the largest calibrated rate, {largest:g}"
+    if rate >= least:
+        return ""
+    if tail.least >= least:
+        return f", stopped at the only calibrated rate, {least:g}"
+    how = "extrapolated" if rate >= tail.least else f"extrapolated to {tail.least:.2g} and stopped there,"
+    return f", {how} below the smallest calibrated rate, {least:.2g}"
+
+
+@dataclass(frozen=True)
+class OwnPeople:
+    """What the labelled faces of a gallery find in it if their own people, or they alone, are left out.
+
+    Attributes:
+        by_person: Shares of people whose nearest face of another person is within a distance: FPIR(t) of `faces`.
+        by_face: The same shares of faces. A person with many faces who is like another counts for more in them.
+        right: Shares of people whose nearest face is within a distance and their own; None without two faces of one.
+        faces: How many faces are compared with.
+        people: How many people asked.
+    """
+
+    by_person: Tail
+    by_face: Tail
+    right: Tail | None
+    faces: int
+    people: int
+
+    def sq_dist(self, fpir: float) -> float:
+        """Return the threshold that keeps FPIR whether strangers are counted by person or by face."""
+        return min(self.by_person.sq_dist(fpir), self.by_face.sq_dist(fpir))
+
+    def fpir(self, sq_dist: float) -> float:
+        """Return the share of strangers who get a match, the larger of both counts."""
+        return max(self.by_person.share(sq_dist), self.by_face.share(sq_dist))
+
+
+@dataclass(frozen=True)
+class SearchThreshold:
+    """Up to which squared distance a gallery's face is a match of a query, and what that costs.
+
+    Attributes:
+        sq_dist: For faces of the query's own encoder.
+        older: For faces whose vectors are another encoder's, by its fingerprint.
+        kind: What was asked for: "fpir", "far" or "threshold".
+        rate: The rate asked for; None for a given threshold.
+        faces: N, how many faces the query is compared with.
+        source: What the threshold was derived from, one line.
+        strangers: Expected share of strangers who get a match; None if nothing tells.
+        right: Expected share of the people enrolled who are found and accepted; None if nothing tells.
+    """
+
+    sq_dist: float
+    older: Mapping[str, float] = field(default_factory=dict)
+    kind: str = "threshold"
+    rate: float | None = None
+    faces: int = 0
+    source: str = "given"
+    strangers: float | None = None
+    right: float | None = None
+
+    def of(self, fingerprint: str) -> float:
+        """Return the threshold of faces whose vectors are by the encoder of that fingerprint."""
+        return self.older.get(fingerprint, self.sq_dist)
+
+    @property
+    def largest(self) -> float:
+        """The threshold of the most lenient of the encoders."""
+        return max(self.sq_dist, *self.older.values()) if self.older else self.sq_dist
+
+    def plain(self) -> dict[str, Any]:
+        """Return plain values for ``metrics.json``."""
+        expected = {"expected_strangers_accepted": self.strangers, "expected_right": self.right}
+        older = {"thresholds_of_older": {name[:12]: value for name, value in self.older.items()}} if self.older else {}
+        rate = {} if self.rate is None else {self.kind: self.rate}
+        named = {"rate_kind": self.kind, **rate, "faces": self.faces, "threshold_from": self.source}
+        return {"threshold": self.sq_dist, **older, **named, **expected}
+
+
+def search_threshold(
+    faces: Mapping[str, int],
+    fingerprint: str,
+    tails: Mapping[str, Tail],
+    own: OwnPeople | None = None,
+    *,
+    fpir: float | None = None,
+    far: float | None = None,
+    threshold: float | None = None,
+) -> SearchThreshold:
+    """Return the threshold of a search, for each encoder whose vectors the gallery holds.
+
+    Every face gets the same share of the rate: far = 1 - (1 - fpir)^(1 / N).
+
+    Args:
+        faces: How many faces of each encoder a query is compared with, by fingerprint.
+        fingerprint: The encoder of the queries.
+        tails: Calibrated tails FAR(t) of distances from a query to a face of that encoder, by fingerprint.
+        own: What the gallery's own people tell about the faces of the queries' encoder.
+        fpir: Share of strangers who get any match. At most one of fpir, far and threshold is given; without one 0.05.
+        far: Share of pairs of different people that match.
+        threshold: The squared distance itself.
+
+    Raises:
+        ConfigError: several of fpir, far and threshold, or one out of range.
+        DataError: no calibration, and too few people in the gallery to do without.
+    """
+    given = {"fpir": fpir, "far": far, "threshold": threshold}
+    chosen = {name: value for name, value in given.items() if value is not None} or {"fpir": FPIR}
+    if len(chosen) > 1:
+        raise ConfigError(f"search: {' and '.join(chosen)} each choose the threshold; pass one of them")
+    ((kind, value),) = chosen.items()
+    if not 0 < value <= 4 if kind == "threshold" else not 0 < value < 1:
+        low = "in (0, 4]" if kind == "threshold" else "above 0 and below 1"
+        raise ConfigError(f"{kind}: expected a number {low}, got {value}")
+    here = {name: count for name, count in faces.items() if count}
+    count = sum(here.values())
+    if kind == "threshold":
+        at, source = dict.fromkeys(here, value), "given"
+    else:
+        each = value if kind == "far" else 1 - (1 - value) ** (1 / max(count, 1))
+        at, source = _at_rate(each, here, fingerprint, tails, own if kind == "fpir" else None)
+    main = at.pop(fingerprint, None)
+    if main is None:  # no face of the queries' own encoder
+        known = kind != "threshold" and fingerprint in tails
+        main = tails[fingerprint].sq_dist(each) if known else max(at.values(), default=value)
+    found = SearchThreshold(main, at, kind, None if kind == "threshold" else value, count, source)
+    return _with_costs(found, here, fingerprint, tails, own)
+
+
+def _at_rate(
+    each: float, faces: Mapping[str, int], fingerprint: str, tails: Mapping[str, Tail], own: OwnPeople | None
+) -> tuple[dict[str, float], str]:
+    """Return the thresholds at which each face accepts that share of strangers, and what they are derived from."""
+    at, sources = {}, []
+    for name in faces:
+        if name == fingerprint and own is not None:
+            rate = _shared(each, own.faces)
+            at[name] = own.sq_dist(rate)
+            sources.append(f"{own.people} people of the gallery{_beyond(own.by_person, rate)}")
+        elif name in tails:
+            at[name] = tails[name].sq_dist(each)
+            whose = "the calibration" if name == fingerprint else f"the calibration with encoder {name[:12]}"
+            sources.append(f"{whose}, far {each:.2g} of {sum(faces.values())} faces{_beyond(tails[name], each)}")
+        elif fingerprint in tails:
+            at[name] = tails[fingerprint].sq_dist(each)
+            sources.append(
+                f"the encoder's own calibration for faces of encoder {name[:12]}, which may not fit; run"
+                " scripts/compat.py with encoder= to calibrate the two together"
+            )
+        else:
+            raise DataError(
+                f"threshold: encoder {fingerprint[:12]} has no calibration, and the gallery has too few people of its"
+                " own; run scripts/calibrate.py, or pass threshold=SQ_DIST"
+            )
+    return at, "; ".join(sources) or "no face"
+
+
+def _shared(each: float, count: int) -> float:
+    """Return the share of strangers whom `count` faces accept that accept the share `each` one by one."""
+    return float(1 - (1 - each) ** count)
+
+
+def _with_costs(
+    found: SearchThreshold, faces: Mapping[str, int], fingerprint: str, tails: Mapping[str, Tail], own: OwnPeople | None
+) -> SearchThreshold:
+    """Add the expected shares of strangers let in and of right people kept."""
+    rejected: float | None = 1.0
+    for name, count in faces.items():
+        if name == fingerprint and own is not None:
+            accepted = 1 - (1 - own.fpir(found.of(name))) ** (count / own.faces)
+        elif name in tails:
+            accepted = _shared(tails[name].share(found.of(name)), count)
+        else:
+            rejected = None
+            break
+        rejected = (rejected or 0.0) * (1 - accepted)
+    right = own.right.share(found.sq_dist) if own is not None and own.right is not None else None
+    return replace(found, strangers=None if rejected is None else 1 - rejected, right=right)

@@ -16,6 +16,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from facenet.errors import ConfigError, FacenetError
+from facenet.evaluation.thresholds import SearchThreshold
 from facenet.files import write_csv
 from facenet.gallery.gallery import Gallery, Hit
 from facenet.gallery.queries import Queries
@@ -31,18 +32,28 @@ SHEET_QUERIES, SHEET_FACES = 20, 10  # shown on a sheet at most, and faces of ea
 
 @dataclass(frozen=True)
 class Answer:
-    """The nearest faces of one query; those up to the threshold are matches."""
+    """The nearest faces of one query; those up to the threshold of their encoder are matches."""
 
     query: str
     identity: str  # the query's own, "" if unknown
     hits: Sequence[Hit]
-    threshold: float
+    threshold: SearchThreshold
     image: Path | None = None
+    beyond: Hit | None = None  # the nearest face of a search within the threshold, if it is no match
+
+    @property
+    def nearest(self) -> Hit | None:
+        """The nearest face, whether it is a match or not."""
+        return min((hit for hit in (*self.hits, self.beyond) if hit), key=lambda hit: hit.sq_dist, default=None)
 
     @property
     def match(self) -> Hit | None:
-        """The nearest face if that is a match, else None."""
-        return self.hits[0] if self.hits and self.hits[0].accepted(self.threshold) else None
+        """The nearest of the faces that match, or None."""
+        return next(filter(self.accepts, self.hits), None)
+
+    def accepts(self, hit: Hit) -> bool:
+        """Tell whether a face is a match: by the threshold of the encoder that made its vector."""
+        return hit.accepted(self.threshold.of(hit.fingerprint))
 
     @property
     def name(self) -> str:
@@ -53,17 +64,24 @@ class Answer:
     def rows(self) -> list[tuple[Any, ...]]:
         """Return one row for each neighbour, as `COLUMNS` says."""
         return [
-            (self.query, hit.rank, hit.id, hit.identity, hit.sq_dist, self.threshold, self.verdict(hit), hit.path)
+            (self.query, hit.rank, hit.id, hit.identity, hit.sq_dist, threshold, self.verdict(hit), hit.path)
             for hit in self.hits
+            for threshold in [self.threshold.of(hit.fingerprint)]
         ]
 
     def verdict(self, hit: Hit) -> str:
         """Return "match" or "no match" for one neighbour."""
-        return MATCH if hit.accepted(self.threshold) else NO_MATCH
+        return MATCH if self.accepts(hit) else NO_MATCH
 
     def plain(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        neighbours = [{**hit._asdict(), "accepted": hit.accepted(self.threshold)} for hit in self.hits]
+        neighbours = [
+            {
+                **{name: value for name, value in hit._asdict().items() if name != "fingerprint"},
+                "accepted": self.accepts(hit),
+            }
+            for hit in self.hits
+        ]
         return {
             "query": self.query,
             "identity": self.identity or None,
@@ -77,33 +95,46 @@ def ask(
     queries: Queries,
     *,
     k: int,
-    threshold: float,
+    threshold: SearchThreshold | float,
     within: bool = False,
     by_identity: bool = False,
     where: Where = None,
 ) -> list[Answer]:
     """Return for each of Q queries its k nearest faces or, `within` the threshold, all of them.
 
+    If the gallery holds vectors of several encoders, each has a threshold of its own. A match may then lie beyond the k
+    nearest faces; the nearest such match follows them.
+
     Raises:
         DataError: k < 1, or vectors of another encoder or width.
         ConfigError: a threshold outside [0, 4], a filter that is none, or `within` with `by_identity`.
     """
-    if not 0 <= threshold <= 4:
-        raise ConfigError(f"threshold: expected a squared L2 distance in [0, 4], got {threshold}")
+    at = threshold if isinstance(threshold, SearchThreshold) else SearchThreshold(threshold)
+    if not 0 <= at.sq_dist <= 4:
+        raise ConfigError(f"threshold: expected a squared L2 distance in [0, 4], got {at.sq_dist}")
     if within and by_identity:
         raise ConfigError("within=true lists every face; it does not go with by_identity=true")
-    given = queries.embeddings
-    if within:
-        found = gallery.hits_within(given, threshold, where=where)
-    else:
-        found = gallery.hits(given, k + bool(queries.itself), by_identity=by_identity, where=where)
+    given, itself = queries.embeddings, queries.itself
+    found = gallery.hits(given, (1 if within else k) + bool(itself), by_identity=by_identity, where=where)
+    wide = gallery.hits_within(given, at.largest, where=where) if within or at.older else found
     answers = []
-    for name, identity, hits, image in zip(given.paths, given.identities, found, queries.images, strict=True):
-        others = [hit for hit in hits if not queries.itself or hit.id != queries.itself]
-        others = others if within else others[:k]
+    rows = zip(given.paths, given.identities, found, wide, queries.images, strict=True)
+    for name, identity, near, hits, image in rows:
+        others = _others(near, itself)[:k]
+        matches = [hit for hit in _others(hits, itself) if hit.accepted(at.of(hit.fingerprint))]
+        nearest = next(iter(others), None)
+        if within:
+            others = matches
+        elif matches and matches[0].id not in {hit.id for hit in others}:
+            others = [*others, matches[0]]
         ranked = [hit._replace(rank=rank) for rank, hit in enumerate(others, 1)]
-        answers.append(Answer(name, identity, ranked, threshold, image))
+        answers.append(Answer(name, identity, ranked, at, image, nearest if within else None))
     return answers
+
+
+def _others(hits: Sequence[Hit], itself: str) -> list[Hit]:
+    """Leave the gallery face out that asks."""
+    return [hit for hit in hits if not itself or hit.id != itself]
 
 
 def converse(
@@ -132,7 +163,9 @@ def converse(
 
 def write_answers(file: str | Path, answers: Sequence[Answer]) -> None:
     """Write one line for each neighbour: `COLUMNS`; a query without any has one with rank 0."""
-    rows = (answer.rows() or [(answer.query, 0, "", "", "", answer.threshold, NO_MATCH, "")] for answer in answers)
+    rows = (
+        answer.rows() or [(answer.query, 0, "", "", "", answer.threshold.sq_dist, NO_MATCH, "")] for answer in answers
+    )
     write_csv(file, COLUMNS, itertools.chain.from_iterable(rows))
 
 
@@ -140,15 +173,16 @@ def score(answers: Sequence[Answer], people: set[str]) -> dict[str, float]:
     """Score the queries of known identity by their first face and verdict; {} if there are none.
 
     Of queries of `people` in the gallery: `top1` is the share whose nearest face is theirs, `accepted_right` the share
-    that is also a match. Of strangers: `strangers_rejected` is the share without a match.
+    whose nearest match is theirs. Of strangers: `strangers_rejected` is the share without a match.
     """
-    known = [answer for answer in answers if answer.identity and answer.hits]
+    known = [answer for answer in answers if answer.identity and answer.nearest]
     mates = [answer for answer in known if answer.identity in people]
     strangers = [answer for answer in known if answer.identity not in people]
     scores: dict[str, float] = {}
     if mates:
-        first = [answer.hits[0].identity == answer.identity for answer in mates]
-        accepted = [right and answer.match is not None for right, answer in zip(first, mates, strict=True)]
+        first = [answer.nearest is not None and answer.nearest.identity == answer.identity for answer in mates]
+        named = [answer.match.identity if answer.match else None for answer in mates]
+        accepted = [name == answer.identity for name, answer in zip(named, mates, strict=True)]
         scores |= {"top1": sum(first) / len(mates), "accepted_right": sum(accepted) / len(mates)}
     if strangers:
         scores["strangers_rejected"] = sum(answer.match is None for answer in strangers) / len(strangers)
@@ -170,7 +204,8 @@ def draw_answers(file: str | Path, answers: Sequence[Answer], *, look: Preproces
             lines = [hit.identity or hit.id, f"{hit.rank}: {hit.sq_dist:.4f}"]
             tiles.append(Tile(Path(hit.root) / hit.path, lines, _frame(answer, hit)))
         rows.append(Row(f"{answer.query}: {answer.name}", tiles))
-    title = f"green: match up to a sq_dist of {answers[0].threshold:.4f}; red: match of another person; grey: no match"
+    most = f"{answers[0].threshold.sq_dist:.4f}"
+    title = f"green: match up to a sq_dist of {most}; red: match of another person; grey: no match"
     return draw(file, title, rows, across=SHEET_FACES + 1, look=look)
 
 
@@ -178,6 +213,6 @@ def _frame(answer: Answer, hit: Hit) -> str:
     """Return the colour of a face's frame."""
     from facenet.evaluation.sheets import GREEN, GREY, RED
 
-    if not hit.accepted(answer.threshold):
+    if not answer.accepts(hit):
         return GREY
     return RED if answer.identity and hit.identity != answer.identity else GREEN

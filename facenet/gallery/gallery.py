@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,7 +27,12 @@ from facenet.gallery.search import Hit, Search, Where
 from facenet.gallery.sql.database import TRUTH
 from facenet.gallery.sql.items import Item
 from facenet.gallery.sql.truth import SCHEMA, Truth
+from facenet.gallery.strangers import find_threshold
 from facenet.types import EmbeddingSet, Neighbours, Progress
+
+if TYPE_CHECKING:
+    from facenet.encoders.encoder import Encoder
+    from facenet.evaluation.thresholds import SearchThreshold
 
 __all__ = ["AddResult", "BackfillResult", "Gallery", "Hit", "Item", "Limits"]
 
@@ -197,6 +202,28 @@ class Gallery:
         """As :meth:`within`, with names."""
         with self._truth.reading():
             return self._search.named(self._search.within(self._search.checked(queries), max_sq_dist, where))
+
+    def threshold(
+        self,
+        encoder: Encoder | None = None,
+        *,
+        fpir: float | None = None,
+        far: float | None = None,
+        threshold: float | None = None,
+        where: Where = None,
+    ) -> SearchThreshold:
+        """Return up to which sq_dist a face is a match: by default so that 5 % of strangers get any match.
+
+        `fpir` is the share of strangers with a match in this gallery, of its size now. If the gallery holds 20 people
+        or more, their own faces tell its threshold. Otherwise the calibration of `encoder` does, as if the N faces were
+        independent. `far` is the share of pairs of different people, as calibrated. At most one of them is given.
+
+        Raises:
+            ConfigError: several of fpir, far and threshold, or one out of range.
+            DataError: the encoder is not compatible, has no calibration for `far`, or nothing tells the threshold.
+        """
+        with self._truth.reading():
+            return find_threshold(self._truth, encoder, fpir, far, threshold, where)
 
     # Items
 

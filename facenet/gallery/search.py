@@ -30,6 +30,7 @@ class Hit(NamedTuple):
     sq_dist: float
     root: str
     metadata: dict[str, Any]
+    fingerprint: str = ""  # of the encoder that made the face's vector
 
     def accepted(self, threshold: float) -> bool:
         """Tell whether this is a match: sq_dist <= threshold; otherwise the answer is "no match"."""
@@ -98,7 +99,7 @@ class Search:
         items = self.truth.items.found(np.concatenate([answer.rows for answer in answers]))
         return [
             [
-                Hit(rank, item.id, item.identity, item.path, sq_dist, item.root, item.metadata)
+                Hit(rank, item.id, item.identity, item.path, sq_dist, item.root, item.metadata, item.fingerprint)
                 for rank, (row, sq_dist) in enumerate(zip(*(part.tolist() for part in answer), strict=True), 1)
                 if row >= 0 and (item := items[row])
             ]

@@ -10,7 +10,7 @@ import torch
 from facenet.encoders.bundle import load_bundle
 from facenet.encoders.encoder import Encoder
 from facenet.errors import ConfigError
-from facenet.evaluation.evaluate import calibrate, evaluate_all, evaluate_fold
+from facenet.evaluation.evaluate import calibration, evaluate_all, evaluate_fold
 from facenet.evaluation.leakage import people_record, world_of
 from facenet.evaluation.options import EvaluationOptions
 from facenet.options import to_dict
@@ -50,7 +50,7 @@ def best_encoder(options: TrainOptions, run: Run, out: Path) -> Encoder:
     earlier = load_bundle(options.init).training.get("people", []) if options.init else []
     summary["people"] = [*people_record(people, encoder.fingerprint, world=world), *earlier]
     run.module.model.to(run.trainer.strategy.root_device)  # which embeds the faces below
-    encoder.thresholds = calibrate(encoder, run.data.held_out)
+    encoder.thresholds, encoder.calibration = calibration(encoder, run.data.held_out)
     return encoder
 
 

@@ -22,8 +22,8 @@ RATES = {1e-2: 1.2, 1e-3: 1.0, 1e-4: 0.9}
         (5000, 5.0, 1.0, "5 strangers a face"),
         (round(5000 * 10**0.5), 5.0, 0.95, "far 0.00032"),
         (10, 5.0, 1.2, "stopped at the largest calibrated rate, 0.01"),
-        (5000, 0.05, 0.8, "extrapolated below the smallest calibrated rate, 0.0001"),
-        (10**9, 5.0, 0.8, "extrapolated to 1e-05 and stopped there"),
+        (5000, 0.05, 0.81, "extrapolated below the smallest calibrated rate, 0.0001"),
+        (10**9, 5.0, 0.729, "extrapolated to 1e-06 and stopped there"),
     ],
 )
 def test_the_rule_by_size(count: int, links: float, sq_dist: float, says: str) -> None:

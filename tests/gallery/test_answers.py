@@ -14,6 +14,7 @@ from PIL import Image
 
 from facenet.errors import DataError
 from facenet.evaluation.sheets import GREEN, GREY, RED
+from facenet.evaluation.thresholds import SearchThreshold
 from facenet.gallery.answers import NO_MATCH, Answer, _frame, ask, converse, draw_answers, score, write_answers
 from facenet.gallery.gallery import Gallery, Hit
 from facenet.gallery.queries import read_queries
@@ -32,12 +33,12 @@ def test_the_nearest_face_is_nobody_beyond_the_threshold(photo_gallery: Path) ->
 
 def test_scores_of_mates_and_strangers() -> None:
     def answer(identity: str, nearest: str, sq_dist: float) -> Answer:
-        return Answer("q", identity, [Hit(1, "i", nearest, "p", sq_dist, "", {})], 0.5)
+        return Answer("q", identity, [Hit(1, "i", nearest, "p", sq_dist, "", {})], SearchThreshold(0.5))
 
     answers = [
         answer("a", "a", 0.1), answer("a", "a", 0.9), answer("a", "b", 0.1), answer("a", "b", 0.9),
         answer("x", "a", 0.9), answer("x", "a", 0.1), answer("x", "b", 0.6), answer("", "a", 0.1),
-        Answer("q", "a", [], 1.0),
+        Answer("q", "a", [], SearchThreshold(1.0)),
     ]  # fmt: skip
     assert score(answers, {"a", "b"}) == {
         "top1": 0.5,
@@ -54,7 +55,7 @@ def test_a_conversation_goes_on_after_a_bad_line() -> None:
         if line == "bad":
             raise DataError("bad: no such file")
         time.sleep(0.01)
-        return [Answer(line, "", [], 1.0)]
+        return [Answer(line, "", [], SearchThreshold(1.0))]
 
     def show(found: Any, line: str) -> None:
         told.append((line, str(found) if isinstance(found, Exception) else found[0].name))
@@ -71,7 +72,7 @@ def test_answers_as_csv_and_json(photo_gallery: Path, tmp_path: Path) -> None:
         first = next(iter(gallery.blocks()))[0][0].id
         answers = [
             *ask(gallery, read_queries(first, gallery, None), k=2, threshold=0.5),
-            Answer('odd, "name"', "", [], 0.5),
+            Answer('odd, "name"', "", [], SearchThreshold(0.5)),
         ]
     write_answers(tmp_path / "a.csv", answers)
     with (tmp_path / "a.csv").open(newline="") as file:
@@ -89,7 +90,7 @@ def test_answers_as_csv_and_json(photo_gallery: Path, tmp_path: Path) -> None:
 def test_a_sheet_of_answers(photo_gallery: Path, photos: Path, small_encoder: Any, tmp_path: Path) -> None:
     with Gallery.open(photo_gallery) as gallery:
         answers = ask(gallery, read_queries(str(photos), gallery, small_encoder), k=15, threshold=0.0001)
-    wrong = Answer(answers[0].query, "somebody else", answers[0].hits, 0.0001, answers[0].image)
+    wrong = Answer(answers[0].query, "somebody else", answers[0].hits, SearchThreshold(0.0001), answers[0].image)
     size = draw_answers(tmp_path / "s.png", [answers[0], wrong])
     with Image.open(tmp_path / "s.png") as sheet:
         assert sheet.size == size
@@ -109,4 +110,4 @@ def test_a_sheet_of_answers(photo_gallery: Path, photos: Path, small_encoder: An
 )
 def test_colours_of_frames(asked: str, found: str, accepted: bool, colour: str) -> None:
     hit = Hit(1, "i", found, "p", 1.0 if accepted else 1.1, "", {})
-    assert _frame(Answer("q", asked, [hit], 1.0), hit) == colour
+    assert _frame(Answer("q", asked, [hit], SearchThreshold(1.0)), hit) == colour

@@ -110,6 +110,13 @@ class ItemTable:
         items, roots = self.database.execute(query, encoders).fetchone()
         return items, roots
 
+    def count_of_encoder(self, encoder: int, among: np.ndarray | None = None) -> int:
+        """Return how many items an encoder has, of all or `among` some numbers."""
+        if among is None:
+            return int(self.database.value("SELECT count(*) FROM items WHERE encoder = ?", encoder))
+        query = f"SELECT count(*) FROM items WHERE encoder = {int(encoder)} AND number IN"
+        return sum(int(row[0]) for row in self.database.among(query, among.tolist()))
+
     # Items and vectors
 
     def texts_of(self, encoders: Sequence[int], after: int, most: int) -> list[tuple[int, Texts]]:

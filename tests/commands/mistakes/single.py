@@ -32,10 +32,12 @@ TRACKS = (
     "encoder={encoder} data.root={tracks} seeds=[0] device=cpu training.steps=1 training.identities=4"
     " training.tracks_each=2"
 )
+CALIBRATE = "encoder={encoder} data.root={faces}"
 INDEX = "gallery={gallery}"
 BASE = {
     "train": TRAIN,
     "verify": VERIFY,
+    "calibrate": CALIBRATE,
     "embed": EMBED,
     "search": SEARCH,
     "compare": COMPARE,
@@ -77,11 +79,19 @@ SINGLE = [
     Case("verify", "embeddings={embeddings} quantise=int8", 2, "pass pairs=FILE"),
     Case("search", "gallery={gallery} query={embeddings} threshold=5", 2, "at least 0 and at most 4"),
     Case("search", "gallery={gallery} query={embeddings} threshold=1 k=0", 2, "at least 1"),
-    Case("search", "gallery={gallery} query={faces}", 2, "pass encoder=DIR for its calibrated threshold"),
+    Case("search", "gallery={gallery} query={faces}", 3, "no calibration"),
     Case("search", "gallery={gallery} query={faces} threshold=1", 2, "pass encoder=DIR to embed"),
     Case("index", "gallery={gallery} kind=ivf", 2, "kind: unknown name 'ivf'"),
     Case("index", "gallery={gallery} add={embeddings} metadata={missing}.csv", 3, "missing.csv"),
     Case("index", "gallery={gallery}", 2, "nothing to do"),
+    Case("calibrate", "encoder={encoder}", 2, "data.root"),
+    Case("calibrate", f"{CALIBRATE} encoder={{missing}}", 3, "no such encoder folder"),
+    Case("calibrate", f"{CALIBRATE} data.root={{one}}", 3, "two or more identities"),
+    Case("calibrate", f"{CALIBRATE} data.root={{empty}}", 3, "no usable image"),
+    Case("calibrate", f"{CALIBRATE} data.rot={{faces}}", 2, "did you mean 'root'"),
+    Case("search", "gallery={gallery} encoder={encoder} query={faces} fpir=0", 2, "fpir"),
+    Case("search", "gallery={gallery} encoder={encoder} query={faces} fpir=1", 2, "fpir"),
+    Case("search", f"{SEARCH} fpir=0.1", 2, "fpir and far each choose the threshold"),
     Case("compare", "encoder={encoder} a={broken} b={broken} far=0.1", 3, "not a readable image"),
     Case("train", f"{TRAIN} data.root={{one}}", 3, "people are too few"),
     Case("train", f"{TRAIN} sampler.batch_size=500", 3, "sampler.batch_size="),

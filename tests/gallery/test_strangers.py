@@ -1,0 +1,142 @@
+"""The threshold of a gallery: its rate of strangers, its size, its own people, and encoders of two generations."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from facenet.encoders.encoder import Encoder
+from facenet.errors import ConfigError, DataError
+from facenet.gallery.answers import ask, score
+from facenet.gallery.gallery import Gallery
+from facenet.gallery.queries import Queries
+from facenet.gallery.strangers import FILE
+from facenet.types import EmbeddingSet
+from tests.helpers.encoders import make
+
+OLD, NEW, D = "aa" * 32, "bb" * 32, 16
+
+
+def world(people: int, faces: int, seed: int, spread: float = 0.25) -> tuple[np.ndarray, list[str]]:
+    """Unit vectors (N, 16) of people around random centres, and their names."""
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(people, 1, D))
+    vectors = (centres / np.linalg.norm(centres, axis=2, keepdims=True)) + spread / 4 * rng.normal(
+        size=(people, faces, D)
+    )
+    vectors = vectors.reshape(-1, D) / np.linalg.norm(vectors.reshape(-1, D), axis=1, keepdims=True)
+    return vectors.astype(np.float32), [f"s{seed}p{i:03d}" for i in range(people) for _ in range(faces)]
+
+
+def embeddings(vectors: np.ndarray, names: list[str], fingerprint: str = NEW, **rest: Any) -> EmbeddingSet:
+    return EmbeddingSet(vectors, [f"{name or i}/{i}.png" for i, name in enumerate(names)], names, fingerprint, **rest)
+
+
+def encoder(**thresholds: Any) -> Encoder:
+    return replace(make(), fingerprint=NEW, **thresholds)
+
+
+def accepted(gallery: Gallery, strangers: EmbeddingSet, threshold: float) -> float:
+    return float(np.mean([bool(hits) for hits in gallery.hits_within(strangers, threshold)]))
+
+
+@pytest.mark.parametrize("fpir", [0.01, 0.05, 0.2])
+def test_strangers_get_a_match_at_the_rate_asked_for(fpir: float, tmp_path: Path) -> None:
+    shares, right = [], []
+    for seed in range(6):
+        with Gallery.open(tmp_path / str(seed), create=True) as gallery:
+            vectors, names = world(60, 3, seed)
+            gallery.add(embeddings(vectors, names))
+            found = gallery.threshold(fpir=fpir)
+            shares.append(accepted(gallery, embeddings(*world(1500, 1, 100 + seed)), found.sq_dist))
+            right.append(found.right)
+            assert "60 people of the gallery" in found.source
+            assert found.strangers == pytest.approx(fpir, rel=0.6)
+    assert 0.3 * fpir <= np.mean(shares) <= 1.25 * fpir
+    assert min(right) > 0.9
+
+
+def test_a_gallery_that_grows_is_stricter_and_its_answers_are_kept(tmp_path: Path) -> None:
+    with Gallery.open(tmp_path / "g", create=True) as gallery:
+        gallery.add(embeddings(*world(40, 3, 0)))
+        small = gallery.threshold()
+        kept = (tmp_path / "g" / FILE).read_bytes()
+        gallery.add(embeddings(*world(1, 3, 1)))
+        assert gallery.threshold().sq_dist < small.sq_dist, "three faces more"
+        assert (tmp_path / "g" / FILE).read_bytes() == kept, "too few came for the faces to ask again"
+        gallery.add(embeddings(*world(200, 3, 2)))
+        large = gallery.threshold()
+        assert (tmp_path / "g" / FILE).read_bytes() != kept
+        assert (large.faces, small.faces) == (723, 120)
+        assert large.sq_dist < small.sq_dist
+        (tmp_path / "g" / FILE).write_text("{}")
+        assert gallery.threshold() == large, "a damaged cache is made again"
+        few = gallery.threshold(where={"identity": ["s0p001", "s0p002"]})
+        assert few.faces == 6
+        assert few.sq_dist > large.sq_dist
+
+
+def test_without_people_of_its_own_the_calibration_tells(tmp_path: Path) -> None:
+    with Gallery.open(tmp_path / "g", create=True) as gallery:
+        vectors, names = world(100, 1, 0)
+        gallery.add(embeddings(vectors, [""] * len(names)))
+        with pytest.raises(DataError, match=r"no calibration, .*run scripts/calibrate\.py, or pass threshold=SQ_DIST"):
+            gallery.threshold(encoder())
+        found = gallery.threshold(encoder(thresholds={1e-2: 0.9, 1e-3: 0.7, 1e-4: 0.5}), fpir=0.05)
+        assert found.sq_dist == pytest.approx(0.7 - 0.2 * np.log10(1e-3 / (1 - 0.95**0.01)))
+        assert found.strangers == pytest.approx(0.05)
+        assert "the calibration, far 0.00051 of 100 faces" in found.source
+        assert gallery.threshold(encoder(thresholds={1e-3: 0.7}), far=1e-3).sq_dist == 0.7
+        with pytest.raises(DataError, match=r"no threshold for far=0\.5"):
+            gallery.threshold(encoder(thresholds={1e-3: 0.7}), far=0.5)
+        with pytest.raises(ConfigError, match="fpir and far each choose the threshold; pass one"):
+            gallery.threshold(encoder(thresholds={1e-3: 0.7}), far=1e-3, fpir=0.1)
+        with pytest.raises(ConfigError, match="fpir: expected a number above 0 and below 1, got 0"):
+            gallery.threshold(fpir=0.0)
+
+
+def test_each_face_is_judged_by_the_threshold_of_its_encoder(tmp_path: Path) -> None:
+    """Half of a gallery is backfilled; old faces lie farther from new queries, and have a threshold of their own."""
+    vectors, names = world(30, 2, 0, spread=0.1)
+    with Gallery.open(tmp_path / "g", create=True) as gallery:
+        gallery.add(embeddings(vectors[:30], names[:30], OLD))
+        gallery.add(embeddings(vectors[30:], names[30:], NEW, compatible_with=(OLD,)))
+        new = encoder(
+            thresholds={1e-2: 0.2, 1e-3: 0.1}, compatible_with=[OLD], with_older={OLD: {1e-2: 1.2, 1e-3: 1.0}}
+        )
+        found = gallery.threshold(new, far=1e-3)
+        assert (found.sq_dist, found.older) == (0.1, {OLD: 1.0})
+        assert found.plain()["thresholds_of_older"] == {OLD[:12]: 1.0}
+        turned = vectors.copy()
+        turned[:, 0] += 0.75  # what the new encoder says of the same people, 0.3 to 0.6 away from the old vectors
+        turned /= np.linalg.norm(turned, axis=1, keepdims=True)
+        queries = embeddings(turned, names, NEW, compatible_with=(OLD,))
+        given = Queries(queries, [None] * len(names))
+        nearest = ask(gallery, given, k=5, threshold=found)
+        every = ask(gallery, given, k=5, threshold=found, within=True)
+        assert score(nearest, set(names)) == score(every, set(names))
+        by_old = [answer.match is not None for answer in nearest[:30]]
+        assert np.mean(by_old) > 0.9, "at 1.0"
+        strict = ask(gallery, given, k=5, threshold=0.1)
+        assert np.mean([answer.match is not None for answer in strict[:30]]) < 0.1, "one threshold for all refuses them"
+        for answer in every:
+            assert all(hit.sq_dist <= (1.0 if hit.fingerprint == OLD else 0.1) for hit in answer.hits)
+
+
+def test_scores_within_are_those_of_the_nearest(tmp_path: Path) -> None:
+    vectors, names = world(40, 3, 0)
+    with Gallery.open(tmp_path / "g", create=True) as gallery:
+        gallery.add(embeddings(vectors, names))
+        asked, unknown = world(40, 1, 0, spread=0.4)[0], world(60, 1, 9)
+        queries = embeddings(np.concatenate([asked, unknown[0]]), [f"s0p{i:03d}" for i in range(40)] + unknown[1])
+        given = Queries(queries, [None] * 100)
+        found = gallery.threshold(fpir=0.2)
+        scores = [
+            score(ask(gallery, given, k=3, threshold=found, within=w), gallery.identities()) for w in (False, True)
+        ]
+        assert scores[0] == scores[1]
+        assert 0 < scores[0]["strangers_rejected"] < 1
