@@ -43,7 +43,7 @@ class QuickstartOptions(CommandOptions):
     train: tuple[str, ...] = option((), help="more arguments for train.py experiment=quickstart")
     gallery_people: int = option(80, least=1, help="people in the gallery; the others are strangers to it")
     gallery_faces: int = option(6, least=1, help="faces of each that are indexed; the others are queries")
-    far: float = option(0.001, **RATE, help="false accept rate of search and cluster")
+    far: float = option(0.001, **RATE, help="false accept rate of the clusters")
     seed: int = option(0, **SEED, help="of everything")
     data: DataOptions = DataOptions()
 
@@ -89,7 +89,7 @@ def run(options: QuickstartOptions, out: Path) -> dict[str, Any]:
     gallery = f"gallery={out / 'gallery'}"
     step(out, "embed", encoder, f"images={out / 'faces' / 'gallery'}", f"out={out / 'embeddings'}")
     step(out, "index", gallery, f"add={out / 'embeddings'}", encoder, "on_duplicate=replace")
-    found = step(out, "search", gallery, encoder, f"query={out / 'faces' / 'queries'}", "k=5", far)
+    found = step(out, "search", gallery, encoder, f"query={out / 'faces' / 'queries'}", "k=5")
     metrics["search"] = {key: value for key, value in found.items() if key != "results"}
     metrics["cluster"] = step(out, "cluster", f"embeddings={out / 'embeddings'}", encoder, far)
     metrics["seconds"] = time.time() - started
