@@ -170,8 +170,9 @@ class Gallery:
 
         With `by_identity` each identity answers once, by its nearest item; an item without identity counts alone.
         `where` admits only items whose id, identity, path or metadata field equals the value given for it.
-        A flat index is exact. Other kinds find the share of true neighbours that :meth:`info` states. If they hold
-        codes, sq_dist is that of the codes unless `rescore`d on the stored vectors (None: if the tuning says so).
+        A flat index is exact. Other kinds find the share of true neighbours that :meth:`info` states, and never fewer
+        than min(k, N). If they hold codes, sq_dist is that of the codes unless `rescore`d on the stored vectors (None:
+        if the tuning says so).
         Absent places (k > N, an empty gallery) hold row -1 and sq_dist inf.
 
         Raises:
@@ -187,8 +188,8 @@ class Gallery:
     def within(self, queries: EmbeddingSet, max_sq_dist: float, *, where: Where = None) -> list[Neighbours]:
         """Return for each of Q `queries` every item with sq_dist <= max_sq_dist, nearest first.
 
-        The arrays of each of the Q :class:`Neighbours` have shape (m,), m >= 0. Distances are exact. An approximate
-        index looks only at the lists or nodes that it was tuned to. Raises as :meth:`search`.
+        The arrays of each of the Q :class:`Neighbours` have shape (m,), m >= 0. Distances are exact, and none is
+        missing: an approximate index is not asked, all stored vectors are compared. Raises as :meth:`search`.
         """
         with self._truth.reading():
             return self._search.within(self._search.checked(queries), max_sq_dist, where)
@@ -319,7 +320,9 @@ class Gallery:
         """Choose the kind of index, or a FAISS factory string; the next search, or closing, builds it.
 
         Kinds: flat (exact), hnsw, ivf_sq8 (D bytes and a little an item), ivf_pq (D / 4 bytes), auto (flat to 100,000
-        items, then ivf_sq8). `recall_target` is the share of nearest neighbours to be found, measured on a sample.
+        items, then ivf_sq8); all are exact below 10,000 items. `recall_target` is the share of nearest neighbours to be
+        found, measured on items that lie beside the index. An index that does not surely reach it is not used: a
+        warning says so, and all items are compared. A factory string is tried in a process of its own first.
 
         Raises:
             ConfigError: an unknown kind or factory string, or a target outside (0, 1].

@@ -5,15 +5,16 @@ Letters: N items, Q queries, k neighbours, m candidates, D embedding width.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from facenet.errors import DataError
 from facenet.gallery.faiss.cache import Cache
+from facenet.gallery.faiss.layers import using_threads
+from facenet.gallery.faiss.scan import BLOCK, Block, nearest, within
 from facenet.gallery.sql.truth import Truth
-from facenet.neighbours import knn_search
 from facenet.types import EmbeddingSet, Neighbours
 from facenet.vectors import unit_rows
 
@@ -76,17 +77,12 @@ class Search:
         if not max_sq_dist >= 0:
             raise DataError(f"max_sq_dist: expected at least 0, got {max_sq_dist}")
         layers, among = self.cache.current(queries.shape[1]), self.truth.items.matching(where)
-        slack = layers.base.error if layers.base.lossy else 0.0
-        results = []
-        for query, (rows, sq_dist) in zip(queries, layers.within(queries, max_sq_dist + slack), strict=True):
-            if among is not None:
-                there = np.isin(rows, among)
-                rows, sq_dist = rows[there], sq_dist[there]
-            if slack and len(rows):
-                rows, sq_dist = (part[0] for part in self._rescored(query[None], rows[None]))
-                rows, sq_dist = rows[sq_dist <= max_sq_dist], sq_dist[sq_dist <= max_sq_dist]
-            results.append(Neighbours(rows, sq_dist))
-        return results
+        if layers.base.factory != "Flat":
+            return within(self._stored(among, queries.shape[1]), queries, max_sq_dist)
+        found = layers.within(queries, max_sq_dist)
+        if among is None:
+            return found
+        return [Neighbours(*(part[np.isin(rows, among)] for part in (rows, sq_dist))) for rows, sq_dist in found]
 
     def hits(self, queries: np.ndarray, k: int, *, by_identity: bool, where: Where) -> list[list[Hit]]:
         """Return the k nearest items with names and exact distances."""
@@ -113,11 +109,19 @@ class Search:
         if among is not None and len(among) <= self.cache.limits.filtered:
             return self._nearest_stored(queries, k, among, threads)
         fetch = layers.base.fetch if rescore in (None, True) else 1
-        found = layers.search(queries, k * fetch, threads=threads, among=among)
-        if not (fetch > 1 if rescore is None else rescore):
-            return found
-        rows, sq_dist = self._rescored(queries, found.rows)
-        return Neighbours(rows[:, :k], sq_dist[:, :k])
+        total = len(layers) if among is None else len(among)
+        if layers.base.factory != "Flat" and k * fetch >= total:
+            return self._nearest_stored(queries, k, among, threads)
+        if fetch > 1 if rescore is None else rescore:
+            candidates = layers.candidates(queries, k, fetch=fetch, threads=threads, among=among)
+            found = Neighbours(*(part[:, :k] for part in self._rescored(queries, candidates.rows)))
+        else:
+            found = layers.search(queries, k, threads=threads, among=among)
+        short = (found.rows >= 0).sum(1) < min(k, total)
+        if short.any():  # the lists or nodes that were looked at held fewer than k
+            rest = self._nearest_stored(queries[short], k, among, threads)
+            found.rows[short], found.sq_dist[short] = rest.rows, rest.sq_dist
+        return found
 
     def _nearest_people(
         self, queries: np.ndarray, k: int, among: np.ndarray | None, rescore: bool | None, threads: int | None
@@ -139,12 +143,17 @@ class Search:
             pending, fetch = np.array(unfinished, np.int64), 4 * fetch
         return best
 
-    def _nearest_stored(self, queries: np.ndarray, k: int, among: np.ndarray, threads: int | None) -> Neighbours:
-        """Return the k nearest of a few items, compared by their stored vectors."""
-        if not len(among):
-            return _absent(len(queries), k)
-        found = knn_search(self.truth.items.vectors(among, queries.shape[1]), queries, k, threads=threads)
-        return Neighbours(np.where(found.rows < 0, -1, among[found.rows]), found.sq_dist)
+    def _nearest_stored(self, queries: np.ndarray, k: int, among: np.ndarray | None, threads: int | None) -> Neighbours:
+        """Return the k nearest of all items, or of some, by their stored vectors."""
+        with using_threads(threads):
+            return nearest(self._stored(among, queries.shape[1]), queries, k)
+
+    def _stored(self, among: np.ndarray | None, dim: int) -> Iterable[Block]:
+        """Return numbers and stored vectors of all items, or of some, in blocks."""
+        if among is None:
+            return self.truth.items.unsealed_blocks(dim)
+        starts = range(0, len(among), BLOCK)
+        return ((part, self.truth.items.vectors(part, dim)) for part in (among[i : i + BLOCK] for i in starts))
 
     def _rescored(self, queries: np.ndarray, rows: np.ndarray) -> Neighbours:
         """Return candidates (Q, m) in the order of their exact sq_dist on the stored vectors."""

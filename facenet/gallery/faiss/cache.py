@@ -15,22 +15,27 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from facenet.gallery.faiss.build import build
+from facenet.errors import DataError
+from facenet.gallery.faiss.build import build, instead, said
 from facenet.gallery.faiss.file import INDEX, Stored, read_header, read_index, writable, write_index
-from facenet.gallery.faiss.kinds import LIMITS, Built, Limits, Recipe, drop, held, new_index
+from facenet.gallery.faiss.kinds import LIMITS, Built, Limits, Recipe, drop, held, new_index, use_parameter
 from facenet.gallery.faiss.layers import Layers
+from facenet.gallery.faiss.scan import Block, Blocks, without
+from facenet.gallery.faiss.tune import tune, wanted
 from facenet.gallery.sql.truth import Truth
 from facenet.gallery.sql.writes import Write
 
 LAG = 0.01  # share of the items by which index.faiss may be behind before it is written again
 MERGED = 0.1  # share of later items that an index of codes or a graph takes in while it is in use
 HOLES = 0.1  # share of removed items that a graph may keep
-FACTS = ("factory", "parameter", "fetch", "error", "recall")  # of the file, for people
+MEASURED = 0.05  # share of items added and removed after which the recall is measured again
+FACTS = ("factory", "instead_of", "parameter", "fetch", "error", "recall", "changed")  # of the file, for people
 NEVER = Write(-1, "", 0, 0)
 log = logging.getLogger(__name__)
 
@@ -83,7 +88,7 @@ class Cache:
         if layers is None or known is None:
             layers, at = self._read(dim, recipe)
         if layers is None:
-            layers = Layers(self._built(dim, now, recipe), dim)
+            layers = self._fresh(dim, now, recipe)
         else:
             layers.remove(self.truth.writes.removed_since(at))
             for numbers, vectors in self.truth.items.vector_blocks(at.last, now.items - len(layers), dim):
@@ -104,36 +109,62 @@ class Cache:
             log.warning("%s: %s; built again from the items", self.folder, problem)
         base = self.truth.writes.find(stored.generation, stored.token) if stored else None
         if stored and base and tuple(stored.recipe) == recipe and stored.built.faiss.d == dim:
-            layers = Layers(stored.built, dim, np.array(stored.holes, np.int64))
-            if len(layers) == base.items:
-                return layers, base
+            removed = self.truth.writes.removed_since(base)
+            beside = self._beside(np.setdiff1d(np.array(stored.built.beside, np.int64), removed), dim)
+            count = stored.built.faiss.ntotal - len(stored.holes) + len(stored.built.beside)
+            if beside is not None and count == base.items:
+                return Layers(stored.built, dim, np.array(stored.holes, np.int64), beside), base
         self.unusable = True
         return None, NEVER
 
-    def _built(self, dim: int, now: Write, recipe: Recipe) -> Built:
-        def blocks() -> Iterable[tuple[np.ndarray, np.ndarray]]:
-            return self.truth.items.vector_blocks(0, now.items, dim)
+    def _beside(self, numbers: np.ndarray, dim: int) -> Block | None:
+        """Return the items that lie beside an index, or None if one is not there."""
+        try:
+            return numbers, self.truth.items.vectors(numbers, dim)
+        except DataError:
+            return None
 
+    def _blocks(self, dim: int, now: Write) -> tuple[Blocks, Blocks]:
+        """Return the stream of all items that fills an index, checked by their digests, and a quicker one."""
+        items = self.truth.items
+        return partial(items.vector_blocks, 0, now.items, dim), partial(items.unsealed_blocks, dim)
+
+    def _fresh(self, dim: int, now: Write, recipe: Recipe) -> Layers:
+        built = self._built(dim, now, recipe)
+        return Layers(built, dim, None, self._beside(np.array(built.beside, np.int64), dim))
+
+    def _built(self, dim: int, now: Write, recipe: Recipe) -> Built:
+        blocks, again = self._blocks(dim, now)
         if not now.items:
             list(blocks())  # which raises if there are items all the same
             return Built(new_index(dim), "Flat", 0)
         recipe.checked(dim)  # the width was perhaps not known when the recipe was stored
-        return build(blocks, now.items, dim, recipe, limits=self.limits)
+        return build(blocks, now.items, dim, recipe, again=again, limits=self.limits)
 
     def _merged(self, layers: Layers, dim: int, now: Write, recipe: Recipe) -> Layers:
-        """Return the same items with nothing, or only the holes of a graph, beside the base."""
+        """Return the same items with a sample beside the base and the holes of a graph; tuned again if that is due."""
         base, gone = layers.base, layers.gone
-        if not now.items or recipe.string(now.items, dim, self.limits) != base.factory:
-            return Layers(self._built(dim, now, recipe), dim)
+        grown = base.instead_of and now.items > 2 * base.trained_on  # the string in its place is tried again
+        if not now.items or grown or recipe.string(now.items, dim, self.limits) != (base.instead_of or base.factory):
+            return self._fresh(dim, now, recipe)
         index = writable(base)
         if drop(index, gone):
             gone = np.empty(0, np.int64)
         elif len(gone) > HOLES * now.items:
-            return Layers(self._built(dim, now, recipe), dim)
-        if layers.later.ntotal:
-            index.add_with_ids(layers.later.index.reconstruct_n(0, layers.later.ntotal), held(layers.later))
-        facts = {name: value for name, value in base.facts().items() if name != "factory"}
-        return Layers(Built(index, base.factory, **facts), dim, gone)
+            return self._fresh(dim, now, recipe)
+        numbers, vectors = held(layers.later), layers.later.index.reconstruct_n(0, layers.later.ntotal)
+        stays = _sample(numbers, layers.beside, now) if base.factory != "Flat" else np.zeros(len(numbers), bool)
+        if not stays.all():
+            index.add_with_ids(vectors[~stays], numbers[~stays])
+        built = replace(base, faiss=index, mapped=None, beside=np.sort(numbers[stays]).tolist())
+        built.changed = base.changed + layers.edits if base.recall else 0
+        beside = (numbers[stays], vectors[stays])
+        use_parameter(index, built.parameter)
+        if built.changed > MEASURED * now.items:
+            blocks, again = self._blocks(dim, now)
+            if not tune(built, without(again, beside[0]), beside, recipe.recall_target, gone, now.items):
+                return Layers(instead(blocks, now.items, dim, built.factory, said(built), recipe), dim)
+        return Layers(built, dim, gone, beside)
 
     # The index on disk
 
@@ -158,7 +189,11 @@ class Cache:
         base, now = self.written(), self.truth.writes.last()
         if base is None or self.unusable:
             return True
-        return now.last - base.last + len(self.truth.writes.removed_since(base)) > LAG * now.items
+        return self._behind(base) > LAG * now.items
+
+    def _behind(self, base: Write) -> int:
+        """Return how many items were added and removed since a write."""
+        return self.truth.writes.last().last - base.last + len(self.truth.writes.removed_since(base))
 
     def written(self) -> Write | None:
         """Return the write that the file says it holds, or None if it is lost or not of this history and kind."""
@@ -173,6 +208,8 @@ class Cache:
         header = read_header(self.folder) if base else {}
         state = "missing" if base is None else "current" if base == self.truth.writes.last() else "behind"
         facts = {name: header[name] for name in FACTS} if header else {}
+        if base and facts["recall"]:
+            facts["changed"] += self._behind(base)
         return {"kind": self.wanted().kind, "cache": state, "index": facts}
 
     def problems(self, dim: int) -> list[str]:
@@ -207,3 +244,17 @@ class Cache:
                 if not np.array_equal(layers.base.faiss.index.reconstruct_batch(rows), vectors[there]):
                     return False
         return done == len(cached)
+
+
+def _sample(numbers: np.ndarray, beside: np.ndarray, now: Write) -> np.ndarray:
+    """Choose which later items (n,) lie beside an index from now on: as large a share of the new ones as of all.
+
+    The old ones stay, unless they are twice as many as are wanted.
+    """
+    rng, most = np.random.default_rng(now.generation), wanted(now.items)
+    old = np.flatnonzero(np.isin(numbers, beside))
+    new = np.flatnonzero(~np.isin(numbers, beside))
+    more = rng.permutation(new)[: round(most * len(new) / max(now.items, 1))]
+    chosen = np.zeros(len(numbers), bool)
+    chosen[more] = chosen[rng.permutation(old)[: 2 * most - len(more)]] = True
+    return chosen

@@ -12,6 +12,7 @@ import hashlib
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -21,7 +22,7 @@ from facenet.errors import DataError
 from facenet.files import atomic_write, read_sealed, write_sealed
 from facenet.gallery.faiss.kinds import Built, use_parameter
 
-SCHEMA = 2
+SCHEMA = 3
 INDEX, HEADER = "index.faiss", "index.json"
 MOST_FETCHED = 1024  # candidates for an answer that a header may ask for; tuning tries fewer
 HASHED = 1 << 24  # bytes of a block
@@ -40,6 +41,9 @@ FIELDS: dict[str, type] = {
     "fetch": int,
     "error": float,
     "recall": dict,
+    "changed": int,
+    "beside": list,
+    "instead_of": str,
 }
 
 
@@ -115,7 +119,8 @@ def read_header(folder: Path) -> dict[str, Any]:
     except DataError:
         return {}
     fits = all(type(header.get(name)) is kind for name, kind in FIELDS.items())
-    numbers = [value for value in header.values() if type(value) is int] + (header["holes"] if fits else [])
+    numbers = [value for value in header.values() if type(value) is int]
+    numbers += header["holes"] + header["beside"] if fits else []
     fits = fits and all(type(number) is int and 0 <= number < 1 << 62 for number in numbers)
     fits = fits and 1 <= header["fetch"] <= MOST_FETCHED and header["error"] >= 0
     return header if fits and header.get("schema") == SCHEMA else {}
@@ -126,6 +131,8 @@ def read_index(folder: Path) -> tuple[Stored | None, str]:
     if not (folder / INDEX).exists():
         return None, ""
     header = read_header(folder)
+    if not header and _older(folder):
+        return None, ""
     if not header:
         return None, f"{HEADER} is missing, broken or of another version"
     try:
@@ -141,9 +148,17 @@ def read_index(folder: Path) -> tuple[Stored | None, str]:
         return None, f"{INDEX} can not be read by this FAISS"
     if index.ntotal != header["count"]:
         return None, f"{INDEX} holds {index.ntotal} vectors, {HEADER} says {header['count']}"
-    names = ("factory", "trained_on", "parameter", "fetch", "error", "recall")
+    names = [item.name for item in fields(Built) if item.name in FIELDS]
     built = Built(index, **{name: header[name] for name in names}, mapped=content)
     return Stored(built, header["generation"], header["token"], header["recipe"], header["holes"]), ""
+
+
+def _older(folder: Path) -> bool:
+    """Tell whether ``index.json`` is of an earlier version, whose stated recall was too high: it counts as lost."""
+    try:
+        return read_sealed(folder / HEADER).get("schema") in range(SCHEMA)
+    except DataError:
+        return False
 
 
 def _hashes(content: np.ndarray) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """The kinds of index that a gallery can have, and what FAISS offers for each.
 
 A kind is a FAISS factory string for the number of faces. "auto" is exact up to 100,000 faces, and IVF with 8-bit codes
-above. Kinds that are trained are exact below 10,000 faces.
+above. Every kind is exact below 10,000 faces.
 
 Letters: N items, D embedding width.
 """
@@ -25,7 +25,7 @@ class Limits(NamedTuple):
     """The sizes at which a gallery changes how it searches; they are not stored."""
 
     exact: int = 100_000  # items up to which "auto" compares all of them
-    trained: int = 10_000  # items from which centroids are fitted; below it IVF kinds are exact
+    trained: int = 10_000  # items from which kinds are approximate; below it they compare all of them
     filtered: int = 20_000  # items left by a filter up to which the stored vectors are compared
 
 
@@ -60,7 +60,7 @@ class Recipe(NamedTuple):
         if self.factory:
             return self.factory
         kind = self.kind if self.kind != "auto" else "flat" if count <= limits.exact else "ivf_sq8"
-        if kind.startswith("ivf") and count < limits.trained:
+        if count < limits.trained:
             kind = "flat"
         return choose(KINDS, kind, "kind")(count, dim)
 
@@ -75,7 +75,10 @@ class Built:
     parameter: str = ""  # as in "nprobe=16"; "" if there is none
     fetch: int = 1  # candidates for each answer; if more than 1, they are scored again on the stored vectors
     error: float = 0.0  # the largest difference to an exact sq_dist on the sample; 0 for exact distances
-    recall: dict[str, float] = field(default_factory=dict)  # at_1, at_10, target, queries; empty for flat
+    recall: dict[str, float] = field(default_factory=dict)  # of queries that it does not hold; empty for flat
+    changed: int = 0  # items added and removed since the recall was measured
+    beside: list[int] = field(default_factory=list)  # items that lie beside it for good, as the queries of its recall
+    instead_of: str = ""  # the factory string in whose place it is exact
     mapped: np.ndarray | None = None  # the bytes of the file that holds the index, which can then not be changed
 
     @property
@@ -125,7 +128,7 @@ def new_index(dim: int, factory: str = "Flat") -> Any:
         raise ConfigError(
             f"factory: leave out the refinement of {shown(factory)}; answers are scored on the stored vectors"
         )
-    codes = faiss.downcast_index(inverted(index) or index)
+    codes = downcast(inverted(index) or index)
     if hasattr(codes, "do_polysemous_training"):
         codes.do_polysemous_training = False  # 20 s for an order of the codes that only Hamming distances would use
     last = faiss.downcast_index(index.index) if isinstance(index, faiss.IndexPreTransform) else index
@@ -137,6 +140,13 @@ def inverted(index: Any) -> Any:
     import faiss
 
     return faiss.try_extract_index_ivf(index)
+
+
+def downcast(index: Any) -> Any:
+    """Return an index as its own class, without the item numbers around it."""
+    import faiss
+
+    return faiss.downcast_index(index.index if isinstance(index, faiss.IndexIDMap) else index)
 
 
 def parameters(index: Any) -> list[str]:

@@ -73,7 +73,7 @@ def shown(factory: str) -> str:
 def reason(error: BaseException) -> str:
     """Return what FAISS said, without the place in its source."""
     text = " ".join(str(error).split())
-    return re.sub(r".* at \S+:\d+: (Error: )?", "", text)[-120:] or type(error).__name__
+    return re.sub(r".* at \S+:\d+: (Error: )?('.*' failed: )?", "", text)[-120:] or type(error).__name__
 
 
 def _refused(factory: str, why: str) -> ConfigError:

@@ -183,6 +183,16 @@ class ItemTable:
         if done != count:
             raise self.database.damaged(f"{done} items where {count} should be")
 
+    def unsealed_blocks(self, dim: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield numbers (n,) and vectors (n, D) of all items in order, seven times as fast: digests are not checked.
+
+        Raises:
+            DataError: a vector is not of that width or not of unit length.
+        """
+        cursor = self.database.execute("SELECT number, coalesce(CAST(vector AS BLOB), x'') FROM items ORDER BY number")
+        while rows := cursor.fetchmany(BLOCK):
+            yield self._decoded(rows, dim)
+
     def blocks(self, dim: int) -> Iterator[tuple[list[Item], np.ndarray]]:
         """Yield all items with their vectors (n, D), by number."""
         numbers = self.numbers()
