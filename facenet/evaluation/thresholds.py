@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from facenet.errors import ConfigError, DataError
 from facenet.evaluation.strangers import Tail, tail_of
 
+FOREIGN = 3.0  # times the strangers asked for: a calibration that lets in more was made on other faces
 FPIR = 0.05  # share of strangers who may get a match if nothing else is asked
 
 
@@ -189,7 +190,8 @@ def _at_rate(
         if name == fingerprint and own is not None:
             rate = _shared(each, own.faces)
             at[name] = own.sq_dist(rate)
-            sources.append(f"{own.people} people of the gallery{_beyond(own.by_person, rate)}")
+            foreign = _foreign(tails[name].sq_dist(each), rate, own) if name in tails else ""
+            sources.append(f"{own.people} people of the gallery{_beyond(own.by_person, rate)}{foreign}")
         elif name in tails:
             at[name] = tails[name].sq_dist(each)
             whose = "the calibration" if name == fingerprint else f"the calibration with encoder {name[:12]}"
@@ -206,6 +208,16 @@ def _at_rate(
                 " own; run scripts/calibrate.py, or pass threshold=SQ_DIST"
             )
     return at, "; ".join(sources) or "no face"
+
+
+def _foreign(calibrated: float, rate: float, own: OwnPeople) -> str:
+    """Say that a calibration was made on other faces than the gallery's: its threshold lets far more strangers in."""
+    found = own.fpir(calibrated)
+    if found <= FOREIGN * rate:
+        return ""
+    return (
+        f"; the encoder's calibration would let in {found:.0%}: it is of other faces, run scripts/calibrate.py on yours"
+    )
 
 
 def _shared(each: float, count: int) -> float:

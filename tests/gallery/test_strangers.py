@@ -99,6 +99,16 @@ def test_without_people_of_its_own_the_calibration_tells(tmp_path: Path) -> None
             gallery.threshold(fpir=0.0)
 
 
+def test_a_calibration_of_other_faces_is_named(tmp_path: Path) -> None:
+    with Gallery.open(tmp_path / "g", create=True) as gallery:
+        gallery.add(embeddings(*world(60, 3, 0)))
+        own = gallery.threshold().sq_dist
+        wide, fitting = ({1e-2: at + 0.2, 1e-3: at + 0.1, 1e-4: at} for at in (1.3, own - 0.1))
+        assert "it is of other faces, run scripts/calibrate.py" in gallery.threshold(encoder(thresholds=wide)).source
+        found = gallery.threshold(encoder(thresholds=fitting))
+        assert (found.sq_dist, "other faces" in found.source) == (own, False)
+
+
 def test_each_face_is_judged_by_the_threshold_of_its_encoder(tmp_path: Path) -> None:
     """Half of a gallery is backfilled; old faces lie farther from new queries, and have a threshold of their own."""
     vectors, names = world(30, 2, 0, spread=0.1)
