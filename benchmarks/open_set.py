@@ -18,6 +18,7 @@ import numpy as np
 
 from benchmarks.tables import Table
 from facenet.encoders import lookup as encoders
+from facenet.errors import ConfigError
 from facenet.evaluation.strangers import tail_of
 from facenet.evaluation.thresholds import search_threshold
 from facenet.gallery.gallery import Gallery
@@ -33,7 +34,7 @@ DRAWS = 1000  # of the bootstrap
 class Options(BaseOptions):
     """Options of open-set identification."""
 
-    embeddings: str = option(help="labelled embeddings folder")
+    embeddings: str = option("", help="labelled embeddings folder")
     encoder: str | None = option(
         None, help="encoder that made them, whose calibration is tried beside the gallery's own"
     )
@@ -68,6 +69,8 @@ def divide(people: np.ndarray, faces: int, rng: np.random.Generator) -> Division
 
 def run(options: Options) -> dict[str, Any]:
     """Measure the strangers accepted and the members found at each size, rate and source of the threshold."""
+    if not options.embeddings:
+        raise ConfigError("open_set: pass benchmark.embeddings=DIR, embeddings of labelled faces")
     found = EmbeddingSet.load(options.embeddings)
     people = np.unique(np.asarray(found.identities), return_inverse=True)[1]
     calibrated = encoders.read_record(options.encoder) if options.encoder else None
