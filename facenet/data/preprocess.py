@@ -99,13 +99,15 @@ class Preprocess:
         )
 
     def view(self, alignment: Alignment) -> str:
-        """Say which part of an aligned face the network sees.
+        """Say which part of an aligned face the network sees, and if it is enlarged for the network.
 
         >>> Preprocess(crop=0.6).view(Alignment(margin=2.0))
         'the central 60% of faces cut at 2 times the arcface template, which is 1.2 times'
         """
         share = self.of(alignment).crop
-        return f"the central {share:.0%} of faces cut at {alignment}, which is {share * alignment.margin:.3g} times"
+        part, side = f"the central {share:.0%} of faces cut at {alignment}", round(share * alignment.size)
+        small = f"; {side} pixels, enlarged to {max(self.size)}" if side < 0.8 * max(self.size) else ""
+        return f"{part}, which is {share * alignment.margin:.3g} times{small}"
 
     def stored_size(self, margin: float = 1.0) -> tuple[int, int]:
         """Return (S, S') of :meth:`read`: the network's size, times the margin as far as an image can reach."""

@@ -144,6 +144,8 @@ def test_a_face_is_aligned_before_it_is_cropped(portrait: Image.Image, tmp_path:
     plain = Preprocess(size=(32, 32), crop=0.4)
     assert plain.of(None) is plain.of(align) is plain, "central crops: an aligned face is a picture like others"
     assert plain.view(align) == "the central 40% of faces cut at 1.5 times the arcface template, which is 0.6 times"
+    small = "the central 50% of faces cut at 2 times the arcface template, which is 1 times; 12 pixels, enlarged to 32"
+    assert Preprocess(size=(32, 32), crop=0.5).view(Alignment(size=24)) == small
     cut_before = replace(preprocess, align=replace(align, detector="none"))
     np.testing.assert_array_equal(cut_before.read(cut), expected)
     wrong = Preprocess(size=(32, 32), align=Alignment())
