@@ -1,9 +1,7 @@
 """The gallery: named faces on disk, searched by squared L2. SQLite holds the truth, FAISS is its cache.
 
-``items.sqlite`` has one row an item (id, identity, path, metadata, vector, encoder) and one row a write transaction,
-see `facenet.gallery.sql`. ``index.faiss`` is built again if it is lost, damaged or of another history, see
-`facenet.gallery.faiss`. Item numbers are never used again, so a number found by a search can not come to mean another
-face.
+``items.sqlite`` has one row an item and one row a write transaction, see `facenet.gallery.sql`. ``index.faiss`` is
+built again if it is lost, damaged or of another history, see `facenet.gallery.faiss`. Item numbers are never used again.
 
 Letters: N items, Q queries, k neighbours, D embedding width.
 """
@@ -215,9 +213,8 @@ class Gallery:
     ) -> SearchThreshold:
         """Return up to which sq_dist a face is a match: by default so that 5 % of strangers get any match.
 
-        `fpir` is the share of strangers with a match in this gallery, of its size now. If the gallery holds 20 people
-        or more, their own faces tell its threshold. Otherwise the calibration of `encoder` does, as if the N faces were
-        independent. `far` is the share of pairs of different people, as calibrated. At most one of them is given.
+        `fpir` is the share of strangers with a match in this gallery, `far` that of pairs of different people. The
+        people of the gallery tell the threshold if they are 20 or more, else the calibration of `encoder` does.
 
         Raises:
             ConfigError: several of fpir, far and threshold, or one out of range.
