@@ -31,7 +31,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "large_batch": {"chunk_size": 6},
     },
     "harmonic": {"harmonic": {"embedding_share": 0.5}, "trainer": {"max_steps": 5}},
-    "head": {"loss": {"name": "softmax_then_triplet", "head_share": 0.5}},
+    "head": {"loss": {"name": "softmax_then_triplet", "head": {"name": "softmax"}, "head_share": 0.5}},
     "sgd": {"optim": {"name": "sgd", "lr": 0.05, "schedule": "step", "clip_norm": 1.0}, "trainer": {"max_steps": 5}},
     "rare": {"trainer": {"max_steps": 3, "val_check_interval": 2, "log_every_n_steps": 2}},
 }
