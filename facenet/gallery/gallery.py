@@ -1,6 +1,6 @@
 """The gallery: named faces on disk, searched by squared L2. SQLite holds the truth, FAISS is its cache.
 
-``items.sqlite`` has one row an item and one row a write transaction, see `facenet.gallery.sql`. ``index.faiss`` is built
+``items.sqlite`` has a row an item and a row a write transaction, see `facenet.gallery.sql`. ``index.faiss`` is built
 again if it is lost, damaged or of another history, see `facenet.gallery.faiss`. Item numbers are never reused.
 
 Letters: N items, Q queries, k neighbours, D embedding width.
