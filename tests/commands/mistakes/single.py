@@ -191,6 +191,8 @@ SINGLE = [
     Case("compare", COMPARE.replace("{a}", "{missing}"), 3, "missing"),
     Case("compare", COMPARE.replace("{a}", "{faces}"), 3, "faces"),
     Case("compare", COMPARE.replace("{a}", "{pipe}"), 3, "pipe.jpg"),
+    Case("compare", COMPARE.replace("{encoder}", "{zeros}"), 3, "not of unit length"),
+    Case("embed", EMBED.replace("{encoder}", "{zeros}"), 3, "not of unit length"),
     Case("compare", f"{COMPARE} detector=yunett", 2, "detector"),
     Case("compare", f"{COMPARE} pairs={{pairs}}", 2, "or a table of them"),
     Case("compare", "encoder={encoder} a={a} far=0.1", 2, "b=PHOTO"),

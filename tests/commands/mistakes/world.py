@@ -56,7 +56,7 @@ class World(NamedTuple):
 
 SAME = "faces one half flat tracks run empty closed missing new encoder other truncated embeddings others cut gallery"
 PLACES = {
-    **{name: name for name in (*SAME.split(), "damaged")},
+    **{name: name for name in (*SAME.split(), "damaged", "zeros")},
     **{name: f"{name}.csv" for name in ("pairs", "nothing", "columns", "strangers", "bytes", "outside")},
     **{name: f"{name}.npy" for name in ("wide", "pickled")},
     **{name: f"{name}.txt" for name in ("file", "text")},
@@ -115,6 +115,9 @@ def _embedded(root: Path) -> None:
         encoder.thresholds = calibrate(encoder, records, (0.1, 0.01))
         save_bundle(encoder, root / name)
         embed_records(encoder, records)[0].save(root / vectors)
+    with torch.no_grad():
+        model.embedding.weight.zero_()  # type: ignore[operator, union-attr]
+    save_bundle(Encoder(model, "small", options, encoder.preprocess, encoder.thresholds), root / "zeros")
     with Gallery.open(root / "gallery", create=True) as gallery:
         gallery.add(EmbeddingSet.load(root / "embeddings"))
         gallery.save_cache(force=True)
