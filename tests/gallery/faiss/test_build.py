@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from facenet.gallery.faiss import cache
+from facenet.gallery.faiss import build, cache, tune
 from facenet.gallery.faiss.file import read_index
 from facenet.gallery.faiss.kinds import held
 from facenet.gallery.gallery import Gallery
@@ -82,6 +82,16 @@ def test_near_copies_of_a_query_do_not_make_it_easy(tmp_path: Path) -> None:
     right = found.sq_dist[:, 0] <= brute(copies, queries).min(1) + 1e-5
     assert abs(right.mean() - recall["at_1"]) < 0.03
     assert recall["queries"] < 450, "copies do not count twice, and those with a copy in the index not at all"
+
+
+def test_a_third_of_the_queries_lie_beside_the_index_with_their_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tune, "QUERIES", 90)
+    copies = normalise(np.repeat(clustered(150)[0], 2, 0) + 1e-3)
+    numbers, vectors = build._beside(lambda: [(np.arange(1800), copies)], 1800, 32, 0)
+    assert (vectors == copies[numbers]).all()
+    whole = np.isin(numbers ^ 1, numbers).sum()  # of pairs (0, 1), (2, 3), ...
+    assert 90 + 25 <= len(numbers) <= 90 + 30
+    assert whole >= 50, "by chance it would be 5"
 
 
 def test_the_recall_is_measured_again_after_edits(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -61,6 +61,28 @@ def test_stale_cache_is_replayed(folder: Path) -> None:
     rebuilt(folder, names)
 
 
+def test_cache_of_an_earlier_version_is_built_again_in_silence(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    header = read_sealed(folder / "index.json")
+    write_sealed(folder / "index.json", {k: v for k, v in header.items() if k != "beside"} | {"schema": 2})
+    with Gallery.open(folder) as gallery:
+        assert gallery.check() == []
+    rebuilt(folder, people(10))
+    assert not caplog.text
+
+
+def test_an_index_whose_sample_is_not_there_is_built_again(tmp_path: Path) -> None:
+    vectors, identities = clustered()
+    filled(tmp_path, "HNSW16", vectors, identities)
+    header = read_sealed(tmp_path / "index.json")
+    write_sealed(tmp_path / "index.json", header | {"beside": [*header["beside"][:-1], 10**6]})
+    with Gallery.open(tmp_path) as gallery:
+        assert "delete it, the next search builds it again" in gallery.check()[0]
+        found = gallery.search(as_queries(vectors), 1)
+        assert (found.sq_dist[:, 0] < 1e-5).mean() > 0.98
+    with Gallery.open(tmp_path) as gallery:
+        assert gallery.check() == []
+
+
 def test_cache_of_another_history(tmp_path: Path, folder: Path) -> None:
     """A backup restored beside a newer cache: same counts and generation, other faces."""
     shutil.copytree(folder, tmp_path / "backup")
