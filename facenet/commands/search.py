@@ -36,8 +36,10 @@ class SearchOptions(EncoderUse, CommandOptions):
 
 
 def run(options: SearchOptions, out: Path) -> dict[str, Any]:
+    from facenet.data.records import write_skipped
     from facenet.encoders import lookup as encoders
     from facenet.errors import ConfigError
+    from facenet.evaluation.photos import several_faces
     from facenet.gallery.answers import ask, converse, draw_answers, score, write_answers
     from facenet.gallery.gallery import Gallery
     from facenet.gallery.queries import read_queries
@@ -65,11 +67,18 @@ def run(options: SearchOptions, out: Path) -> dict[str, Any]:
         people = gallery.identities()
     if encoder is not None:
         warn_of_drawn_faces(encoder, queries.images)
-    metrics = {"queries": len(queries), "skipped": queries.skipped, **threshold.plain(), **score(answers, people)}
+    metrics = {"queries": len(queries), "skipped": len(queries.skipped), **threshold.plain(), **score(answers, people)}
     show(answers[:SHOWN], threshold.sq_dist)
     if len(answers) > SHOWN:
         print(f"... and {len(answers) - SHOWN} more queries in {out / 'metrics.json'}")
     table([*metrics.items()], title="search")
+    if queries.skipped:
+        write_skipped(out / "skipped.csv", queries.skipped)
+        print(f"skipped, with reasons: {out / 'skipped.csv'}")
+    if encoder is not None and Path(str(options.query)).is_file() and queries.images[0] is not None:
+        several = several_faces(encoder, queries.images[0])
+        if several:
+            print(f"{options.query}: {several}")
     write_answers(out / "neighbours.csv", answers)
     print(f"neighbours: {out / 'neighbours.csv'}")
     if options.sheet:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from facenet.data.records import Skipped
 from facenet.data.sources.kinds import scan
 from facenet.errors import ConfigError, DataError
 from facenet.files import read_array
@@ -29,7 +30,7 @@ class Queries:
     embeddings: EmbeddingSet  # its paths are the names
     images: Sequence[Path | None]
     itself: str = ""  # the gallery id that is asked for, which is left out of its own answer
-    skipped: int = 0  # images that could not be used
+    skipped: Sequence[Skipped] = ()  # images that could not be used, with the reason
 
     def __len__(self) -> int:
         """Return Q."""
@@ -84,7 +85,7 @@ def _embedded(path: Path, encoder: Encoder | None) -> Queries:
     from facenet.encoders.embedding import embed_records
 
     embedded, kept = embed_records(encoder, scan(path))
-    return Queries(embedded, [Path(kept.root) / name for name in kept.paths], skipped=len(kept.skipped))
+    return Queries(embedded, [Path(kept.root) / name for name in kept.paths], skipped=kept.skipped)
 
 
 def _read_vectors(path: Path) -> np.ndarray:

@@ -142,3 +142,25 @@ def test_a_folder_of_margin_two_is_read_by_every_encoder(photos: Path, tmp_path:
         cut, _ = embed_folder(encoder, faces)
         assert list(cut.paths) == ["a.jpg", "b.jpg"]
         assert ((cut.vectors - whole) ** 2).sum(1).max() < 0.03, "the same faces as those of the photos"
+
+
+def test_search_says_that_a_photo_shows_two_people_and_lists_what_shows_nobody(
+    tmp_path: Path, portrait: Image.Image
+) -> None:
+    couple = Image.new("RGB", (420, 240), "gray")
+    for left in (10, 220):
+        couple.paste(portrait.resize((190, 223)), (left, 8))
+    for name, picture in (("a", portrait), ("both", couple), ("nobody", Image.new("RGB", (200, 200), "gray"))):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        picture.save(tmp_path / "photos" / name / "1.png")
+    one = f"images={tmp_path / 'photos' / 'a'}"
+    succeed("embed", "encoder=sface", one, f"out={tmp_path / 'v'}", out=tmp_path / "e")
+    succeed("index", f"gallery={tmp_path / 'g'}", f"add={tmp_path / 'v'}", out=tmp_path / "i")
+    ask = ["search", f"gallery={tmp_path / 'g'}", "encoder=sface"]
+    pair = play(*ask, f"query={tmp_path / 'photos' / 'both' / '1.png'}", out=tmp_path / "s")
+    assert "2 faces" in pair.text, pair.text
+    assert pair.metrics["results"][0]["answer"] is not None
+    folder = play(*ask, f"query={tmp_path / 'photos'}", out=tmp_path / "t")
+    assert folder.metrics["skipped"] == 1
+    assert "nobody/1.png" in (tmp_path / "t" / "skipped.csv").read_text()
+    assert "2 faces" not in folder.text
