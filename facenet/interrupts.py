@@ -31,13 +31,15 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signum = 0
+        self.interrupted: Interrupted | None = None  # what the second signal raised
 
     def __call__(self, signum: int, frame: Any) -> None:
         """Handle a signal."""
         if self.signum:
             for each in SIGNALS:
                 signal.signal(each, signal.SIG_DFL)  # a third signal ends the process without Python
-            raise Interrupted(signum, at=" at once, nothing more was saved")
+            self.interrupted = Interrupted(signum, at=" at once, nothing more was saved")
+            raise self.interrupted
         self.signum = signum
 
 
@@ -50,9 +52,17 @@ def raise_on_signal() -> Iterator[None]:
 
 @contextlib.contextmanager
 def defer_signals(request: StopRequest) -> Iterator[None]:
-    """Let a first signal only set ``request.signum``; Interrupted is raised at the end of the block."""
+    """Let a first signal only set ``request.signum``; Interrupted is raised at the end of the block.
+
+    A second signal cuts a library anywhere. An error that the library then raises is replaced by Interrupted.
+    """
     with _handlers(request):
-        yield
+        try:
+            yield
+        except Exception:
+            if request.interrupted is not None:
+                raise request.interrupted from None
+            raise
     if request.signum:
         raise Interrupted(request.signum)
 

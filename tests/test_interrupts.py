@@ -120,3 +120,14 @@ def test_threads_leave_what_they_have_not_begun() -> None:
     assert len(done) < 100
     with thread_pool(2) as pool:
         assert list(pool.map(abs, [-1, -2])) == [1, 2]
+
+
+def test_an_error_after_the_second_signal_is_that_signal() -> None:
+    """Lightning flushes its logs after any exception; one that was cut while it closed is closed already."""
+    with pytest.raises(Interrupted) as stop, defer_signals(StopRequest()):
+        try:
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGTERM)
+        except Interrupted:
+            raise OSError("Writer is closed") from None
+    assert stop.value.code == 128 + signal.SIGTERM
