@@ -124,10 +124,15 @@ def test_threads_leave_what_they_have_not_begun() -> None:
 
 def test_an_error_after_the_second_signal_is_that_signal() -> None:
     """Lightning flushes its logs after any exception; one that was cut while it closed is closed already."""
-    with pytest.raises(Interrupted) as stop, defer_signals(StopRequest()):
+
+    @defer_signals(StopRequest())
+    def closing() -> None:
         try:
             for _ in range(2):
-                os.kill(os.getpid(), signal.SIGTERM)
+                send(signal.SIGTERM)
         except Interrupted:
             raise OSError("Writer is closed") from None
+
+    with pytest.raises(Interrupted) as stop:
+        closing()
     assert stop.value.code == 128 + signal.SIGTERM
