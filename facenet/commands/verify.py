@@ -75,7 +75,7 @@ def of_embeddings(folder: str, options: VerifyOptions) -> dict[str, Any]:
     from facenet.evaluation.evaluate import evaluate_embeddings
 
     embeddings = EmbeddingSet.load(folder, mmap=True)
-    pairs = read_pairs(options.pairs) if options.pairs else None
+    pairs = read_pairs(options.pairs, options.data.pair_columns) if options.pairs else None
     with progress("comparing all pairs") as shown:
         known: dict[str, Any] = {"train_embeddings": training_faces(options), "progress": shown}
         return evaluate_embeddings(embeddings, pairs, options, **known)

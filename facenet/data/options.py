@@ -71,6 +71,17 @@ class DrawnTrackOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PairColumns(Options):
+    """Columns of a CSV of labelled pairs, for tables of other tools."""
+
+    first: str = option("first", help="column of the first image")
+    second: str = option("second", help="column of the second image")
+    same: str = option("same", help="column that says whether both show one person")
+    fold: str = option("fold", help="column of the fold; it may be absent")
+    yes: str | None = option(None, help="word of `same` for one person; null: 1, true, yes or same")
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataOptions(Options):
     """A data set and how its people are divided."""
 
@@ -78,8 +89,9 @@ class DataOptions(Options):
     root: str | None = option(None, help="folder or table; required but for drawn faces")
     people: str | None = option(None, help="file of the training people; without one people are divided by share")
     pairs: str | None = option(None, help="file of the reported pairs; without one pairs are drawn")
+    pair_columns: PairColumns = PairColumns()
     held_out: float = option(0.1, **INSIDE, help="share of the training people for checkpoints and thresholds")
-    evaluation: float = option(0.1, least=0, below=1, help="share of all people kept for reporting")
+    evaluation: float = option(0.1, **SHARE, help="share of all people kept for reporting; 1: all, nobody to train on")
     fold: int | None = option(None, least=0, help="fold of people and pairs that is reported, from 1 (LFW View 2)")
     train_share: float = option(1.0, **RATE, help="share of the training images kept, by whole people")
     crop: float = option(1.0, **RATE, help="side of the central square that is used, over the shorter side")

@@ -15,11 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
+from facenet.data.options import PairColumns
 from facenet.errors import DataError
 from facenet.files import atomic_write, csv_text
 from facenet.types import Pairs, image_key
 
 PARTS = 10  # folds that a file without folds is cut into
+COLUMNS = PairColumns()
 WORDS = {
     "1": True,
     "true": True,
@@ -33,19 +35,19 @@ WORDS = {
 Line = tuple[int, list[str]]  # line number and cells
 
 
-def read_pairs(path: str | Path) -> Pairs:
+def read_pairs(path: str | Path, columns: PairColumns = COLUMNS) -> Pairs:
     r"""Read P pairs: View 2 (header ``10\t300``), View 1 (header ``500``) or CSV (``first,second,same[,fold]``).
 
     Same pairs are ``name\tn1\tn2``, different ones ``name1\tn1\tname2\tn2``; keys become ``Name/Name_0001``.
     Without folds in the file, the i-th of n same (different) pairs gets fold floor(10 i / n). A byte order mark,
-    CRLF and blank lines at the end are accepted.
+    CRLF and blank lines at the end are accepted. `columns` names the columns of a CSV, in upper or lower case.
 
     Raises:
         DataError: missing, empty or malformed file, with the line, what was expected and what to do.
     """
     path = Path(path)
     text = _text(path)
-    return _parse_csv(path, text) if "," in text.split("\n", 1)[0] else _parse_lfw(path, text)
+    return _parse_csv(path, text, columns) if "," in text.split("\n", 1)[0] else _parse_lfw(path, text)
 
 
 def write_pairs(path: str | Path, pairs: Pairs) -> None:
@@ -184,30 +186,46 @@ def _cut(same: np.ndarray) -> np.ndarray:
     return fold
 
 
-def _parse_csv(path: Path, text: str) -> Pairs:
+def _parse_csv(path: Path, text: str, columns: PairColumns) -> Pairs:
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    columns = [name.strip().lower() for name in reader.fieldnames or ()]
-    reader.fieldnames = columns
-    if not {"first", "second", "same"} <= set(columns) or len(set(columns)) < len(columns):
-        raise _broken(path, 1, "the header first,second,same[,fold]", ",".join(columns))
-    keys, same, fold = [], [], []
+    header = [name.strip().lower() for name in reader.fieldnames or ()]
+    reader.fieldnames = header
+    ends, label, part = (columns.first.lower(), columns.second.lower()), columns.same.lower(), columns.fold.lower()
+    if not {*ends, label} <= set(header) or len(set(header)) < len(header):
+        raise DataError(
+            f"{path}, line 1: expected the header {columns.first},{columns.second},{columns.same}[,{columns.fold}], got"
+            f" {','.join(header)!r}; mend it, or name its columns: data.pair_columns.first=NAME (second, same, fold)"
+        )
+    keys, words, fold = [], [], []
     try:
         for row in reader:
-            cells = {name: (row[name] or "").strip() for name in columns}
-            got = ",".join(cells.values())
-            word = cells["same"].lower()
-            if None in row or word not in WORDS or not _numbered(cells.get("fold", "0")):
-                raise _broken(path, reader.line_num, "first,second,same (1 or 0)[,fold (a whole number)]", got)
-            keys.append(tuple(_key(path, reader.line_num, cells[name]) for name in ("first", "second")))
-            same.append(WORDS[word])
-            fold.append(int(cells.get("fold", "0")))
+            cells = {name: (row[name] or "").strip() for name in header}
+            word = cells[label].lower()
+            known = word in WORDS if columns.yes is None else bool(word)
+            if None in row or not known or not _numbered(cells.get(part, "0")):
+                expected = ",".join([*ends, f"{label} (1 or 0)[,{part} (a whole number)]"])
+                raise _broken(path, reader.line_num, expected, ",".join(cells.values()))
+            keys.append(tuple(_key(path, reader.line_num, cells[name]) for name in ends))
+            words.append(word)
+            fold.append(int(cells.get(part, "0")))
     except csv.Error as error:
         raise _broken(path, reader.line_num, "a line of CSV", str(error)) from error
     if not keys:
-        raise DataError(f"{path}: a header but no pairs; expected lines first,second,same below it")
-    label = np.asarray(same, bool)
-    folds = np.asarray(fold, np.int64) if "fold" in columns else _cut(label)
-    return Pairs(tuple(one for one, _ in keys), tuple(two for _, two in keys), label, folds)
+        raise DataError(f"{path}: a header but no pairs; expected lines {','.join([*ends, label])} below it")
+    same = _labels(path, words, columns)
+    folds = np.asarray(fold, np.int64) if part in header else _cut(same)
+    return Pairs(tuple(one for one, _ in keys), tuple(two for _, two in keys), same, folds)
+
+
+def _labels(path: Path, words: list[str], columns: PairColumns) -> np.ndarray:
+    """Return which of P words mean one person, bool (P,): those of `WORDS`, or `columns.yes` of two words."""
+    if columns.yes is None:
+        return np.array([WORDS[word] for word in words], bool)
+    yes, found = columns.yes.lower(), set(words)
+    if yes not in found or len(found) > 2:
+        shown = ", ".join(sorted(found)[:4])
+        raise DataError(f"{path}: expected {columns.yes!r} and one other word under {columns.same!r}, got {shown}")
+    return np.array([word == yes for word in words], bool)
 
 
 def _numbered(cell: str) -> bool:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from facenet.data.drawn.faces import default_cache, draw
-from facenet.data.options import DataOptions
+from facenet.data.options import DataOptions, PairColumns
 from facenet.data.pair_folds import held_out_pairs
 from facenet.data.pairs import read_pairs, read_people
 from facenet.data.records import Records
@@ -62,10 +62,12 @@ def split_faces(
         )
     if options.kind == "synthetic":
         return _draw(options, progress)
+    if reports_everybody(options):
+        raise ConfigError("data.evaluation=1: everybody is reported and nobody is left to train on; lower it")
     records, labelled = scan_usable(options.kind, options.root, max_bad_share=options.max_bad_share, listed=listed)
     divided: tuple[Records, Records, Pairs | None]
     if options.people and options.pairs and options.fold is not None:
-        divided = _leave_out(records, labelled, options.people, options.pairs, options.fold)
+        divided = _leave_out(records, labelled, options.people, options.pairs, options.fold, options.pair_columns)
     else:
         divided = _train_and_reported(records, labelled, options, readable or (lambda faces: faces))
     training, reported, pairs = divided
@@ -85,6 +87,11 @@ def split_faces(
         )
     train = share_of_people(kept, options.train_share, options.seed)
     return Splits(train, training.of_people(held), reported, pairs)
+
+
+def reports_everybody(options: DataOptions) -> bool:
+    """Whether all people of a data set are reported, since `evaluation` is 1."""
+    return options.evaluation == 1 and options.kind != "synthetic" and not options.people and not options.pairs
 
 
 def share_of_people(records: Records, share: float, seed: int = 0) -> Records:
@@ -141,7 +148,7 @@ def _train_and_reported(
     """Return the training faces, the faces the reported numbers are about, and their pairs."""
     reported, pairs = None, None
     if options.pairs:
-        pairs = read_pairs(protocol_file(options.pairs, records, "data.pairs"))
+        pairs = read_pairs(protocol_file(options.pairs, records, "data.pairs"), options.pair_columns)
         reported = readable(named_faces(records, pairs))
     if options.people:
         listed = read_people(protocol_file(options.people, records, "data.people"))
@@ -161,11 +168,11 @@ def _train_and_reported(
 
 
 def _leave_out(
-    records: Records, labelled: Records, people: str, pairs: str, fold: int
+    records: Records, labelled: Records, people: str, pairs: str, fold: int, columns: PairColumns
 ) -> tuple[Records, Records, Pairs]:
     """Return the faces of the people of every fold but number `fold` (from 1), and that fold's faces and pairs."""
     lists = read_people(protocol_file(people, records, "data.people"))
-    every = read_pairs(protocol_file(pairs, records, "data.pairs"))
+    every = read_pairs(protocol_file(pairs, records, "data.pairs"), columns)
     if len(lists) < 2 or set(every.fold.tolist()) != set(range(len(lists))):
         raise DataError(
             f"fold={fold}: {people} has {len(lists)} folds of people, {pairs} {len(set(every.fold.tolist()))} of pairs;"

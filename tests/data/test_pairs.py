@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from facenet.data.options import PairColumns
 from facenet.data.pairs import pair_rows, read_pairs, read_people, write_pairs
 from facenet.errors import DataError
 from facenet.types import Pairs
@@ -51,6 +52,25 @@ def test_csv_with_and_without_folds(tmp_path: Path) -> None:
     lines = [f"a/{i}.jpg,a/{i + 1}.jpg,true\na/{i}.jpg,b/{i}.jpg,false" for i in range(10)]
     cut = read_pairs(write(tmp_path, "\r\n".join(["First, Second, Same", *lines])))
     assert cut.fold.tolist() == [i // 2 for i in range(20)]
+
+
+def test_a_table_of_another_tool_is_read_by_the_names_of_its_columns(tmp_path: Path) -> None:
+    path = write(
+        tmp_path, "file_x,file_y,Decision,Note\nimg1.jpg,img2.jpg,Yes,\nimg1.jpg,img3.jpg,No,x\n", "master.csv"
+    )
+    names = {"first": "file_x", "second": "file_y", "same": "Decision"}
+    for columns in (PairColumns(**names), PairColumns(**names, yes="yes")):
+        pairs = read_pairs(path, columns)
+        assert (pairs.first, pairs.second) == (("img1", "img1"), ("img2", "img3"))
+        assert pairs.same.tolist() == [True, False]
+    assert read_pairs(path, PairColumns(**names, yes="no")).same.tolist() == [False, True]
+    with pytest.raises(DataError, match=r"data\.pair_columns\.first=NAME"):
+        read_pairs(path)
+    with pytest.raises(DataError, match="expected 'ja' and one other word under 'Decision', got no, yes"):
+        read_pairs(path, PairColumns(**names, yes="ja"))
+    path.write_text("file_x,file_y,Decision\na,b,Yes\na,c,No\na,d,Perhaps\n")
+    with pytest.raises(DataError, match="one other word"):
+        read_pairs(path, PairColumns(**names, yes="yes"))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from facenet.data.pair_folds import held_out_pairs
 from facenet.data.pairs import read_pairs, read_people
 from facenet.data.preprocess import Preprocess
 from facenet.data.records import Records, Skipped
-from facenet.data.reported import check_pairs, reported_faces
+from facenet.data.reported import check_pairs, other_faces, reported_faces
 from facenet.data.sources.folder import scan_lfw
 from facenet.data.sources.kinds import SOURCES
 from facenet.data.splits import Splits, share_of_people, split_faces
@@ -59,6 +59,16 @@ def test_a_folder_is_divided_by_people(face_tree: Path) -> None:
     assert pairs.first == splits.pairs.first  # type: ignore[union-attr]
     other = split_faces(DataOptions(kind="folder", root=str(face_tree), held_out=0.2, evaluation=0.2, seed=5))
     assert set(other.evaluation.identities) != evaluation
+
+
+def test_everybody_is_reported_if_evaluation_is_1(face_tree: Path) -> None:
+    data = DataOptions(kind="folder", root=str(face_tree), evaluation=1)
+    faces, pairs = reported_faces(data)
+    assert len(set(faces.identities)) == 30
+    assert len({key.split("/")[0] for key in (*pairs.first, *pairs.second)}) == 30
+    assert other_faces(data, needed=False) is None
+    with pytest.raises(ConfigError, match=r"data\.evaluation=1: everybody is reported"):
+        split_faces(data)
 
 
 def test_reported_pairs_keep_their_people_out_of_training(face_tree: Path, tmp_path: Path) -> None:

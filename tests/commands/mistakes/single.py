@@ -112,6 +112,7 @@ SINGLE = [
     Case("train", f"{TRAIN} data=lfw", 3, "pairsDevTest.txt"),
     Case("train", f"{TRAIN} data.pairs={{strangers}}", 3, "strangers.csv"),
     Case("train", f"{TRAIN} data.pairs={{columns}}", 3, "columns.csv"),
+    Case("verify", f"{VERIFY} data.pair_columns.first=a", 3, "data.pair_columns.first=NAME"),
     Case("train", f"{TRAIN} init={{truncated}}", 3, "truncated"),
     Case("train", f"{TRAIN} init={{missing}}", 3, "missing"),
     Case("train", f"{TRAIN} init={{encoder}} model.embedding_dim=32", 2, "init"),
