@@ -27,7 +27,11 @@ def run(options: EmbedOptions, out: Path) -> dict[str, Any]:
     from facenet.data.records import write_skipped
     from facenet.encoders import lookup as encoders
     from facenet.encoders.embedding import embed_folder
+    from facenet.errors import DataError
 
+    place = Path(options.out)
+    if place.is_dir() and any(place.iterdir()) and not (place / "vectors.npy").is_file():
+        raise DataError(f"{place}: it holds files and is no embeddings folder; give another folder as out=DIR")
     encoder = encoders.load(options.encoder, device=options.device, detector=options.detector)
     started = time.perf_counter()
     with progress("embedding") as report:

@@ -52,6 +52,9 @@ def run(options: IndexOptions, out: Path) -> dict[str, Any]:
         raise ConfigError("index: export=npy, parquet or qdrant and out=PATH go together")
     if options.backfill and not options.encoder:
         raise ConfigError("index: backfill=EMBEDDINGS needs encoder=DIR, whose record says what it may replace")
+    for name, asked in (("metadata", options.metadata is not None), ("on_duplicate", options.on_duplicate != "error")):
+        if asked and not options.add:
+            raise ConfigError(f"{name}: it is for add=EMBEDDINGS, and nothing is added; add that, or leave {name} out")
     metrics: dict[str, Any] = {}
     started = time.perf_counter()
     given = read(options.add, options) if options.add else None  # before a gallery is made for it

@@ -274,6 +274,10 @@ def explain(error: Exception, options: type[CommandOptions]) -> str:
     if isinstance(error, OverrideParseException):
         given = error.override.removeprefix("++")
         return f"argument {given!r}: not understood as KEY=VALUE; put the value in quotes: KEY=\"'VALUE'\""
+    wrong = re.search(r"override (\S+?)=.* Value '(.*)' of type '\w+' could not be converted to (\w+)", text)
+    if wrong:
+        kinds = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
+        return f"{wrong[1].lstrip('+')}: expected {kinds.get(wrong[3], wrong[3])}, got {wrong[2]!r}"
     choice = re.search(
         r"Could not find '([^']+)/([^']+)' Available options in '[^']+': (.*?)(?: Config search|$)", text
     )

@@ -45,6 +45,9 @@ def plan(
         raise ConfigError("kinds, levels: expected at least one of each, got an empty list; leave it out for all")
     if seed < 0:
         raise ConfigError(f"seed: expected a number of at least 0, got {seed}")
+    for name, values in given.items():  # also of kinds that are left out
+        for level in values:
+            _checked(name, level)
     return [
         Degraded(name, _checked(name, level), seed)
         for name in names

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +29,8 @@ from facenet.losses.harmonic import reset_embedding_layer
 from facenet.losses.registry import OBJECTIVES
 from facenet.mining.rules import FALLBACKS, MINERS, SELECTS
 from facenet.models.build import build_recorded
-from facenet.models.options import recorded_options
+from facenet.models.options import ModelOptions, edition_of, recorded_options
+from facenet.options import build as build_options
 from facenet.options import fixed, to_dict
 from facenet.training import resume
 from facenet.training.callbacks import CollapseGuard, HeldOutVerification, StepSeeds, TrainingProgress
@@ -41,6 +43,8 @@ from facenet.training.options import TrainOptions
 from facenet.training.stop import StopAtSignal
 from facenet.training.trainer import DeviceSettings, build_trainer, check_extra, is_first_rank, resolve_device
 from facenet.types import EmbeddingSet
+
+FREE = ("dropout", "input_size", "backend")  # options of a net that its weights do not depend on
 
 
 class Callbacks(NamedTuple):
@@ -81,6 +85,46 @@ def check_options(options: TrainOptions) -> DeviceSettings:
     choose(FALLBACKS, options.mining.fallback, "mining.fallback")
     check_extra(options.trainer.extra)
     return resolve_device(options.trainer)
+
+
+def take_net(options: TrainOptions) -> TrainOptions:
+    """Return options whose net is that of the encoder `init`; without one, the options as they are.
+
+    Options of the net at their defaults become the encoder's. Dropout, input size and the attention's backend may be
+    others, since the weights do not depend on them.
+
+    Raises:
+        ConfigError: another option of the net was given and is not the encoder's; both values are named.
+        DataError: the encoder can not be read.
+    """
+    if options.init is None:
+        return options
+    start = load_bundle(options.init)
+    recorded = {**start.options, "name": start.name, "edition": edition_of(start.options)}
+    theirs, ours, plain = (
+        to_dict(each) for each in (build_options(ModelOptions, recorded), options.model, ModelOptions())
+    )
+    chosen = _merge(ours, theirs, plain, f"init={options.init}")
+    return replace(options, model=build_options(ModelOptions, chosen))
+
+
+def _merge(
+    ours: Mapping[str, Any], theirs: Mapping[str, Any], plain: Mapping[str, Any], init: str, prefix: str = "model."
+) -> dict[str, Any]:
+    merged: dict[str, Any] = {}
+    for key, value in ours.items():
+        own, old, default = value, theirs.get(key), plain.get(key)
+        if isinstance(own, Mapping) and isinstance(old, Mapping) and isinstance(default, Mapping):
+            merged[key] = _merge(own, old, default, init, f"{prefix}{key}.")
+        elif own is None or own == default:
+            merged[key] = old
+        elif own == old or key in FREE:
+            merged[key] = own
+        else:
+            raise ConfigError(
+                f"{init}: the encoder has {prefix}{key}={old}, this run asks for {own}; leave {prefix}{key} out"
+            )
+    return merged
 
 
 def build_run(
@@ -198,9 +242,9 @@ def _build_module(
         start = load_bundle(options.init)
         ours, theirs = module.model.state_dict(), start.model.state_dict()
         if {k: v.shape for k, v in ours.items()} != {k: v.shape for k, v in theirs.items()}:
+            size = "x".join(map(str, model["input_size"]))
             raise ConfigError(
-                f"init={options.init}: the encoder is {start.name} {start.options}, this run builds {model};"
-                " use the same model options"
+                f"init={options.init}: its weights are not of an input of {size}; leave model.input_size out"
             )
         module.model.load_state_dict(theirs)
     if used and options.harmonic.embedding_share:

@@ -16,7 +16,7 @@ class OptimOptions(Options):
     """Optimiser, schedule, and what happens to a step that is not finite."""
 
     name: str = option("adamw", choices=("adamw", "sgd", "adagrad"), help="the paper's is adagrad")
-    lr: float = option(1e-3, above=0, help="learning rate at its peak")
+    lr: float = option(1e-3, above=0, most=1e6, help="learning rate at its peak")
     weight_decay: float = option(0.05, least=0, help="of weights, not of norms and biases")
     momentum: float = option(0.9, least=0, below=1, help="of sgd")
     schedule: str = option("cosine", choices=("cosine", "step", "constant"), help="of the rate after the warm-up")
@@ -77,7 +77,7 @@ class TrainOptions(Options):
     scale: ScaleOptions = ScaleOptions()
     fold: int | None = option(None, least=0, help="of LFW's View 2, from 1: experiment=lfw_view2 fold=1")
     seed: int = option(0, least=0, most=2**32 - 1, help="of weights, batches and draws; of the faces: data.seed")
-    init: str | None = option(None, help="encoder to start from (fine-tuning)")
+    init: str | None = option(None, help="encoder to start from (fine-tuning); it brings its net")
     resume: str | None = option(
         None,
         choices=("auto",),

@@ -16,7 +16,7 @@ from facenet.interrupts import StopRequest, defer_signals
 from facenet.large_batch.ranks import destroy_process_group_at_end
 from facenet.options import to_dict
 from facenet.training import resume
-from facenet.training.build import Run, build_run, check_options, describe
+from facenet.training.build import Run, build_run, check_options, describe, take_net
 from facenet.training.faces import Faces, prepare_faces
 from facenet.training.options import TrainOptions
 from facenet.training.result import best_encoder, describe_run, score
@@ -64,6 +64,7 @@ def _train(
 ) -> dict[str, Any]:
     started = time.perf_counter()
     out.mkdir(parents=True, exist_ok=True)
+    options = take_net(options)
     finished = resume.finished_metrics(options, out, say)
     if finished is not None:
         return finished if is_first_rank() else {}

@@ -23,14 +23,18 @@ from facenet.data.pairs import pair_rows, read_pairs
 from facenet.data.preprocess import Preprocess
 from facenet.data.sources.folder import scan_folder
 from facenet.data.splits import split_faces
-from facenet.encoders.bundle import load_bundle
+from facenet.encoders.bundle import load_bundle, save_bundle
 from facenet.encoders.embedding import embed_records
+from facenet.encoders.encoder import Encoder
 from facenet.errors import ConfigError, DataError
 from facenet.evaluation import evaluate
 from facenet.faces.alignment import Alignment
-from facenet.options import build
-from facenet.training.build import check_options
+from facenet.models.build import build_model, build_recorded
+from facenet.models.options import AttentionOptions, recorded_options
+from facenet.options import build, to_dict
+from facenet.training.build import check_options, take_net
 from facenet.training.module import TripletModule
+from facenet.training.options import TrainOptions
 from facenet.training.run import train
 from facenet.types import EmbeddingSet
 from tests.helpers.training import SYNTHETIC, small_options
@@ -116,8 +120,29 @@ def test_init_starts_from_an_encoder(run: tuple[Path, dict[str, Any]], cache: Pa
         torch.testing.assert_close(after, before, atol=1e-8, rtol=0)
     earlier, people = (load_bundle(at / "encoder").training["people"] for at in (run[0], tmp_path))
     assert people[2:] == earlier, "whom the first encoder was trained on is not forgotten"
-    with pytest.raises(ConfigError, match="use the same model options"):
-        train(small_options(cache, init=str(run[0] / "encoder"), model={"embedding_dim": 8}), tmp_path / "other")
+
+
+def test_init_brings_its_net(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    attention = {"after": "inception_3a", "features": "sincos", "num_features": 8, "heads": 2}
+    given: dict[str, Any] = {"embedding_dim": 24, "norm": "lrn", "dropout": 0.1, "attention": attention, "edition": 1}
+    model = build_model("small", **given, input_size=(32, 32))
+    recorded = {key: value for key, value in given.items() if key != "edition"}  # as before there were editions
+    save_bundle(Encoder(model, "small", {**recorded, "input_size": [32, 32]}, Preprocess(size=(32, 32))), tmp_path)
+    net = take_net(TrainOptions(init=str(tmp_path))).model
+    assert (net.embedding_dim, net.norm, net.input_size, net.dropout, net.edition) == (24, "lrn", (32, 32), 0.1, 1)
+    assert net.attention == AttentionOptions(**attention)
+    model.load_state_dict(build_recorded(**recorded_options(to_dict(net))).state_dict())
+    free = take_net(TrainOptions(init=str(tmp_path), model={"dropout": 0.5, "input_size": [64, 64]})).model
+    assert (free.dropout, free.input_size) == (0.5, (64, 64))
+    for other, message in (
+        ({"name": "nn4"}, "has model.name=small, this run asks for nn4"),
+        ({"embedding_dim": 8}, "has model.embedding_dim=24, this run asks for 8; leave model.embedding_dim out"),
+        ({"attention": {"heads": 8}}, r"has model\.attention\.heads=2, this run asks for 8"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            train(build(TrainOptions, {"init": str(tmp_path), "model": other}), tmp_path / "run")
+    assert take_net(TrainOptions()) == TrainOptions()
 
 
 class Killed(Exception):

@@ -131,19 +131,19 @@ RANGES = [
         trainer.log_every_n_steps=0|-1 trainer.refresh_rate=0|-1 mining.max_triplets=0|-1
         augment.rotate=-1|nan augment.scale=-1|2 augment.mirror=2|-1 augment.cutout=2 augment.shift=-1
         augment.blur=-1 large_batch.chunk_size=0|-1|some large_batch.memory_gb=0|nan optim.momentum=-1|nan
-        harmonic.weight=nan
+        harmonic.weight=nan optim.lr=1e300 model.embedding_dim=99999999999 loss.head_share=7 loss.head_weight=-1
         """,
     ),
     *_numbers("verify", 2, "seed=-1 memory_gb=nan"),
     *_numbers("embed", 2, "batch_size=0|-1"),
-    *_numbers("search", 2, "k=0|-1 far=0|-1|nan|2 threshold=-1|5|nan"),
+    *_numbers("search", 2, "k=0|-1 far=0|-1|nan|2 threshold=-1|5|nan by_identity=2 sheet=2"),
     *_numbers("compare", 2, "far=0|-1|nan threshold=-1|5|nan"),
     *_numbers("cluster", 2, "threshold=-1|5|nan neighbours=0|-1 threads=0|-1 seed=-1"),
     *_numbers(
         "compat", 2, "gallery_faces=0|-1 steps=0|1 draws=0|-1 seed=-1 gate.min_gain=nan gate.max_negative_flips=2|nan"
     ),
-    *_numbers("degrade", 2, "far=0|-1|nan batch_size=0 seed=-1 levels.jpeg=[0] levels.jpeg=[nan]"),
-    *_numbers("export", 2, "calibration_images=0 batch_size=0 threads=0|-1 seed=-1"),
+    *_numbers("degrade", 2, "far=0|-1|nan batch_size=0 seed=-1 levels.jpeg=[0] levels.jpeg=[nan] allow_missing=2"),
+    *_numbers("export", 2, "calibration_images=0 batch_size=0 threads=0|-1 seed=-1 speed=2 allow_missing=2"),
     *_numbers("align", 2, "margin=0|9|nan size=8|9999 score=0|2|nan min_face=0"),
     *_numbers(
         "tracks",
