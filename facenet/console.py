@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
+import select
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
 PIPE_WIDTH = 140  # columns of a table that goes to a file or a pipe
+PIPE_CLOSED = 141  # exit code of a command whose output nobody reads any more, as of SIGPIPE
 REDRAW = 0.1  # seconds between two pictures of a bar
 SHORTEST = 1.0  # seconds of work that tell a rate
 
@@ -102,10 +105,26 @@ def one_line_errors() -> Iterator[None]:
     """Turn an error a user can mend into one line on standard error and its exit code (2 options, 3 data)."""
     try:
         yield
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read the output has gone, as `| head` does
+        if not _reader_has_gone():  # another pipe
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(PIPE_CLOSED) from None
     except FacenetError as error:
         text = " ".join(str(error).split())
         print(f"error: {text}", file=sys.stderr)
         raise SystemExit(error.exit_code) from error
+
+
+def _reader_has_gone() -> bool:
+    """Whether standard output is a pipe that nobody reads any more."""
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), select.POLLOUT)
+    except (OSError, ValueError):  # no file, as in a notebook
+        return False
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 class ProgressReport:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +30,22 @@ def test_an_error_is_one_line_and_a_code(error: Exception, code: int, capsys: py
         raise error
     assert stopped.value.code == code
     assert capsys.readouterr().err == "error: a b\n"
+
+
+def test_a_reader_that_leaves_ends_a_command_quietly() -> None:
+    code = (
+        "from facenet.console import one_line_errors\n"
+        "with one_line_errors():\n    for number in range(100_000): print(number)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as job:
+        assert job.stdout is not None
+        assert job.stderr is not None
+        job.stdout.readline()
+        job.stdout.close()
+        assert job.stderr.read() == b""
+    assert job.returncode == 141
+    with pytest.raises(BrokenPipeError), one_line_errors():
+        raise BrokenPipeError("of a worker")
 
 
 def test_bugs_are_not_hidden() -> None:

@@ -32,7 +32,7 @@ class ExportOptions(CommandOptions):
 
 def run(options: ExportOptions, out: Path) -> dict[str, Any]:
     from facenet.encoders import lookup as encoders
-    from facenet.export.faces import calibration_faces, score_files
+    from facenet.export.faces import calibration_faces, check_pairs, score_files
     from facenet.export.int8 import export_int8
     from facenet.export.onnx import export_onnx
 
@@ -43,6 +43,8 @@ def run(options: ExportOptions, out: Path) -> dict[str, Any]:
         options.images,
         options.pairs,
     )
+    if pairs and images:
+        check_pairs(images, pairs, allow_missing=options.allow_missing)
     faces = None
     if options.int8 and images:
         faces = calibration_faces(

@@ -69,14 +69,22 @@ def _compose(name: str, options: type[T], run: Callable[[T, Path], dict[str, Any
         sys.argv[1:] = [forced(quoted(argument)) for argument in sys.argv[1:]]
     folder = None if first else _enter_as_rank(sys.argv)
 
+    named = [argument.partition("=")[2] for argument in sys.argv if argument.startswith("hydra.run.dir=")]
+    existed = bool(named) and Path(named[-1].strip("'")).exists()
+
     @hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)
     def main(cfg: Any) -> None:
         out = folder or Path(HydraConfig.get().runtime.output_dir)
         sweep = HydraConfig.get().mode == RunMode.MULTIRUN
         if sweep and "TORCHELASTIC_RUN_ID" in os.environ:
             raise ConfigError("a sweep starts the ranks of its jobs: run it without torchrun, with trainer.devices=N")
-        with _point() if sweep else one_line_errors():
-            run_job(name, options, run, cfg, out)
+        try:
+            with _point() if sweep else one_line_errors():
+                run_job(name, options, run, cfg, out)
+        except SystemExit:
+            if first and not existed:
+                _remove_untouched(out)
+            raise
 
     try:
         with raise_on_signal(), one_line_errors():
@@ -92,6 +100,17 @@ def _compose(name: str, options: type[T], run: Callable[[T, Path], dict[str, Any
         if first:
             print(f"error: {stop.text}", file=sys.stderr)
         raise SystemExit(stop.code if first or not of_lightning else 0) from None  # else Lightning would kill rank 0
+
+
+def is_empty_log(path: Path) -> bool:
+    """Whether a path is a log that Hydra opened and nobody wrote to."""
+    return path.suffix == ".log" and path.is_file() and not path.stat().st_size
+
+
+def _remove_untouched(out: Path) -> None:
+    """Remove the run folder of a refused command, which holds Hydra's own files alone."""
+    if out.is_dir() and all(path.name == ".hydra" or is_empty_log(path) for path in out.iterdir()):
+        shutil.rmtree(out, ignore_errors=True)
 
 
 def run_job(name: str, options: type[T], run: Callable[[T, Path], dict[str, Any]], cfg: Any, out: Path) -> None:

@@ -56,6 +56,8 @@ def run(options: ReportOptions, out: Path) -> dict[str, Any]:
         for title, sections in metrics["chapters"].items()
     ]
     table(rows, header=("chapter", "sections", "warnings"), title="report")
+    if metrics["left_out"]:
+        print(f"left out, since a report shows nothing of them: {', '.join(metrics['left_out'])}")
     print(f"page: {metrics['page']} ({metrics['bytes'] / 1000:.0f} kB)")
     return metrics
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from facenet.data.cache import pack
 from facenet.data.options import DataOptions
+from facenet.data.pairs import pair_rows
 from facenet.data.preprocess import Preprocess
 from facenet.data.records import Records
 from facenet.data.reported import reported_faces
@@ -55,6 +56,21 @@ def score_files(
         first = next(iter(found.values()))
         found[name]["accuracy_difference"] = found[name]["accuracy"] - first["accuracy"]
     return found
+
+
+def check_pairs(images: str | Path, pairs: str, *, allow_missing: bool = False) -> None:
+    """Refuse pairs that could not be scored on the images, before anything is exported.
+
+    Raises:
+        DataError: no image that the pairs name is there, or not each of them, unless `allow_missing`.
+    """
+    faces, named = _reported(images, pairs)
+    missing = pair_rows(named, faces.keys)[2]
+    if missing and (not allow_missing or not len(faces)):
+        raise DataError(
+            f"{pairs}: {len(missing)} images that its pairs name are not under {images} (first: {missing[0]}); give the"
+            " images that the pairs are of" + ("" if not len(faces) else ", or allow_missing=true")
+        )
 
 
 def _reported(images: str | Path, pairs: str) -> tuple[Records, Pairs]:

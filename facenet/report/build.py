@@ -13,7 +13,7 @@ from typing import Any
 
 from facenet.encoders.lookup import read_record
 from facenet.errors import DataError
-from facenet.files import atomic_write, read_sealed
+from facenet.files import atomic_write, read_csv, read_sealed
 from facenet.report.chapters.clusters import cluster_chapter
 from facenet.report.chapters.comparisons import sweep_chapter, view2_chapter
 from facenet.report.chapters.robustness import robustness_chapter
@@ -63,6 +63,10 @@ def write_report(
     found = find_runs(folders)
     chapters = _chapters(found, _records(found.runs, encoder), full, progress)
     source = f"Made by facenet from {', '.join(dict.fromkeys(short(folder, 80) for folder in folders))}."
+    if found.foreign:
+        source += (
+            f" Left out, since a report shows nothing of them: {', '.join(short(name) for name in found.foreign)}."
+        )
     text, side, content = fit(title or "Face verification", source, chapters, limit)
     with atomic_write(page) as file:
         file.write(text)
@@ -70,6 +74,7 @@ def write_report(
         "page": str(page),
         "bytes": len(text),
         "picture_side": side,
+        "left_out": found.foreign,
         "chapters": {chapter.title: [section.title for section in chapter.sections] for chapter in content},
         "warnings": {chapter.title: list(chapter.warnings) for chapter in content if chapter.warnings},
         "sweeps": sweep_metrics(group_sweeps(found.runs), group_folds(found.runs)),
@@ -141,6 +146,15 @@ def _without_pictures(chapter: Chapter, side: int) -> Chapter:
     return chapter
 
 
+def scored_pairs(run: Run) -> object:
+    """Return what tells the pairs of one run from those of another: their names, or their counts without a file."""
+    path = run.part("evaluation/pairs.csv")
+    if path is None:
+        return tuple(plain(run.metrics["verification"].get(name)) for name in ("pairs", "same", "different"))
+    rows = read_csv(path, ("first", "second", "same"), remedy="run the verification again")
+    return frozenset((row["first"], row["second"], row["same"]) for row in rows)
+
+
 def overview_chapter(runs: Sequence[Run], full: int) -> Chapter:
     """Make the chapter that compares the verifications of several runs."""
     rows = []
@@ -157,10 +171,13 @@ def overview_chapter(runs: Sequence[Run], full: int) -> Chapter:
             )
         )
     header = ("run", "accuracy ± SEM", "AUC", "EER", "pairs", "faces seen")
-    left_out = [f"{len(runs) - full} further runs in full: give fewer at a time"] if len(runs) > full else []
+    further = [short(run.name) for run in runs[full:]]
+    left_out = [f"in full: {', '.join(further)}; give fewer runs at a time"] if further else []
     known = [(value, run) for run in runs if (value := number(run.metrics["verification"].get("accuracy"))) is not None]
     verdict = f"{len(runs)} runs."
-    if known:
+    if len({scored_pairs(run) for run in runs}) > 1:
+        verdict = f"{len(runs)} runs, which scored different pairs: their accuracies do not rank them."
+    elif known:
         value, best = max(known, key=lambda pair: pair[0])
         verdict = f"Of {len(runs)} runs {short(best.name)} has the highest accuracy, {percent(value)}."
     note = "Accuracies are comparable only if the runs scored the same pairs."

@@ -50,6 +50,7 @@ def find_runs(folders: Sequence[str | Path]) -> FoundRuns:
     runs: list[Run] = []
     unfinished: list[str] = []
     foreign: list[str] = []
+    refused = ""
     if not folders:
         raise ConfigError("report: expected at least one run folder, got none; pass runs=DIR")
     for folder in map(Path, folders):
@@ -60,9 +61,9 @@ def find_runs(folders: Sequence[str | Path]) -> FoundRuns:
             kind = kind_of(metrics)
             if kind is None:
                 held = ", ".join(sorted(metrics)[:6]) or "nothing"
-                raise DataError(
-                    f"{folder}/metrics.json: nothing a report shows (it holds {held}); pass a run of {COMMANDS}"
-                )
+                refused = f"{folder}/metrics.json: nothing a report shows (it holds {held}); pass a run of {COMMANDS}"
+                foreign.append(folder.resolve().name)
+                continue
             runs.append(Run(folder, folder.resolve().name, kind, metrics))
             continue
         inside, jobs, others = _inside(folder)
@@ -72,6 +73,8 @@ def find_runs(folders: Sequence[str | Path]) -> FoundRuns:
                 f" pass the folder of a finished run of {COMMANDS}, or of a sweep"
             )
         runs, unfinished, foreign = runs + inside, unfinished + jobs, foreign + others
+    if not runs:
+        raise DataError(refused)
     return FoundRuns(runs, unfinished, foreign)
 
 

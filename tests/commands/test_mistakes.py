@@ -41,6 +41,7 @@ class Outcome(NamedTuple):
     errors: str  # standard error
     crash: str = ""  # the exception that nobody turned into an exit code
     changed: tuple[str, ...] = ()  # files written, changed or gone, except the run folder
+    left: bool = False  # a run folder with Hydra's own files alone
 
 
 def sample() -> set[Case]:
@@ -92,7 +93,8 @@ def play(world: World, case: Case, scripts: Path = SCRIPTS) -> Outcome:
         os.environ.clear()
         os.environ.update(kept[3])
         GlobalHydra.instance().clear()
-    return Outcome(code, said.getvalue(), crash, world.changes(before))
+    left = world.empty_run()
+    return Outcome(code, said.getvalue(), crash, world.changes(before), left)
 
 
 def play_apart(world: World, case: Case) -> Outcome:
@@ -133,6 +135,8 @@ def problems(case: Case, outcome: Outcome) -> list[str]:
         found.append("unclear")
     if outcome.changed:
         found.append("changed")
+    if outcome.left:
+        found.append("run folder")
     return found
 
 
@@ -167,6 +171,7 @@ def test_every_command_has_cases_and_every_name_stands_for_something() -> None:
         (Outcome(2, "a warning\nerror: seed"), ["not one line"]),
         (Outcome(1, "", "ValueError: seed"), ["traceback", "exit code", "not one line"]),
         (Outcome(2, "error: seed", "", ("x",)), ["changed"]),
+        (Outcome(2, "error: seed", left=True), ["run folder"]),
     ],
 )
 def test_a_bad_outcome_is_seen(outcome: Outcome, found: list[str]) -> None:

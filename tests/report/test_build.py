@@ -181,7 +181,11 @@ def test_many_runs_are_listed_and_some_shown_in_full(tmp_path: Path) -> None:
     folders = [write_metrics(tmp_path / f"r{i}", {"verification": {"accuracy": 0.5 + i / 10}}) for i in range(4)]
     text, metrics = page_of(tmp_path, *folders, full=2)
     assert list(metrics["chapters"]) == ["Overview", "r0", "r1"]
-    assert "2 further runs" in text
+    assert "in full: r2, r3; give fewer runs at a time" in text
+    write_metrics(tmp_path / "search", {"queries": 3})
+    text, metrics = page_of(tmp_path, folders[0], tmp_path / "search")
+    assert metrics["left_out"] == ["search"]
+    assert "Left out, since a report shows nothing of them: search." in text
 
 
 def test_pictures_shrink_until_the_page_fits() -> None:
@@ -209,6 +213,9 @@ def test_an_overview_names_the_best_and_survives_broken_numbers() -> None:
     assert chapter.verdict == "Of 3 runs b has the highest accuracy, 90.0 %."
     assert [row[1] for row in tables(chapter)[0].rows] == ["80.0 %", "90.0 %", "-"]
     assert chapter.left_out
+    other = run("b", 0.9)
+    other.metrics["verification"]["pairs"] = 77
+    assert "scored different pairs" in overview_chapter([run("a", 0.8), other], 2).verdict
     assert overview_chapter([run("c", None), run("d", float("nan"))], 4).verdict == "2 runs."
 
 

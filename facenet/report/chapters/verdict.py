@@ -68,7 +68,7 @@ def list_warnings(run: Run, encoder: Mapping[str, Any] | None) -> list[str]:
         lines.append("No threshold is calibrated for a false accept rate; scripts/verify.py calibrate=true does it.")
     skipped = number(get_value(run.metrics, "train", "skipped"))
     if skipped:
-        lines.append(f"{plain(skipped)} training files could not be read (skipped.csv).")
+        lines.append(f"{plain(skipped)} training files were left out; skipped.csv has the reasons.")
     return lines
 
 

@@ -233,6 +233,7 @@ SINGLE = [
     Case("export", f"{EXPORT} images={{faces}} int8={{new}}.onnx", 2, "same file"),
     Case("export", f"{EXPORT} images={{missing}} int8={{new}}8.onnx", 3, "missing"),
     Case("export", "encoder={encoder} out={faces}", 3, "faces"),
+    Case("export", f"{EXPORT} images={{faces}} pairs={{strangers}}", 3, "images that its pairs name are not under"),
     Case("align", "images={missing} out={new}", 3, "missing"),
     Case("align", "images={empty} out={new}", 3, "empty"),
     Case("align", f"{ALIGN} pick=larges", 2, "largest"),

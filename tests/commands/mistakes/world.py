@@ -47,6 +47,11 @@ class World(NamedTuple):
                 found[f"{folder}/{name}"] = (status.st_size, status.st_mtime_ns if name in files else 0)
         return found
 
+    def empty_run(self) -> bool:
+        """Whether there is a run folder that holds Hydra's own files alone."""
+        run = self.root / "runs" / "run"
+        return run.is_dir() and {path.name for path in run.iterdir() if path.suffix != ".log"} <= {".hydra"}
+
     def changes(self, before: dict[str, tuple[int, int]]) -> tuple[str, ...]:
         """What was written, changed or lost since a state; removes the run folder."""
         after = self.state()

@@ -51,7 +51,7 @@ def test_an_accuracy_that_is_no_number_is_said(broken: Any) -> None:
         ({"leakage": {"train_near_duplicates": 3}}, {}, "3 pairs of a reported and a training face"),
         ({"pca_baseline": {"accuracy": 0.9}}, {}, "The accuracy is not above the best baseline: PCA reaches 90.0 %"),
         ({"pca_baseline": {"accuracy": 0.885}}, {}, "within two standard errors of the best baseline"),
-        ({"train": {"skipped": 5}}, {}, "5 training files could not be read"),
+        ({"train": {"skipped": 5}}, {}, "5 training files were left out"),
     ],
 )
 def test_each_thing_to_beware_of_is_said(metrics: dict[str, Any], found: dict[str, Any], says: str) -> None:
