@@ -58,7 +58,7 @@ def run(options: TracksOptions, out: Path) -> dict[str, Any]:
 
 def load(options: TracksOptions) -> tuple[Any, Any]:
     """Read or draw the tracks: in three splits, or without training those to report on, and their pairs if given."""
-    from facenet.data.drawn.tracks import draw_splits
+    from facenet.data.drawn.tracks import draw_reported, draw_splits
     from facenet.data.pairs import read_pairs
     from facenet.data.tracks import reported_tracks, scan_tracks, split_tracks
 
@@ -66,9 +66,10 @@ def load(options: TracksOptions) -> tuple[Any, Any]:
     pairs = read_pairs(data.pairs) if data.pairs else None
     if not data.root:
         with progress("drawing tracks") as report:
-            splits = draw_splits(options.drawn, progress=report)
-        tracks = splits.evaluation if pairs is None else reported_tracks(splits.evaluation, pairs=pairs)
-        return (splits, None) if options.train else (tracks, pairs)
+            if options.train:
+                return draw_splits(options.drawn, progress=report), None
+            tracks = draw_reported(options.drawn, progress=report)
+        return tracks if pairs is None else reported_tracks(tracks, pairs=pairs), pairs
     tracks = scan_tracks(data.root)
     tracks = tracks if data.max_frames is None else tracks.first(data.max_frames)
     if options.train:

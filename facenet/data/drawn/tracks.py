@@ -77,11 +77,26 @@ def draw_splits(options: DrawnTrackOptions, *, progress: Progress | None = None)
         DataError: as :func:`draw_tracks`.
     """
     cache_dir = options.cache_dir or default_cache()
-    parts, first = [], options.first_identity
-    for count in (options.train_identities, options.held_out_identities, options.evaluation_identities):
-        parts.append(draw_tracks(options, range(first, first + count), cache_dir=cache_dir, progress=progress))
-        first += count
+    parts = [draw_tracks(options, people, cache_dir=cache_dir, progress=progress) for people in _ranges(options)]
     return TrackSplits(*parts)
+
+
+def draw_reported(options: DrawnTrackOptions, *, progress: Progress | None = None) -> Tracks:
+    """Draw the evaluation tracks of :func:`draw_splits` alone.
+
+    Raises:
+        DataError: as :func:`draw_tracks`.
+    """
+    return draw_tracks(options, _ranges(options)[2], cache_dir=options.cache_dir or default_cache(), progress=progress)
+
+
+def _ranges(options: DrawnTrackOptions) -> list[range]:
+    """Return the numbers of the people to train on, to choose by, and to report on."""
+    found, first = [], options.first_identity
+    for count in (options.train_identities, options.held_out_identities, options.evaluation_identities):
+        found.append(range(first, first + count))
+        first += count
+    return found
 
 
 def _plan(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from facenet.data.drawn import tracks as synthetic_tracks
-from facenet.data.drawn.tracks import blur, cover, damage_frame, darken, draw_splits, draw_tracks
+from facenet.data.drawn.tracks import blur, cover, damage_frame, darken, draw_reported, draw_splits, draw_tracks
 from facenet.data.options import DrawnTrackOptions
 from facenet.data.records import write_images
 from facenet.data.tracks import Tracks, scan_tracks
@@ -109,6 +109,8 @@ def test_the_splits_share_nobody(tmp_path: Path) -> None:
         ["person_0072"],
         ["person_0073", "person_0074"],
     ]
+    alone = draw_reported(replace(SMALL, **counts, first_identity=70, cache_dir=str(tmp_path)))
+    np.testing.assert_array_equal(alone.frames.images, splits.evaluation.frames.images)
 
 
 @pytest.mark.parametrize(
