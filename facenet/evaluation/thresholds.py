@@ -191,7 +191,7 @@ def _at_rate(
             rate = _shared(each, own.faces)
             at[name] = own.sq_dist(rate)
             foreign = _foreign(tails[name].sq_dist(each), rate, own) if name in tails else ""
-            sources.append(f"{own.people} people of the gallery{_beyond(own.by_person, rate)}{foreign}")
+            sources.append(f"{own.people} people of the gallery{_few(rate, own)}{foreign}")
         elif name in tails:
             at[name] = tails[name].sq_dist(each)
             whose = "the calibration" if name == fingerprint else f"the calibration with encoder {name[:12]}"
@@ -208,6 +208,14 @@ def _at_rate(
                 " own; run scripts/calibrate.py, or pass threshold=SQ_DIST"
             )
     return at, "; ".join(sources) or "no face"
+
+
+def _few(rate: float, own: OwnPeople) -> str:
+    """Say that a rate rests on the fitted tail, because fewer than ten of the people come so near to others."""
+    if rate * own.people >= 10:
+        return ""
+    least = own.by_person.least
+    return ", extrapolated" if rate >= least else f", extrapolated to a share of {least:.1g} and stopped there"
 
 
 def _foreign(calibrated: float, rate: float, own: OwnPeople) -> str:
