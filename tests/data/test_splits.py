@@ -126,6 +126,7 @@ def test_pairs_among_too_few_people_say_so(face_tree: Path) -> None:
 
 
 @pytest.mark.lfw
+@pytest.mark.slow  # lists all of LFW; drawn trees hold the same rules in every run
 def test_lfw_view1_never_sees_a_person_of_the_test_list(lfw_root: Path) -> None:
     splits = split_faces(
         DataOptions(kind="lfw", root=str(lfw_root), people="peopleDevTrain.txt", pairs="pairsDevTest.txt")
@@ -222,6 +223,7 @@ def test_view2_trains_on_nobody_of_the_held_fold(view2_root: Path) -> None:
 
 
 @pytest.mark.lfw
+@pytest.mark.slow  # lists all of LFW; drawn trees hold the same rules in every run
 def test_lfw_view2_trains_on_nobody_of_the_held_fold(lfw_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     listed = scan_lfw(lfw_root)
     monkeypatch.setitem(SOURCES, "lfw", lambda root: listed)  # once, for the sake of time

@@ -21,6 +21,7 @@ from facenet.export import onnx as export
 from tests.helpers import ROOT
 from tests.helpers.models import smallest
 
+pytestmark = pytest.mark.slow  # a net is traced and quantised; tests/commands quantises one in every run
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 
