@@ -163,9 +163,9 @@ def search_threshold(
     if len(chosen) > 1:
         raise ConfigError(f"search: {' and '.join(chosen)} each choose the threshold; pass one of them")
     ((kind, value),) = chosen.items()
-    if not 0 < value <= 4 if kind == "threshold" else not 0 < value < 1:
-        low = "in (0, 4]" if kind == "threshold" else "above 0 and below 1"
-        raise ConfigError(f"{kind}: expected a number {low}, got {value}")
+    if not (0 <= value <= 4 if kind == "threshold" else 0 < value < 1):
+        allowed = "in [0, 4]" if kind == "threshold" else "above 0 and below 1"
+        raise ConfigError(f"{kind}: expected a number {allowed}, got {value}")
     here = {name: count for name, count in faces.items() if count}
     count = sum(here.values())
     if kind == "threshold":

@@ -95,6 +95,9 @@ def test_without_people_of_its_own_the_calibration_tells(tmp_path: Path) -> None
             gallery.threshold(encoder(thresholds={1e-3: 0.7}), far=0.5)
         with pytest.raises(ConfigError, match="fpir and far each choose the threshold; pass one"):
             gallery.threshold(encoder(thresholds={1e-3: 0.7}), far=1e-3, fpir=0.1)
+        assert gallery.threshold(threshold=0.0).sq_dist == 0.0
+        with pytest.raises(ConfigError, match=r"threshold: expected a number in \[0, 4\], got 5"):
+            gallery.threshold(threshold=5.0)
         with pytest.raises(ConfigError, match="fpir: expected a number above 0 and below 1, got 0"):
             gallery.threshold(fpir=0.0)
 
