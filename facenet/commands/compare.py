@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from facenet.commands.launch import launch
-from facenet.commands.options import CommandOptions, EncoderUse
+from facenet.commands.options import CommandOptions, EncoderUse, warn_of_drawn_faces
 from facenet.console import progress, table
 from facenet.options import RATE, option
 
@@ -33,6 +33,7 @@ def run(options: CompareOptions, out: Path) -> dict[str, Any]:
     if (options.a is None or options.b is None) if options.pairs is None else (options.a or options.b):
         raise ConfigError("compare: pass two photos, a=PHOTO b=PHOTO, or a table of them, pairs=FILE")
     encoder = encoders.load(options.encoder, device=options.device, detector=options.detector)
+    warn_of_drawn_faces(encoder, [options.a, options.b])
     threshold = encoder.threshold(options.far) if options.threshold is None else options.threshold
     judged = compare_two if options.pairs is None else compare_many
     return {"threshold": threshold, "far": options.far, **judged(encoder, options, threshold, out)}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from facenet.data.sources.folder import scan_folder
 from facenet.encoders.bundle import save_bundle
@@ -141,6 +142,19 @@ def test_verify_compare_cluster(faces: Path, encoder: Path, embeddings: Path, tm
     clusters = succeed("cluster", f"embeddings={embeddings}", "threshold=0.0001", out=tmp_path / "k")
     assert clusters["faces"] == 72
     assert (tmp_path / "k" / "clusters.csv").read_text().startswith("cluster,path,identity\n")
+
+
+def test_an_encoder_of_drawn_faces_warns_of_photographs(faces: Path, tmp_path: Path) -> None:
+    drawn = make()
+    drawn.training, drawn.thresholds = {"data": "synthetic"}, {0.1: 1.0}
+    save_bundle(drawn, tmp_path / "e")
+    picture = faces / "p000" / "p000_0001.png"
+    Image.open(picture).save(tmp_path / "photo.jpg")
+    for asked, warns in ((tmp_path / "photo.jpg", True), (picture, False)):
+        line = [f"encoder={tmp_path / 'e'}", f"a={asked}", f"b={picture}", "far=0.1"]
+        done = play("compare", *line, out=tmp_path / asked.stem)
+        assert done.code == 0, done.errors
+        assert done.errors.startswith("warning: this encoder has learned drawn faces alone") == warns
 
 
 def test_the_run_folder_is_named_by_the_command(encoder: Path, tmp_path: Path) -> None:
