@@ -98,7 +98,7 @@ MISTAKES = [
     ("verify", ["encoder={file}", "data.root={faces}", "calibrate=true"], 2, "calibrate the folder it was made of"),
     ("verify", ["encoder={cut}", "data.root={faces}"], 3, "cut.onnx: damaged"),
     ("verify", ["encoder={foreign}", "data.root={faces}"], 3, "without a record of model and preprocessing"),
-    ("search", ["gallery=/nowhere", "encoder={file}", "query={faces}"], 3, "no threshold for far=0.001"),
+    ("search", ["gallery=/nowhere", "encoder={file}", "query={faces}"], 3, "/nowhere: no gallery there"),
 ]
 
 
