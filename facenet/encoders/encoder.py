@@ -41,8 +41,6 @@ class Encoder:
         training: Summary of the run that made the encoder.
         with_older: Calibrated squared distances to vectors of an older encoder, by its fingerprint.
         calibration: What `thresholds` were calibrated on: folder, people, faces; {} if unknown.
-        with_older: Calibrated squared distances to vectors of an older encoder, by its fingerprint.
-        calibration: What `thresholds` were calibrated on: folder, people, faces; {} if unknown.
         fingerprint: See :func:`fingerprint`. A given one is kept: an exported file has that of its encoder.
     """
 
