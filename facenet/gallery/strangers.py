@@ -56,7 +56,7 @@ def own_people(truth: Truth, fingerprint: str) -> OwnPeople | None:
     if kept is not None and (
         kept["token"] == last.token or abs(last.items - kept["items"]) <= STALE * min(last.items, kept["items"])
     ):
-        return _from_plain(kept)
+        return kept["own"]
     found = _ask(truth, fingerprint, dim)
     if found is not None:
         content = {
@@ -75,13 +75,13 @@ def own_people(truth: Truth, fingerprint: str) -> OwnPeople | None:
 
 
 def _read(truth: Truth, fingerprint: str) -> dict[str, Any] | None:
-    """Return the cached answers; None if there are none, or none that can be used."""
+    """Return the cached content, with its answers as `own`; None if there is none that can be used."""
     path = truth.folder / FILE
     if not path.is_file():
         return None
     try:
         content = read_sealed(path)
-        _from_plain(content)
+        content["own"] = _from_plain(content)
     except (DataError, KeyError, TypeError, ValueError):
         return None
     return content if content["fingerprint"] == fingerprint else None
