@@ -1,4 +1,4 @@
-"""Are two photos one person, or each pair of a table of photos?"""
+"""Are two photos one person, or each pair of a table of photos? With a gallery, at the threshold of a search in it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 from facenet.commands.launch import launch
 from facenet.commands.options import CommandOptions, EncoderUse, warn_of_drawn_faces
 from facenet.console import progress, table
-from facenet.options import RATE, option
+from facenet.options import INSIDE, RATE, option
 
 SHOWN = 20  # pairs of a table that are printed
+FAR = 0.001  # without a gallery, if nothing else is asked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +23,9 @@ class CompareOptions(EncoderUse, CommandOptions):
     a: str | None = option(None, help="a photo")
     b: str | None = option(None, help="another photo")
     pairs: str | None = option(None, help="instead of a and b: CSV first,second of photos, relative to the table")
-    far: float = option(0.001, **RATE, help="accept at the threshold calibrated for this false accept rate")
+    gallery: str | None = option(None, help="judge as a search in this gallery does")
+    fpir: float | None = option(None, **INSIDE, help="with gallery: share of strangers with any match; 0.05 without it")
+    far: float | None = option(None, **RATE, help="share of pairs of different people, as calibrated; 0.001 without it")
     threshold: float | None = option(None, least=0, most=4, help="accept up to this sq_dist instead")
 
 
@@ -34,22 +37,47 @@ def run(options: CompareOptions, out: Path) -> dict[str, Any]:
         raise ConfigError("compare: pass two photos, a=PHOTO b=PHOTO, or a table of them, pairs=FILE")
     encoder = encoders.load(options.encoder, device=options.device, detector=options.detector)
     warn_of_drawn_faces(encoder, [options.a, options.b])
-    threshold = encoder.threshold(options.far) if options.threshold is None else options.threshold
+    threshold = find_threshold(encoder, options)
     judged = compare_two if options.pairs is None else compare_many
-    return {"threshold": threshold, "far": options.far, **judged(encoder, options, threshold, out)}
+    told = threshold.plain() if options.gallery else {"threshold": threshold.sq_dist, "far": threshold.rate}
+    return {**told, **judged(encoder, options, threshold, out)}
 
 
-def compare_two(encoder: Any, options: CompareOptions, threshold: float, out: Path) -> dict[str, Any]:
+def find_threshold(encoder: Any, options: CompareOptions) -> Any:
+    """Return the threshold of a search in the gallery or, without one, that of pairs of different people."""
+    from facenet.errors import ConfigError
+    from facenet.evaluation.thresholds import SearchThreshold, choose_rate
+    from facenet.gallery.gallery import Gallery
+
+    if options.gallery:
+        with Gallery.open(options.gallery) as gallery:
+            return gallery.threshold(encoder, fpir=options.fpir, far=options.far, threshold=options.threshold)
+    if options.fpir is not None:
+        raise ConfigError("fpir: it is a rate of searches in a gallery; pass gallery=DIR too, or far= in its place")
+    kind, value = choose_rate(("far", FAR), far=options.far, threshold=options.threshold)
+    if kind == "threshold":
+        return SearchThreshold(value)
+    return SearchThreshold(encoder.threshold(value), kind=kind, rate=value)
+
+
+def costs(threshold: Any) -> list[tuple[str, Any]]:
+    """Return rows that say what the threshold of a gallery was derived from and what it costs; [] without a gallery."""
+    told = [("derived from", threshold.source), ("strangers let in, expected", threshold.strangers)]
+    return [*told, ("right people kept, expected", threshold.right)] if threshold.faces else []
+
+
+def compare_two(encoder: Any, options: CompareOptions, threshold: Any, out: Path) -> dict[str, Any]:
     from facenet.evaluation.photos import compare_photos
 
-    found = compare_photos(encoder, options.a or "", options.b or "", threshold=threshold)
+    found = compare_photos(encoder, options.a or "", options.b or "", threshold=threshold.sq_dist)
     found.draw(out / "compare.png")
     table(
         [
             ("a", found.a.summary()),
             ("b", found.b.summary()),
             ("sq_dist", found.sq_dist),
-            (named(options), threshold),
+            (threshold.named(), threshold.sq_dist),
+            *costs(threshold),
             ("verdict", found.verdict),
             *((f"note on {name}", photo.others) for name, photo in (("a", found.a), ("b", found.b)) if photo.others),
             ("picture", out / "compare.png"),
@@ -59,7 +87,7 @@ def compare_two(encoder: Any, options: CompareOptions, threshold: float, out: Pa
     return {"sq_dist": found.sq_dist, "same": found.same, "a": found.a.plain(), "b": found.b.plain()}
 
 
-def compare_many(encoder: Any, options: CompareOptions, threshold: float, out: Path) -> dict[str, Any]:
+def compare_many(encoder: Any, options: CompareOptions, threshold: Any, out: Path) -> dict[str, Any]:
     from facenet.errors import DataError
     from facenet.evaluation.photos import Verdict, compare_table
     from facenet.files import read_csv, write_csv
@@ -69,20 +97,18 @@ def compare_many(encoder: Any, options: CompareOptions, threshold: float, out: P
     pairs = [(row["first"].strip(), row["second"].strip()) for row in rows]
     if not pairs:
         raise DataError(f"{file}: no pair below its header; give a CSV file with the columns first, second")
+    warn_of_drawn_faces(encoder, [name for pair in pairs for name in pair])
     with progress("comparing") as report:
-        found = compare_table(encoder, pairs, root=file.parent, threshold=threshold, progress=report)
+        found = compare_table(encoder, pairs, root=file.parent, threshold=threshold.sq_dist, progress=report)
     write_csv(out / "compare.csv", Verdict._fields, found)
     counts = {kind: sum(one.verdict == kind for one in found) for kind in ("one person", "two people", "not compared")}
     shown = [(one.first, one.second, one.sq_dist, one.verdict, one.note) for one in found[:SHOWN]]
     table(shown, header=Verdict._fields, title=f"the first {len(shown)} of {len(found)} pairs")
-    table([*counts.items(), (named(options), threshold), ("all pairs", out / "compare.csv")], title="compare")
+    told = [(threshold.named(), threshold.sq_dist), *costs(threshold), ("all pairs", out / "compare.csv")]
+    table([*counts.items(), *told], title="compare")
     if counts["not compared"] == len(found):
         raise DataError(f"{file}: no pair could be compared ({found[0].note}); see {out / 'compare.csv'}")
     return {"pairs": len(found), **{kind.replace(" ", "_"): count for kind, count in counts.items()}}
-
-
-def named(options: CompareOptions) -> str:
-    return "threshold" if options.threshold is not None else f"threshold at far={options.far:g}"
 
 
 def main() -> None:

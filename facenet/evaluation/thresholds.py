@@ -122,6 +122,10 @@ class SearchThreshold:
         """The threshold of the most lenient of the encoders."""
         return max(self.sq_dist, *self.older.values()) if self.older else self.sq_dist
 
+    def named(self) -> str:
+        """Name the threshold by what was asked for: "threshold", or for instance "threshold at fpir=0.05"."""
+        return self.kind if self.rate is None else f"threshold at {self.kind}={self.rate:g}"
+
     def plain(self) -> dict[str, Any]:
         """Return plain values for ``metrics.json``."""
         expected = {"expected_strangers_accepted": self.strangers, "expected_right": self.right}
@@ -158,14 +162,7 @@ def search_threshold(
         ConfigError: several of fpir, far and threshold, or one out of range.
         DataError: no calibration, and too few people in the gallery to do without.
     """
-    given = {"fpir": fpir, "far": far, "threshold": threshold}
-    chosen = {name: value for name, value in given.items() if value is not None} or {"fpir": FPIR}
-    if len(chosen) > 1:
-        raise ConfigError(f"search: {' and '.join(chosen)} each choose the threshold; pass one of them")
-    ((kind, value),) = chosen.items()
-    if not (0 <= value <= 4 if kind == "threshold" else 0 < value < 1):
-        allowed = "in [0, 4]" if kind == "threshold" else "above 0 and below 1"
-        raise ConfigError(f"{kind}: expected a number {allowed}, got {value}")
+    kind, value = choose_rate(fpir=fpir, far=far, threshold=threshold)
     here = {name: count for name, count in faces.items() if count}
     count = sum(here.values())
     if kind == "threshold":
@@ -179,6 +176,22 @@ def search_threshold(
         main = tails[fingerprint].sq_dist(each) if known else max(at.values(), default=value)
     found = SearchThreshold(main, at, kind, None if kind == "threshold" else value, count, source)
     return _with_costs(found, here, fingerprint, tails, own)
+
+
+def choose_rate(default: tuple[str, float] = ("fpir", FPIR), **given: float | None) -> tuple[str, float]:
+    """Return which of fpir, far and threshold is `given`, and its value, or the default.
+
+    Raises:
+        ConfigError: several are given, or one is out of range.
+    """
+    chosen = {name: value for name, value in given.items() if value is not None} or dict([default])
+    if len(chosen) > 1:
+        raise ConfigError(f"{' and '.join(chosen)} each choose the threshold; pass one of them")
+    ((kind, value),) = chosen.items()
+    if not (0 <= value <= 4 if kind == "threshold" else 0 < value < 1):
+        allowed = "in [0, 4]" if kind == "threshold" else "above 0 and below 1"
+        raise ConfigError(f"{kind}: expected a number {allowed}, got {value}")
+    return kind, value
 
 
 def _at_rate(

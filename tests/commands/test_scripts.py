@@ -157,6 +157,40 @@ def test_an_encoder_of_drawn_faces_warns_of_photographs(faces: Path, tmp_path: P
         assert done.errors.startswith("warning: this encoder has learned drawn faces alone") == warns
 
 
+def test_search_warns_when_drawn_faces_meet_a_photograph(faces: Path, embeddings: Path, tmp_path: Path) -> None:
+    drawn = make()
+    drawn.training = {"data": "synthetic"}
+    save_bundle(drawn, tmp_path / "e")
+    succeed("index", f"gallery={tmp_path / 'g'}", f"add={embeddings}", out=tmp_path / "add")
+    with Image.open(faces / "p001" / "p001_0001.png") as picture:
+        picture.save(tmp_path / "photo.jpg")
+    asked = (f"gallery={tmp_path / 'g'}", f"encoder={tmp_path / 'e'}", f"query={tmp_path / 'photo.jpg'}", "threshold=1")
+    played = play("search", *asked, out=tmp_path / "s")
+    assert played.code == 0
+    assert played.errors.startswith("warning: this encoder has learned drawn faces alone")
+    assert played.errors.count("\n") == 1
+
+
+def test_photos_are_compared_as_a_search_in_a_gallery_does(
+    faces: Path, encoder: Path, embeddings: Path, tmp_path: Path
+) -> None:
+    """The threshold is the gallery's, and said with what it costs."""
+    gallery = f"gallery={tmp_path / 'g'}"
+    succeed("index", gallery, f"add={embeddings}", out=tmp_path / "add")
+    pair = [
+        f"encoder={encoder}",
+        *(f"{name}={faces / 'p001' / f'p001_000{i}.png'}" for i, name in ((1, "a"), (2, "b"))),
+    ]
+    found = succeed("search", gallery, f"encoder={encoder}", f"query={faces / 'p001'}", "fpir=0.2", out=tmp_path / "s")
+    played = play("compare", *pair, gallery, "fpir=0.2", out=tmp_path / "compare")
+    told = ("threshold", "rate_kind", "fpir", "faces", "threshold_from", "expected_strangers_accepted")
+    assert {name: played.metrics[name] for name in told} == {name: found[name] for name in told}
+    assert played.metrics["same"] == (played.metrics["sq_dist"] <= found["threshold"])
+    for said in ("threshold at fpir=0.2", "the calibration, far 0.0031 of 72 faces", "strangers let in, expected"):
+        assert said in played.text
+    assert succeed("compare", *pair, gallery, out=tmp_path / "usual")["fpir"] == 0.05
+
+
 def test_the_run_folder_is_named_by_the_command(encoder: Path, tmp_path: Path) -> None:
     line = [sys.executable, str(ROOT / "scripts" / "index.py"), f"gallery={tmp_path / 'none'}", "info=true"]
     done = subprocess.run(line, capture_output=True, text=True, check=False, cwd=tmp_path)

@@ -17,7 +17,7 @@ from facenet.errors import ConfigError
 from facenet.gallery.faiss.kinds import LIMITS, Built, Limits, Recipe, downcast, inverted, new_index
 from facenet.gallery.faiss.scan import Block, Blocks, nearest, sampled, without
 from facenet.gallery.faiss.trial import reason, shown
-from facenet.gallery.faiss.tune import COPIES, NEAR_COPY, SEEDS, enough, tune, wanted
+from facenet.gallery.faiss.tune import COPIES, NEAR_COPY, SEEDS, enough, first_of_copies, tune, wanted
 
 POINTS = 40  # training vectors for each centroid
 ROUNDS = 10  # of k-means
@@ -87,6 +87,47 @@ def _beside(blocks: Blocks, count: int, dim: int, seed: int) -> Block:
         group = chosen.union(row[sq_dist <= NEAR_COPY].tolist())
         chosen = group if len(group) <= room else chosen
     return _of(blocks, np.array(sorted(chosen), np.int64), dim)
+
+
+def sample_later(numbers: np.ndarray, vectors: np.ndarray, beside: np.ndarray, count: int, *, seed: int) -> np.ndarray:
+    """Choose which of the later items lie beside an index from now on: True for them, (n,).
+
+    Of new items as large a share is drawn as lay there of the others, a part of them with their near copies. So new
+    people are among the queries as often as among the items. Near copies of what lies there join it. If these are more
+    than twice as many as are `wanted`, some are left out, each with its near copies.
+
+    Args:
+        numbers: Item numbers (n,) of what lies beside the index and of new items.
+        vectors: Their unit vectors (n, D).
+        beside: The numbers of those that lie there already.
+        count: N, how many items the gallery has.
+        seed: Of the draw.
+    """
+    rng, most = np.random.default_rng(seed), wanted(count)
+    there = np.isin(numbers, beside)
+    old, new = np.flatnonzero(there), np.flatnonzero(~there)
+    before = count - len(new)
+    share = first_of_copies(vectors[old]).sum() / before if len(old) else most / max(count, 1)
+    drawn = rng.permutation(new)[: round(share * len(new))]
+    whole = np.concatenate([old, drawn[: -(-len(drawn) // SEEDS)]])
+    chosen = there.copy()
+    chosen[drawn] = True
+    if len(new) and len(whole):
+        near = nearest([(new, vectors[new])], vectors[whole], COPIES)
+        chosen[near.rows[near.sq_dist <= NEAR_COPY]] = True
+    return chosen if chosen.sum() <= 2 * most else _thinned(chosen, vectors, 2 * most, rng)
+
+
+def _thinned(chosen: np.ndarray, vectors: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
+    """Keep at most so many of the chosen rows (n,), drawn at random, each with its near copies among them."""
+    rows = rng.permutation(np.flatnonzero(chosen))
+    found = nearest([(rows, vectors[rows])], vectors[rows], COPIES)
+    kept = np.zeros(len(chosen), bool)
+    for row, near, sq_dist in zip(rows, found.rows, found.sq_dist, strict=True):
+        group = np.union1d(near[sq_dist <= NEAR_COPY], row)
+        if not kept[row] and kept.sum() + (~kept[group]).sum() <= most:
+            kept[group] = True
+    return kept
 
 
 def _of(blocks: Blocks, numbers: np.ndarray, dim: int) -> Block:

@@ -22,12 +22,12 @@ from typing import Any
 import numpy as np
 
 from facenet.errors import DataError
-from facenet.gallery.faiss.build import build, instead, said
+from facenet.gallery.faiss.build import build, instead, said, sample_later
 from facenet.gallery.faiss.file import INDEX, Stored, read_header, read_index, writable, write_index
 from facenet.gallery.faiss.kinds import LIMITS, Built, Limits, Recipe, drop, held, new_index, use_parameter
 from facenet.gallery.faiss.layers import Layers
 from facenet.gallery.faiss.scan import Block, Blocks, without
-from facenet.gallery.faiss.tune import tune, wanted
+from facenet.gallery.faiss.tune import tune
 from facenet.gallery.sql.truth import Truth
 from facenet.gallery.sql.writes import Write
 
@@ -153,7 +153,9 @@ class Cache:
         elif len(gone) > HOLES * now.items:
             return self._fresh(dim, now, recipe)
         numbers, vectors = held(layers.later), layers.later.index.reconstruct_n(0, layers.later.ntotal)
-        stays = _sample(numbers, layers.beside, now) if base.factory != "Flat" else np.zeros(len(numbers), bool)
+        stays = np.zeros(len(numbers), bool)
+        if base.factory != "Flat":
+            stays = sample_later(numbers, vectors, layers.beside, now.items, seed=now.generation)
         if not stays.all():
             index.add_with_ids(vectors[~stays], numbers[~stays])
         built = replace(base, faiss=index, mapped=None, beside=np.sort(numbers[stays]).tolist())
@@ -244,17 +246,3 @@ class Cache:
                 if not np.array_equal(layers.base.faiss.index.reconstruct_batch(rows), vectors[there]):
                     return False
         return done == len(cached)
-
-
-def _sample(numbers: np.ndarray, beside: np.ndarray, now: Write) -> np.ndarray:
-    """Choose which later items (n,) lie beside an index from now on: as large a share of the new ones as of all.
-
-    The old ones stay, unless they are twice as many as are wanted.
-    """
-    rng, most = np.random.default_rng(now.generation), wanted(now.items)
-    old = np.flatnonzero(np.isin(numbers, beside))
-    new = np.flatnonzero(~np.isin(numbers, beside))
-    more = rng.permutation(new)[: round(most * len(new) / max(now.items, 1))]
-    chosen = np.zeros(len(numbers), bool)
-    chosen[more] = chosen[rng.permutation(old)[: 2 * most - len(more)]] = True
-    return chosen

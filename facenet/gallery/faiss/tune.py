@@ -63,7 +63,7 @@ def tune(built: Built, blocks: Blocks, beside: Block, target: float, gone: np.nd
     """
     depth = max(1, min(DEPTH, int(built.faiss.ntotal) - len(gone)))
     queries = _answered(blocks, beside[1], depth)
-    queries = queries.part(_first_of_copies(beside[1]))
+    queries = queries.part(first_of_copies(beside[1]))
     share = len(beside[0]) / count
     fresh = queries.sq_dist[:, 0] > NEAR_COPY
     tried: dict[str, np.ndarray] = {}  # parameter -> sq_dist of the candidates that are true neighbours (S, C)
@@ -126,7 +126,7 @@ def _recall(queries: Queries, candidates: np.ndarray, k: int, most: int) -> floa
     return float(np.minimum(near.sum(1), k).mean() / k)
 
 
-def _first_of_copies(vectors: np.ndarray) -> np.ndarray:
+def first_of_copies(vectors: np.ndarray) -> np.ndarray:
     """Tell of each vector (S,) that it is no near copy of an earlier one: copies ask the same again."""
     found = nearest([(np.arange(len(vectors)), vectors)], vectors, min(COPIES, len(vectors)))
     earlier = (found.rows < np.arange(len(vectors))[:, None]) & (found.rows >= 0)

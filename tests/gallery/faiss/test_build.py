@@ -148,3 +148,24 @@ def test_nothing_is_said_of_recall_below_two_items(tmp_path: Path) -> None:
         with Gallery.open(tmp_path / str(i)) as gallery:
             assert [hit.id for hit in gallery.hits(as_queries(vectors), 3)[0]] == ["f0"]
             assert gallery.info()["index"]["recall"] == {}
+
+
+def test_later_faces_lie_beside_the_index_with_their_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else no query is a new face of the people who came later, and their recall is not measured."""
+    monkeypatch.setattr(tune, "QUERIES", 90)
+    copies = normalise(np.repeat(clustered(150)[0], 2, 0) + 1e-3)  # rows 0 and 1, 2 and 3, ... are copies
+    numbers, vectors = build._beside(lambda: [(np.arange(900), copies[:900])], 900, 32, 0)
+    later, new = np.concatenate([numbers, np.arange(900, 1200)]), np.concatenate([vectors, copies[900:1200]])
+    kept = later[build.sample_later(later, new, numbers, 1200, seed=1)]
+    assert set(numbers) <= set(kept), "what lies there stays"
+    added = kept[kept >= 900]
+    whole = np.isin(added ^ 1, added)
+    assert 27 <= (~whole).sum() + whole.sum() / 2 <= 30, "as large a share of the new faces as of the old"
+    assert whole.sum() / 2 >= 9, "by chance it would be 1 or 2"
+    copy = build.sample_later(np.array([0, 1]), copies[:2], np.array([0]), 1200, seed=1)
+    assert copy.all(), "a later copy of a face that lies beside the index"
+    monkeypatch.setattr(tune, "QUERIES", 40)
+    few = later[build.sample_later(later, new, numbers, 1200, seed=1)]
+    assert 75 <= len(few) <= 80
+    together = np.isin(few ^ 1, kept)
+    assert np.isin(few ^ 1, few)[together].all(), "copies go together"
