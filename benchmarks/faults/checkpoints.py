@@ -13,12 +13,13 @@ import random
 import resource
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 
@@ -32,6 +33,7 @@ from facenet.training.checkpoints import AtomicCheckpointIO
 MOST_ALIVE = 0.15  # seconds after its first checkpoint at which a child is killed at the latest; one takes some 10 ms
 DISK = 4 << 20  # bytes of a small disk
 PAGE = 4096
+LINES = 20  # of a child's standard error that are kept
 
 
 def run(counts: CheckpointFaults, *, folder: str = "", temporary: str = "", seed: int = 0) -> dict[str, dict[str, int]]:
@@ -52,13 +54,18 @@ def run(counts: CheckpointFaults, *, folder: str = "", temporary: str = "", seed
 class Child:
     """A process that calls ``function(*arguments, report)`` and can be killed. What it reports is received here.
 
-    The child is a fork of this process, which saves the seconds of its imports.
+    The child is a fork of this process, which saves the seconds of its imports. After :meth:`end`, `errors` holds the
+    last lines that it wrote to standard error.
     """
+
+    errors = ""
 
     def __init__(self, function: Callable[..., None], *arguments: Any, temporary: str = "") -> None:
         context = multiprocessing.get_context("fork")
         self._receiver, sender = context.Pipe(duplex=False)
-        self._process = context.Process(target=_in_child, args=(function, arguments, sender, temporary))
+        self._printed = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 - closed by end()
+        given = (function, arguments, sender, temporary, self._printed)
+        self._process = context.Process(target=_in_child, args=given)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads; the child has one of its own
             self._process.start()
@@ -85,10 +92,17 @@ class Child:
                 reports.append(self.receive())
         self._process.join()
         self._receiver.close()
+        with self._printed as file:
+            file.seek(0)
+            self.errors = "\n".join(file.read().splitlines()[-LINES:])
         return int(self._process.exitcode or 0), reports
 
 
-def _in_child(function: Callable[..., None], arguments: tuple[Any, ...], sender: Any, temporary: str) -> None:
+def _in_child(
+    function: Callable[..., None], arguments: tuple[Any, ...], sender: Any, temporary: str, errors: TextIO
+) -> None:
+    os.dup2(errors.fileno(), 2)
+    sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115 - the parent's may be one in memory
     torch.set_num_threads(1)
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, signal.SIG_DFL)

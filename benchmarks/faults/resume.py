@@ -17,7 +17,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ import torch
 import facenet
 from benchmarks.faults.boundaries import VARIANTS, place_of, small_options, train_until
 from benchmarks.faults.checkpoints import Child
+from benchmarks.faults.commands import arguments, stopped, undisturbed
 from benchmarks.faults.options import ResumeFaults
 from benchmarks.faults.tiny import tiny_net
 from benchmarks.resources import environment
@@ -40,8 +40,10 @@ COMMAND_STEPS = 30
 SIGNALS = [(signal.SIGTERM,), (signal.SIGINT,), (signal.SIGKILL,), (signal.SIGTERM, signal.SIGINT)]
 TIMES = ("seconds", "images_per_second", "faces_per_second")
 REPEATED = ("grad_norm", "lr")  # Lightning writes those of the last step again between the batches of a step
-COMMAND = Path(__file__).resolve().parents[2] / "scripts" / "train.py"
-MARK = "FACENET_FAULTS"  # environment variable that marks the processes of a command
+CHILD = (
+    "import json, sys; from benchmarks.faults.resume import play_small;"
+    " print(json.dumps(play_small(*json.loads(sys.argv[1]))))"
+)
 
 
 def run(
@@ -55,15 +57,39 @@ def run(
 ) -> dict[str, dict[str, int]]:
     """Cut runs at boundaries and at random moments, stop the command; returns counts of what went wrong, by fault."""
     rng = random.Random(seed)
-    torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory(prefix="facenet-resume-", dir=folder or None) as name, tiny_net():
+    with tempfile.TemporaryDirectory(prefix="facenet-resume-", dir=folder or None) as name:
         place = Path(name)
-        runs = Runs(place, temporary, variants)
-        outcomes = Outcomes(Path(folder) / f"resume-{_sources()}.jsonl" if folder else place / "outcomes.jsonl")
+        outcomes = Path(folder) / f"resume-{_sources()}.jsonl" if folder else place / "outcomes.jsonl"
+        play = _play_apart if counts.cuts != 0 or counts.signals else play_small
+        small = play(name, str(outcomes), temporary, counts.cuts, counts.signals, seed, list(variants))
+        return {**small, "resume_sigterm": _stop(place, counts.terms, temporary, rng, command_steps)}
+
+
+def _play_apart(*arguments: Any) -> dict[str, dict[str, int]]:
+    """Call :func:`play_small` in a process of its own, which has no threads: torch trains in no fork of threads."""
+    found = {}
+    command = [sys.executable, "-c", CHILD, json.dumps(arguments)]
+    with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout or ():
+            if line.startswith("{"):
+                found = json.loads(line)
+            else:
+                print(line, end="", flush=True)
+    if process.returncode or not found:
+        raise DataError(f"the campaign of small runs ended with {process.returncode}")
+    return found
+
+
+def play_small(
+    place: str, outcomes: str, temporary: str, cuts: int | None, signals: int, seed: int, variants: Sequence[str]
+) -> dict[str, dict[str, int]]:
+    """Cut small runs at boundaries and at random moments."""
+    torch.set_num_threads(1)
+    with tiny_net():
+        runs, known = Runs(Path(place), temporary, variants), Outcomes(Path(outcomes))
         return {
-            "resume_boundaries": _cut(runs, counts.cuts, outcomes),
-            "resume_signals": _disturb(runs, counts.signals, outcomes, seed),
-            "resume_sigterm": _stop(place, counts.terms, temporary, rng, command_steps),
+            "resume_boundaries": _cut(runs, cuts, known),
+            "resume_signals": _disturb(runs, signals, known, seed),
         }
 
 
@@ -72,7 +98,6 @@ class Runs:
 
     def __init__(self, place: Path, temporary: str, variants: Sequence[str]) -> None:
         self.place, self.temporary, self.variants = place, temporary, variants
-        train(self.options("plain"), place / "imports", say=lambda line: None)  # of this process, which children fork
         self._whole: dict[str, tuple[list[str], float]] = {}
 
     def options(self, variant: str) -> TrainOptions:
@@ -83,11 +108,14 @@ class Runs:
 
     def whole(self, variant: str) -> tuple[list[str], float]:
         """Return the boundaries of the uninterrupted run, and its seconds."""
+        if not self._whole and not (self.place / "imports").exists():  # of this process, which children fork
+            train(small_options(self.place / "cache"), self.place / "imports", say=lambda line: None)
         if variant not in self._whole:
             options, start = self.options(variant), time.perf_counter()
-            code, reports = self.child(options, self.place / variant).end()
+            child = self.child(options, self.place / variant)
+            code, reports = child.end()
             if code:
-                raise DataError(f"{self.place / variant}: the uninterrupted run ended with {code}")
+                raise DataError(f"{self.place / variant}: the uninterrupted run ended with {code}: {child.errors}")
             self._whole[variant] = reports[0], time.perf_counter() - start
         return self._whole[variant]
 
@@ -213,55 +241,6 @@ def _unequal(first: Any, second: Any, name: str = "") -> list[str]:
     return [] if (torch.equal(first, second) if isinstance(first, torch.Tensor) else first == second) else [name]
 
 
-def arguments(place: Path, out: Path, workers: int, steps: int) -> list[str]:
-    """Return the command line of a small run."""
-    drawn = [f"{part}_identities={count}" for part, count in (("train", 20), ("held_out", 6), ("evaluation", 6))]
-    drawn += [f"{part}_images=[4,4]" for part in ("train", "held_out", "evaluation")] + ["size=40"]
-    return [
-        f"hydra.run.dir={out}",
-        "resume=auto",
-        *(f"data.synthetic.{option}" for option in drawn),
-        f"data.cache_dir={place / 'cache'}",
-        "model.input_size=[32,32]",
-        "model.dropout=0.1",
-        "sampler.batch_size=24",
-        "sampler.faces_per_identity=4",
-        f"trainer.max_steps={steps}",
-        f"trainer.val_check_interval={steps // 3}",
-        "trainer.log_every_n_steps=1",
-        "trainer.accelerator=cpu",
-        f"loader.workers={workers}",
-        f"loader.cache={'none' if workers else 'auto'}",
-    ]
-
-
-def command(given: list[str], temporary: str = "", mark: str = "") -> subprocess.Popen[str]:
-    """Start the command; :func:`alive` finds its processes by the `mark`."""
-    own = {**environment(temporary), "OMP_NUM_THREADS": "1", MARK: mark}
-    line = [sys.executable, str(COMMAND), *given]
-    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=own)
-
-
-def undisturbed(given: list[str], temporary: str = "") -> None:
-    """Run the command to its end; raises DataError if it fails."""
-    process = command(given, temporary)
-    errors = process.communicate(timeout=300)[1]
-    if process.returncode:
-        raise DataError(f"{COMMAND} ended with {process.returncode}: {' '.join(errors.split())}")
-
-
-def stopped(given: list[str], after: float, temporary: str = "") -> tuple[int, str, int]:
-    """Send SIGTERM some seconds after the third step; return exit code, errors and the number of processes left."""
-    mark = uuid.uuid4().hex
-    process = command(given, temporary, mark)
-    assert process.stdout is not None
-    any("training: 3 of" in line for line in process.stdout)  # there is something to save by then
-    time.sleep(after)
-    process.send_signal(signal.SIGTERM)
-    errors = process.communicate(timeout=120)[1]
-    return process.returncode, errors, len(alive(mark))
-
-
 def _stop(place: Path, terms: int, temporary: str, rng: random.Random, steps: int) -> dict[str, int]:
     names = [
         "exit_143",
@@ -286,7 +265,7 @@ def _stop(place: Path, terms: int, temporary: str, rng: random.Random, steps: in
         code, errors, orphans = stopped(
             given, rng.random() * trained["faces_seen"] / trained["images_per_second"], temporary
         )
-        if code == 0:  # it had ended
+        if (out / "metrics.json").is_file():  # the run had ended; Python needs a while to go
             counted["too_late"] += 1
             continue
         counted["sigterms"] += 1
@@ -310,22 +289,4 @@ def _loads(path: Path) -> bool:
     try:
         return bool(AtomicCheckpointIO().load_checkpoint(path)["state_dict"])
     except DataError:
-        return False
-
-
-def alive(mark: str) -> list[int]:
-    """Return the processes with this mark in their environment, after half a second at most."""
-    found: list[int] = []
-    for _ in range(10):
-        found = [int(folder.name) for folder in Path("/proc").glob("[0-9]*") if _marked(folder, mark)]
-        if not found:
-            break
-        time.sleep(0.05)
-    return found
-
-
-def _marked(folder: Path, mark: str) -> bool:
-    try:
-        return f"{MARK}={mark}".encode() in (folder / "environ").read_bytes()
-    except OSError:
         return False

@@ -14,10 +14,12 @@ import torch
 
 from benchmarks.faults import resume as room
 from benchmarks.faults.boundaries import Boundaries, place_of, small_options
+from benchmarks.faults.commands import MARK, alive
 from benchmarks.faults.options import ResumeFaults
-from benchmarks.faults.resume import MARK, _unequal, alive, differences, run
+from benchmarks.faults.resume import Runs, _unequal, differences, run
 from benchmarks.faults.tiny import tiny_net
 from facenet.console import write_metrics
+from facenet.errors import DataError
 from facenet.training.checkpoints import AtomicCheckpointIO
 from facenet.training.run import train
 from tests.helpers.commands import succeed
@@ -93,3 +95,13 @@ def test_a_process_that_stays_would_be_seen() -> None:
         assert alive("there") == []
         child.communicate(b"\n")
     assert alive("here") == []
+
+
+def test_a_run_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> None:
+        raise ValueError("no such boundary")
+
+    monkeypatch.setattr(room, "train", lambda *_, **__: None)
+    monkeypatch.setattr(room, "train_until", broken)
+    with pytest.raises(DataError, match=r"(?s)uninterrupted run ended with 1: .*ValueError: no such boundary"):
+        Runs(tmp_path, "", ["plain"]).whole("plain")
