@@ -62,7 +62,7 @@ def run(
             found["pickles"] = pickled(Path(name), ALL, counts.pickles)
             found["traversals"] = traversed(Path(name), counts.traversals)
             found["addresses"] = addressed()
-            found["onnx_graphs"] = onnx_graphs.played(Path(name), counts.onnx_graphs, seed)
+        found["onnx_graphs"] = onnx_graphs.played(Path(name), counts.onnx_graphs, seed)
     return found
 
 

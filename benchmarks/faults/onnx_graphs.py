@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.faults.mutate import mutated
-from benchmarks.faults.tiny import PICTURES, SIDE, D, tiny_encoder
+from benchmarks.faults.tiny import PICTURES, SIDE, D, tiny_encoder, tiny_net
+from benchmarks.resources import in_fresh_process, status_bytes
 from facenet.encoders import lookup as encoders
-from facenet.encoders.encoder import Encoder
+from facenet.encoders import onnx_apart
 from facenet.encoders.onnx_file import _fields, _text, seal
 from facenet.errors import FacenetError
 from facenet.export.onnx import OPSET, record
@@ -102,6 +103,24 @@ def _grows_with_the_batch(seed: int) -> bytes:
         _node("Expand", "mean shape", "many"),
     ]
     return _graph(*nodes, _node("ReduceMax", "many", "extra", keepdims=0), values={"six": _sizes(6 + seed % 4)})
+
+
+def _wide(seed: int, width: float = 5e7) -> bytes:
+    """Vectors of 16 numbers by its word, of some hundred megabytes in fact, which shows when it runs."""
+    nodes = [
+        _node("Shape", "images", "batch", start=0, end=1),
+        _node("ReduceMean", "images axes", "mean"),
+        _node("Reshape", "mean column", "short"),  # (B, 1)
+        _node("ReduceMax", "short", "one", keepdims=0),
+        _node("Mul", "one zero", "nothing"),
+        _node("Add", "nothing width", "wanted"),
+        _node("Cast", "wanted", "number", to=7),
+        _node("Reshape", "number single", "last"),
+        _node("Concat", "batch last", "shape", axis=0),
+        _node("Expand", "short shape", "wide"),
+    ]
+    values = {"axes": _sizes(1, 2, 3), "column": _sizes(-1, 1), "single": _sizes(1), "zero": np.float32(0)}
+    return _graph(*nodes, values={**values, "width": np.float32(width + 8 * (seed % 9))}, end="wide")
 
 
 def _many_nodes(seed: int) -> bytes:
@@ -207,6 +226,7 @@ ATTACKS: dict[str, Callable[[int], bytes]] = {
     "large": _large,
     "doubled": _doubled,
     "grows_with_the_batch": _grows_with_the_batch,
+    "wide": _wide,
     "many_nodes": _many_nodes,
     "deep": _deep,
     "sorted": _sorted,
@@ -227,29 +247,52 @@ def attacks(count: int, seed: int) -> Iterator[tuple[str, bytes]]:
         yield name, ATTACKS[name](seed + number)
 
 
-def played(place: Path, count: int, seed: int = 0) -> dict[str, int]:
-    """Load each file and embed pictures, as a command would; the most seconds and megabytes are rounded up."""
+def played(place: Path, count: int, seed: int = 0, seconds: float = onnx_apart.SECONDS) -> dict[str, int]:
+    """Call :func:`play` in a process of its own, which has not been large before, and print what it found."""
+    found = in_fresh_process(play, str(place), count, seed, seconds)
+    print("\n".join(found.pop("lines")), flush=True)
+    return dict(found)
+
+
+def play(place: str, count: int, seed: int, seconds: float) -> dict[str, Any]:
+    """Load each file and embed pictures, as a command would; the most seconds and megabytes are rounded up.
+
+    A graph may take `seconds` for its first answer. Memory is the peak of this process or of a graph's, which is never
+    below what this one had when it started that one.
+    """
+    onnx_apart.SECONDS = seconds
     counts = {"files": count, "refused": 0, "answered": 0, "crashes": 0, "slow": 0, "large": 0, "seconds": 0}
-    told, file = record(tiny_encoder()), place / "hostile.onnx"
-    for kind, data in attacks(count, seed):
-        file.write_bytes(seal(data, told))
-        start, message = time.perf_counter(), ""
-        encoder: Encoder | None = None
-        try:
-            encoder = encoders.load(file)
-            for size in BATCHES:
-                encoder.embed(np.resize(PICTURES, (size, *PICTURES.shape[1:])))
-            what = "answered"
-        except FacenetError as error:
-            message, what = str(error), "crashes" if "\n" in str(error) else "refused"
-        except Exception as error:  # whatever it is, it is what this campaign looks for
-            message, what = f"{type(error).__name__}: {error}", "crashes"
-        seconds = time.perf_counter() - start
-        encoder = None  # its process ends
-        counts[what] += 1
-        counts["slow"] += seconds > SECONDS
-        counts["seconds"] = max(counts["seconds"], int(np.ceil(seconds)))
-        print(f"{kind}: {what} in {seconds:.1f} s: {message[:200]}", flush=True)
-    used = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1000
-    counts["large"] = int(used > MEGABYTES)
-    return {**counts, "megabytes": int(np.ceil(used))}
+    lines, before = [], 0.0
+    with tiny_net():
+        told, file = record(tiny_encoder()), Path(place) / "hostile.onnx"
+        for kind, data in attacks(count, seed):
+            file.write_bytes(seal(data, told))
+            start = time.perf_counter()
+            what, message = _tried(file)
+            taken, peak = time.perf_counter() - start, _peak()
+            counts[what] += 1
+            counts["slow"] += taken > SECONDS
+            counts["large"] += peak > MEGABYTES and peak > before
+            counts["seconds"] = max(counts["seconds"], int(np.ceil(taken)))
+            rise = f", {peak:.0f} MB" if peak > before else ""
+            lines.append(f"{kind}: {what} in {taken:.1f} s{rise}: {message[:200]}")
+            before = peak
+    return {**counts, "megabytes": int(np.ceil(before)), "lines": lines}
+
+
+def _tried(file: Path) -> tuple[str, str]:
+    """Return the outcome of a file, and what was said."""
+    try:
+        encoder = encoders.load(file)
+        for size in BATCHES:
+            encoder.embed(np.resize(PICTURES, (size, *PICTURES.shape[1:])))
+    except FacenetError as error:
+        return "crashes" if "\n" in str(error) else "refused", str(error)
+    except Exception as error:  # whatever it is, it is what this campaign looks for
+        return "crashes", f"{type(error).__name__}: {error}"
+    return "answered", ""
+
+
+def _peak() -> float:
+    """Return the largest peak of this process and of those that it has waited for, in megabytes."""
+    return max(status_bytes("VmHWM") / 1e6, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e6)

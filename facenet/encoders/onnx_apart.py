@@ -141,9 +141,11 @@ def serve() -> None:
             try:
                 _limit(memory + OF_IMAGES * images.nbytes)
                 vectors = session.run([sides["outputs"][0].name], {sides["inputs"][0].name: images})[0]
+                width = sides["outputs"][0].shape[-1]  # by its word; a graph may give gigabytes
+                if vectors.ndim != 2 or len(vectors) != len(images) or vectors.shape[1] != width:
+                    shape, said = list(vectors.shape), f"({len(images)}, {width})"
+                    raise ValueError(f"{len(images)} images give an output of shape {shape}, not {said}")
                 vectors = np.ascontiguousarray(vectors, np.float32)
-                if vectors.ndim != 2 or len(vectors) != len(images):
-                    raise ValueError(f"{len(images)} images give an output of shape {list(vectors.shape)}")
                 found = {"shape": vectors.shape, "bytes": vectors.nbytes}
             except Exception as error:  # onnxruntime raises many kinds
                 found, vectors = {"error": f"onnxruntime can not run the model ({one_line(error)}); {REMEDY}"}, None

@@ -37,6 +37,7 @@ NODE: dict[int, Any] = {5: {5: TENSOR, 10: TENSOR, 22: SPARSE, 23: SPARSE, 6: "g
 MODEL: dict[int, Any] = {7: {1: NODE, 5: TENSOR, 15: SPARSE}, 25: "functions"}
 REFUSED = {"graph": "it has loops or branches", "functions": "it has functions"}
 PARTS = 200_000  # fields that a file may have: those of a net of a hundred layers are some thousands
+WIDEST = 65536  # numbers of a vector, as model.embedding_dim
 LONGEST_RECORD = 1 << 24  # bytes
 
 
@@ -103,6 +104,8 @@ def load_onnx(path: str | Path, *, threads: int | None = None) -> Encoder:
         raise DataError(f"{path}: schema {found.get('schema')!r}, this version reads {SCHEMA}; export it again")
     try:
         options, preprocess = dict(found["model"]["options"]), Preprocess.from_dict(found["preprocessing"])
+        if not 1 <= int(options["embedding_dim"]) <= WIDEST:
+            raise ValueError(f"embedding_dim {options['embedding_dim']}, at most {WIDEST} are allowed")
         shape, mirrors = (*preprocess.size, int(options["embedding_dim"])), bool(found["graph"]["mirrors"])
         net = OnnxNet(data, threads=threads, mirrors=mirrors, shape=shape, apart=True)
         name, fingerprint = str(found["model"]["name"]), str(found["fingerprint"])

@@ -8,7 +8,7 @@ import signal
 import numpy as np
 import pytest
 
-from benchmarks.faults.onnx_graphs import ATTACKS
+from benchmarks.faults.onnx_graphs import ATTACKS, _wide
 from benchmarks.faults.tiny import SIDE, D
 from facenet.encoders import onnx_apart as room
 from facenet.encoders.onnx_apart import SessionApart
@@ -58,6 +58,11 @@ def test_what_takes_too_long_is_stopped(attack: str, monkeypatch: pytest.MonkeyP
 def test_what_takes_too_much_memory_is_refused() -> None:
     with pytest.raises(DataError, match=r"can not run the model .*Expand"):
         OnnxNet(ATTACKS["large"](0), threads=1, apart=True)(IMAGES)
+
+
+def test_vectors_that_are_wider_than_the_graph_says_stay_in_the_child() -> None:
+    with pytest.raises(DataError, match=r"3 images give an output of shape \[3, 40\], not \(3, 16\)"):
+        OnnxNet(_wide(0, width=40), threads=1, apart=True)(IMAGES)
 
 
 def test_the_child_ends_with_its_net() -> None:

@@ -41,8 +41,7 @@ def test_what_is_refused_says_why(attack: str, said: str, tmp_path: Path) -> Non
 
 def test_a_file_that_takes_long_would_be_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "SECONDS", 0.0)
-    with tiny_net():
-        found = played(tmp_path, 1)
+    found = room.play(str(tmp_path), 1, 0, onnx_apart.SECONDS)
     assert found["slow"] == found["files"] == 1
 
 
@@ -53,8 +52,15 @@ def test_every_attack_is_played(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow  # some attacks run until they are stopped
-def test_every_attack_ends_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnx_apart, "SECONDS", 3.0)
-    with tiny_net():
-        found = played(tmp_path, 2 * len(ATTACKS))
+def test_every_attack_ends_in_time(tmp_path: Path) -> None:
+    found = played(tmp_path, 2 * len(ATTACKS), seconds=3.0)
     assert {name: found[name] for name in ("crashes", "slow", "large")} == {"crashes": 0, "slow": 0, "large": 0}
+
+
+def test_a_record_of_endless_vectors_is_refused(tmp_path: Path) -> None:
+    with tiny_net():
+        told = record(tiny_encoder())
+    told["model"]["options"]["embedding_dim"] = 10**8
+    (tmp_path / "a.onnx").write_bytes(seal(ATTACKS["none"](0), told))
+    with pytest.raises(DataError, match="embedding_dim 100000000, at most 65536 are allowed"):
+        encoders.load(tmp_path / "a.onnx")
