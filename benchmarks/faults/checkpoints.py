@@ -28,6 +28,7 @@ from benchmarks.faults.rights import close_folder
 from benchmarks.gallery import on_another_file_system
 from facenet.errors import DataError
 from facenet.files import remove_abandoned
+from facenet.interrupts import SIGNALS
 from facenet.training.checkpoints import AtomicCheckpointIO
 
 MOST_ALIVE = 0.15  # seconds after its first checkpoint at which a child is killed at the latest; one takes some 10 ms
@@ -68,7 +69,11 @@ class Child:
         self._process = context.Process(target=_in_child, args=given)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads; the child has one of its own
-            self._process.start()
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # they wait until the child has its own handlers
+            try:
+                self._process.start()
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
         sender.close()
 
     def receive(self) -> Any:
@@ -101,11 +106,12 @@ class Child:
 def _in_child(
     function: Callable[..., None], arguments: tuple[Any, ...], sender: Any, temporary: str, errors: TextIO
 ) -> None:
+    for signum in SIGNALS:
+        signal.signal(signum, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     os.dup2(errors.fileno(), 2)
     sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115 - the parent's may be one in memory
     torch.set_num_threads(1)
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(signum, signal.SIG_DFL)
     if temporary:
         os.environ["TMPDIR"], tempfile.tempdir = temporary, None
     function(*arguments, sender.send)

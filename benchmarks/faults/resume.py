@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -123,14 +123,20 @@ class Runs:
         """Start a run that sends itself signals at a boundary."""
         return Child(train_until, options, out, at, signals, temporary=self.temporary)
 
-    def outcome(self, variant: str, cut: Callable[[TrainOptions, Path], bool]) -> str:
-        """Cut a run, resume it to its end, and say what differs from the whole run; `cut` returns whether it failed."""
+    def outcome(self, variant: str, cut: Callable[[TrainOptions, Path], str]) -> str:
+        """Cut a run, resume it to its end, and say what differs from the whole run, or what failed, as `cut` says."""
         self.whole(variant)
         options = self.options(variant)
         with tempfile.TemporaryDirectory(dir=self.place) as name:
             out = Path(name)
-            failed = cut(options, out) or self.child(options, out).end()[0] != 0
-            return "failed" if failed else ", ".join(differences(self.place / variant, out)[:9]) or "equal"
+            failed = cut(options, out) or unexpected(self.child(options, out), {0})
+            return failed or ", ".join(differences(self.place / variant, out)[:9]) or "equal"
+
+
+def unexpected(child: Child, good: Collection[int]) -> str:
+    """Wait for the end of a run; return "" for one of the exit codes, else what was the matter."""
+    code = child.end()[0]
+    return "" if code in good else f"failed with exit code {code}: {child.errors}"
 
 
 class Outcomes:
@@ -166,9 +172,9 @@ def _cut(runs: Runs, most: int | None, outcomes: Outcomes) -> dict[str, int]:
         for at in range(0, len(names), 1 if most is None else -(-len(names) // most)):
             signals = SIGNALS[(at + list(VARIANTS).index(variant)) % len(SIGNALS)]
 
-            def cut(options: TrainOptions, out: Path, at: int = at, signals: Sequence[int] = signals) -> bool:
-                code = runs.child(options, out, at, signals).end()[0]
-                return code not in [number for each in signals for number in (128 + each, -each)]
+            def cut(options: TrainOptions, out: Path, at: int = at, signals: Sequence[int] = signals) -> str:
+                good = [number for each in signals for number in (128 + each, -each)]
+                return unexpected(runs.child(options, out, at, signals), good)
 
             sent = " ".join(signal.Signals(each).name for each in signals)
             name = f"{variant}, boundary {at} ({names[at]}), {sent}"
@@ -187,16 +193,15 @@ def _disturb(runs: Runs, count: int, outcomes: Outcomes, seed: int) -> dict[str,
         variant, rng = runs.variants[number % len(runs.variants)], random.Random(f"{seed} {number}")
         sent = [rng.choice(SIGNALS) for _ in range(rng.randint(1, min(3, count - counted["signals"])))]
 
-        def cut(options: TrainOptions, out: Path, sent: Any = sent, variant: str = variant, rng: Any = rng) -> bool:
-            good = {0, *(code for each in sent for signum in each for code in (128 + signum, -signum))}
-            codes = []
+        def cut(options: TrainOptions, out: Path, sent: Any = sent, variant: str = variant, rng: Any = rng) -> str:
+            failed = []
             for signals in sent:
                 child = runs.child(options, out)
                 time.sleep(rng.random() * runs.whole(variant)[1])
                 for signum in signals:
                     child.send(signum)
-                codes.append(child.end()[0])
-            return not set(codes) <= good
+                failed.append(unexpected(child, {0, *(code for each in signals for code in (128 + each, -each))}))
+            return "; ".join(filter(None, failed))
 
         names = ", then ".join(" ".join(signal.Signals(each).name for each in signals) for signals in sent)
         name = f"{variant}, seed {seed}, number {number}, {names}"
@@ -208,7 +213,7 @@ def _disturb(runs: Runs, count: int, outcomes: Outcomes, seed: int) -> dict[str,
 
 
 def _column(found: str) -> str:
-    return {"equal": "bitwise_equal", "failed": "failed"}.get(found, "different")
+    return "bitwise_equal" if found == "equal" else "failed" if found.startswith("failed") else "different"
 
 
 def differences(first: Path, second: Path) -> list[str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import random
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -77,3 +79,11 @@ def test_a_checkpoint_of_two_halves_is_none(tmp_path: Path) -> None:
     AtomicCheckpointIO().save_checkpoint(content, tmp_path / "a.ckpt")
     with pytest.raises(DataError, match="not of one checkpoint"):
         number_of(tmp_path / "a.ckpt")
+
+
+def test_a_signal_reaches_a_child_at_its_start() -> None:
+    """It ends by the signal's default, not by the handlers of this process."""
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGINT):
+        child = room.Child(lambda report: time.sleep(60))
+        child.send(signum)
+        assert child.end()[0] == -signum, child.errors
