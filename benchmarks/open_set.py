@@ -1,15 +1,16 @@
 """Does a stranger get a name? Open-set identification at the thresholds that a gallery derives, on labelled embeddings.
 
 Half of the people with two or more images are enrolled, with all their images but one, which asks. Everybody else is a
-stranger. The threshold comes once from the gallery's own people and once from a calibration of others. Shares are means
-over divisions of the people; the interval is a bootstrap over strangers.
+stranger. The threshold comes once from the gallery's own people and once from a calibration of others. A person answers
+by the nearest face, or by the mean of the faces. Shares are means over divisions of the people; the interval is a
+bootstrap over strangers.
 Source: Grother et al., NIST FRVT part 2 (FPIR, TPIR).
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,11 @@ from facenet.errors import ConfigError
 from facenet.evaluation.strangers import tail_of
 from facenet.evaluation.thresholds import search_threshold
 from facenet.gallery.gallery import Gallery
+from facenet.gallery.people import MEAN, NEAREST
 from facenet.options import INSIDE, SEED, option
 from facenet.options import Options as BaseOptions
 from facenet.types import EmbeddingSet
-from facenet.vectors import sq_dist_matrix
+from facenet.vectors import normalise, sq_dist_matrix
 
 DRAWS = 1000  # of the bootstrap
 
@@ -41,6 +43,7 @@ class Options(BaseOptions):
     divisions: int = option(20, least=1, help="divisions of the people")
     sizes: tuple[int, ...] = option((100, 1000, 0), least=0, help="faces enrolled; 0: all of the people enrolled")
     fpirs: tuple[float, ...] = option((0.01, 0.05, 0.2), **INSIDE, help="shares of strangers asked for")
+    identity_by: tuple[str, ...] = option((NEAREST, MEAN), help="by which face people answer: nearest, mean")
     seed: int = option(0, **SEED, help="of the divisions")
 
 
@@ -77,18 +80,21 @@ def run(options: Options) -> dict[str, Any]:
     thresholds = {float(far): at for far, at in calibrated["thresholds"].items()} if calibrated else {}
     rows = []
     for size in options.sizes:
-        measured: dict[tuple[float, str], list[Any]] = {}
+        measured: dict[tuple[float, str, str], list[Any]] = {}
         for number in range(options.divisions):
             division = divide(people, size, np.random.default_rng([options.seed, number]))
-            for fpir, source, threshold in _thresholds(found, division, options.fpirs, thresholds):
-                measured.setdefault((fpir, source), []).append(_measure(found.vectors, people, division, threshold))
-        for (fpir, source), parts in measured.items():
-            rows.append({"size": size, "fpir": fpir, "source": source, **_summary(parts, people, fpir)})
+            for rule in options.identity_by:
+                measure = _measure(found.vectors, people, division, rule)
+                for fpir, source, threshold in _thresholds(found, division, options.fpirs, thresholds, rule):
+                    measured.setdefault((fpir, source, rule), []).append(measure(threshold))
+        for (fpir, source, rule), parts in measured.items():
+            told = {"size": size, "identity_by": rule, "fpir": fpir, "source": source}
+            rows.append({**told, **_summary(parts, people, fpir)})
     return {"faces": len(found), "people": int(people.max()) + 1, "divisions": options.divisions, "rows": rows}
 
 
 def _thresholds(
-    found: EmbeddingSet, division: Division, fpirs: tuple[float, ...], calibrated: dict[float, float]
+    found: EmbeddingSet, division: Division, fpirs: tuple[float, ...], calibrated: dict[float, float], rule: str
 ) -> Iterator[tuple[float, str, float]]:
     """Yield rate, source and threshold of a gallery of the division."""
     rows = division.gallery.tolist()
@@ -102,25 +108,27 @@ def _thresholds(
         gallery.add(enrolled)
         for fpir in fpirs:
             if len(set(enrolled.identities)) >= 20:
-                yield fpir, "gallery", gallery.threshold(fpir=fpir).sq_dist
+                yield fpir, "gallery", gallery.threshold(fpir=fpir, identity_by=rule).sq_dist
             if calibrated:
                 tails = {found.fingerprint: tail_of(calibrated)}
-                yield (
-                    fpir,
-                    "calibration",
-                    search_threshold({found.fingerprint: len(rows)}, found.fingerprint, tails, fpir=fpir).sq_dist,
-                )
+                count = {found.fingerprint: len(rows) if rule == NEAREST else len(set(enrolled.identities))}
+                yield fpir, "calibration", search_threshold(count, found.fingerprint, tails, fpir=fpir).sq_dist
 
 
-def _measure(vectors: np.ndarray, people: np.ndarray, division: Division, threshold: float) -> tuple[Any, ...]:
-    """Return the strangers' rows and whether each got a match, and the share of members found and accepted."""
+def _measure(
+    vectors: np.ndarray, people: np.ndarray, division: Division, rule: str
+) -> Callable[[float], tuple[Any, ...]]:
+    """Return what measures at a threshold: strangers' rows, who of them got a match, and the share of members right."""
     faces, names = vectors[division.gallery], people[division.gallery]
+    if rule == MEAN:
+        names, group = np.unique(names, return_inverse=True)
+        faces = normalise(np.array([faces[group == one].sum(0) for one in range(len(names))]))
     near = np.concatenate(
         [sq_dist_matrix(vectors[part], faces).min(1) for part in np.array_split(division.strangers, 16) if len(part)]
     )
     asked = sq_dist_matrix(vectors[division.members], faces)
-    right = names[asked.argmin(1)] == people[division.members]
-    return division.strangers, near <= threshold, float(np.mean(right & (asked.min(1) <= threshold))), threshold
+    nearest, right = asked.min(1), names[asked.argmin(1)] == people[division.members]
+    return lambda at: (division.strangers, near <= at, float(np.mean(right & (nearest <= at))), at)
 
 
 def _summary(parts: list[tuple[Any, ...]], people: np.ndarray, fpir: float) -> dict[str, Any]:
@@ -150,6 +158,7 @@ def tables(result: dict[str, Any]) -> list[Table]:
     rows = [
         (
             row["size"] or "all",
+            row["identity_by"],
             row["source"],
             row["fpir"],
             f"{row['strangers_accepted']:.4f} ({row['low']:.4f} to {row['high']:.4f})",
@@ -159,7 +168,16 @@ def tables(result: dict[str, Any]) -> list[Table]:
         )
         for row in result["rows"]
     ]
-    header = ("faces", "threshold from", "fpir", "strangers accepted", "of asked", "accepted and right", "sq_dist")
+    header = (
+        "faces",
+        "answer by",
+        "threshold from",
+        "fpir",
+        "strangers accepted",
+        "of asked",
+        "accepted and right",
+        "sq_dist",
+    )
     return [
         Table(
             f"open set: {result['faces']} faces, {result['people']} people, {result['divisions']} divisions",

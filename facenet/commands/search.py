@@ -29,6 +29,9 @@ class SearchOptions(EncoderUse, CommandOptions):
     threshold: float | None = option(None, least=0, most=4, help="instead: accept up to this sq_dist")
     within: bool = option(False, help="every face up to the threshold instead of the k nearest")
     by_identity: bool = option(False, help="each person once")
+    identity_by: str = option(
+        "nearest", choices=("nearest", "mean"), help="with by_identity: a person answers by this face"
+    )
     where: dict[str, Any] | None = option(None, help="only faces with these values, as in where={camera: 2}")
     sheet: bool = option(False, help="sheet.png: the first 20 queries beside their neighbours")
     interactive: bool = option(False, help="answer one query a line from standard input")
@@ -50,10 +53,10 @@ def run(options: SearchOptions, out: Path) -> dict[str, Any]:
         encoders.load(options.encoder, device=options.device, detector=options.detector) if options.encoder else None
     )
     asked: dict[str, Any] = {"k": options.k, "within": options.within, "by_identity": options.by_identity}
-    asked |= {"where": options.where}
+    asked |= {"where": options.where, "identity_by": options.identity_by}
     rates = {"fpir": options.fpir, "far": options.far, "threshold": options.threshold}
     with Gallery.open(options.gallery) as gallery:
-        threshold = gallery.threshold(encoder, where=options.where, **rates)
+        threshold = gallery.threshold(encoder, where=options.where, identity_by=options.identity_by, **rates)
         asked["threshold"] = threshold
         if options.interactive:
 

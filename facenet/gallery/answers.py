@@ -19,6 +19,7 @@ from facenet.errors import ConfigError, FacenetError
 from facenet.evaluation.thresholds import SearchThreshold
 from facenet.files import write_csv
 from facenet.gallery.gallery import Gallery, Hit
+from facenet.gallery.people import MEAN, NEAREST
 from facenet.gallery.queries import Queries
 from facenet.gallery.search import Where
 
@@ -98,9 +99,12 @@ def ask(
     threshold: SearchThreshold | float,
     within: bool = False,
     by_identity: bool = False,
+    identity_by: str = NEAREST,
     where: Where = None,
 ) -> list[Answer]:
     """Return for each of Q queries its k nearest faces or, `within` the threshold, all of them.
+
+    With `by_identity` its k nearest people: `identity_by` as in :meth:`facenet.gallery.gallery.Gallery.search`.
 
     If the gallery holds vectors of several encoders, each has a threshold of its own. A match may then lie beyond the k
     nearest faces; the nearest such match follows them.
@@ -114,9 +118,11 @@ def ask(
         raise ConfigError(f"threshold: expected a squared L2 distance in [0, 4], got {at.sq_dist}")
     if within and by_identity:
         raise ConfigError("within=true lists every face; it does not go with by_identity=true")
-    given, itself = queries.embeddings, queries.itself
-    found = gallery.hits(given, (1 if within else k) + bool(itself), by_identity=by_identity, where=where)
-    wide = gallery.hits_within(given, at.largest, where=where) if within or at.older else found
+    given, itself, by_mean = queries.embeddings, queries.itself, identity_by == MEAN
+    rest: dict[str, Any] = {"where": where, "without": itself}
+    most = (1 if within else k) + (bool(itself) and not by_identity)
+    found = gallery.hits(given, most, by_identity=by_identity, identity_by=identity_by, **rest)
+    wide = gallery.hits_within(given, at.largest, means=by_mean, **rest) if within or at.older else found
     answers = []
     rows = zip(given.paths, given.identities, found, wide, queries.images, strict=True)
     for name, identity, near, hits, image in rows:

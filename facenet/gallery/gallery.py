@@ -19,12 +19,13 @@ from facenet.errors import DataError
 from facenet.gallery.backfill import BackfillResult, backfill_items
 from facenet.gallery.editing import AddResult, add_items, remove_items
 from facenet.gallery.faiss.cache import Cache
-from facenet.gallery.faiss.file import INDEX
 from facenet.gallery.faiss.kinds import LIMITS, Limits, Recipe
+from facenet.gallery.people import NEAREST
 from facenet.gallery.search import Hit, Search, Where
 from facenet.gallery.sql.database import TRUTH
 from facenet.gallery.sql.items import Item
-from facenet.gallery.sql.truth import SCHEMA, Truth
+from facenet.gallery.sql.truth import Truth
+from facenet.gallery.state import describe, file_sizes, find_problems
 from facenet.gallery.strangers import find_threshold
 from facenet.types import EmbeddingSet, Neighbours, Progress
 
@@ -122,35 +123,11 @@ class Gallery:
     def info(self) -> dict[str, Any]:
         """Return what the gallery holds: items, identities, width, encoders, generation, state of the index, bytes."""
         with self._truth.reading():
-            last, encoders = self._truth.writes.last(), self._truth.encoders.numbers()
-            per_encoder = self._truth.items.per_encoder()
-            return {
-                "schema": SCHEMA,
-                "count": last.items,
-                "identities": self._truth.items.count_identities(),
-                "dim": self._truth.encoders.dim(),
-                "fingerprint": next(iter(encoders), None),
-                "fingerprints": {name: per_encoder.get(number, 0) for name, number in encoders.items()},
-                "generation": last.generation,
-                **self._cache.info(),
-                "bytes": self._bytes(),
-            }
+            return describe(self._truth, self._cache)
 
     def check(self) -> list[str]:
         """Read everything and return what is wrong, one line each; [] for a sound gallery."""
-        problems: list[str] = []
-        try:
-            with self._truth.reading():
-                problems.extend(self._truth.problems())
-                dim = self._truth.encoders.dim()
-                problems += self._cache.problems(dim) if dim else []
-        except DataError as error:
-            problems.append(str(error))
-        return problems
-
-    def _bytes(self) -> dict[str, int]:
-        paths = {name: self.folder / name for name in (TRUTH, INDEX)}
-        return {name: path.stat().st_size if path.is_file() else 0 for name, path in paths.items()}
+        return find_problems(self._truth, self._cache)
 
     # Searching
 
@@ -160,13 +137,16 @@ class Gallery:
         k: int,
         *,
         by_identity: bool = False,
+        identity_by: str = NEAREST,
         where: Where = None,
         rescore: bool | None = None,
         threads: int | None = None,
     ) -> Neighbours:
         """Return the k nearest items of Q `queries`: item numbers for :meth:`items` as `rows` (Q, k), and sq_dist.
 
-        With `by_identity` each identity answers once, by its nearest item; an item without identity counts alone.
+        With `by_identity` each identity answers once; an item without identity counts alone. It answers by its
+        "nearest" item or, as `identity_by` says, by the "mean": the unit mean of its vectors, of each encoder apart.
+        All means are then compared, sq_dist is that of the mean, and the row is the identity's first item.
         `where` admits only items whose id, identity, path or metadata field equals the value given for it.
         A flat index is exact. Other kinds find the share of true neighbours that :meth:`info` states, and never fewer
         than min(k, N). If they hold codes, sq_dist is that of the codes unless `rescore`d on the stored vectors (None:
@@ -175,13 +155,12 @@ class Gallery:
 
         Raises:
             DataError: no queries, NaN, zero or not-unit vectors, another width, k < 1, or a foreign encoder.
-            ConfigError: a filter that is none.
+            ConfigError: a filter that is none, or an unknown `identity_by`, or "mean" without `by_identity`.
         """
+        people: dict[str, Any] = {"by_identity": by_identity, "identity_by": identity_by}
         with self._truth.reading():
             vectors = self._search.checked(queries)
-            return self._search.nearest(
-                vectors, k, by_identity=by_identity, where=where, rescore=rescore, threads=threads
-            )
+            return self._search.nearest(vectors, k, **people, where=where, rescore=rescore, threads=threads)
 
     def within(self, queries: EmbeddingSet, max_sq_dist: float, *, where: Where = None) -> list[Neighbours]:
         """Return for each of Q `queries` every item with sq_dist <= max_sq_dist, nearest first.
@@ -192,15 +171,38 @@ class Gallery:
         with self._truth.reading():
             return self._search.within(self._search.checked(queries), max_sq_dist, where)
 
-    def hits(self, queries: EmbeddingSet, k: int, *, by_identity: bool = False, where: Where = None) -> list[list[Hit]]:
-        """As :meth:`search`, with names and exact distances: for each of Q queries at most k hits, from one state."""
-        with self._truth.reading():
-            return self._search.hits(self._search.checked(queries), k, by_identity=by_identity, where=where)
+    def hits(
+        self,
+        queries: EmbeddingSet,
+        k: int,
+        *,
+        by_identity: bool = False,
+        identity_by: str = NEAREST,
+        where: Where = None,
+        without: str = "",
+    ) -> list[list[Hit]]:
+        """As :meth:`search`, with names and exact distances: for each of Q queries at most k hits, from one state.
 
-    def hits_within(self, queries: EmbeddingSet, max_sq_dist: float, *, where: Where = None) -> list[list[Hit]]:
-        """As :meth:`within`, with names."""
+        With `by_identity` nobody answers by the item of the id `without`: a face of the gallery asks for itself.
+        """
+        people: dict[str, Any] = {"by_identity": by_identity, "identity_by": identity_by}
         with self._truth.reading():
-            return self._search.named(self._search.within(self._search.checked(queries), max_sq_dist, where))
+            return self._search.hits(self._search.checked(queries), k, **people, where=where, without=without)
+
+    def hits_within(
+        self,
+        queries: EmbeddingSet,
+        max_sq_dist: float,
+        *,
+        where: Where = None,
+        means: bool = False,
+        without: str = "",
+    ) -> list[list[Hit]]:
+        """As :meth:`within`, with names; with `means` people's mean faces in place of faces, as `without` an item."""
+        with self._truth.reading():
+            search, skip = self._search, self._search.number_of(without)
+            found = search.within(search.checked(queries), max_sq_dist, where, means=means, without=skip)
+            return search.named(found)
 
     def threshold(
         self,
@@ -210,18 +212,21 @@ class Gallery:
         far: float | None = None,
         threshold: float | None = None,
         where: Where = None,
+        identity_by: str = NEAREST,
     ) -> SearchThreshold:
         """Return up to which sq_dist a face is a match: by default so that 5 % of strangers get any match.
 
         `fpir` is the share of strangers with a match in this gallery, `far` that of pairs of different people. The
-        people of the gallery tell the threshold if they are 20 or more, else the calibration of `encoder` does.
+        people of the gallery tell the threshold if they are 20 or more, else the calibration of `encoder` does. It
+        belongs to searches with the same `identity_by`.
 
         Raises:
             ConfigError: several of fpir, far and threshold, or one out of range.
             DataError: the encoder is not compatible, has no calibration for `far`, or nothing tells the threshold.
         """
         with self._truth.reading():
-            return find_threshold(self._truth, encoder, fpir, far, threshold, where)
+            rates = {"fpir": fpir, "far": far, "threshold": threshold}
+            return find_threshold(self._truth, encoder, rates, where, identity_by)
 
     # Items
 
@@ -231,13 +236,8 @@ class Gallery:
         Raises:
             DataError: a number is -1, or its item was removed since.
         """
-        numbers = np.asarray(rows, np.int64).ravel()
         with self._truth.reading():
-            found = self._truth.items.find(numbers)
-        absent = [int(number) for number in numbers if int(number) not in found]
-        if absent:
-            raise DataError(f"{self.folder}: no item number {absent[0]} (removed since the search?); search again")
-        return [found[int(number)] for number in numbers]
+            return self._truth.items.listed(np.asarray(rows, np.int64).ravel().tolist())
 
     def vector(self, name: str) -> tuple[Item, np.ndarray]:
         """Return the item of that id and its stored vector (D,).
@@ -246,11 +246,7 @@ class Gallery:
             DataError: no such id.
         """
         with self._truth.reading():
-            number = self._truth.items.numbers_of_ids([name]).get(name)
-            if number is None:
-                raise DataError(f"{self.folder}: no id {name!r} in the gallery")
-            row, dim = np.array([number]), self._truth.encoders.dim() or 0
-            return self._truth.items.find(row)[number], self._truth.items.vectors(row, dim)[0]
+            return self._truth.items.named(name, self._truth.encoders.dim() or 0)
 
     def blocks(self) -> Iterator[tuple[list[Item], np.ndarray]]:
         """Yield all items with their vectors (n, D) by number, block by block, from one state."""
@@ -343,8 +339,8 @@ class Gallery:
 
         Needs as much free space as the gallery takes. Other processes may search meanwhile, and wait to write.
         """
-        before = sum(self._bytes().values())
+        before = sum(file_sizes(self.folder).values())
         self._truth.compact()
         self._cache.forget()
         self.save_cache(force=True)
-        return {"bytes_before": before, "bytes_after": sum(self._bytes().values())}
+        return {"bytes_before": before, "bytes_after": sum(file_sizes(self.folder).values())}

@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from facenet.errors import DataError
+from facenet.errors import ConfigError, DataError, choose
 from facenet.gallery.faiss.cache import Cache
 from facenet.gallery.faiss.layers import using_threads
 from facenet.gallery.faiss.scan import BLOCK, Block, nearest, within
+from facenet.gallery.people import MEAN, NEAREST, Means, mean_faces, read_people
 from facenet.gallery.sql.truth import Truth
 from facenet.types import EmbeddingSet, Neighbours
 from facenet.vectors import unit_rows
@@ -44,6 +45,7 @@ class Search:
     def __init__(self, truth: Truth, cache: Cache) -> None:
         self.truth = truth
         self.cache = cache
+        self._known: tuple[str, Means] | None = None  # the token of a write, and the mean faces then
 
     def checked(self, queries: EmbeddingSet) -> np.ndarray:
         """Return the vectors (Q, D) of queries that may ask.
@@ -60,23 +62,42 @@ class Search:
         k: int,
         *,
         by_identity: bool = False,
+        identity_by: str = NEAREST,
         where: Where = None,
         rescore: bool | None = None,
         threads: int | None = None,
+        without: int = -1,
     ) -> Neighbours:
-        """Return the k nearest items; see :meth:`facenet.gallery.gallery.Gallery.search`."""
+        """Return the k nearest items; see :meth:`facenet.gallery.gallery.Gallery.search`.
+
+        People do not answer by the item number `without`.
+        """
         if k < 1:
             raise DataError(f"k: expected at least 1, got {k}")
+        by_mean = choose({NEAREST: False, MEAN: True}, identity_by, "identity_by")
+        if by_mean and not by_identity:
+            raise ConfigError("identity_by: it says how people answer; pass by_identity=true too, or leave it out")
         among = self.truth.items.matching(where)
+        if by_mean:
+            return self._nearest_means(queries, k, self._means(queries.shape[1], among, without), threads)
         if by_identity:
-            return self._nearest_people(queries, k, among, rescore, threads)
+            return self._nearest_people(queries, k, among, rescore, threads, without)
         return self._nearest(queries, k, among, rescore, threads)
 
-    def within(self, queries: np.ndarray, max_sq_dist: float, where: Where) -> list[Neighbours]:
-        """Return all items within a radius; see :meth:`facenet.gallery.gallery.Gallery.within`."""
+    def within(
+        self, queries: np.ndarray, max_sq_dist: float, where: Where, *, means: bool = False, without: int = -1
+    ) -> list[Neighbours]:
+        """Return all items within a radius; see :meth:`facenet.gallery.gallery.Gallery.within`.
+
+        With `means` the mean face of each person counts, in place of the faces; none by the item number `without`.
+        """
         if not max_sq_dist >= 0:
             raise DataError(f"max_sq_dist: expected at least 0, got {max_sq_dist}")
-        layers, among = self.cache.current(queries.shape[1]), self.truth.items.matching(where)
+        among = self.truth.items.matching(where)
+        if means:
+            faces = self._means(queries.shape[1], among, without)
+            return within([(faces.rows, faces.vectors)], queries, max_sq_dist)
+        layers = self.cache.current(queries.shape[1])
         if layers.base.factory != "Flat":
             return within(self._stored(among, queries.shape[1]), queries, max_sq_dist)
         found = layers.within(queries, max_sq_dist)
@@ -84,11 +105,20 @@ class Search:
             return found
         return [Neighbours(*(part[np.isin(rows, among)] for part in (rows, sq_dist))) for rows, sq_dist in found]
 
-    def hits(self, queries: np.ndarray, k: int, *, by_identity: bool, where: Where) -> list[list[Hit]]:
-        """Return the k nearest items with names and exact distances."""
-        lossy = self.cache.current(queries.shape[1]).base.lossy
-        found = self.nearest(queries, k, by_identity=by_identity, where=where, rescore=lossy or None)
+    def hits(
+        self, queries: np.ndarray, k: int, *, by_identity: bool, identity_by: str, where: Where, without: str = ""
+    ) -> list[list[Hit]]:
+        """Return the k nearest items with names and exact distances; with `by_identity` none by the id `without`."""
+        lossy = identity_by == NEAREST and self.cache.current(queries.shape[1]).base.lossy
+        found = self.nearest(
+            queries, k, by_identity=by_identity, identity_by=identity_by, where=where, rescore=lossy or None,
+            without=self.number_of(without),
+        )  # fmt: skip
         return self.named([Neighbours(*one) for one in zip(*found, strict=True)])
+
+    def number_of(self, name: str) -> int:
+        """Return the number of the item of an id, -1 for "" or an unknown one."""
+        return self.truth.items.numbers_of_ids([name]).get(name, -1) if name else -1
 
     def named(self, answers: Sequence[Neighbours]) -> list[list[Hit]]:
         """Return the hits of answers (m,), one for each of Q queries."""
@@ -124,7 +154,13 @@ class Search:
         return found
 
     def _nearest_people(
-        self, queries: np.ndarray, k: int, among: np.ndarray | None, rescore: bool | None, threads: int | None
+        self,
+        queries: np.ndarray,
+        k: int,
+        among: np.ndarray | None,
+        rescore: bool | None,
+        threads: int | None,
+        without: int,
     ) -> Neighbours:
         """Return the nearest item of each of the k nearest identities; more items are fetched until k are found."""
         total = len(self.cache.current(queries.shape[1])) if among is None else len(among)
@@ -135,13 +171,38 @@ class Search:
             identities = {number: item.identity for number, item in self.truth.items.found(found.rows).items()}
             unfinished = []
             for query, rows, sq_dist in zip(pending, found.rows, found.sq_dist, strict=True):
-                places = _first_of_each([identities[row] or row for row in rows.tolist() if row >= 0])[:k]
+                there = [row for row in rows.tolist() if row >= 0]
+                keys = [row if row == without else identities[row] or row for row in there]
+                places = [place for place in _first_of_each(keys) if there[place] != without][:k]
                 if len(places) < k and fetch < total:
                     unfinished.append(query)
                 best.rows[query, : len(places)] = rows[places]
                 best.sq_dist[query, : len(places)] = sq_dist[places]
             pending, fetch = np.array(unfinished, np.int64), 4 * fetch
         return best
+
+    def _nearest_means(self, queries: np.ndarray, k: int, means: Means, threads: int | None) -> Neighbours:
+        """Return the k people whose mean faces are nearest, each by the nearest of the means; all are compared."""
+        best, count = _absent(len(queries), k), len(means.rows)
+        several = int(np.bincount(means.people).max(initial=1))  # means of a person, by different encoders
+        with using_threads(threads):
+            found = nearest([(np.arange(count), means.vectors)], queries, min(k * several, count)) if count else best
+        for query, (places, sq_dist) in enumerate(zip(*found, strict=True)):
+            first = _first_of_each(means.people[places].tolist() if count else [])[:k]
+            best.rows[query, : len(first)] = means.rows[places[first]]
+            best.sq_dist[query, : len(first)] = sq_dist[first]
+        return best
+
+    def _means(self, dim: int, among: np.ndarray | None, without: int) -> Means:
+        """Return the mean faces of the people; those of all items are kept until the next write."""
+        token = self.truth.writes.last().token
+        if among is None and without < 0 and self._known is not None and self._known[0] == token:
+            return self._known[1]
+        who = read_people(self.truth, among)
+        means = mean_faces(self.truth, who if without < 0 else who.part(who.numbers != without), dim)
+        if among is None and without < 0:
+            self._known = token, means
+        return means
 
     def _nearest_stored(self, queries: np.ndarray, k: int, among: np.ndarray | None, threads: int | None) -> Neighbours:
         """Return the k nearest of all items, or of some, by their stored vectors."""

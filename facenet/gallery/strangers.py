@@ -1,63 +1,84 @@
 """What a gallery's own labelled faces tell about strangers and members: the base of its threshold.
 
 Each of some faces asks the gallery as a stranger would: the faces of its own person are left out. It also asks as a
-member would: it alone is left out. The answers stay in ``strangers.json``, a cache like ``index.faiss``.
-Letters: N faces, Q faces that ask, D embedding width.
+member would: it alone is left out. The answers stay in ``strangers.json``, a cache like ``index.faiss``. If people
+answer by their mean face, the faces ask the means, and the answers stay in ``strangers_mean.json``.
+Letters: N faces, Q faces that ask, M means, D embedding width.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from facenet.errors import DataError
+from facenet.errors import DataError, choose
 from facenet.evaluation.strangers import Tail, fit_tail, nearest_of_others, tail_of
 from facenet.evaluation.thresholds import OwnPeople, SearchThreshold, search_threshold
 from facenet.files import read_sealed, write_sealed
+from facenet.gallery.people import MEAN, NEAREST, Means, groups, mean_faces, read_people, vectors_of
 from facenet.gallery.sql.truth import Truth
+from facenet.vectors import normalise
 
 if TYPE_CHECKING:
     from facenet.encoders.encoder import Encoder
     from facenet.gallery.search import Where
 
-FILE = "strangers.json"
+FILES = {NEAREST: "strangers.json", MEAN: "strangers_mean.json"}
 ASKING = 6000  # faces at most
 LEAST_PEOPLE = 20  # fewer tell too little
 STALE = 0.1  # of the faces: so many may come or go before the faces ask again
 
 
 def find_threshold(
-    truth: Truth, encoder: Encoder | None, fpir: float | None, far: float | None, threshold: float | None, where: Where
+    truth: Truth, encoder: Encoder | None, rates: Mapping[str, float | None], where: Where, identity_by: str
 ) -> SearchThreshold:
     """Return the threshold of a search; see :meth:`facenet.gallery.gallery.Gallery.threshold`."""
     fingerprint = encoder.fingerprint if encoder else truth.encoders.first() or ""
     truth.encoders.check(fingerprint or None, encoder.compatible_with if encoder else ())
     numbers = truth.items.matching(where)
-    faces = {name: truth.items.count_of_encoder(number, numbers) for name, number in truth.encoders.numbers().items()}
+    faces = _compared(truth, numbers, by_mean=choose({NEAREST: False, MEAN: True}, identity_by, "identity_by"))
     tails = {} if encoder is None else {name: tail_of(known) for name, known in encoder.with_older.items() if known}
     if encoder is not None and encoder.thresholds:
         tails[fingerprint] = tail_of(encoder.thresholds)
+    far = rates.get("far")
     if far is not None and encoder is not None:
         encoder.threshold(far)  # refuses a rate that was not calibrated
-    own = own_people(truth, fingerprint)
-    return search_threshold(faces, fingerprint, tails, own, fpir=fpir, far=far, threshold=threshold)
+    own = own_people(truth, fingerprint, identity_by)
+    found = search_threshold(faces, fingerprint, tails, own, **rates)
+    foreign = identity_by == MEAN and own is None and found.kind != "threshold"
+    return replace(found, source=f"{found.source}, of single faces, not of means") if foreign else found
 
 
-def own_people(truth: Truth, fingerprint: str) -> OwnPeople | None:
-    """Return what the labelled faces of one encoder tell; None for fewer than 20 people. Inside a read transaction."""
+def _compared(truth: Truth, among: np.ndarray | None, *, by_mean: bool) -> dict[str, int]:
+    """Return how many faces, or means, a query is compared with, by the fingerprint of their encoder."""
+    known = truth.encoders.numbers()
+    if not by_mean:
+        return {name: truth.items.count_of_encoder(number, among) for name, number in known.items()}
+    who = read_people(truth, among)
+    encoders = who.encoders[groups(who)[0]]
+    return {name: int((encoders == number).sum()) for name, number in known.items()}
+
+
+def own_people(truth: Truth, fingerprint: str, identity_by: str = NEAREST) -> OwnPeople | None:
+    """Return what the labelled faces of one encoder tell; None for fewer than 20 people. Inside a read transaction.
+
+    People answer by their nearest face or by their mean, as `identity_by` says.
+    """
     dim = truth.encoders.dim()
     if dim is None or truth.items.count_identities() < LEAST_PEOPLE:
         return None
     last = truth.writes.last()
-    kept = _read(truth, fingerprint)
+    kept = _read(truth.folder / FILES[identity_by], fingerprint)
     if kept is not None and (
         kept["token"] == last.token or abs(last.items - kept["items"]) <= STALE * min(last.items, kept["items"])
     ):
         return kept["own"]
-    found = _ask(truth, fingerprint, dim)
+    found = _ask(truth, fingerprint, dim, identity_by)
     if found is not None:
         content = {
             "fingerprint": fingerprint,
@@ -70,13 +91,12 @@ def own_people(truth: Truth, fingerprint: str) -> OwnPeople | None:
             "right": None if found.right is None else found.right.plain(),
         }
         with contextlib.suppress(DataError, OSError):  # a gallery that may only be read
-            write_sealed(truth.folder / FILE, content)
+            write_sealed(truth.folder / FILES[identity_by], content)
     return found
 
 
-def _read(truth: Truth, fingerprint: str) -> dict[str, Any] | None:
+def _read(path: Path, fingerprint: str) -> dict[str, Any] | None:
     """Return the cached content, with its answers as `own`; None if there is none that can be used."""
-    path = truth.folder / FILE
     if not path.is_file():
         return None
     try:
@@ -93,43 +113,34 @@ def _from_plain(content: dict[str, Any]) -> OwnPeople:
     return OwnPeople(by_person, by_face, right, int(content["faces"]), int(content["people"]))
 
 
-def _ask(truth: Truth, fingerprint: str, dim: int) -> OwnPeople | None:
-    """Compare up to 6,000 faces, drawn at random and the same each time, with all labelled faces of the encoder."""
-    codes: dict[str, int] = {}
-    parts = [[codes.setdefault(name, len(codes)) for name in names] for _, names in _labelled(truth, fingerprint, dim)]
-    if len(codes) < LEAST_PEOPLE:
+def _ask(truth: Truth, fingerprint: str, dim: int, identity_by: str) -> OwnPeople | None:
+    """Compare up to 6,000 faces, drawn at random and the same each time, with all labelled faces of the encoder.
+
+    The vectors of the gallery are read once.
+    """
+    who = read_people(truth)
+    who = who.part(who.named & (who.encoders == truth.encoders.numbers().get(fingerprint, -1)))
+    if len(np.unique(who.people)) < LEAST_PEOPLE:
         return None
-    people = np.concatenate([np.array(part, np.int64) for part in parts])
-    rows = np.sort(np.random.default_rng(0).permutation(len(people))[:ASKING])
-    probes = np.concatenate(
-        [vectors[_within(rows, start, vectors)] for start, vectors in _placed(truth, fingerprint, dim)]
-    )
-    blocks = ((vectors, people[start : start + len(vectors)]) for start, vectors in _placed(truth, fingerprint, dim))
-    asking = people[rows]
-    other, mate = nearest_of_others(probes, asking, blocks, rows)
+    rows = np.sort(np.random.default_rng(0).permutation(len(who.people))[:ASKING])
+    probes, asking = truth.items.vectors(who.numbers[rows], dim), who.people[rows]
+    if identity_by == MEAN:
+        means = mean_faces(truth, who, dim)
+        other, _ = nearest_of_others(probes, asking, [(means.vectors, means.people)], np.full(len(rows), -1))
+        mate, count = _rest(probes, means, np.searchsorted(means.people, asking)), len(means.rows)
+    else:
+        blocks = ((vectors, who.people[places]) for places, vectors in vectors_of(truth, who, dim))
+        other, mate = nearest_of_others(probes, asking, blocks, rows)
+        count = len(who.people)
     weights = 1 / np.bincount(asking)[asking]
     tails = fit_tail(other, weights), fit_tail(other, np.ones(len(rows)))
-    return OwnPeople(*tails, _right(other, mate, weights), len(people), len(np.unique(asking)))
+    return OwnPeople(*tails, _right(other, mate, weights), count, len(np.unique(asking)))
 
 
-def _placed(truth: Truth, fingerprint: str, dim: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield the place of a block among the labelled faces, and its vectors (n, D)."""
-    start = 0
-    for vectors, _ in _labelled(truth, fingerprint, dim):
-        yield start, vectors
-        start += len(vectors)
-
-
-def _within(rows: np.ndarray, start: int, vectors: np.ndarray) -> np.ndarray:
-    """Return the places in a block of those of the sorted rows that lie in it."""
-    return rows[(rows >= start) & (rows < start + len(vectors))] - start
-
-
-def _labelled(truth: Truth, fingerprint: str, dim: int) -> Iterator[tuple[np.ndarray, list[str]]]:
-    """Yield vectors (n, D) and identities of the labelled faces of an encoder, block by block."""
-    for items, vectors in truth.items.blocks(dim):
-        mine = [row for row, item in enumerate(items) if item.identity and item.fingerprint == fingerprint]
-        yield vectors[mine], [items[row].identity for row in mine]
+def _rest(probes: np.ndarray, means: Means, own: np.ndarray) -> np.ndarray:
+    """Return the sq_dist of each probe (Q, D) to the mean of its person's other faces (Q,); inf without any."""
+    sq_dist = np.maximum(2 - 2 * (probes * normalise(means.sums[own] - probes)).sum(1), 0)
+    return np.where(means.counts[own] > 1, sq_dist, np.inf)
 
 
 def _right(other: np.ndarray, mate: np.ndarray, weights: np.ndarray) -> Tail | None:

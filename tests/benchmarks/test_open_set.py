@@ -24,9 +24,11 @@ def test_rates_are_those_asked_for(tmp_path: Path) -> None:
     vectors, names = clustered(160, 3)
     numbered(vectors, names).save(tmp_path / "v")
     result = run(Options(embeddings=str(tmp_path / "v"), divisions=3, sizes=(0,), fpirs=(0.1, 0.3)))
-    assert [row["source"] for row in result["rows"]] == ["gallery", "gallery"]
+    assert {row["source"] for row in result["rows"]} == {"gallery"}
+    assert [row["identity_by"] for row in result["rows"]] == ["nearest", "nearest", "mean", "mean"]
     for row in result["rows"]:
         assert 0.4 < row["of_asked"] < 1.4
         assert row["low"] <= row["strangers_accepted"] <= row["high"]
-    assert result["rows"][0]["threshold"] < result["rows"][1]["threshold"]
+    nearest, more, mean, _ = (row["threshold"] for row in result["rows"])
+    assert mean != nearest < more
     assert [len(row) for _, header, rows in tables(result) for row in rows if len(row) != len(header)] == []

@@ -14,10 +14,11 @@ from facenet.errors import ConfigError, DataError
 from facenet.gallery.answers import ask, score
 from facenet.gallery.gallery import Gallery
 from facenet.gallery.queries import Queries
-from facenet.gallery.strangers import FILE
+from facenet.gallery.strangers import FILES
 from facenet.types import EmbeddingSet
 from tests.helpers.encoders import make
 
+FILE = FILES["nearest"]
 OLD, NEW, D = "aa" * 32, "bb" * 32, 16
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from facenet.errors import ConfigError
+from facenet.errors import ConfigError, DataError
 from facenet.files import is_inside
 from facenet.gallery.sql.database import Database, marks
 from facenet.vectors import UNIT_TOLERANCE, square_norms
@@ -100,6 +100,12 @@ class ItemTable:
         """Return how many people there are."""
         return int(self.database.value("SELECT count(DISTINCT identity) FROM items WHERE identity <> ''"))
 
+    def labels(self) -> tuple[list[int], list[str], list[int]]:
+        """Return number, identity and the encoder's number of each item, by number."""
+        rows = self.database.execute("SELECT number, identity, encoder FROM items ORDER BY number").fetchall()
+        numbers, names, encoders = zip(*rows, strict=True) if rows else ((), (), ())
+        return list(numbers), list(names), list(encoders)
+
     def per_encoder(self) -> dict[int, int]:
         """Return how many items each encoder has, by the encoder's number."""
         return dict(self.database.execute("SELECT encoder, count(*) FROM items GROUP BY encoder"))
@@ -142,6 +148,30 @@ class ItemTable:
             except (TypeError, ValueError, RecursionError) as error:
                 raise self.database.damaged(f"texts, metadata or encoder of item {number}") from error
         return found
+
+    def listed(self, numbers: Sequence[int]) -> list[Item]:
+        """Return the items of these numbers, in that order.
+
+        Raises:
+            DataError: a number is -1, or its item was removed.
+        """
+        found = self.find(np.array(numbers, np.int64))
+        absent = [number for number in numbers if number not in found]
+        if absent:
+            folder = self.database.folder
+            raise DataError(f"{folder}: no item number {absent[0]} (removed since the search?); search again")
+        return [found[number] for number in numbers]
+
+    def named(self, name: str, dim: int) -> tuple[Item, np.ndarray]:
+        """Return the item of an id, and its stored vector (D,).
+
+        Raises:
+            DataError: no such id.
+        """
+        number = self.numbers_of_ids([name]).get(name)
+        if number is None:
+            raise DataError(f"{self.database.folder}: no id {name!r} in the gallery")
+        return self.find(np.array([number]))[number], self.vectors(np.array([number]), dim)[0]
 
     def found(self, rows: np.ndarray) -> dict[int, Item]:
         """Return the items that a search found; rows of -1 are absent places.

@@ -171,6 +171,8 @@ SINGLE = [
     Case("search", f"{SEARCH} query={{pickled}}", 3, "pickled.npy"),
     Case("search", f"{SEARCH} far=0.00001", 3, "no threshold"),
     Case("search", f"{SEARCH} within=true by_identity=true", 2, "by_identity"),
+    Case("search", f"{SEARCH} identity_by=mean", 2, "identity_by: it says how people answer; pass by_identity=true"),
+    Case("search", f"{SEARCH} by_identity=true identity_by=median", 2, "nearest, mean"),
     Case("search", f"{SEARCH} interactive=true", 2, "query="),
     Case("search", f"{SEARCH} where=camera", 2, "where"),
     Case("search", f"{SEARCH} where.camera=[1]", 2, "where"),
