@@ -9,6 +9,7 @@ from benchmarks import attention as room
 from benchmarks.attention import Options, measure_errors, peak_bytes, run, tables
 
 
+@pytest.mark.slow  # times every kernel
 def test_runs_and_prints(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "FIT_FROM", 24)
     threads = torch.get_num_threads()

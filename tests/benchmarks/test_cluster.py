@@ -10,6 +10,7 @@ from benchmarks.drawn import draw_gallery
 from facenet import neighbours as knn
 
 
+@pytest.mark.slow  # times clusterings
 def test_run_returns_plain_positive_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(knn, "EXACT_TO", 700)  # above it FAISS searches by cells
     options = Options(sizes=(600, 900), sample=400, repeats=1, linkage_to=600, memory=False, D=32, threads=1)

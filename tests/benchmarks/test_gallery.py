@@ -12,6 +12,7 @@ from benchmarks.gallery import Options, corrupted, run, tables
 from facenet.gallery.gallery import Gallery
 
 
+@pytest.mark.slow  # processes that are killed; what would be seen is tested below in every run
 def test_a_short_campaign_finds_nothing_lost() -> None:
     result = run(Options(kills=3, full_disks=2, read_only=1, corruptions=5, strings=0, temporary="/dev/shm"))
     kills = result["kills"]

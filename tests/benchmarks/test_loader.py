@@ -12,6 +12,7 @@ from facenet.data.options import DrawnOptions
 from facenet.errors import ConfigError, DataError
 
 
+@pytest.mark.slow  # times loaders
 def test_run_returns_plain_positive_numbers(tmp_path: Path) -> None:
     write_folder(draw(range(2), 3, DrawnOptions(size=64)), tmp_path)
     options = Options(

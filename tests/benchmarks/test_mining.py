@@ -11,6 +11,7 @@ from benchmarks.mining import Options, run
 from facenet.vectors import sq_dist_matrix
 
 
+@pytest.mark.slow  # times every miner
 def test_run_returns_plain_positive_numbers() -> None:
     result = run(Options(sizes=(200,), repeats=2, peers=False, memory=False))
     measured = result["sizes"]["200"]

@@ -31,6 +31,7 @@ def test_loops_and_memory_are_measured() -> None:
     assert tables(result)
 
 
+@pytest.mark.slow  # loops over every threshold
 def test_the_loops_find_what_one_sort_finds() -> None:
     distances, same, folds = (rows[::3] for rows in lfw_like(3))
     slow, fast = loops(distances, same, folds), verify_pairs(distances, same, folds)

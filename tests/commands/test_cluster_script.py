@@ -78,6 +78,7 @@ def test_each_rule_gives_its_threshold_and_says_so(made: Path, run: Run) -> None
     assert sample["identities"] == 30
 
 
+@pytest.mark.slow  # three commands; tests/clustering joins faces in every run
 def test_new_faces_join_known_clusters(made: Path, tmp_path: Path, run: Run) -> None:
     encoder = f"encoder={made / 'encoder'}"
     run(f"embeddings={made / 'old'}", encoder, "method=chinese_whispers", out="first")

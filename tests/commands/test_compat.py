@@ -65,6 +65,7 @@ def test_the_gate_decides_exit_code_and_record(folder: Path, tmp_path: Path) -> 
     assert load_bundle(folder / "encoder").compatible_with == [OLD], "listed once"
 
 
+@pytest.mark.slow  # five commands; tests/compat and tests/gallery hold each step in every run
 def test_a_gallery_takes_the_new_encoder_only_after_the_check(folder: Path, tmp_path: Path) -> None:
     made = make()
     save_bundle(made, tmp_path / "encoder")

@@ -123,6 +123,11 @@ TABLES = {
 SCALES = [choice for group, choice in GROUPS if group == "scale"]
 
 
+def others_slow(scales: list[str], kept: str) -> list[Any]:
+    """Scales for ``parametrize``: each point of a table is composed, so all but one scale run with -m slow."""
+    return [scale if scale == kept else pytest.param(scale, marks=pytest.mark.slow) for scale in scales]
+
+
 @functools.cache
 def points(table: str, scale: str) -> list[tuple[dict[str, Any], str]]:
     """The configurations and run folders of points of a table: every value of every axis, or the last of each.
@@ -145,7 +150,7 @@ def points(table: str, scale: str) -> list[tuple[dict[str, Any], str]]:
 
 
 @pytest.mark.parametrize("table", TABLES)
-@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("scale", others_slow(SCALES, "synthetic"))
 def test_every_point_of_a_table_composes(table: str, scale: str) -> None:
     found = points(table, scale)
     assert len({folder for _, folder in found}) == len(found), "each point has a run folder of its own"
@@ -173,7 +178,7 @@ def test_the_faces_follow_the_seed_unless_they_have_their_own(given: list[str], 
     assert (config["seed"], config["data"]["seed"]) == seeds
 
 
-@pytest.mark.parametrize("scale", ["synthetic", "lfw"])
+@pytest.mark.parametrize("scale", others_slow(["synthetic", "lfw"], "synthetic"))
 def test_one_factor_scales_every_net_of_the_paper(scale: str) -> None:
     """Some factor takes each side to the scaled one by rounding alone, and the smallest side left is 64."""
     low, high, least = 0.0, 1.0, 1e9

@@ -56,6 +56,7 @@ def test_the_metrics_say_what_was_made(faces: Path, encoder: Path, exported: dic
     assert scores["int8"]["accuracy_difference"] == scores["int8"]["accuracy"] - scores["float32"]["accuracy"]
 
 
+@pytest.mark.slow  # two commands; tests/export scores both in every run
 def test_the_file_scores_as_the_bundle(faces: Path, encoder: Path, exported: dict[str, Any], tmp_path: Path) -> None:
     given = [f"data.root={faces}", f"pairs={faces.parent / 'pairs.csv'}"]
     by_bundle = succeed("verify", f"encoder={encoder}", *given, out=tmp_path / "a")["verification"]
@@ -65,6 +66,7 @@ def test_the_file_scores_as_the_bundle(faces: Path, encoder: Path, exported: dic
     assert by_file["auc"] == pytest.approx(by_bundle["auc"])
 
 
+@pytest.mark.slow  # four commands; tests/export holds file against encoder in every run
 def test_the_file_takes_the_bundle_s_place(
     faces: Path, encoder: Path, exported: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -126,6 +128,7 @@ def test_a_mistake_is_one_clear_line(
     assert not (tmp_path / "run" / "evaluation").exists(), "said before the work"
 
 
+@pytest.mark.slow  # a second command; fingerprints are compared in tests/encoders
 def test_the_8_bit_file_is_another_encoder(
     faces: Path, exported: dict[str, Any], tmp_path: Path) -> None:  # fmt: skip
     files = [faces.parent / name for name in ("e.onnx", "e8.onnx")]

@@ -224,6 +224,7 @@ def test_a_sweep_says_which_point_failed_and_goes_on(tmp_path: Path) -> None:
     assert {name: metrics["threshold"] for name, metrics in finished.items()} == {"0.5": 0.5, "0.7": 0.7}
 
 
+@pytest.mark.slow  # a process imports torch
 def test_a_sweep_is_not_for_torchrun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     done = play("cluster", "-m", f"hydra.sweep.dir={tmp_path}", f"embeddings={tmp_path}", "threshold=0.5,0.7")

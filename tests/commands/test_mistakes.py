@@ -29,6 +29,7 @@ from tests.commands.mistakes.shared import CASES, RANGES, SHARED
 from tests.commands.mistakes.single import BASE, SINGLE, Case
 from tests.commands.mistakes.world import PLACES, World, make_world
 from tests.helpers import ROOT
+from tests.helpers.commands import composed_once
 
 SCRIPTS = ROOT / "scripts"
 PATIENCE = 120  # seconds after which a case hangs
@@ -78,6 +79,7 @@ def play(world: World, case: Case, scripts: Path = SCRIPTS) -> Outcome:
     try:
         with (
             limited(),
+            composed_once(sys.argv[1:]),
             warnings.catch_warnings(),
             contextlib.redirect_stderr(said),
             contextlib.redirect_stdout(io.StringIO()),

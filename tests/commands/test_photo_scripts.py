@@ -103,6 +103,7 @@ def test_a_mistake_is_one_clear_line(
     assert len(text.strip().splitlines()) == 1
 
 
+@pytest.mark.slow  # two commands with a detector
 def test_a_table_of_pairs_is_compared_and_what_can_not_be_is_listed(photos: Path, tmp_path: Path) -> None:
     names = ["a.jpg", "b.png", "noise.png", "gone.jpg", "two.png"]
     page = Image.new("RGB", (1030, 600))
@@ -126,6 +127,7 @@ def test_a_table_of_pairs_is_compared_and_what_can_not_be_is_listed(photos: Path
     assert float(lines[0]["sq_dist"]) == pytest.approx(float(((direct[0] - direct[1]) ** 2).sum()), abs=1e-5)
 
 
+@pytest.mark.slow  # four commands with three nets; tests/data cuts such folders in every run
 def test_a_folder_of_margin_two_is_read_by_every_encoder(photos: Path, tmp_path: Path) -> None:
     """By sface as the photos were, by an encoder of central crops as pictures."""
     faces, source = tmp_path / "faces", photos / "photos" / "grace"

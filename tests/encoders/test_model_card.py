@@ -192,6 +192,7 @@ def test_calibrating_again_changes_the_thresholds_alone(encoder: Encoder, tmp_pa
     assert not (tmp_path / "README.md").exists()
 
 
+@pytest.mark.slow  # a training; cards are written from records in every run
 def test_a_run_writes_the_card_of_its_encoder(tmp_path: Path) -> None:
     options = small_options(tmp_path / "cache")
     metrics = train(options, tmp_path / "run")

@@ -69,7 +69,7 @@ def test_without_a_resolvable_rate_accuracy_is_drawn_alone() -> None:
     assert list(lines(curves(metrics).axes[0])) == ["accuracy"]
 
 
-@pytest.mark.parametrize("kinds", [["jpeg"], list(KINDS)])
+@pytest.mark.parametrize("kinds", [["jpeg"], pytest.param(list(KINDS), marks=pytest.mark.slow)])  # five plots
 def test_the_same_metrics_give_the_same_self_contained_file(kinds: list[str], tmp_path: Path) -> None:
     for name in ("a.svg", "b.svg"):
         write_plot(measured(*kinds), tmp_path / name)

@@ -78,7 +78,7 @@ EVERY_OPERATION = NetTable(
 )
 
 
-@pytest.mark.parametrize("norm", ["batch", "lrn"])
+@pytest.mark.parametrize("norm", ["batch", pytest.param("lrn", marks=pytest.mark.slow)])  # one more is traced
 def test_every_operation_gives_the_vectors_of_torch(norm: str) -> None:
     """Attention in one of them, as it is slow to trace; `plain` in test_int8 has the attention block."""
     head = {"attention": {"heads": 2, "num_features": 16}, "pool": "attention"} if norm == "batch" else {}
@@ -158,6 +158,7 @@ def test_the_file_tells_nothing_of_where_and_whom(file: Path) -> None:
     assert file.stat().st_mode & 0o777 == 0o644
 
 
+@pytest.mark.slow  # traces a net again
 def test_the_same_encoder_gives_the_same_file(encoder: Encoder, file: Path, tmp_path: Path) -> None:
     before = {key: value.clone() for key, value in encoder.model.state_dict().items()}
     told = export.export_onnx(encoder, tmp_path / "again.onnx")
@@ -176,6 +177,7 @@ def test_vectors_that_differ_are_refused(wrong: float, tmp_path: Path) -> None:
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.slow  # traces a net; the check itself runs above in every run
 def test_a_network_that_gives_nan_is_not_written(tmp_path: Path) -> None:
     layer = torch.nn.Linear(3 * 32 * 32, 16)
     torch.nn.init.constant_(layer.weight, float("nan"))

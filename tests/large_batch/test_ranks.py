@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import multiprocessing
 import os
 from pathlib import Path
 from typing import Any
@@ -115,7 +116,8 @@ def _rank(rank: int, folder: str) -> None:
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[dict[str, Any]], str]:
     folder = tmp_path_factory.mktemp("ranks")
-    torch.multiprocessing.start_processes(_rank, (str(folder),), nprocs=2, start_method="spawn")  # type: ignore[no-untyped-call]
+    multiprocessing.set_forkserver_preload([__name__])  # torch is imported once for both
+    torch.multiprocessing.start_processes(_rank, (str(folder),), nprocs=2, start_method="forkserver")  # type: ignore[no-untyped-call]
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)], (folder / "lost").read_text()
 
 

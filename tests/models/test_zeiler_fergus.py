@@ -62,6 +62,7 @@ def test_biases_and_maxout() -> None:
     assert sum(isinstance(m, nn.LocalResponseNorm) for m in model.modules()) == 2
 
 
+@pytest.mark.slow  # trains NN1
 def test_a_triplet_loss_falls_from_scratch_without_batch_norm() -> None:
     torch.manual_seed(0)
     people, faces, side = 4, 3, 32

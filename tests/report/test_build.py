@@ -73,6 +73,7 @@ def test_a_whole_run_has_every_section(whole: Whole) -> None:
     assert whole.progress == [(1, 1)]
 
 
+@pytest.mark.slow  # two whole pages; parts are compared in their own tests
 def test_the_same_runs_give_the_same_page(whole: Whole, tmp_path: Path) -> None:
     assert page_of(tmp_path, whole.folder)[0] == whole.text
 

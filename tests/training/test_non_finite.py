@@ -95,10 +95,10 @@ def options(cache: Path, chunk_size: int | None = None, **optim: Any) -> TrainOp
         ("loss", 1, None),
         ("gradient", 1, None),
         ([3, 17], 1, None),
-        ("gradient", 1, 9),
-        ([3, 17], 1, 9),
-        ("loss", 2, None),
-        ([3, 17], 2, None),
+        pytest.param("gradient", 1, 9, marks=pytest.mark.slow),  # one training each
+        pytest.param([3, 17], 1, 9, marks=pytest.mark.slow),
+        pytest.param("loss", 2, None, marks=pytest.mark.slow),
+        pytest.param([3, 17], 2, None, marks=pytest.mark.slow),
     ],
     ids=["loss", "gradient", "images", "chunks-gradient", "chunks-images", "sum-loss", "sum-images"],
 )

@@ -160,6 +160,7 @@ class Kill(pl.Callback):
             raise Killed
 
 
+@pytest.mark.slow  # four trainings; test_stop.py resumes a run in every run
 def test_a_resumed_run_is_the_uninterrupted_one_to_the_bit(cache: Path, tmp_path: Path) -> None:
     """After a step of several batches was cut: the checkpoint is that of an earlier step."""
     changes: dict[str, Any] = {
@@ -273,6 +274,7 @@ def test_view2_opens_the_held_fold_last_and_scores_it_once(
     assert right[0] >= max(right) - 1e-9, "no threshold is better on the held-out people"
 
 
+@pytest.mark.slow  # three trainings; one step is compared below in every run
 def test_accumulated_batches_and_chunks_train(cache: Path, tmp_path: Path) -> None:
     """A step of two batches in chunks is the mean of their gradients, clipped."""
     taken: list[tuple[float, float]] = []
@@ -318,6 +320,7 @@ def test_a_step_of_two_equal_batches_is_the_step_of_one(cache: Path, tmp_path: P
     assert moved > 10
 
 
+@pytest.mark.slow  # fifty steps
 def test_overfitting_one_batch_lowers_its_loss(cache: Path, tmp_path: Path) -> None:
     changes = {
         "loader": {"repeat_batch": True},
@@ -362,6 +365,7 @@ def test_what_can_not_be_fails_before_the_data_is_read(wrong: dict[str, Any], me
         check_options(small_options(tmp_path, **wrong))
 
 
+@pytest.mark.slow  # two trainings on photographs
 def test_faces_aligned_in_training_or_before_it_give_the_same_encoder(
     cache: Path, tmp_path: Path, portrait: Image.Image
 ) -> None:
@@ -400,6 +404,7 @@ HARMONIC = {
 }
 
 
+@pytest.mark.slow  # four trainings
 def test_harmonic_training_keeps_the_old_embeddings_and_resumes_to_the_bit(
     run: tuple[Path, dict[str, Any]], cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -448,7 +453,7 @@ def test_harmonic_training_refuses_another_width(run: tuple[Path, dict[str, Any]
         train(small_options(cache, harmonic=harmonic, model={"embedding_dim": 8}), tmp_path, say=lambda line: None)
 
 
-@pytest.mark.parametrize("method", ["harmonic_l2", "none"])
+@pytest.mark.parametrize("method", ["harmonic_l2", pytest.param("none", marks=pytest.mark.slow)])  # one more training
 def test_baselines_of_harmonic_training(
     method: str, run: tuple[Path, dict[str, Any]], cache: Path, tmp_path: Path
 ) -> None:

@@ -100,8 +100,8 @@ def stopped_at(place: tuple[Any, ...], chosen: TrainOptions, out: Path) -> str:
     [
         (("train", 1), 1),
         (("validation", 2), 2),
-        (("validation", 4), 4),
-        (("end",), 4),
+        pytest.param(("validation", 4), 4, marks=pytest.mark.slow),  # two trainings each; the campaign cuts everywhere
+        pytest.param(("end",), 4, marks=pytest.mark.slow),
     ],
     ids=str,
 )

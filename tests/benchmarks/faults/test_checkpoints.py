@@ -18,6 +18,7 @@ from facenet.errors import DataError
 from facenet.training.checkpoints import AtomicCheckpointIO
 
 
+@pytest.mark.slow  # a short campaign; its outcomes are tested below in every run
 def test_a_short_campaign_finds_nothing_lost() -> None:
     result = run(CheckpointFaults(kills=6, full_disks=3, read_only=2), temporary="/dev/shm", folder="/tmp")
     kills = result["checkpoint_kills"]

@@ -23,6 +23,7 @@ FAILURES = ("silently_accepted", "crashes", "hangs", "executions", "followed", "
 pytest.importorskip("onnx")
 
 
+@pytest.mark.slow  # a short campaign; its outcomes are tested below in every run
 def test_a_short_campaign_finds_nothing_that_gets_through(tmp_path: Path) -> None:
     told = run(
         FileFaults(encoders=30, checkpoints=10, embeddings=20, others=4, pickles=35, onnx_graphs=2),

@@ -108,6 +108,7 @@ def test_no_single_attribute_tells_people_apart_but_all_together_do() -> None:
     assert best_accuracy(-away.sum(1), same) > 0.99
 
 
+@pytest.mark.slow  # draws faces of 200 people
 def test_pixels_and_colours_do_not_tell_people_apart(faces: SyntheticFaces) -> None:
     first, second, same = balanced_pairs(faces.identities)
     grey = faces.images.mean(3).reshape(len(faces.images), -1)

@@ -73,7 +73,8 @@ def test_corrupted_truth_is_told_in_one_line(folder: Path) -> None:
     assert silent < 36, "a lost index alone is not told"
 
 
-@pytest.mark.parametrize("factory", ["", "IVF1,Flat"])  # another kind, exact too, as the answers are compared
+# Another kind, exact too, as the answers are compared: six more processes.
+@pytest.mark.parametrize("factory", ["", pytest.param("IVF1,Flat", marks=pytest.mark.slow)])
 def test_killed_writers_lose_nothing(tmp_path: Path, factory: str) -> None:
     rng, added, removed = random.Random(1), set(), set()
     for run in range(3):
