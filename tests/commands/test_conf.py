@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -123,9 +123,9 @@ TABLES = {
 SCALES = [choice for group, choice in GROUPS if group == "scale"]
 
 
-def others_slow(scales: list[str], kept: str) -> list[Any]:
-    """Scales for ``parametrize``: each point of a table is composed, so all but one scale run with -m slow."""
-    return [scale if scale == kept else pytest.param(scale, marks=pytest.mark.slow) for scale in scales]
+def others_slow(names: Iterable[str], kept: str) -> list[Any]:
+    """Tables or scales for ``parametrize``: every point is composed, so all but one of them run with -m slow."""
+    return [name if name == kept else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
 @functools.cache
@@ -149,7 +149,7 @@ def points(table: str, scale: str) -> list[tuple[dict[str, Any], str]]:
     return found  # type: ignore[return-value]
 
 
-@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("table", others_slow(TABLES, "table3"))
 @pytest.mark.parametrize("scale", others_slow(SCALES, "synthetic"))
 def test_every_point_of_a_table_composes(table: str, scale: str) -> None:
     found = points(table, scale)
@@ -163,6 +163,7 @@ def test_every_point_of_a_table_composes(table: str, scale: str) -> None:
         check_options(train_options({**config, "trainer": {**config["trainer"], "accelerator": "auto"}}))
 
 
+@pytest.mark.slow  # composes the points of three tables
 def test_axes_reach_what_they_name() -> None:
     assert [config["model"]["name"] for config, _ in points("table3", "synthetic")] == TABLES["table3"]["model"]
     dims = [config["model"]["embedding_dim"] for config, _ in points("table5", "synthetic")]
@@ -193,6 +194,7 @@ def test_one_factor_scales_every_net_of_the_paper(scale: str) -> None:
     assert len(batches) == 1, "one batch size for all"
 
 
+@pytest.mark.slow  # composes a point of three tables
 def test_the_papers_scale_is_the_papers() -> None:
     for table in TABLES:
         for config, _ in points(table, "paper"):

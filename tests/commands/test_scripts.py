@@ -64,6 +64,7 @@ def test_index_search_remove(faces: Path, encoder: Path, embeddings: Path, tmp_p
     assert "strangers_rejected" in after
 
 
+@pytest.mark.slow  # six commands; tests/gallery holds filters and exports in every run
 def test_index_with_metadata_kinds_filters_and_export(faces: Path, embeddings: Path, tmp_path: Path) -> None:
     paths = EmbeddingSet.load(embeddings).paths
     lines = [json.dumps({"path": path, "id": f"face {i}", "camera": i % 3}) for i, path in enumerate(paths)]

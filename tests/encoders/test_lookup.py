@@ -42,6 +42,7 @@ def test_a_detector_can_be_left_out_but_not_exchanged(tmp_path: Path) -> None:
         encoders.load("sface", detector="yunt")
 
 
+@pytest.mark.slow  # embeds with a pretrained net; folders that name one are read below in every run
 def test_thresholds_of_a_pretrained_net_are_kept_in_a_folder_that_names_it(tmp_path: Path) -> None:
     encoder = encoders.load("sface")
     encoder.thresholds = {0.01: 1.25}

@@ -78,7 +78,8 @@ EVERY_OPERATION = NetTable(
 )
 
 
-@pytest.mark.parametrize("norm", ["batch", pytest.param("lrn", marks=pytest.mark.slow)])  # one more is traced
+@pytest.mark.slow  # traces two more nets
+@pytest.mark.parametrize("norm", ["batch", "lrn"])
 def test_every_operation_gives_the_vectors_of_torch(norm: str) -> None:
     """Attention in one of them, as it is slow to trace; `plain` in test_int8 has the attention block."""
     head = {"attention": {"heads": 2, "num_features": 16}, "pool": "attention"} if norm == "batch" else {}

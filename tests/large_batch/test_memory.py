@@ -76,7 +76,9 @@ def test_too_little_memory_is_one_line() -> None:
         choose_chunk(net(), (4, 4), batch_size=8, budget=1000)
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize(
+    "name", [name if name == "small" else pytest.param(name, marks=pytest.mark.slow) for name in NETS]
+)
 @pytest.mark.parametrize("norm", ["batch", "lrn"])
 def test_every_net_can_be_counted(name: str, norm: str) -> None:
     with torch.device("meta"):

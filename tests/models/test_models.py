@@ -21,9 +21,10 @@ from facenet.models.tables import NORMS
 from tests.helpers.models import CASES, options, smallest
 
 slow = pytest.mark.slow  # NN1 alone has 34 million weights at its smallest
-# Nets of a family share their code: in every run three of them stand for all, all 21 variants run with -m slow.
+# Nets of a family share their code: in every run a few variants stand for all, all 21 run with -m slow.
+KEPT = (("nn4", "block"), ("nns2", "plain"))
 EACH = [
-    pytest.param(name, variant, marks=[] if name in ("nn4", "small") or (name, variant) == ("nns2", "plain") else slow)
+    pytest.param(name, variant, marks=[] if name == "small" or (name, variant) in KEPT else slow)
     for name, variant in CASES
 ]
 

@@ -65,6 +65,7 @@ def test_ids_are_unique_on_a_page_and_each_is_used(drawn: list[Figure]) -> None:
     assert set(ids) == set(re.findall(r'(?:url\(#|href="#)([^")]+)', text))
 
 
+@pytest.mark.slow  # draws every plot twice
 def test_the_same_input_gives_the_same_bytes(drawn: list[Figure]) -> None:
     embeddings = faces(4, 5)
     assert face_map("r0", embeddings.vectors, embeddings.identities) == drawn[-1]

@@ -94,7 +94,7 @@ def options(cache: Path, chunk_size: int | None = None, **optim: Any) -> TrainOp
     [
         ("loss", 1, None),
         ("gradient", 1, None),
-        ([3, 17], 1, None),
+        pytest.param([3, 17], 1, None, marks=pytest.mark.slow),
         pytest.param("gradient", 1, 9, marks=pytest.mark.slow),  # one training each
         pytest.param([3, 17], 1, 9, marks=pytest.mark.slow),
         pytest.param("loss", 2, None, marks=pytest.mark.slow),

@@ -35,6 +35,7 @@ def test_training_ends_and_every_bad_file_is_listed(capsys: pytest.CaptureFixtur
         assert counts["lost_listed"] == counts["lost_while_training"] == (0 if "ram" in what else 4)
 
 
+@pytest.mark.slow  # a training; tests/data holds what is listed in every run
 def test_one_training_lists_every_bad_file(tmp_path: Path) -> None:
     tree = dirty_tree(tmp_path / "faces", IMAGES, 0)
     options = room._options(tmp_path / "faces", 1, 0, {"cache": "none", "workers": 0})

@@ -47,6 +47,7 @@ def unsealed(path: Path) -> dict[str, object]:
     return {key: value for key, value in read_json(path).items() if key != "digest"}
 
 
+@pytest.mark.slow  # a short campaign
 def test_a_sum_that_is_not_looked_at_would_be_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (bundle, encoders):
         monkeypatch.setattr(module, "read_sealed", unsealed)

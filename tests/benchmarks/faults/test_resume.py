@@ -67,6 +67,7 @@ def test_the_command_stops_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [found[name] for name in ("orphans", "different", "failed")] == [0] * 3
 
 
+@pytest.mark.slow  # two trainings
 def test_a_run_that_ends_elsewhere_would_be_seen(tmp_path: Path) -> None:
     torch.set_num_threads(1)
     runs = [tmp_path / name for name in "abc"]
