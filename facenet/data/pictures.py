@@ -19,6 +19,8 @@ from facenet.errors import DataError
 MOST_PIXELS = 89_478_485  # PIL's own bound: 256 MB of RGB
 BOMB = "more than 89 million pixels (a decompression bomb?)"
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM", "GIF")  # others run programs (EPS) or are no pictures
+LARGE_PIXELS = 4_000_000  # pictures of so many take 9 bytes a pixel while they are cut ...
+LARGE_AT_ONCE = 8  # ... so that only a few are decoded at a time, however many threads there are
 LEAST_SIDE = 8  # pixels; smaller pictures are spacers of web pages, not faces
 ORIENTATION = 0x0112  # EXIF
 TURNS = {
@@ -60,7 +62,8 @@ def decode(path: str | Path, then: Callable[[Image.Image], T]) -> T:
                 raise DataError(f"too small ({width}x{height} pixels; a side needs {LEAST_SIDE})")
             if width * height > MOST_PIXELS:
                 raise DataError(BOMB)
-            return then(picture)
+            with _LARGE if width * height >= LARGE_PIXELS else contextlib.nullcontext():
+                return then(picture)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except DataError as error:  # NoFace among them
@@ -156,3 +159,4 @@ class _Quiet:
 
 
 _QUIET = _Quiet()
+_LARGE = threading.BoundedSemaphore(LARGE_AT_ONCE)

@@ -43,11 +43,12 @@ def resize_by_numpy(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def _resize_rows(pixels: np.ndarray, count: int) -> np.ndarray:
     """Average the rows of (n, m, 3) uint8 to (count, m, 3) uint8."""
-    rows = pixels.reshape(len(pixels), -1).astype(np.float64)  # whole numbers below 2^53: sums are exact in any order
+    rows = pixels.reshape(len(pixels), -1)
     first, weights, bits = _weights(len(rows), count)
     total = np.empty((count, rows.shape[1]))
     for row, start in enumerate(first.tolist()):
-        part = rows[start : start + weights.shape[1]]
+        # whole numbers below 2^53: sums are exact in any order. All rows at once would take 300 MB of a photograph
+        part = rows[start : start + weights.shape[1]].astype(np.float64)
         np.matmul(weights[row, : len(part)], part, out=total[row])
     total += 1 << (bits - 1)  # half, so that cutting off rounds
     total /= 1 << bits

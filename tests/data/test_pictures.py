@@ -3,7 +3,9 @@ from __future__ import annotations
 import io
 import os
 import threading
+import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from benchmarks.faults.image_files import grey_png
+from facenet.data import pictures
 from facenet.data.pictures import decode, read_picture, why
 from facenet.errors import DataError
 from tests.helpers.pictures import picture
@@ -147,3 +150,23 @@ def test_files_that_are_no_pictures_are_refused_in_words(tmp_path: Path) -> None
             read_picture(tmp_path / name)
         assert str(caught.value).startswith(f"{tmp_path / name}: {told}")
         assert why(caught.value, tmp_path / name).startswith(told), "a list of files says its name once"
+
+
+def test_few_large_pictures_are_decoded_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = Image.fromarray(np.zeros((40, 50, 3), np.uint8))
+    picture.save(tmp_path / "a.png")
+    monkeypatch.setattr(pictures, "LARGE_PIXELS", 40 * 50)
+    inside, most, lock = 0, 0, threading.Lock()
+
+    def then(_: Image.Image) -> None:
+        nonlocal inside, most
+        with lock:
+            inside += 1
+            most = max(most, inside)
+        time.sleep(0.01)
+        with lock:
+            inside -= 1
+
+    with ThreadPoolExecutor(2 * pictures.LARGE_AT_ONCE) as pool:
+        list(pool.map(lambda _: decode(tmp_path / "a.png", then), range(2 * pictures.LARGE_AT_ONCE)))
+    assert most == pictures.LARGE_AT_ONCE

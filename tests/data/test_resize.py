@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -55,6 +56,17 @@ def test_read_only_and_sliced_pictures_are_read_and_a_fitting_one_is_returned() 
     for way in (resize, resize_by_numpy, resize_by_torch):
         np.testing.assert_array_equal(way(part, (20, 30)), expected)
     assert resize(part, (40, 56)) is part
+
+
+def test_a_large_picture_is_never_whole_in_floats() -> None:
+    photo = np.zeros((1500, 2000, 3), np.uint8)
+    tracemalloc.start()
+    try:
+        resize_by_numpy(photo, (96, 96))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2 * photo.nbytes, "float64 would take eight times the picture"
 
 
 def test_torch_is_not_loaded() -> None:

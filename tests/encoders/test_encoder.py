@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from facenet.data.preprocess import Preprocess
-from facenet.encoders.encoder import Encoder
+from facenet.encoders.encoder import Encoder, encode
 from facenet.errors import ConfigError, DataError
 from facenet.faces.alignment import Alignment, NoFace
 from tests.helpers.encoders import OPTIONS, make
@@ -29,6 +29,19 @@ def test_embeddings_are_unit_and_ignore_batch_mates() -> None:
     np.testing.assert_allclose(encoder.embed(images[:, :, ::-1]), together, atol=1e-5, err_msg="mirror-averaged")
     plain = make(mirror=False)
     assert np.abs(plain.embed(images[:, :, ::-1]) - plain.embed(images)).max() > 1e-3
+
+
+def test_a_network_on_a_cpu_sees_few_images_at_a_time_with_the_same_vectors() -> None:
+    encoder = make()
+    assert isinstance(encoder.model, torch.nn.Module)
+    images = encoder.preprocess.normalise(np.random.default_rng(0).integers(0, 256, (70, 3, 32, 32), np.uint8))
+    with torch.inference_mode():
+        given = torch.from_numpy(images).to(memory_format=torch.channels_last)
+        at_once = encode(encoder.model, given, mirror=True).numpy()
+    seen: list[int] = []
+    encoder.model.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    np.testing.assert_array_equal(encoder.embed_batch(images), at_once)
+    assert set(seen[2:]) == {23, 24}, "behind the two test images and their mirror images"
 
 
 def test_fingerprint_covers_weights_options_preprocessing_and_nothing_else() -> None:
