@@ -6,8 +6,11 @@ The template decides how a block looks, the blocks decide the content. Jinja2 es
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
+
+NUMBER = re.compile(r"\b[\d.]+e-\d+\b")
 
 
 class Table(NamedTuple):
@@ -85,6 +88,13 @@ class Chapter(NamedTuple):
     left_out: Sequence[str] = ()  # what is missing, each with the command that makes it
 
 
+def unbroken(text: str) -> str:
+    """Return text as HTML in which no line breaks behind the hyphen of a number such as 1e-3."""
+    import markupsafe
+
+    return markupsafe.Markup(NUMBER.sub(r'<span class="number">\g<0></span>', str(markupsafe.escape(text))))
+
+
 def render(title: str, made: str, chapters: Sequence[Chapter]) -> str:
     """Return the page as HTML text; `made` is a line that names its sources."""
     import jinja2
@@ -96,5 +106,6 @@ def render(title: str, made: str, chapters: Sequence[Chapter]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["unbroken"] = unbroken
     page = environment.get_template("page.html.j2").render(title=title, made=made, chapters=chapters)
     return page.replace(" %", "\N{NO-BREAK SPACE}%").replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from facenet.report.page import Chapter, Figure, Figures, Picture, Section, Sheet, Table, Text, Tile, render
@@ -46,3 +48,14 @@ def test_an_empty_chapter_has_no_empty_boxes() -> None:
 @pytest.mark.parametrize("title", ["", "\ud800".encode("utf-8", "replace").decode(), "日本 ½"])
 def test_any_text_can_be_a_title(title: str) -> None:
     assert title in read(render(title, "m", [])).text
+
+
+def test_on_a_phone_captions_wrap_and_numbers_do_not() -> None:
+    table = Table(("FAR",), [("1e-3",), ("at FAR 2.5e-04 or less",)], "1e-3 & more")
+    page = render("t", "m", [Chapter("c", "VAL at FAR 1e-4", [], [Section("s", [table])])])
+    for whole in ("1e-3", "2.5e-04", "1e-4"):
+        assert f'<span class="number">{whole}</span>' in page
+    assert '<caption><span><span class="number">1e-3</span> &amp; more</span></caption>' in page
+    assert ".number { white-space: nowrap; }" in page
+    assert re.search(r"caption > span \{[^}]*max-width: min\([^}]*100vw", page), "no wider than the screen"
+    assert "1e-3 & more" in read(page).text
