@@ -141,6 +141,16 @@ def run_job(name: str, options: type[T], run: Callable[[T, Path], dict[str, Any]
         raise failed
 
 
+def given_options() -> list[str]:
+    """Return the names of the options that the job was given; a choice of a group, as model=nn4, is model.name."""
+    from hydra.core.hydra_config import HydraConfig
+
+    if not HydraConfig.initialized():
+        return []
+    keys = [override.lstrip("+~").partition("=")[0] for override in HydraConfig.get().overrides.task]
+    return [f"{key}.name" if is_group(key) else key for key in keys]
+
+
 def load_plugin(module: str) -> None:
     """Import an outside module, which may register nets, objectives and miners.
 

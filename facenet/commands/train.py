@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from facenet.commands.launch import launch
+from facenet.commands.launch import given_options, launch
 from facenet.commands.options import CommandOptions
 from facenet.console import table
 from facenet.evaluation.tables import evaluation_rows
@@ -21,7 +21,7 @@ class TrainCommandOptions(TrainOptions, CommandOptions):
 def run(options: TrainCommandOptions, out: Path) -> dict[str, Any]:
     from facenet.training.run import train
 
-    metrics = train(options, out)
+    metrics = train(options, out, given=given_options())
     if not metrics:  # another rank than 0
         return metrics
     trained, best = metrics["train"], metrics["held_out"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -87,11 +87,11 @@ def check_options(options: TrainOptions) -> DeviceSettings:
     return resolve_device(options.trainer)
 
 
-def take_net(options: TrainOptions) -> TrainOptions:
+def take_net(options: TrainOptions, given: Collection[str] = ()) -> TrainOptions:
     """Return options whose net is that of the encoder `init`; without one, the options as they are.
 
-    Options of the net at their defaults become the encoder's. Dropout, input size and the attention's backend may be
-    others, since the weights do not depend on them.
+    Options of the net at their defaults become the encoder's, unless they were `given` by name ("model.norm").
+    Dropout, input size and the attention's backend may be others, since the weights do not depend on them.
 
     Raises:
         ConfigError: another option of the net was given and is not the encoder's; both values are named.
@@ -104,19 +104,24 @@ def take_net(options: TrainOptions) -> TrainOptions:
     theirs, ours, plain = (
         to_dict(each) for each in (build_options(ModelOptions, recorded), options.model, ModelOptions())
     )
-    chosen = _merge(ours, theirs, plain, f"init={options.init}")
+    chosen = _merge(ours, theirs, plain, given, f"init={options.init}")
     return replace(options, model=build_options(ModelOptions, chosen))
 
 
 def _merge(
-    ours: Mapping[str, Any], theirs: Mapping[str, Any], plain: Mapping[str, Any], init: str, prefix: str = "model."
+    ours: Mapping[str, Any],
+    theirs: Mapping[str, Any],
+    plain: Mapping[str, Any],
+    given: Collection[str],
+    init: str,
+    prefix: str = "model.",
 ) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for key, value in ours.items():
         own, old, default = value, theirs.get(key), plain.get(key)
         if isinstance(own, Mapping) and isinstance(old, Mapping) and isinstance(default, Mapping):
-            merged[key] = _merge(own, old, default, init, f"{prefix}{key}.")
-        elif own is None or own == default:
+            merged[key] = _merge(own, old, default, given, init, f"{prefix}{key}.")
+        elif (own is None or own == default) and f"{prefix}{key}" not in given:
             merged[key] = old
         elif own == old or key in FREE:
             merged[key] = own

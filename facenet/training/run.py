@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from facenet.options import to_dict
 from facenet.training import resume
 from facenet.training.build import Run, build_run, check_options, describe, take_net
 from facenet.training.faces import Faces, prepare_faces
+from facenet.training.old_embeddings import expectation
 from facenet.training.options import TrainOptions
 from facenet.training.result import best_encoder, describe_run, score
 from facenet.training.trainer import emulated_bf16, is_first_rank, quiet_lightning
@@ -29,6 +30,7 @@ def train(
     say: Callable[[str], None] = print,
     *,
     callbacks: Sequence[pl.Callback] = (),
+    given: Collection[str] = (),
 ) -> dict[str, Any]:
     """Train an encoder into a folder.
 
@@ -47,6 +49,8 @@ def train(
         out: The run folder.
         say: Prints each line for the user.
         callbacks: More of Lightning's callbacks; they are called before those of the run itself.
+        given: Names of options that were asked for ("model.norm") even if they have their default: with `init` they
+            have to be the encoder's.
 
     Raises:
         ConfigError, DataError: wrong options or unusable data; a folder that can not be written, a full disk.
@@ -56,7 +60,7 @@ def train(
         Interrupted: a SIGTERM or SIGINT stopped the training; a checkpoint was saved.
     """
     with explain_disk_errors(out), resume.add_resume_hint(Path(out)):
-        return _train(options, Path(out), say, callbacks)
+        return _train(take_net(options, given), Path(out), say, callbacks)
 
 
 def _train(
@@ -64,7 +68,6 @@ def _train(
 ) -> dict[str, Any]:
     started = time.perf_counter()
     out.mkdir(parents=True, exist_ok=True)
-    options = take_net(options)
     finished = resume.finished_metrics(options, out, say)
     if finished is not None:
         return finished if is_first_rank() else {}
@@ -77,7 +80,8 @@ def _train(
         if slow := emulated_bf16(device.precision, run.trainer.strategy.root_device.type):
             say(slow)
         resume.write_start(options, out)
-        say("\n".join([describe(run, faces), *_beginning(options, out, run)]))
+        lines = [describe(run, faces), *_expectation(options, run), *_beginning(options, out, run)]
+        say("\n".join(lines))
     _fit(run, faces, request)
     if not run.trainer.is_global_zero:
         return {}
@@ -97,6 +101,13 @@ def _fit(run: Run, faces: Faces, request: StopRequest) -> None:
         finally:
             run.trainer.fit_loop.teardown()  # Lightning keeps loader workers alive if a validation is interrupted
             faces.list_skipped(run.data.skipped)
+
+
+def _expectation(options: TrainOptions, run: Run) -> list[str]:
+    """Return a line on harmonic training if the photographs show few people."""
+    if run.old is None or options.data.kind == "synthetic":
+        return []
+    return expectation(len(run.data.train.names), len(run.data.train))
 
 
 def _beginning(options: TrainOptions, out: Path, run: Run) -> list[str]:

@@ -14,7 +14,7 @@ from facenet.encoders.embedding import embed_records
 from facenet.encoders.encoder import Encoder
 from facenet.errors import DataError
 from facenet.training import old_embeddings
-from facenet.training.old_embeddings import old_vectors, read_old
+from facenet.training.old_embeddings import expectation, old_vectors, read_old
 from facenet.types import EmbeddingSet
 from tests.helpers.encoders import make
 from tests.helpers.pictures import write_tree
@@ -23,6 +23,13 @@ from tests.helpers.pictures import write_tree
 @pytest.fixture
 def records(tmp_path: Path) -> Records:
     return scan_folder(write_tree(tmp_path / "faces", 4, 3))
+
+
+def test_what_few_people_reach_is_said() -> None:
+    (line,) = expectation(121, 2548)
+    assert "121 people and 2548 faces are few" in line
+    assert "0.589 from 121 people" in line
+    assert not expectation(4038, 9525)
 
 
 def test_an_encoder_is_asked_once(records: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -143,6 +143,10 @@ def test_init_brings_its_net(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=message):
             train(build(TrainOptions, {"init": str(tmp_path), "model": other}), tmp_path / "run")
     assert take_net(TrainOptions()) == TrainOptions()
+    default = TrainOptions(init=str(tmp_path))
+    assert take_net(default, given=["model.name", "model.dropout"]).model.dropout == default.model.dropout != 0.1
+    with pytest.raises(ConfigError, match=r"has model\.norm=lrn, this run asks for batch"):
+        train(default, tmp_path / "run", given=["model.norm"])
 
 
 class Killed(Exception):
