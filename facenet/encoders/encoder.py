@@ -147,18 +147,22 @@ class Encoder:
         return f"encoder {self.name} ({self.fingerprint[:12]})"
 
     def threshold(self, far: float) -> float:
-        """Return the squared distance calibrated for a false accept rate.
+        """Return the squared distance calibrated for a false accept rate; between two such rates linear in log(far).
 
         Raises:
-            DataError: it was not calibrated for this rate; the message lists the rates it has.
+            DataError: the rate is smaller or larger than the calibrated ones; the message lists them.
         """
-        for known, sq_dist in self.thresholds.items():
+        rates = sorted(self.thresholds)
+        for known in rates:
             if abs(known - far) <= 1e-9 + 1e-6 * far:
-                return sq_dist
-        rates = ", ".join(f"{far:g}" for far in sorted(self.thresholds)) or "none"
+                return self.thresholds[known]
+        if rates and rates[0] < far < rates[-1]:
+            measured = np.maximum.accumulate([self.thresholds[known] for known in rates])
+            return float(np.interp(np.log(far), np.log(rates), measured))
         raise DataError(
-            f"encoder {self.fingerprint[:12]}: no threshold for far={far:g} (calibrated: {rates});"
-            " run scripts/verify.py calibrate=true or choose a rate it has"
+            f"encoder {self.fingerprint[:12]}: no threshold for far={far:g} (calibrated:"
+            f" {', '.join(f'{known:g}' for known in rates) or 'none'});"
+            " run scripts/calibrate.py, or choose a rate between these"
         )
 
 

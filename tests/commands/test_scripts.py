@@ -128,6 +128,8 @@ def test_verify_compare_cluster(faces: Path, encoder: Path, embeddings: Path, tm
     metrics = done.metrics
     assert metrics["verification"]["pairs"] == 16
     assert metrics["thresholds"]
+    assert metrics["calibrated_on_reported"] is True
+    assert "the 4 people reported here: try the thresholds on others" in done.text
     assert metrics["leakage"]["shared_people"] is None
     kept = f"embeddings={tmp_path / 'v' / 'evaluation'}"
     every = succeed("verify", kept, "identification=true", "fars=[0.1]", out=tmp_path / "a")

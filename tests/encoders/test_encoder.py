@@ -112,6 +112,13 @@ def test_a_threshold_is_found_by_its_rate() -> None:
     assert encoder.threshold(0.01) == 1.2
     with pytest.raises(DataError, match=r"far=0\.001 \(calibrated: 0\.01\)"):
         encoder.threshold(0.001)
+    encoder.thresholds = {0.01: 1.2, 0.0001: 0.8, 0.001: 1.0}
+    assert encoder.threshold(0.001) == 1.0
+    assert encoder.threshold(10**-2.5) == pytest.approx(1.1), "linear in the logarithm of the rate"
+    assert encoder.threshold(0.0002) == pytest.approx(0.8 + 0.2 * np.log10(2))
+    for far in (0.011, 0.00009):
+        with pytest.raises(DataError, match=r"calibrated: 0\.0001, 0\.001, 0\.01\)"):
+            encoder.threshold(far)
 
 
 def test_one_image_alone_gives_one_row(tmp_path: Path) -> None:
