@@ -9,6 +9,7 @@ from typing import Any
 from facenet.commands.launch import launch
 from facenet.commands.options import CommandOptions, EncoderUse, warn_of_drawn_faces
 from facenet.console import progress, table
+from facenet.data.options import PairColumns
 from facenet.options import INSIDE, RATE, option
 
 SHOWN = 20  # pairs of a table that are printed
@@ -23,6 +24,7 @@ class CompareOptions(EncoderUse, CommandOptions):
     a: str | None = option(None, help="a photo")
     b: str | None = option(None, help="another photo")
     pairs: str | None = option(None, help="instead of a and b: CSV first,second of photos, relative to the table")
+    pair_columns: PairColumns = PairColumns()
     gallery: str | None = option(None, help="judge as a search in this gallery does")
     fpir: float | None = option(None, **INSIDE, help="with gallery: share of strangers with any match; 0.05 without it")
     far: float | None = option(None, **RATE, help="share of pairs of different people, as calibrated; 0.001 without it")
@@ -93,10 +95,12 @@ def compare_many(encoder: Any, options: CompareOptions, threshold: Any, out: Pat
     from facenet.files import read_csv, write_csv
 
     file = Path(options.pairs or "")
-    rows = read_csv(file, ("first", "second"), remedy="give a CSV file with the columns first, second", whole=True)
-    pairs = [(row["first"].strip(), row["second"].strip()) for row in rows]
+    one, two = options.pair_columns.first, options.pair_columns.second
+    remedy = f"give a CSV file with the columns {one}, {two}, or name them: pair_columns.first=NAME (second)"
+    rows = read_csv(file, (one, two), remedy=remedy, whole=True)
+    pairs = [(row[one].strip(), row[two].strip()) for row in rows]
     if not pairs:
-        raise DataError(f"{file}: no pair below its header; give a CSV file with the columns first, second")
+        raise DataError(f"{file}: no pair below its header; {remedy}")
     warn_of_drawn_faces(encoder, [name for pair in pairs for name in pair])
     with progress("comparing") as report:
         found = compare_table(encoder, pairs, root=file.parent, threshold=threshold.sq_dist, progress=report)

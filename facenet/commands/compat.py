@@ -10,6 +10,7 @@ from facenet.commands.launch import launch
 from facenet.commands.options import CommandOptions
 from facenet.compat.options import GateOptions
 from facenet.console import table
+from facenet.data.options import PairColumns
 from facenet.options import SEED, option
 
 
@@ -23,6 +24,7 @@ class CompatOptions(CommandOptions):
         None, help="the new encoder, whose record is written; without one only the check is made"
     )
     pairs: str | None = option(None, help="LFW pairs file or CSV; without one pairs are drawn from the images")
+    pair_columns: PairColumns = PairColumns()
     reference: str | None = option(
         None, help="embeddings by the same recipe without a compatibility term: gain and tax"
     )
@@ -55,7 +57,7 @@ def run(options: CompatOptions, out: Path) -> dict[str, Any]:
     fit = None
     if options.fit_old and options.fit_new:
         fit = (EmbeddingSet.load(options.fit_old), EmbeddingSet.load(options.fit_new))
-    pairs = read_pairs(options.pairs) if options.pairs else None
+    pairs = read_pairs(options.pairs, options.pair_columns, named="pair_columns") if options.pairs else None
     metrics = assess_upgrade(
         **sets,
         pairs=pairs,

@@ -46,7 +46,7 @@ class DegradeOptions(CommandOptions):
 
 def run(options: DegradeOptions, out: Path) -> dict[str, Any]:
     from facenet.data.cache import readable
-    from facenet.data.reported import reported_faces
+    from facenet.data.reported import refuse_missing, reported_faces
     from facenet.encoders import lookup as encoders
     from facenet.evaluation.degradation import degrade, plan
     from facenet.evaluation.degradation_plot import write_plot
@@ -55,6 +55,8 @@ def run(options: DegradeOptions, out: Path) -> dict[str, Any]:
     encoder = encoders.load(options.encoder, device=options.device)
     data = replace(options.data, pairs=options.pairs or options.data.pairs)
     faces, pairs = reported_faces(data, readable=lambda faces: readable(faces, encoder.preprocess))
+    if data.pairs:
+        refuse_missing(faces, pairs, data.pairs, data.root, allow_missing=options.allow_missing)
     with progress(f"{len(changes)} changes of {len(faces)} images") as report:
         metrics = degrade(
             encoder,

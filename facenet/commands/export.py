@@ -10,6 +10,7 @@ from typing import Any
 from facenet.commands.launch import launch
 from facenet.commands.options import CommandOptions
 from facenet.console import table
+from facenet.data.options import PairColumns
 from facenet.options import SEED, option
 
 
@@ -23,6 +24,7 @@ class ExportOptions(CommandOptions):
     images: str | None = option(None, help="faces to calibrate it with, and those of the pairs")
     calibration_images: int = option(256, least=1, help="drawn from images; those no pair names come first")
     pairs: str | None = option(None, help="LFW pairs file or CSV (first,second,same[,fold])")
+    pair_columns: PairColumns = PairColumns()
     allow_missing: bool = option(False, help="leave out pairs without an image")
     speed: bool = option(False, help="measure images/s of torch, onnxruntime and 8 bits, in turns")
     batch_size: int = option(32, least=1, help="of that")
@@ -32,24 +34,19 @@ class ExportOptions(CommandOptions):
 
 def run(options: ExportOptions, out: Path) -> dict[str, Any]:
     from facenet.encoders import lookup as encoders
-    from facenet.export.faces import calibration_faces, check_pairs, score_files
+    from facenet.export.faces import calibration_faces, faces_of_pairs, score_files
     from facenet.export.int8 import export_int8
     from facenet.export.onnx import export_onnx
 
     checked(options)
-    encoder, files, images, pairs = (
-        encoders.load(options.encoder, device="cpu"),
-        [options.out],
-        options.images,
-        options.pairs,
-    )
-    if pairs and images:
-        check_pairs(images, pairs, allow_missing=options.allow_missing)
+    encoder, files, images = encoders.load(options.encoder, device="cpu"), [options.out], options.images
+    reported = None
+    if options.pairs and images:
+        reported = faces_of_pairs(images, options.pairs, options.pair_columns, allow_missing=options.allow_missing)
     faces = None
     if options.int8 and images:
-        faces = calibration_faces(
-            encoder.preprocess, images, options.calibration_images, pairs=pairs, seed=options.seed
-        )
+        named = reported[0].keys if reported else ()
+        faces = calibration_faces(encoder.preprocess, images, options.calibration_images, last=named, seed=options.seed)
     started = time.perf_counter()
     metrics: dict[str, Any] = {"model": encoder.name, "dim": encoder.dim, "fingerprint": encoder.fingerprint}
     metrics |= {"file": options.out, **export_onnx(encoder, options.out), "mirror_in_graph": encoder.preprocess.mirror}
@@ -57,11 +54,11 @@ def run(options: ExportOptions, out: Path) -> dict[str, Any]:
     if faces is not None and options.int8:
         metrics["int8"] = {"file": options.int8, **export_int8(options.out, faces, options.int8)}
         files.append(options.int8)
-    named = dict(zip(("float32", "int8"), files, strict=False))
-    if pairs and images:
-        metrics["verification"] = score_files(named, images, pairs, allow_missing=options.allow_missing)
+    variants = dict(zip(("float32", "int8"), files, strict=False))
+    if reported:
+        metrics["verification"] = score_files(variants, *reported, allow_missing=options.allow_missing)
     if options.speed:
-        metrics["speed"] = speed(encoder, named, options)
+        metrics["speed"] = speed(encoder, variants, options)
     table(rows(metrics), title="export")
     return metrics
 

@@ -63,7 +63,7 @@ def load(options: TracksOptions) -> tuple[Any, Any]:
     from facenet.data.tracks import reported_tracks, scan_tracks, split_tracks
 
     data = options.data
-    pairs = read_pairs(data.pairs) if data.pairs else None
+    pairs = read_pairs(data.pairs, data.pair_columns) if data.pairs else None
     if not data.root:
         with progress("drawing tracks") as report:
             if options.train:

@@ -26,7 +26,7 @@ class VerifyOptions(EvaluationOptions, EncoderUse, CommandOptions):
     pairs: str | None = option(
         None, help="LFW pairs file or CSV (first,second,same[,fold]); without one pairs are drawn"
     )
-    calibrate: bool = option(False, help="calibrate the encoder's thresholds on these faces")
+    calibrate: bool = option(False, help="calibrate the encoder's thresholds on the reported faces")
     baselines: bool = option(False, help="score pixels, colours, PCA and the untrained net on the same pairs")
     train_embeddings: str | None = option(None, help="embeddings of the training faces, to find near-duplicates")
     data: DataOptions = DataOptions(kind="folder")
@@ -40,7 +40,7 @@ def of_encoder(name: str, options: VerifyOptions, out: Path) -> dict[str, Any]:
     from facenet.data.cache import readable
     from facenet.data.pairs import write_pairs
     from facenet.data.records import Records
-    from facenet.data.reported import other_faces, reported_faces
+    from facenet.data.reported import other_faces, refuse_missing, reported_faces
     from facenet.encoders import lookup as encoders
     from facenet.evaluation.baselines import compare_baselines
     from facenet.evaluation.evaluate import evaluate_all
@@ -55,7 +55,9 @@ def of_encoder(name: str, options: VerifyOptions, out: Path) -> dict[str, Any]:
         return readable(records, encoder.preprocess)
 
     faces, pairs = reported_faces(data, readable=decodable)
-    if not data.pairs:
+    if data.pairs:
+        refuse_missing(faces, pairs, data.pairs, data.root, allow_missing=options.allow_missing)
+    else:
         write_pairs(out / "pairs.csv", pairs)  # what was drawn, to be used again with pairs=FILE
     baselines, world = options.baselines, world_of(data.kind, data.seed)
     others = None
@@ -66,7 +68,7 @@ def of_encoder(name: str, options: VerifyOptions, out: Path) -> dict[str, Any]:
     if baselines and others is not None:
         metrics |= compare_baselines(encoder, faces, pairs, others, options.seed)
     if options.calibrate:
-        metrics |= calibrate_encoder(encoder, name, faces, out)
+        metrics |= calibrate_encoder(encoder, name, faces, out) | {"calibrated_on_reported": True}
     return metrics
 
 
@@ -94,7 +96,10 @@ def run(options: VerifyOptions, out: Path) -> dict[str, Any]:
     baselines = {k: v for k, v in metrics.items() if isinstance(v, dict) and set(v) == {"accuracy", "auc"}}
     rows += [(f"{name.replace('_', ' ')}: accuracy", value["accuracy"]) for name, value in baselines.items()]
     rows += [(f"threshold at FAR {far}", value) for far, value in metrics.get("thresholds", {}).items()]
-    rows += [("calibrated encoder", metrics["encoder"])] if "encoder" in metrics else []
+    if "encoder" in metrics:
+        on = metrics["calibration"]
+        rows.append(("calibrated on", f"the {on['people']} people reported here: try the thresholds on others"))
+        rows.append(("calibrated encoder", metrics["encoder"]))
     table(rows, title="verify")
     return metrics
 

@@ -37,12 +37,24 @@ class DrawnOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PairColumns(Options):
+    """Columns of a CSV of labelled pairs, for tables of other tools."""
+
+    first: str = option("first", help="column of the first image")
+    second: str = option("second", help="column of the second image")
+    same: str = option("same", help="column that says whether both show one person")
+    fold: str = option("fold", help="column of the fold; it may be absent")
+    yes: str | None = option(None, help="word of `same` for one person; null: 1, true, yes or same")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrackDataOptions(Options):
     """Tracks of videos on disk, and how their people are divided."""
 
     root: str | None = option(None, help="<identity>/<track>/<frame>; without it tracks are drawn")
     splits: str | None = option(None, help="table identity,split (train, held_out, evaluation); else people by share")
     pairs: str | None = option(None, help="with train=false: CSV first,second,same[,fold] of <identity>/<track>")
+    pair_columns: PairColumns = PairColumns()
     max_frames: int | None = option(None, least=1, help="of a track, its first; the paper compares the first 100")
     held_out: float = option(0.2, **INSIDE, help="share of the people for checkpoints")
     evaluation: float = option(0.3, **INSIDE, help="share of the people reported")
@@ -68,17 +80,6 @@ class DrawnTrackOptions(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_order("frames", self.frames)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PairColumns(Options):
-    """Columns of a CSV of labelled pairs, for tables of other tools."""
-
-    first: str = option("first", help="column of the first image")
-    second: str = option("second", help="column of the second image")
-    same: str = option("same", help="column that says whether both show one person")
-    fold: str = option("fold", help="column of the fold; it may be absent")
-    yes: str | None = option(None, help="word of `same` for one person; null: 1, true, yes or same")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,19 +35,20 @@ WORDS = {
 Line = tuple[int, list[str]]  # line number and cells
 
 
-def read_pairs(path: str | Path, columns: PairColumns = COLUMNS) -> Pairs:
+def read_pairs(path: str | Path, columns: PairColumns = COLUMNS, *, named: str = "data.pair_columns") -> Pairs:
     r"""Read P pairs: View 2 (header ``10\t300``), View 1 (header ``500``) or CSV (``first,second,same[,fold]``).
 
     Same pairs are ``name\tn1\tn2``, different ones ``name1\tn1\tname2\tn2``; keys become ``Name/Name_0001``.
     Without folds in the file, the i-th of n same (different) pairs gets fold floor(10 i / n). A byte order mark,
-    CRLF and blank lines at the end are accepted. `columns` names the columns of a CSV, in upper or lower case.
+    CRLF and blank lines at the end are accepted. `columns` names the columns of a CSV, in upper or lower case;
+    `named` is the option that does so, for a message.
 
     Raises:
         DataError: missing, empty or malformed file, with the line, what was expected and what to do.
     """
     path = Path(path)
     text = _text(path)
-    return _parse_csv(path, text, columns) if "," in text.split("\n", 1)[0] else _parse_lfw(path, text)
+    return _parse_csv(path, text, columns, named) if "," in text.split("\n", 1)[0] else _parse_lfw(path, text)
 
 
 def write_pairs(path: str | Path, pairs: Pairs) -> None:
@@ -186,7 +187,7 @@ def _cut(same: np.ndarray) -> np.ndarray:
     return fold
 
 
-def _parse_csv(path: Path, text: str, columns: PairColumns) -> Pairs:
+def _parse_csv(path: Path, text: str, columns: PairColumns, named: str) -> Pairs:
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     header = [name.strip().lower() for name in reader.fieldnames or ()]
     reader.fieldnames = header
@@ -194,7 +195,7 @@ def _parse_csv(path: Path, text: str, columns: PairColumns) -> Pairs:
     if not {*ends, label} <= set(header) or len(set(header)) < len(header):
         raise DataError(
             f"{path}, line 1: expected the header {columns.first},{columns.second},{columns.same}[,{columns.fold}], got"
-            f" {','.join(header)!r}; mend it, or name its columns: data.pair_columns.first=NAME (second, same, fold)"
+            f" {','.join(header)!r}; mend it, or name its columns: {named}.first=NAME (second, same, fold)"
         )
     keys, words, fold = [], [], []
     try:

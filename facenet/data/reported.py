@@ -24,7 +24,9 @@ def reported_faces(options: DataOptions, *, readable: Readable | None = None) ->
     """
     if options.pairs and options.fold is None and options.kind != "synthetic":
         records = scan_kind(options.kind, options.root)
-        pairs = read_pairs(protocol_file(options.pairs, records, "pairs"), options.pair_columns)
+        pairs = read_pairs(
+            protocol_file(options.pairs, records, "pairs"), options.pair_columns, named="data.pair_columns"
+        )
         return named_faces(records, pairs), pairs
     if reports_everybody(options):
         people = scan_usable(options.kind, options.root, max_bad_share=options.max_bad_share)[1]
@@ -34,6 +36,20 @@ def reported_faces(options: DataOptions, *, readable: Readable | None = None) ->
     if splits.pairs is None:
         raise DataError("pairs: none given and data.evaluation keeps no people to draw them from; pass pairs=FILE")
     return splits.evaluation, splits.pairs
+
+
+def refuse_missing(faces: Records, pairs: Pairs, file: str, root: str | None, *, allow_missing: bool = False) -> None:
+    """Refuse, before anything is embedded, pairs whose images are not among the faces; `file` and `root` are theirs.
+
+    Raises:
+        DataError: no image that the pairs name is there, or not each of them, unless `allow_missing`.
+    """
+    missing = pair_rows(pairs, faces.keys)[2]
+    if missing and (not allow_missing or not len(faces)):
+        raise DataError(
+            f"{file}: {len(missing)} images that its pairs name are not under {root} (first: {missing[0]}); give the"
+            " images that the pairs are of" + ("" if not len(faces) else ", or allow_missing=true")
+        )
 
 
 def other_faces(options: DataOptions, *, needed: bool, readable: Readable | None = None) -> Records | None:

@@ -148,7 +148,9 @@ def _train_and_reported(
     """Return the training faces, the faces the reported numbers are about, and their pairs."""
     reported, pairs = None, None
     if options.pairs:
-        pairs = read_pairs(protocol_file(options.pairs, records, "data.pairs"), options.pair_columns)
+        pairs = read_pairs(
+            protocol_file(options.pairs, records, "data.pairs"), options.pair_columns, named="data.pair_columns"
+        )
         reported = readable(named_faces(records, pairs))
     if options.people:
         listed = read_people(protocol_file(options.people, records, "data.people"))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from facenet.compat.matching import draw_pairs, share_images
-from facenet.data.pairs import write_pairs
+from facenet.data.pairs import read_pairs, write_pairs
 from facenet.encoders.bundle import load_bundle, save_bundle
 from facenet.encoders.record import write_record
 from facenet.errors import DataError
@@ -127,3 +127,15 @@ def test_a_record_is_written_whole_or_not_at_all(folder: Path, tmp_path: Path, m
 def test_without_an_encoder_the_check_alone_is_made(folder: Path, tmp_path: Path) -> None:
     metrics = succeed("compat", *arguments(folder, "gate.max_negative_flips=1"), out=tmp_path / "r")
     assert metrics["compatible_with"] is None
+
+
+def test_labelled_pairs_of_other_tools_are_read_by_the_names_of_their_columns(folder: Path, tmp_path: Path) -> None:
+    pairs = read_pairs(folder / "pairs.csv")
+    rows = zip(pairs.first, pairs.second, pairs.same, strict=True)
+    lines = [f"{a}.jpg,{b}.jpg,{'Yes' if same else 'No'}" for a, b, same in rows]
+    (tmp_path / "master.csv").write_text("\n".join(["file_x,file_y,Decision", *lines]))
+    columns = [f"pair_columns.{key}" for key in ("first=file_x", "second=file_y", "same=Decision")]
+    given = [f"old={folder / 'old'}", f"new={folder / 'new'}", f"pairs={tmp_path / 'master.csv'}", "draws=2", "steps=2"]
+    done = play("compat", *given, *columns, "gate.max_negative_flips=0.5", out=tmp_path / "run")
+    assert done.code == 0, done.errors
+    assert done.metrics["cells"]["new_old"]["verification"]["pairs"] == len(pairs)

@@ -15,6 +15,7 @@ from facenet.encoders.embedding import embed_folder
 from facenet.encoders.lookup import load
 from tests.helpers.commands import every_fourth, mistaken, play, succeed
 from tests.helpers.encoders import make
+from tests.helpers.pictures import write_tree
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +126,18 @@ def test_a_table_of_pairs_is_compared_and_what_can_not_be_is_listed(photos: Path
     assert lines[3]["note"].startswith(f"{where[4]}: 2 faces, taken: ")
     direct = load("sface").embed(where[:2])
     assert float(lines[0]["sq_dist"]) == pytest.approx(float(((direct[0] - direct[1]) ** 2).sum()), abs=1e-5)
+
+
+def test_a_table_of_another_tool_is_read_by_the_names_of_its_columns(tmp_path: Path) -> None:
+    save_bundle(make(), tmp_path / "e")
+    write_tree(tmp_path / "faces", 2, 2)
+    rows = ["p000/p000_0001.png,p000/p000_0002.png,Yes", "p000/p000_0001.png,p001/p001_0001.png,No"]
+    (tmp_path / "faces" / "master.csv").write_text("\n".join(["file_x,file_y,Decision", *rows]))
+    given = [f"encoder={tmp_path / 'e'}", f"pairs={tmp_path / 'faces' / 'master.csv'}", "threshold=4"]
+    code, said = mistaken("compare", *given, out=tmp_path / "no")
+    assert (code, "pair_columns.first=NAME" in said) == (3, True)
+    columns = ["pair_columns.first=file_x", "pair_columns.second=file_y"]
+    assert succeed("compare", *given, *columns, out=tmp_path / "yes")["one_person"] == 2
 
 
 @pytest.mark.slow  # four commands with three nets; tests/data cuts such folders in every run

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from facenet.commands.tracks import TracksOptions, load
 from facenet.data.pairs import read_pairs
 from facenet.data.records import write_images
 from facenet.data.tracks import reported_tracks, scan_tracks, split_tracks
 from facenet.encoders.bundle import load_bundle, save_bundle
 from facenet.evaluation.verification import verify_pairs
+from facenet.options import build
 from facenet.tracks.evaluation import BASELINES, evaluate_tracks
 from facenet.tracks.options import TrackPoolOptions, TrackTrainingOptions
 from facenet.tracks.pool import read_track_pool
@@ -161,3 +163,14 @@ def test_a_mistake_is_one_clear_line(
     assert (status, len(lines)) == (code, 1), said[-2000:]
     assert lines[0].startswith("error: ")
     assert says in lines[0]
+
+
+def test_labelled_pairs_of_other_tools_are_read_by_the_names_of_their_columns(
+    trained: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    (tmp_path / "pairs.csv").write_text("file_x,file_y,Decision\np00/t0,p00/t1,Yes\np00/t0,p01/t1,No\n")
+    columns = {"first": "file_x", "second": "file_y", "same": "Decision"}
+    data = {"root": str(trained[0]), "pairs": str(tmp_path / "pairs.csv"), "pair_columns": columns}
+    tracks, pairs = load(build(TracksOptions, {"encoder": "e", "train": False, "data": data}))
+    assert pairs.same.tolist() == [True, False]
+    assert len(tracks) == 3

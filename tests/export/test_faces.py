@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from facenet.data.options import PairColumns
 from facenet.data.pair_folds import held_out_pairs
 from facenet.data.pairs import read_pairs
 from facenet.data.preprocess import Preprocess
@@ -19,7 +20,7 @@ from facenet.encoders.encoder import Encoder
 from facenet.encoders.onnx_file import seal
 from facenet.errors import DataError
 from facenet.evaluation.evaluate import evaluate
-from facenet.export.faces import calibration_faces, score_files
+from facenet.export.faces import calibration_faces, faces_of_pairs, score_files
 from facenet.export.onnx import record
 from facenet.models.layers import L2Normalize
 from tests.helpers.encoders import OPTIONS
@@ -74,10 +75,11 @@ def drawn_rows(tree: Path, **options: object) -> list[int]:
 
 def test_faces_are_drawn_and_those_of_the_pairs_come_last(tree: Path) -> None:
     pairs = str(tree.parent / "pairs.csv")
-    rows = drawn_rows(tree, count=12, pairs=pairs)
+    named = faces_of_pairs(tree, pairs)[0].keys
+    rows = drawn_rows(tree, count=12, last=named)
     assert sorted(rows) == list(range(12, 24)), "people that no pair names"
     assert rows != sorted(rows)
-    assert set(drawn_rows(tree, count=20, pairs=pairs)) > set(range(12, 24))
+    assert set(drawn_rows(tree, count=20, last=named)) > set(range(12, 24))
     assert len(drawn_rows(tree, count=100)) == 24
     assert drawn_rows(tree, count=6) == drawn_rows(tree, count=6) != drawn_rows(tree, count=6, seed=1)
     assert set(drawn_rows(tree, count=6)) & set(range(12)), "without pairs from all"
@@ -85,7 +87,7 @@ def test_faces_are_drawn_and_those_of_the_pairs_come_last(tree: Path) -> None:
 
 def test_a_file_scores_as_its_encoder_does(tree: Path, files: dict[str, Path]) -> None:
     pairs = tree.parent / "pairs.csv"
-    found = score_files(files, tree, str(pairs))
+    found = score_files(files, *faces_of_pairs(tree, str(pairs)))
     expected = evaluate(encoder_of(0)[0], scan_folder(tree), read_pairs(pairs))
     assert found["a"]["accuracy"] == expected["accuracy"]
     assert 0.5 < expected["accuracy"] < 1
@@ -99,11 +101,12 @@ def test_missing_images_fail_unless_allowed(tree: Path, files: dict[str, Path], 
     (tmp_path / "faces" / "p000" / "p000_0001.png").unlink()
     options = {"images": tmp_path / "faces", "pairs": str(tree.parent / "pairs.csv")}
     with pytest.raises(DataError, match="allow_missing"):
-        score_files({"a": files["a"]}, **options)  # type: ignore[arg-type]
-    found = score_files({"a": files["a"]}, **options, allow_missing=True)  # type: ignore[arg-type]
+        faces_of_pairs(**options)  # type: ignore[arg-type]
+    named = faces_of_pairs(**options, allow_missing=True)  # type: ignore[arg-type]
+    found = score_files({"a": files["a"]}, *named, allow_missing=True)
     assert found["a"]["skipped"] > 0
     with pytest.raises(DataError, match="one picture makes no pair"):
-        score_files({}, tree / "p001" / "p001_0001.png", options["pairs"])  # type: ignore[arg-type]
+        faces_of_pairs(tree / "p001" / "p001_0001.png", str(options["pairs"]))
 
 
 def test_a_table_of_faces_will_do(tree: Path, files: dict[str, Path]) -> None:
@@ -114,11 +117,21 @@ def test_a_table_of_faces_will_do(tree: Path, files: dict[str, Path]) -> None:
     named = held_out_pairs(scan_folder(tree))
     rows = [f"{a},{b},{int(s)}" for a, b, s in zip(named.first, named.second, named.same, strict=True)]
     pairs.write_text("first,second,same\n" + "\n".join(rows))
-    by_table = score_files({"a": files["a"]}, tree / "faces.csv", str(pairs))
-    by_folder = score_files({"a": files["a"]}, tree, str(pairs))
+    by_table = score_files({"a": files["a"]}, *faces_of_pairs(tree / "faces.csv", str(pairs)))
+    by_folder = score_files({"a": files["a"]}, *faces_of_pairs(tree, str(pairs)))
     assert by_table["a"]["accuracy"] == by_folder["a"]["accuracy"]
 
 
 def _columns(tree: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     records = scan_folder(tree)
     return records.paths, records.identities
+
+
+def test_labelled_pairs_of_other_tools_are_read_by_the_names_of_their_columns(tree: Path, tmp_path: Path) -> None:
+    lines = (tree.parent / "pairs.csv").read_text().replace("first,second,same", "file_x,file_y,Decision")
+    (tmp_path / "master.csv").write_text(lines)
+    with pytest.raises(DataError, match=r"name its columns: pair_columns\.first=NAME"):
+        faces_of_pairs(tree, str(tmp_path / "master.csv"))
+    columns = PairColumns(first="file_x", second="file_y", same="Decision")
+    faces, pairs = faces_of_pairs(tree, str(tmp_path / "master.csv"), columns)
+    assert (len(faces), pairs.first) == (12, faces_of_pairs(tree, str(tree.parent / "pairs.csv"))[1].first)
