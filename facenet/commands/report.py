@@ -10,7 +10,7 @@ from typing import Any
 from facenet.commands.launch import launch
 from facenet.commands.options import CommandOptions
 from facenet.console import progress, table
-from facenet.options import option
+from facenet.options import INSIDE, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +19,7 @@ class ReportOptions(CommandOptions):
 
     runs: str | tuple[str, ...] = option(help="run folders, or folders of sweeps")
     encoder: str | None = option(None, help="for runs without an encoder of their own")
+    fpir: float | None = option(None, **INSIDE, help="of searches: judge them at this rate; null: as each was")
     title: str | None = option(None, help="heading of the page; null: the run's name")
 
 
@@ -49,6 +50,7 @@ def run(options: ReportOptions, out: Path) -> dict[str, Any]:
             out / "report.html",
             encoder=options.encoder,
             title=options.title,
+            fpir=options.fpir,
             progress=show,
         )
     rows = [

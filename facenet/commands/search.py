@@ -71,6 +71,8 @@ def run(options: SearchOptions, out: Path) -> dict[str, Any]:
     if encoder is not None:
         warn_of_drawn_faces(encoder, queries.images)
     metrics = {"queries": len(queries), "skipped": len(queries.skipped), **threshold.plain(), **score(answers, people)}
+    if options.by_identity:
+        metrics["identity_by"] = options.identity_by
     show(answers[:SHOWN], threshold.sq_dist)
     if len(answers) > SHOWN:
         print(f"... and {len(answers) - SHOWN} more queries in {out / 'metrics.json'}")
@@ -87,7 +89,8 @@ def run(options: SearchOptions, out: Path) -> dict[str, Any]:
     if options.sheet:
         draw_answers(out / "sheet.png", answers, look=encoder.preprocess if encoder else None)
         print(f"sheet: {out / 'sheet.png'}")
-    return {**metrics, "results": [answer.plain() for answer in answers]}
+    others: dict[str, Any] = {"rates": threshold.plain_others()} if threshold.others else {}
+    return {**metrics, **others, "results": [answer.plain() for answer in answers]}
 
 
 def show(answers: Any, threshold: float) -> None:

@@ -16,6 +16,7 @@ from facenet.evaluation.strangers import Tail, tail_of
 
 FOREIGN = 3.0  # times the strangers asked for: a calibration that lets in more was made on other faces
 FPIR = 0.05  # share of strangers who may get a match if nothing else is asked
+FPIRS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # whose costs stand beside
 
 
 class Threshold(NamedTuple):
@@ -102,6 +103,7 @@ class SearchThreshold:
         source: What the threshold was derived from, one line.
         strangers: Expected share of strangers who get a match; None if nothing tells.
         right: Expected share of the people enrolled who are found and accepted; None if nothing tells.
+        others: What the rates of `FPIRS` would give; empty if nothing tells.
     """
 
     sq_dist: float
@@ -112,6 +114,7 @@ class SearchThreshold:
     source: str = "given"
     strangers: float | None = None
     right: float | None = None
+    others: tuple[SearchThreshold, ...] = ()
 
     def of(self, fingerprint: str) -> float:
         """Return the threshold of faces whose vectors are by the encoder of that fingerprint."""
@@ -133,6 +136,14 @@ class SearchThreshold:
         rate = {} if self.rate is None else {self.kind: self.rate}
         named = {"rate_kind": self.kind, **rate, "faces": self.faces, "threshold_from": self.source}
         return {"threshold": self.sq_dist, **older, **named, **expected}
+
+    def plain_others(self) -> list[dict[str, float | None]]:
+        """Return the costs of the rates of `FPIRS` as plain values for ``metrics.json``."""
+        return [
+            {"fpir": one.rate, "threshold": one.sq_dist, "expected_strangers_accepted": one.strangers,
+             "expected_right": one.right}
+            for one in self.others
+        ]  # fmt: skip
 
 
 def search_threshold(
@@ -162,7 +173,23 @@ def search_threshold(
         ConfigError: several of fpir, far and threshold, or one out of range.
         DataError: no calibration, and too few people in the gallery to do without.
     """
-    kind, value = choose_rate(fpir=fpir, far=far, threshold=threshold)
+    chosen = choose_rate(fpir=fpir, far=far, threshold=threshold)
+    found = _threshold_at(*chosen, faces, fingerprint, tails, own)
+    try:
+        others = tuple(_threshold_at("fpir", rate, faces, fingerprint, tails, own) for rate in FPIRS)
+    except DataError:
+        others = ()
+    return replace(found, others=others)
+
+
+def _threshold_at(
+    kind: str,
+    value: float,
+    faces: Mapping[str, int],
+    fingerprint: str,
+    tails: Mapping[str, Tail],
+    own: OwnPeople | None,
+) -> SearchThreshold:
     here = {name: count for name, count in faces.items() if count}
     count = sum(here.values())
     if kind == "threshold":

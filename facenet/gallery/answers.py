@@ -87,6 +87,7 @@ class Answer:
             "query": self.query,
             "identity": self.identity or None,
             "answer": self.name if self.match else None,
+            "nearest_sq_dist": self.nearest.sq_dist if self.nearest else None,
             "neighbours": neighbours,
         }
 

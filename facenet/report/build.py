@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from facenet.encoders.lookup import read_record
-from facenet.errors import DataError
+from facenet.errors import ConfigError, DataError
 from facenet.files import atomic_write, read_csv, read_sealed
 from facenet.report.chapters.clusters import cluster_chapter
 from facenet.report.chapters.comparisons import sweep_chapter, view2_chapter
 from facenet.report.chapters.robustness import robustness_chapter
+from facenet.report.chapters.search import search_chapter
 from facenet.report.chapters.upgrade import upgrade_chapter
 from facenet.report.chapters.verification import verification_chapter
 from facenet.report.page import Chapter, Section, Table, render
@@ -38,6 +39,7 @@ def write_report(
     *,
     encoder: str | Path | None = None,
     title: str | None = None,
+    fpir: float | None = None,
     progress: Progress | None = None,
     full: int = FULL,
     limit: int = LIMIT,
@@ -45,11 +47,13 @@ def write_report(
     """Write the page of the given run folders (or folders of sweeps).
 
     Args:
-        folders: Run folders of scripts/train.py, verify.py, degrade.py, cluster.py or compat.py, or of sweeps of them.
+        folders: Run folders of scripts/train.py, verify.py, degrade.py, cluster.py, compat.py or search.py, or of
+            sweeps.
         page: The HTML file to write.
         encoder: Encoder folder for runs that have none. An encoder that lies in another of the runs is found by its
             fingerprint.
         title: Heading of the page.
+        fpir: Share of strangers at which the searches are judged; None: as each was.
         progress: Called with (chapters done, chapters).
         full: Number of verifications shown in full; the overview lists the numbers of further ones.
         limit: Bytes of the page, at most.
@@ -58,10 +62,13 @@ def write_report(
         The content of ``metrics.json``.
 
     Raises:
+        ConfigError: `fpir` without a search, or one that a search does not list.
         DataError: no results to show, damaged files, or a page that is too large even with small pictures.
     """
     found = find_runs(folders)
-    chapters = _chapters(found, _records(found.runs, encoder), full, progress)
+    if fpir is not None and all(run.kind != "search" for run in found.runs):
+        raise ConfigError("fpir: it is for runs of scripts/search.py, and none is given; pass one, or leave fpir out")
+    chapters = _chapters(found, _records(found.runs, encoder), full, fpir, progress)
     source = f"Made by facenet from {', '.join(dict.fromkeys(short(folder, 80) for folder in folders))}."
     if found.foreign:
         source += (
@@ -113,7 +120,7 @@ def _records(runs: Sequence[Run], encoder: str | Path | None) -> dict[str, dict[
 
 
 def _chapters(
-    found: FoundRuns, records: Mapping[str, dict[str, Any]], full: int, progress: Progress | None
+    found: FoundRuns, records: Mapping[str, dict[str, Any]], full: int, fpir: float | None, progress: Progress | None
 ) -> list[Made]:
     """Return the chapters in their order: overview, runs in full, other measurements, sweeps."""
     scored = [run for run in found.runs if run.kind == "verification" or len(found.runs) == 1]
@@ -130,6 +137,7 @@ def _chapters(
     todo += [partial(robustness_chapter, run, f"d{place}") for place, run in enumerate(degraded)]
     todo += [partial(upgrade_chapter, run, f"u{place}") for place, run in enumerate(upgrades)]
     todo += [partial(cluster_chapter, run) for run in kinds.get("cluster", [])]
+    todo += [partial(search_chapter, run, fpir) for run in kinds.get("search", [])]
     todo += [partial(sweep_chapter, sweep, found.unfinished) for sweep in group_sweeps(found.runs)]
     if "lfw_view2" in kinds:
         todo.append(partial(view2_chapter, group_folds(found.runs), found.unfinished))

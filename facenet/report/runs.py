@@ -13,7 +13,7 @@ from facenet.report.values import get_value
 
 SWEEPS = ("table3", "table5", "table6", "lfw_view2")
 DEPTH = 3  # how far below a given folder the runs of a sweep may lie
-COMMANDS = "scripts/train.py, verify.py, degrade.py, cluster.py or compat.py"
+COMMANDS = "scripts/train.py, verify.py, degrade.py, cluster.py, compat.py or search.py"
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Run:
 
     folder: Path
     name: str
-    kind: str  # "verification", "degrade", "cluster", "compat" or one of SWEEPS
+    kind: str  # "verification", "degrade", "cluster", "compat", "search" or one of SWEEPS
     metrics: dict[str, Any]
     given: bool = True  # named by the user; False for a run found inside a sweep's folder
 
@@ -88,6 +88,8 @@ def kind_of(metrics: Mapping[str, Any]) -> str | None:
             return kind
     if all(isinstance(metrics.get(part), Mapping) for part in ("cells", "yardsticks")):
         return "compat"
+    if {"queries", "threshold", "results"} <= set(metrics):
+        return "search"
     return "cluster" if {"faces", "clusters", "threshold"} <= set(metrics) else None
 
 

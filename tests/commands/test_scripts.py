@@ -192,6 +192,8 @@ def test_photos_are_compared_as_a_search_in_a_gallery_does(
     for said in ("threshold at fpir=0.2", "the calibration, far 0.0031 of 72 faces", "strangers let in, expected"):
         assert said in played.text
     assert succeed("compare", *pair, gallery, out=tmp_path / "usual")["fpir"] == 0.05
+    page = succeed("report", f"runs={tmp_path / 's'}", "fpir=0.1", out=tmp_path / "report")
+    assert page["chapters"] == {"Search: s": ["The threshold and what it costs", "Other rates", "Answers"]}
 
 
 def test_the_run_folder_is_named_by_the_command(encoder: Path, tmp_path: Path) -> None:

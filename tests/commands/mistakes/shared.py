@@ -137,7 +137,8 @@ RANGES = [
     *_numbers("verify", 2, "seed=-1 memory_gb=nan"),
     *_numbers("embed", 2, "batch_size=0|-1"),
     *_numbers("search", 2, "k=0|-1 far=0|-1|nan|2 threshold=-1|5|nan by_identity=2 sheet=2"),
-    *_numbers("compare", 2, "far=0|-1|nan threshold=-1|5|nan"),
+    *_numbers("compare", 2, "far=0|-1|nan threshold=-1|5|nan fpir=0|1"),
+    *_numbers("report", 2, "fpir=0|1|nan"),
     *_numbers("cluster", 2, "threshold=-1|5|nan neighbours=0|-1 threads=0|-1 seed=-1"),
     *_numbers(
         "compat", 2, "gallery_faces=0|-1 steps=0|1 draws=0|-1 seed=-1 gate.min_gain=nan gate.max_negative_flips=2|nan"
