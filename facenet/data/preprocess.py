@@ -163,7 +163,10 @@ class Preprocess:
         """
         mean, std = (row.reshape(3, 1, 1) for row in self.scale())
         if isinstance(images, np.ndarray):
-            return (images.astype(np.float32) - mean) / std
+            values: Any = images.astype(np.float32)
+            values -= mean
+            values /= std
+            return values
         import torch
 
         shift, divisor = (torch.from_numpy(row).to(images.device) for row in (mean, std))

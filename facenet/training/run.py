@@ -80,7 +80,7 @@ def _train(
         if slow := emulated_bf16(device.precision, run.trainer.strategy.root_device.type):
             say(slow)
         resume.write_start(options, out)
-        lines = [describe(run, faces), *_expectation(options, run), *_beginning(options, out, run)]
+        lines = [describe(run, faces), *harmonic_hint(options, run), *_beginning(options, out, run)]
         say("\n".join(lines))
     _fit(run, faces, request)
     if not run.trainer.is_global_zero:
@@ -103,7 +103,7 @@ def _fit(run: Run, faces: Faces, request: StopRequest) -> None:
             faces.list_skipped(run.data.skipped)
 
 
-def _expectation(options: TrainOptions, run: Run) -> list[str]:
+def harmonic_hint(options: TrainOptions, run: Run) -> list[str]:
     """Return a line on harmonic training if the photographs show few people."""
     if run.old is None or options.data.kind == "synthetic":
         return []

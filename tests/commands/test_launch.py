@@ -9,10 +9,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from hydra.core.hydra_config import HydraConfig
 
+from facenet.commands.launch import given_options
 from facenet.errors import ConfigError
 from tests.helpers.commands import TINY, TRAIN, environment, play
 from tests.helpers.reports import faces
@@ -244,3 +247,11 @@ def _child_of(parent: int) -> int:
             except (OSError, IndexError):
                 continue
     raise AssertionError("no second rank was started")
+
+
+def test_the_options_that_a_job_was_given_are_known_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert given_options() == [], "outside of a command"
+    typed = SimpleNamespace(overrides=SimpleNamespace(task=["++model.norm=batch", "model=nn4", "~seed", "a.b='c=d'"]))
+    monkeypatch.setattr(HydraConfig, "initialized", lambda: True)
+    monkeypatch.setattr(HydraConfig, "get", lambda: typed)
+    assert given_options() == ["model.norm", "model.name", "seed", "a.b"]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -188,3 +189,15 @@ def test_alignment_travels_with_the_preprocessing_and_changes_nothing_where_ther
 def test_pixels_of_another_kind_are_refused() -> None:
     with pytest.raises(DataError, match="expected uint8 RGB"):
         read_pixels(np.zeros((4, 4, 3)))
+
+
+def test_normalising_holds_one_array_of_floats() -> None:
+    images = np.zeros((8, 3, 200, 200), np.uint8)
+    tracemalloc.start()
+    try:
+        found = Preprocess().normalise(images)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.1 * found.nbytes
+    assert (images == 0).all()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
+from facenet.data.options import DataOptions
 from facenet.data.records import Records
 from facenet.data.sources.folder import scan_folder
 from facenet.encoders.bundle import save_bundle
@@ -15,6 +18,8 @@ from facenet.encoders.encoder import Encoder
 from facenet.errors import DataError
 from facenet.training import old_embeddings
 from facenet.training.old_embeddings import expectation, old_vectors, read_old
+from facenet.training.options import TrainOptions
+from facenet.training.run import harmonic_hint
 from facenet.types import EmbeddingSet
 from tests.helpers.encoders import make
 from tests.helpers.pictures import write_tree
@@ -30,6 +35,13 @@ def test_what_few_people_reach_is_said() -> None:
     assert "121 people and 2548 faces are few" in line
     assert "0.589 from 121 people" in line
     assert not expectation(4038, 9525)
+
+
+@pytest.mark.parametrize(("kind", "old", "lines"), [("folder", object(), 1), ("folder", None, 0), ("synthetic", 1, 0)])
+def test_a_run_on_photographs_says_it(kind: str, old: object, lines: int) -> None:
+    train = Records(("a.png",) * 3, ("a", "a", "b"))
+    run: Any = SimpleNamespace(old=old, data=SimpleNamespace(train=train))
+    assert len(harmonic_hint(TrainOptions(data=DataOptions(kind=kind)), run)) == lines
 
 
 def test_an_encoder_is_asked_once(records: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
