@@ -42,7 +42,6 @@ def run(options: SearchOptions, out: Path) -> dict[str, Any]:
     from facenet.data.records import write_skipped
     from facenet.encoders import lookup as encoders
     from facenet.errors import ConfigError
-    from facenet.evaluation.photos import several_faces
     from facenet.gallery.answers import ask, converse, draw_answers, score, write_answers
     from facenet.gallery.gallery import Gallery
     from facenet.gallery.queries import read_queries
@@ -80,10 +79,8 @@ def run(options: SearchOptions, out: Path) -> dict[str, Any]:
     if queries.skipped:
         write_skipped(out / "skipped.csv", queries.skipped)
         print(f"skipped, with reasons: {out / 'skipped.csv'}")
-    if encoder is not None and Path(str(options.query)).is_file() and queries.images[0] is not None:
-        several = several_faces(encoder, queries.images[0])
-        if several:
-            print(f"{options.query}: {several}")
+    if queries.note:
+        print(f"{options.query}: {queries.note}")
     write_answers(out / "neighbours.csv", answers)
     print(f"neighbours: {out / 'neighbours.csv'}")
     if options.sheet:

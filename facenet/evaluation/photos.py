@@ -101,8 +101,8 @@ def compare_photos(encoder: Encoder, a: str | Path, b: str | Path, *, threshold:
         DataError: a photo that can not be read.
     """
     _check(threshold)
-    one, other = (_photo(encoder, path) for path in (a, b))
-    first, second = _embed(encoder, [one, other])
+    one, other = (read_photo(encoder, path) for path in (a, b))
+    first, second = embed_photos(encoder, [one, other])
     return Comparison(one, other, float(sq_dist(first[None], second[None])[0]), threshold)
 
 
@@ -130,8 +130,8 @@ def compare_table(
     for done, name in enumerate(names, 1):
         path = Path(root) / name
         try:
-            photo = _photo(encoder, path)
-            vectors[name], notes[name] = _embed(encoder, [photo])[0], photo.others and f"{name}: {photo.others}"
+            photo = read_photo(encoder, path)
+            vectors[name], notes[name] = embed_photos(encoder, [photo])[0], photo.others and f"{name}: {photo.others}"
         except DataError as error:
             notes[name] = f"{name}: {why(error, path)}"
         if progress:
@@ -147,15 +147,6 @@ def compare_table(
     return found
 
 
-def several_faces(encoder: Encoder, path: str | Path) -> str:
-    """Say that a photo shows several usable faces, and which one the encoder takes; an empty string if it does not.
-
-    Raises:
-        DataError: as :func:`compare_photos`.
-    """
-    return _photo(encoder, path).others
-
-
 def _check(threshold: float) -> None:
     if not 0 <= threshold <= 4:
         raise ConfigError(f"threshold: expected a squared L2 distance in [0, 4], got {threshold}")
@@ -165,13 +156,19 @@ def _verdict(same: bool) -> str:
     return "one person" if same else "two people"
 
 
-def _embed(encoder: Encoder, photos: Sequence[Photo]) -> np.ndarray:
+def embed_photos(encoder: Encoder, photos: Sequence[Photo]) -> np.ndarray:
     """Embed pixels that are cut already: (N, D)."""
     ready = encoder.preprocess.of(encoder.preprocess.align)
     return encoder.embed_batch(ready([photo.pixels for photo in photos]))
 
 
-def _photo(encoder: Encoder, path: str | Path) -> Photo:
+def read_photo(encoder: Encoder, path: str | Path) -> Photo:
+    """Read a photo, look for faces as the encoder's preprocessing does, and cut the meant one out.
+
+    Raises:
+        NoFace: no usable face, if the preprocessing looks for one.
+        DataError: the photo can not be read.
+    """
     picture, align = read_picture(path), encoder.preprocess.align
     if align is None or align.detector == "none":
         return Photo(str(path), np.asarray(picture), None, None)

@@ -166,7 +166,8 @@ class Gallery:
         """Return for each of Q `queries` every item with sq_dist <= max_sq_dist, nearest first.
 
         The arrays of each of the Q :class:`Neighbours` have shape (m,), m >= 0. Distances are exact, and none is
-        missing: an approximate index is not asked, all stored vectors are compared. Raises as :meth:`search`.
+        missing: an approximate index is not asked. All stored vectors are read and compared instead, which takes as
+        long as for an exact search: 0.3 s of 30,000 items. Raises as :meth:`search`.
         """
         with self._truth.reading():
             return self._search.within(self._search.checked(queries), max_sq_dist, where)

@@ -31,6 +31,7 @@ class Queries:
     images: Sequence[Path | None]
     itself: str = ""  # the gallery id that is asked for, which is left out of its own answer
     skipped: Sequence[Skipped] = ()  # images that could not be used, with the reason
+    note: str = ""  # that a single photo shows several faces, and which one is asked for
 
     def __len__(self) -> int:
         """Return Q."""
@@ -84,8 +85,20 @@ def _embedded(path: Path, encoder: Encoder | None) -> Queries:
         raise ConfigError(f"search: {path} holds images; pass encoder=DIR to embed them")
     from facenet.encoders.embedding import embed_records
 
-    embedded, kept = embed_records(encoder, scan(path))
+    records, align = scan(path), encoder.preprocess.align
+    if path.is_file() and len(records) == 1 and records.alignment is None and align and align.detector != "none":
+        return _photo(path, encoder)
+    embedded, kept = embed_records(encoder, records)
     return Queries(embedded, [Path(kept.root) / name for name in kept.paths], skipped=kept.skipped)
+
+
+def _photo(path: Path, encoder: Encoder) -> Queries:
+    """Return the meant face of a single photo, which is looked for once."""
+    from facenet.evaluation.photos import embed_photos, read_photo
+
+    photo = read_photo(encoder, path)
+    vectors = embed_photos(encoder, [photo])
+    return Queries(EmbeddingSet(vectors, [path.name], [""], encoder.fingerprint), [path], note=photo.others)
 
 
 def _read_vectors(path: Path) -> np.ndarray:

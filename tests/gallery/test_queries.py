@@ -7,11 +7,29 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from facenet.encoders.lookup import load
 from facenet.errors import ConfigError, DataError, FacenetError
+from facenet.faces import detector
 from facenet.gallery.answers import ask
 from facenet.gallery.gallery import Gallery
 from facenet.gallery.queries import read_queries
+
+
+def test_a_photo_is_searched_for_faces_once(
+    tmp_path: Path, portrait: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder, looked, detect = load("sface"), [], detector._detect
+    monkeypatch.setattr(detector, "_detect", lambda *given: looked.append(1) or detect(*given))
+    portrait.save(tmp_path / "photo.png")
+    vectors = encoder.embed(tmp_path / "photo.png")
+    once = len(looked)
+    with Gallery.open(tmp_path / "g", create=True) as gallery:
+        found = read_queries(str(tmp_path / "photo.png"), gallery, encoder)
+    assert len(looked) == 2 * once > 0
+    np.testing.assert_array_equal(found.embeddings.vectors, vectors)
+    assert (found.embeddings.paths, found.images, found.note) == (["photo.png"], [tmp_path / "photo.png"], "")
 
 
 def test_every_kind_of_query_gets_the_same_answer(
