@@ -72,10 +72,11 @@ def own_people(truth: Truth, fingerprint: str, identity_by: str = NEAREST) -> Ow
     dim = truth.encoders.dim()
     if dim is None or truth.items.count_identities() < LEAST_PEOPLE:
         return None
-    last = truth.writes.last()
+    last, number = truth.writes.last(), truth.encoders.numbers().get(fingerprint, 0)
+    items = truth.items.count_of_encoder(number, None)  # a backfill leaves the number of all as it is
     kept = _read(truth.folder / FILES[identity_by], fingerprint)
     if kept is not None and (
-        kept["token"] == last.token or abs(last.items - kept["items"]) <= STALE * min(last.items, kept["items"])
+        kept["token"] == last.token or abs(items - kept["items"]) <= STALE * min(items, kept["items"])
     ):
         return kept["own"]
     found = _ask(truth, fingerprint, dim, identity_by)
@@ -83,7 +84,7 @@ def own_people(truth: Truth, fingerprint: str, identity_by: str = NEAREST) -> Ow
         content = {
             "fingerprint": fingerprint,
             "token": last.token,
-            "items": last.items,
+            "items": items,
             "faces": found.faces,
             "people": found.people,
             "by_person": found.by_person.plain(),

@@ -113,6 +113,20 @@ def test_a_calibration_of_other_faces_is_named(tmp_path: Path) -> None:
         assert (found.sq_dist, "other faces" in found.source) == (own, False)
 
 
+def test_people_ask_again_when_a_backfill_goes_on(tmp_path: Path) -> None:
+    """A backfill leaves the number of items as it is; what its first faces told must not stand for all."""
+    vectors, names = world(60, 3, 0)
+    new = encoder(compatible_with=[OLD], with_older={OLD: {1e-2: 1.2, 1e-3: 1.0}})
+    fresh = embeddings(vectors, names, NEW, compatible_with=(OLD,))
+    first = embeddings(vectors[:90], names[:90], NEW, compatible_with=(OLD,))
+    with Gallery.open(tmp_path / "g", create=True) as gallery:
+        gallery.add(embeddings(vectors, names, OLD))
+        gallery.backfill(first)
+        assert "30 people of the gallery" in gallery.threshold(new).source
+        gallery.backfill(fresh)
+        assert "60 people of the gallery" in gallery.threshold(new).source
+
+
 def test_each_face_is_judged_by_the_threshold_of_its_encoder(tmp_path: Path) -> None:
     """Half of a gallery is backfilled; old faces lie farther from new queries, and have a threshold of their own."""
     vectors, names = world(30, 2, 0, spread=0.1)
