@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from facenet.errors import ConfigError
+from facenet.evaluation.thresholds import SearchThreshold
 from facenet.gallery.answers import ask
 from facenet.gallery.gallery import Gallery
-from facenet.gallery.queries import read_queries
+from facenet.gallery.queries import Queries, read_queries
 from facenet.gallery.strangers import FILES
 from facenet.types import EmbeddingSet
 from facenet.vectors import normalise
@@ -81,6 +82,22 @@ def test_a_face_that_asks_for_itself_leaves_its_person_in(rule: str, tmp_path: P
     at = {hit.identity: hit.sq_dist for hit in answer.hits}
     assert len(answer.hits) == 6
     np.testing.assert_allclose(at["p1"], brute(own, vectors[4:5]).min(), atol=1e-5)
+
+
+def test_a_mean_of_old_vectors_matches_beyond_the_nearest(tmp_path: Path) -> None:
+    """Each mean is judged by the threshold of the encoder that made its vectors."""
+    first, second = unit(2)
+    query = normalise(first[None] * 3 + second)
+    near, far = brute(np.stack([first, second]), query)[0]
+    old = EmbeddingSet(np.stack([second, second]), ["o1", "o2"], ["old"] * 2, OURS)
+    new = joining(EmbeddingSet(np.stack([first, first]), ["n1", "n2"], ["new"] * 2, THEIRS), [OURS])
+    with Gallery.open(tmp_path, create=True) as gallery:
+        gallery.add(old)
+        gallery.add(new)
+        asked = Queries(as_queries(query, THEIRS, [OURS]), [None])
+        at = SearchThreshold(near - 0.01, {OURS: far + 0.01})
+        (answer,) = ask(gallery, asked, k=1, threshold=at, by_identity=True, identity_by="mean")
+    assert ([hit.identity for hit in answer.hits], answer.name) == (["new", "old"], "old")
 
 
 def test_the_threshold_of_means_keeps_the_rate_of_strangers(tmp_path: Path) -> None:
