@@ -1,0 +1,70 @@
+"""``facenet COMMAND KEY=VALUE ...``: every command under one name, the same as ``python scripts/COMMAND.py``."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+from facenet import __version__
+from facenet.commands.launch import RUN_FOLDER
+from facenet.console import one_line_errors
+from facenet.errors import ConfigError, nearest
+
+COMMAND = "FACENET_COMMAND"  # names the command to the ranks that Lightning starts: it leaves the first argument out
+
+TASKS = {
+    "Try it": {"quickstart": "train, verify and ask on drawn faces, in minutes and without data"},
+    "Photos": {
+        "compare": "are two photos one person?",
+        "align": "cut the faces out of photographs",
+    },
+    "Train": {
+        "train": "train an encoder on drawn faces or your own",
+        "summary": "layers, weights and operations of a net",
+        "tracks": "train one template for the frames of a video's track",
+    },
+    "Measure": {
+        "verify": "accuracy, ROC and rates on pairs of faces",
+        "calibrate": "thresholds from your own faces",
+        "degrade": "accuracy on faces that are compressed, blurred, covered",
+        "report": "one HTML page from run folders",
+        "benchmark": "time and memory against peers; needs a clone of the repository",
+    },
+    "Galleries": {
+        "embed": "faces of a folder to vectors",
+        "index": "make a gallery, add to it, remove, export, check",
+        "search": "who is this? the nearest faces, accepted or rejected",
+        "cluster": "group faces without names by person",
+    },
+    "Ship and upgrade": {
+        "export": "an encoder as one ONNX file, also in 8 bits",
+        "compat": "may a new encoder join the old one's gallery?",
+    },
+}
+COMMANDS = {name: line for task in TASKS.values() for name, line in task.items()}
+
+
+def overview() -> str:
+    """Return the commands by task, a line each."""
+    width = max(map(len, COMMANDS))
+    lines = ["usage: facenet COMMAND [KEY=VALUE ...]", ""]
+    for task, commands in TASKS.items():
+        lines += [f"{task}:", *(f"  {name:<{width}}  {line}" for name, line in commands.items()), ""]
+    return "\n".join([*lines, "facenet COMMAND --help lists its options. facenet --version prints the version."])
+
+
+def main() -> None:
+    """Run the command that the first argument names, or print the commands."""
+    if RUN_FOLDER in os.environ and COMMAND in os.environ:  # another rank of a job
+        sys.argv.insert(1, os.environ[COMMAND])
+    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    with one_line_errors():
+        if name in ("--help", "-h", "--version"):
+            print(f"facenet {__version__}" if name == "--version" else overview())
+            return
+        if name not in COMMANDS:
+            raise ConfigError(f"unknown command {name!r}{nearest(name, COMMANDS)}; facenet --help lists the commands")
+    os.environ[COMMAND] = name
+    del sys.argv[1]
+    importlib.import_module(f"facenet.commands.{name}").main()
