@@ -73,11 +73,11 @@ def commands(steps: int, lfw: str) -> dict[str, list[str]]:
     """Return the command of each part, which validates twice; the quick start trains for half the steps."""
     short = steps // 2
     train = f'train=["trainer.max_steps={short}","trainer.val_check_interval={short // 2}"]'
-    parts = {"quickstart": ["scripts/quickstart.py", *FACES, train]}
+    parts = {"quickstart": ["facenet quickstart", *FACES, train]}
     if lfw:
         limits = [f"trainer.max_steps={steps}", f"trainer.val_check_interval={steps // 2}", "seed=0"]
         root = f"data.root={Path(lfw).resolve()}"
-        parts["lfw_view1"] = ["scripts/train.py", "experiment=lfw_view1", root, *limits]
+        parts["lfw_view1"] = ["facenet train", "experiment=lfw_view1", root, *limits]
     return parts
 
 

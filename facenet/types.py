@@ -187,7 +187,7 @@ class EmbeddingSet:
         """Read a folder written by :meth:`save`; anything missing, changed or foreign raises DataError."""
         folder = Path(folder)
         if not folder.is_dir():
-            raise DataError(f"{folder}: no such embeddings folder; make one with scripts/embed.py")
+            raise DataError(f"{folder}: no such embeddings folder; make one with facenet embed")
         meta = read_sealed(folder / "meta.json")
         if meta.get("schema") != EMBEDDINGS_SCHEMA:
             expected = f"this version reads {EMBEDDINGS_SCHEMA}"

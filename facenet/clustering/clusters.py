@@ -228,7 +228,7 @@ def read_clusters(file: str | Path, paths: Sequence[str]) -> np.ndarray:
         DataError: no such file, other columns, a cluster that is no number, a path with two clusters or with none.
     """
     found: dict[str, int] = {}
-    for row in read_csv(file, ("cluster", "path"), remedy="scripts/cluster.py writes clusters.csv"):
+    for row in read_csv(file, ("cluster", "path"), remedy="facenet cluster writes clusters.csv"):
         path, text = row["path"], row["cluster"]
         if not re.fullmatch("[0-9]{1,18}", text):
             raise DataError(f"{file}: cluster of {path}: expected a number of at least 0, got {text[:40]!r}")

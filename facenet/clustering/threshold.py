@@ -119,7 +119,7 @@ def find_threshold(
     rates = sorted(calibrated or {})
     if far is not None:
         if not rates or not rates[0] <= far <= rates[-1]:
-            known = f"{rates[0]:g} to {rates[-1]:g}" if rates else "none; run scripts/verify.py calibrate=true"
+            known = f"{rates[0]:g} to {rates[-1]:g}" if rates else "none; run facenet verify calibrate=true"
             raise DataError(f"cluster: no threshold for far={far:g} (calibrated: {known})")
         return threshold_for(1, calibrated or {}, links=far).sq_dist, {"rule": f"far {far:g}", **report}
     at = threshold_for(count, calibrated or {}, links=usual if links is None else links)

@@ -88,7 +88,7 @@ def checked_encoder(name: str, folder: str, new: Any) -> Any:
     if encoder.fingerprint != new.fingerprint:
         raise DataError(
             f"{folder}: embedded by encoder {new.fingerprint[:12]}, but {name} is "
-            f"{encoder.fingerprint[:12]}; embed the images again with scripts/embed.py encoder={name}"
+            f"{encoder.fingerprint[:12]}; embed the images again with facenet embed encoder={name}"
         )
     return encoder
 

@@ -40,7 +40,7 @@ SHOWN = (  # what the last table shows; everything is in metrics.json
 class QuickstartOptions(CommandOptions):
     """Options of ``quickstart``."""
 
-    train: tuple[str, ...] = option((), help="more arguments for train.py experiment=quickstart")
+    train: tuple[str, ...] = option((), help="more arguments for facenet train experiment=quickstart")
     gallery_people: int = option(80, least=1, help="people in the gallery; the others are strangers to it")
     gallery_faces: int = option(6, least=1, help="faces of each that are indexed; the others are queries")
     far: float = option(0.001, **RATE, help="false accept rate of the clusters")
@@ -79,7 +79,7 @@ def write_faces(options: QuickstartOptions, out: Path) -> None:
 
 def run(options: QuickstartOptions, out: Path) -> dict[str, Any]:
     if options.data.kind != "synthetic":
-        raise ConfigError("quickstart: it is about drawn faces (data=synthetic); scripts/train.py takes your own")
+        raise ConfigError("quickstart: it is about drawn faces (data=synthetic); facenet train takes your own")
     started = float(os.environ.get("FACENET_QUICKSTART_STARTED") or time.time())
     encoder, far, seed = f"encoder={out / 'train' / 'encoder'}", f"far={options.far}", f"seed={options.seed}"
     data = [f"data.synthetic.{key}={value}".replace(" ", "") for key, value in to_dict(options.data.synthetic).items()]

@@ -94,7 +94,7 @@ class Preprocess:
         own = self.align
         raise DataError(
             f"{where}: its faces are cut at {alignment}, the encoder reads {own}, which they do not hold;"
-            f" run python scripts/align.py images=PHOTOS out=FACES template={own.template} margin={own.margin:g}"
+            f" run facenet align images=PHOTOS out=FACES template={own.template} margin={own.margin:g}"
             f" size={own.size}, then this command with FACES (or with PHOTOS)"
         )
 

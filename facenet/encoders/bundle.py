@@ -54,7 +54,7 @@ def load_bundle(folder: str | Path, *, device: str = "cpu") -> Encoder:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such encoder folder; scripts/train.py writes one into its run folder")
+        raise DataError(f"{folder}: no such encoder folder; facenet train writes one into its run folder")
     record = read_sealed(folder / FILE)
     if record.get("schema") != SCHEMA:
         raise DataError(f"{folder}/{FILE}: schema {record.get('schema')!r}, this version reads {SCHEMA}")

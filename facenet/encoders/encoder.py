@@ -162,7 +162,7 @@ class Encoder:
         raise DataError(
             f"encoder {self.fingerprint[:12]}: no threshold for far={far:g} (calibrated:"
             f" {', '.join(f'{known:g}' for known in rates) or 'none'});"
-            " run scripts/calibrate.py, or choose a rate between these"
+            " run facenet calibrate, or choose a rate between these"
         )
 
 

@@ -41,7 +41,7 @@ def load(
         choose(DETECTORS, str(detector), "detector")
         if detector != "none":
             raise ConfigError(
-                f"detector={detector}: {name_or_path} reads cropped faces; cut them out of photos with scripts/align.py"
+                f"detector={detector}: {name_or_path} reads cropped faces; cut them out of photos with facenet align"
             )
         if align is not None:
             found.preprocess = replace(found.preprocess, align=replace(align, detector="none"))
@@ -55,7 +55,7 @@ def _load(source: str | Path, device: str, threads: int | None) -> Encoder:
         names = ", ".join(sorted(PRETRAINED))
         hint = nearest(str(source), PRETRAINED)
         raise DataError(
-            f"{source}: no such encoder folder{hint}; scripts/train.py writes one into its run folder"
+            f"{source}: no such encoder folder{hint}; facenet train writes one into its run folder"
             f" (pretrained: {names})"
         )
     if Path(source).is_file():

@@ -29,7 +29,7 @@ SLOWER = 4  # later answers may take SECONDS, and so many times what the first o
 MEMORY = 1_500_000_000  # bytes that a child may take beyond the imported libraries ...
 OF_MODEL, OF_IMAGES = 5, 100  # ... and so many times the bytes of the model and of the images of a call
 STACK = 10_000_000  # bytes of a thread
-REMEDY = "use a file that scripts/export.py wrote"
+REMEDY = "use a file that facenet export wrote"
 CHILD = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from facenet.encoders.onnx_apart import serve; serve()"
 )

@@ -65,7 +65,7 @@ def unseal(data: bytes, name: str | Path) -> dict[str, Any]:
         raise DataError(f"{name}: damaged, or not an ONNX file ({error}); export or copy it again") from None
     if not found:
         raise DataError(
-            f"{name}: an ONNX file without a record of model and preprocessing; use one that scripts/export.py wrote"
+            f"{name}: an ONNX file without a record of model and preprocessing; use one that facenet export wrote"
         )
     _, start, end = found[-1]
     first, last = start + len(START), start + len(START) + len(ZEROS)
@@ -76,7 +76,7 @@ def unseal(data: bytes, name: str | Path) -> dict[str, Any]:
     if not whole or len(found) > 1:
         raise DataError(f"{name}: damaged (its SHA-256 is not the one it was written with); export or copy it again")
     if foreign:
-        raise DataError(f"{name}: {foreign}, which no file of ours has; use one that scripts/export.py wrote")
+        raise DataError(f"{name}: {foreign}, which no file of ours has; use one that facenet export wrote")
     if end - start > LONGEST_RECORD:
         raise DataError(f"{name}: its record takes {end - start} bytes, {LONGEST_RECORD} are allowed; export it again")
     try:
@@ -97,7 +97,7 @@ def load_onnx(path: str | Path, *, threads: int | None = None) -> Encoder:
     try:
         data = read_bytes(path)
     except DataError as error:
-        raise DataError(f"{error}; give a file that scripts/export.py wrote") from None
+        raise DataError(f"{error}; give a file that facenet export wrote") from None
     found = unseal(data, path)
     need("onnxruntime")
     if found.get("schema") != SCHEMA:

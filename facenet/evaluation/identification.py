@@ -64,7 +64,7 @@ class Enrolment(NamedTuple):
 
 
 def enrol(identities: Sequence[str], *, gallery_faces: int = 1, strangers: float = 0.5, seed: int = 0) -> Enrolment:
-    """Draw who is enrolled: the protocol of ``scripts/verify.py identification=true``.
+    """Draw who is enrolled: the protocol of ``facenet verify identification=true``.
 
     Of the people with more than `gallery_faces` faces the share `strangers` is left out, at random; of every other
     one `gallery_faces` random faces are enrolled. All remaining faces are probes, so those of people left out, or

@@ -42,7 +42,7 @@ def threshold_for(count: int, thresholds: Mapping[float, float], *, links: float
         raise ConfigError(f"threshold: expected at least one face and links above 0, got {count} and {links}")
     if not thresholds:
         raise DataError(
-            "threshold: no calibrated rate; run scripts/verify.py calibrate=true, or pass sample=EMBEDDINGS"
+            "threshold: no calibrated rate; run facenet verify calibrate=true, or pass sample=EMBEDDINGS"
         )
     far = links / count
     tail = tail_of(thresholds)
@@ -240,12 +240,12 @@ def _at_rate(
             at[name] = tails[fingerprint].sq_dist(each)
             sources.append(
                 f"the encoder's own calibration for faces of encoder {name[:12]}, which may not fit; run"
-                " scripts/compat.py with encoder= to calibrate the two together"
+                " facenet compat with encoder= to calibrate the two together"
             )
         else:
             raise DataError(
                 f"threshold: encoder {fingerprint[:12]} has no calibration, and the gallery has too few people of its"
-                " own; run scripts/calibrate.py, or pass threshold=SQ_DIST"
+                " own; run facenet calibrate, or pass threshold=SQ_DIST"
             )
     return at, "; ".join(sources) or "no face"
 
@@ -264,7 +264,7 @@ def _foreign(calibrated: float, rate: float, own: OwnPeople) -> str:
     if found <= FOREIGN * rate:
         return ""
     return (
-        f"; the encoder's calibration would let in {found:.0%}: it is of other faces, run scripts/calibrate.py on yours"
+        f"; the encoder's calibration would let in {found:.0%}: it is of other faces, run facenet calibrate on yours"
     )
 
 

@@ -47,7 +47,7 @@ def write_report(
     """Write the page of the given run folders (or folders of sweeps).
 
     Args:
-        folders: Run folders of scripts/train.py, verify.py, degrade.py, cluster.py, compat.py or search.py, or of
+        folders: Run folders of facenet train, verify, degrade, cluster, compat or search, or of
             sweeps.
         page: The HTML file to write.
         encoder: Encoder folder for runs that have none. An encoder that lies in another of the runs is found by its
@@ -67,7 +67,7 @@ def write_report(
     """
     found = find_runs(folders)
     if fpir is not None and all(run.kind != "search" for run in found.runs):
-        raise ConfigError("fpir: it is for runs of scripts/search.py, and none is given; pass one, or leave fpir out")
+        raise ConfigError("fpir: it is for runs of facenet search, and none is given; pass one, or leave fpir out")
     chapters = _chapters(found, _records(found.runs, encoder), full, fpir, progress)
     source = f"Made by facenet from {', '.join(dict.fromkeys(short(folder, 80) for folder in folders))}."
     if found.foreign:

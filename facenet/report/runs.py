@@ -13,7 +13,7 @@ from facenet.report.values import get_value
 
 SWEEPS = ("table3", "table5", "table6", "lfw_view2")
 DEPTH = 3  # how far below a given folder the runs of a sweep may lie
-COMMANDS = "scripts/train.py, verify.py, degrade.py, cluster.py, compat.py or search.py"
+COMMANDS = "facenet train, verify, degrade, cluster, compat or search"
 
 
 @dataclass(frozen=True)

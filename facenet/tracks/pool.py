@@ -50,18 +50,18 @@ def read_track_pool(folder: str | Path, encoder: Encoder) -> TrackPool:
     if record.get("encoder") != encoder.fingerprint:
         raise DataError(
             f"{folder}: trained over encoder {str(record.get('encoder'))[:12]}, not over {encoder.fingerprint[:12]};"
-            " run scripts/tracks.py for this encoder"
+            " run facenet tracks for this encoder"
         )
     if not weights.is_file() or record.get("sha256") != sha256_file(weights):
-        raise DataError(f"{weights}: missing, or not the file that track_pool.json names; run scripts/tracks.py again")
+        raise DataError(f"{weights}: missing, or not the file that track_pool.json names; run facenet tracks again")
     try:
         pool = read_weights(lambda: TrackPool(record["dim"], **{"bounded": False, **record["options"]}), weights)
     except DataError:
         raise
     except Exception as error:  # wrong JSON types raise many kinds
-        raise DataError(f"{folder}: damaged ({one_line(error)}); run scripts/tracks.py again") from error
+        raise DataError(f"{folder}: damaged ({one_line(error)}); run facenet tracks again") from error
     if pool.dim != encoder.dim:
         raise DataError(
-            f"{folder}: the pool has width {pool.dim}, the encoder {encoder.dim}; run scripts/tracks.py again"
+            f"{folder}: the pool has width {pool.dim}, the encoder {encoder.dim}; run facenet tracks again"
         )
     return pool.eval().requires_grad_(False)  # without gradients a long stream builds no graph

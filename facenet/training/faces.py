@@ -98,7 +98,7 @@ def prepare_faces(options: TrainOptions, out: Path, say: Callable[[str], None] =
 
 
 def _as_aligned(preprocess: Preprocess, faces: Records) -> Preprocess:
-    """Add the alignment of a folder that scripts/align.py wrote to a preprocessing without alignment."""
+    """Add the alignment of a folder that facenet align wrote to a preprocessing without alignment."""
     if faces.alignment is None or preprocess.align is not None:
         return preprocess
     pick = "prominent" if faces.alignment.pick == ALL else faces.alignment.pick  # of a photo one face is embedded

@@ -25,7 +25,7 @@ def expectation(people: int, faces: int) -> list[str]:
     return [
         f"harmonic training: {people} people and {faces} faces are few. A small net in the gallery of sface reached a"
         " new-old accuracy of 0.589 from 121 people and 2,548 photographs (sface alone 0.976), and 0.926 from 4,038"
-        " people and 9,525 photographs (sface alone 0.992); the gate of scripts/compat.py tells what yours reaches"
+        " people and 9,525 photographs (sface alone 0.992); the gate of facenet compat tells what yours reaches"
     ]
 
 
@@ -94,7 +94,7 @@ def old_vectors(
 
 
 def write_old(old: EmbeddingSet | Encoder, faces: Records, folder: Path) -> None:
-    """Write the old embeddings of the reported faces for scripts/compat.py, which compares them with the new ones."""
+    """Write the old embeddings of the reported faces for facenet compat, which compares them with the new ones."""
     if isinstance(old, EmbeddingSet):
         wanted = set(faces.keys)
         old.subset([row for row, key in enumerate(old.keys) if key in wanted]).save(folder)

@@ -1,4 +1,4 @@
-"""scripts/cluster.py as a user calls it: which rule gives the threshold, new faces, sheets, one line for mistakes."""
+"""facenet cluster as a user calls it: which rule gives the threshold, new faces, sheets, one line for mistakes."""
 
 from __future__ import annotations
 

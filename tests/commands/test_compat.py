@@ -75,7 +75,7 @@ def test_a_gallery_takes_the_new_encoder_only_after_the_check(folder: Path, tmp_
     backfill = ("index", gallery, new, f"backfill={folder / 'new'}")
     for place, line in (("s", search), ("b", backfill), ("a", ("index", gallery, new, f"add={folder / 'new'}"))):
         code, said = mistaken(*line, out=tmp_path / place)
-        assert (code, "run scripts/compat.py old=" in said) == (3, True), said
+        assert (code, "run facenet compat old=" in said) == (3, True), said
     code, said = mistaken(*backfill[:2], backfill[3], out=tmp_path / "c")
     assert (code, "needs encoder=DIR" in said) == (2, True), said
     succeed("compat", *arguments(folder, new, "gate.max_negative_flips=0.5"), out=tmp_path / "check")

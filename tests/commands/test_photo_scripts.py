@@ -67,7 +67,7 @@ def test_photos_are_aligned_and_compared(photos: Path, tmp_path: Path) -> None:
                 ["encoder=sface", "images={tight}", "out={out}/v"],
                 3,
                 "tight: its faces are cut at 0.8 times the arcface template, the encoder reads 1 times the arcface"
-                " template, which they do not hold; run python scripts/align.py images=PHOTOS out=FACES"
+                " template, which they do not hold; run facenet align images=PHOTOS out=FACES"
                 " template=arcface margin=1 size=112, then this command with FACES (or with PHOTOS)",
             ),
             ("compare", ["encoder=sface", "a={photos}/a.jpg"], 2, "a=PHOTO b=PHOTO, or a table of them, pairs=FILE"),

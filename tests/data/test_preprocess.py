@@ -155,7 +155,7 @@ def test_a_face_is_aligned_before_it_is_cropped(portrait: Image.Image, tmp_path:
     ) as raised:
         wrong.of(align, "faces/")
     said = str(raised.value)
-    assert "scripts/align.py images=PHOTOS out=FACES template=arcface margin=2 size=224, then this command" in said
+    assert "facenet align images=PHOTOS out=FACES template=arcface margin=2 size=224, then this command" in said
     assert "{" not in said
 
 

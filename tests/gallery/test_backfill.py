@@ -120,7 +120,7 @@ def test_an_incompatible_encoder_is_refused_with_the_command_to_run(folder: Path
             lambda: gallery.add(upgraded(["z/1"])),
             lambda: gallery.hits(as_queries(unit(1), THEIRS), 1),
         ):
-            with pytest.raises(DataError, match=r"compatible_with; run scripts/compat.py old=.* encoder=") as error:
+            with pytest.raises(DataError, match=r"compatible_with; run facenet compat old=.* encoder=") as error:
                 call()
             assert "\n" not in str(error.value)
         narrow = EmbeddingSet(unit(40, dim=8), people(10), [""] * 40, THEIRS)

@@ -108,7 +108,7 @@ def test_a_calibration_of_other_faces_is_named(tmp_path: Path) -> None:
         gallery.add(embeddings(*world(60, 3, 0)))
         own = gallery.threshold().sq_dist
         wide, fitting = ({1e-2: at + 0.2, 1e-3: at + 0.1, 1e-4: at} for at in (1.3, own - 0.1))
-        assert "it is of other faces, run scripts/calibrate.py" in gallery.threshold(encoder(thresholds=wide)).source
+        assert "it is of other faces, run facenet calibrate" in gallery.threshold(encoder(thresholds=wide)).source
         found = gallery.threshold(encoder(thresholds=fitting))
         assert (found.sq_dist, "other faces" in found.source) == (own, False)
 

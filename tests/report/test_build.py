@@ -81,8 +81,8 @@ def test_the_same_runs_give_the_same_page(whole: Whole, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("gone", "without", "says"),
     [
-        ("evaluation", {"What it gets wrong", "Triplets", "Clusters", "Who lies where"}, "scripts/verify.py keeps"),
-        ("logs", {"How it was trained"}, "run folder of scripts/train.py"),
+        ("evaluation", {"What it gets wrong", "Triplets", "Clusters", "Who lies where"}, "facenet verify keeps"),
+        ("logs", {"How it was trained"}, "run folder of facenet train"),
         ("evaluation/thumbnails.npy", {"What it gets wrong", "Triplets", "Clusters"}, "are gone"),
         ("encoder", set(), "No threshold is calibrated"),
     ],

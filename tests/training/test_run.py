@@ -373,7 +373,7 @@ def test_what_can_not_be_fails_before_the_data_is_read(wrong: dict[str, Any], me
 def test_faces_aligned_in_training_or_before_it_give_the_same_encoder(
     cache: Path, tmp_path: Path, portrait: Image.Image
 ) -> None:
-    """From photos with `data.align`, or from the folder that scripts/align.py made of them: to the bit."""
+    """From photos with `data.align`, or from the folder that facenet align made of them: to the bit."""
     photos, faces = tmp_path / "photos", tmp_path / "faces"
     for i in range(14):
         (photos / f"p{i:02d}").mkdir(parents=True)

@@ -19,7 +19,7 @@ def scan_folder(root: str | Path) -> Records:
 
     Hidden files and files without the suffix of an image are passed over. Other files that can not be used are listed
     as skipped, see :mod:`facenet.data.sources.walk`. Names of people are compared as they look (Unicode NFC). A folder
-    that scripts/align.py wrote says how its faces were cut.
+    that facenet align wrote says how its faces were cut.
 
     Raises:
         DataError: no such folder, not readable, no image in it, or an unusable ``align.json``.

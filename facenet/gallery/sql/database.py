@@ -33,7 +33,7 @@ class Database:
             except OSError as error:
                 raise DataError(f"{folder}: can not be made ({error.strerror}); choose another folder") from error
         elif not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises on a folder that may not be entered
-            raise DataError(f"{folder}: no gallery there ({TRUTH} is missing); make one with scripts/index.py")
+            raise DataError(f"{folder}: no gallery there ({TRUTH} is missing); make one with facenet index")
         with self.one_line_errors():
             uri = f"{path.absolute().as_uri()}?mode={'rwc' if create else 'rw'}"
             self._connection = sqlite3.connect(uri, uri=True, timeout=timeout, isolation_level=None)

@@ -91,7 +91,7 @@ class EncoderTable:
 
     def _check_encoder(self, fingerprint: str, compatible_with: Sequence[str]) -> None:
         if not fingerprint:
-            raise DataError("embeddings: no encoder fingerprint; embed again with scripts/embed.py")
+            raise DataError("embeddings: no encoder fingerprint; embed again with facenet embed")
         known = self.numbers()
         if fingerprint in known or not known:
             return
@@ -99,7 +99,7 @@ class EncoderTable:
         if others:
             raise DataError(
                 f"{self.database.folder}: belongs to encoder {others[0][:12]}, got vectors of encoder "
-                f"{fingerprint[:12]}, whose bundle does not list it in compatible_with; run scripts/compat.py "
+                f"{fingerprint[:12]}, whose bundle does not list it in compatible_with; run facenet compat "
                 "old=OLD_EMBEDDINGS new=NEW_EMBEDDINGS pairs=FILE encoder=NEW_ENCODER, which lists it if the two go "
                 "together, or embed again with the gallery's encoder"
             )

@@ -16,7 +16,7 @@ KINDS = {kind: DEGRADATIONS[kind].unit for kind in PAPER_DEGRADED}  # names of t
 
 
 def robustness_chapter(run: Run, name: str) -> Chapter:
-    """Make the chapter of a run of scripts/degrade.py; `name` is a unique prefix of its drawings."""
+    """Make the chapter of a run of facenet degrade; `name` is a unique prefix of its drawings."""
     clean = number(get_value(run.metrics, "clean", "accuracy"))
     panels: list[Figure] = []
     tables: list[Table] = []

@@ -31,7 +31,7 @@ CELL_NOTE = (
 
 
 def upgrade_chapter(run: Run, name: str) -> Chapter:
-    """Make the chapter of a run of scripts/compat.py; `name` is a unique prefix of its drawings."""
+    """Make the chapter of a run of facenet compat; `name` is a unique prefix of its drawings."""
     metrics = run.metrics
     parts: list[tuple[str, list[Block | None]]] = [
         ("Old and new in four cells", [_roc(metrics, name), cell_table(metrics), Text(CELL_NOTE)]),
@@ -44,9 +44,9 @@ def upgrade_chapter(run: Run, name: str) -> Chapter:
     sections = [Section(title, kept) for title, some in parts if (kept := [block for block in some if block])]
     left_out = []
     if "reference" not in get_mapping(metrics, "cells"):
-        left_out.append("tax, and the gain against new*: scripts/compat.py reference=EMBEDDINGS")
+        left_out.append("tax, and the gain against new*: facenet compat reference=EMBEDDINGS")
     if not get_mapping(metrics, "baselines"):
-        left_out.append("maps fitted afterwards: scripts/compat.py fit_old=EMBEDDINGS fit_new=EMBEDDINGS")
+        left_out.append("maps fitted afterwards: facenet compat fit_old=EMBEDDINGS fit_new=EMBEDDINGS")
     verdict = short(metrics.get("verdict") or "The verdict is missing", 600)
     return Chapter(
         f"Upgrade: {short(run.name)}", f"{verdict[:1].upper()}{verdict[1:]}.", _warnings(metrics), sections, left_out

@@ -9,7 +9,7 @@ from typing import Any
 from facenet.report.runs import Run
 from facenet.report.values import get_rows, get_value, number, parse_rate, percent, plain, plus_minus
 
-BASELINES = {  # as scripts/verify.py baselines=true names them
+BASELINES = {  # as facenet verify baselines=true names them
     "pixel_baseline": "grey pixels",
     "color_baseline": "colour histogram",
     "pca_baseline": "PCA",
@@ -65,7 +65,7 @@ def list_warnings(run: Run, encoder: Mapping[str, Any] | None) -> list[str]:
     found = run.metrics["verification"]
     lines = [*_about_accuracy(run), *_about_fars(found), *_about_pairs(found), *_about_leakage(run.metrics)]
     if not (get_value(run.metrics, "thresholds") or get_value(encoder, "thresholds")):
-        lines.append("No threshold is calibrated for a false accept rate; scripts/verify.py calibrate=true does it.")
+        lines.append("No threshold is calibrated for a false accept rate; facenet verify calibrate=true does it.")
     skipped = number(get_value(run.metrics, "train", "skipped"))
     if skipped:
         lines.append(f"{plain(skipped)} training files were left out; skipped.csv has the reasons.")

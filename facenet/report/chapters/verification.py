@@ -39,16 +39,16 @@ def verification_chapter(
     left_out = []
     pictures: Pictures = _no_pictures
     if evaluation is None:
-        left_out.append("curves, distances, mistakes, triplets, clusters, map: scripts/verify.py keeps what they need")
+        left_out.append("curves, distances, mistakes, triplets, clusters, map: facenet verify keeps what they need")
     else:
         pictures, missing = _pictures(run, name, encoder, evaluation)
         left_out += missing
     if not training:
-        left_out.append("training curves: pass the run folder of scripts/train.py")
+        left_out.append("training curves: pass the run folder of facenet train")
     if not degraded:
-        left_out.append("robustness to compression, size, blur, cover: pass the run folder of scripts/degrade.py too")
+        left_out.append("robustness to compression, size, blur, cover: pass the run folder of facenet degrade too")
     if best_baseline(run.metrics) is None:
-        left_out.append("baselines on the same pairs: scripts/verify.py baselines=true")
+        left_out.append("baselines on the same pairs: facenet verify baselines=true")
     facts = Section("What it was measured with", [tables.fact_table(run, encoder, evaluation)])
     verdict, warnings = verdict_line(run), list_warnings(run, encoder)
 

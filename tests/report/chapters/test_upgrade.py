@@ -20,7 +20,7 @@ from tests.helpers.reports import HOSTILE, read, titles, without_drawings, write
 
 @pytest.fixture(scope="module")
 def metrics() -> dict[str, Any]:
-    """What scripts/compat.py writes, with everything it can be given."""
+    """What facenet compat writes, with everything it can be given."""
     given = sets(30)
     fit = (given["old"].subset(range(60)), given["reference"].subset(range(60)))
     held = {name: embeddings.subset(range(60, 150)) for name, embeddings in given.items()}
@@ -91,8 +91,8 @@ def test_what_is_missing_is_left_out_with_the_option_that_makes_it(
     chapter = chapter_of({**metrics, "cells": cells, "baselines": {}})
     assert "Maps fitted afterwards" not in [section.title for section in chapter.sections]
     assert [line.split(": ")[1] for line in chapter.left_out] == [
-        "scripts/compat.py reference=EMBEDDINGS",
-        "scripts/compat.py fit_old=EMBEDDINGS fit_new=EMBEDDINGS",
+        "facenet compat reference=EMBEDDINGS",
+        "facenet compat fit_old=EMBEDDINGS fit_new=EMBEDDINGS",
     ]
 
 
