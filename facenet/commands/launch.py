@@ -11,7 +11,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_type_hints
 
@@ -113,8 +113,34 @@ def _remove_untouched(out: Path) -> None:
         shutil.rmtree(out, ignore_errors=True)
 
 
-def run_job(name: str, options: type[T], run: Callable[[T, Path], dict[str, Any]], cfg: Any, out: Path) -> None:
+def run_step(name: str, arguments: Sequence[str], out: Path) -> dict[str, Any]:
+    """Run another command inside a running one, in this process; returns its metrics, which are also in its folder.
+
+    Args:
+        name: The command.
+        arguments: Its arguments as on a command line, "KEY=VALUE".
+        out: Its run folder.
+
+    Raises:
+        FacenetError: as :func:`run_job`.
+    """
+    from hydra import compose
+
+    command = importlib.import_module(f"facenet.commands.{name}")
+    options = options_of(command.run)
+    register(name, options)
+    cfg = compose(name, [forced(quoted(argument)) for argument in arguments])
+    out.mkdir(parents=True, exist_ok=True)
+    return run_job(name, options, command.run, cfg, out)
+
+
+def run_job(
+    name: str, options: type[T], run: Callable[[T, Path], dict[str, Any]], cfg: Any, out: Path
+) -> dict[str, Any]:
     """Build the options object of one composed configuration, run the command and write ``metrics.json``.
+
+    Returns:
+        What the command returned.
 
     Raises:
         ConfigError: options that are unknown, missing, of the wrong type or out of range.
@@ -139,6 +165,7 @@ def run_job(name: str, options: type[T], run: Callable[[T, Path], dict[str, Any]
         print(f"metrics: {write_metrics(out, metrics)}")
     if failed is not None:
         raise failed
+    return metrics
 
 
 def given_options() -> list[str]:

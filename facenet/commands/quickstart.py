@@ -1,23 +1,20 @@
-"""The whole pipeline on drawn faces, each step a command a user would type; ends with one table."""
+"""The whole pipeline on drawn faces, each step a command a user would type; ends with a table, a report and a picture."""
 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from facenet.commands.launch import launch
+from facenet.commands.launch import launch, run_step
 from facenet.commands.options import CommandOptions
 from facenet.console import flatten, table
 from facenet.data.options import DataOptions
 from facenet.errors import ConfigError
 from facenet.options import RATE, SEED, option, to_dict
 
-ROOT = Path(__file__).resolve().parents[2]
 SHOWN = (  # what the last table shows; everything is in metrics.json
     "verification.accuracy",
     "verification.sem",
@@ -49,15 +46,9 @@ class QuickstartOptions(CommandOptions):
 
 
 def step(out: Path, name: str, *arguments: str) -> dict[str, Any]:
-    """Run one command and return its metrics; a failure ends the quick start with the command's exit code."""
-    from facenet.files import read_json
-
-    command = [f"scripts/{name}.py", *arguments, f"hydra.run.dir={out / name}"]
-    print(f"\n$ python {' '.join(command)}", flush=True)
-    done = subprocess.run([sys.executable, *command], cwd=ROOT, check=False)
-    if done.returncode:
-        raise SystemExit(done.returncode)
-    return read_json(out / name / "metrics.json")
+    """Print one command as a user would type it, run it and return its metrics."""
+    print(f"\n$ facenet {name} {' '.join(arguments)} hydra.run.dir={out / name}", flush=True)
+    return run_step(name, arguments, out / name)
 
 
 def write_faces(options: QuickstartOptions, out: Path) -> None:
@@ -89,12 +80,15 @@ def run(options: QuickstartOptions, out: Path) -> dict[str, Any]:
     gallery = f"gallery={out / 'gallery'}"
     step(out, "embed", encoder, f"images={out / 'faces' / 'gallery'}", f"out={out / 'embeddings'}")
     step(out, "index", gallery, f"add={out / 'embeddings'}", encoder, "on_duplicate=replace")
-    found = step(out, "search", gallery, encoder, f"query={out / 'faces' / 'queries'}", "k=5")
+    found = step(out, "search", gallery, encoder, f"query={out / 'faces' / 'queries'}", "k=5", "sheet=true")
     metrics["search"] = {key: value for key, value in found.items() if key != "results"}
     metrics["cluster"] = step(out, "cluster", f"embeddings={out / 'embeddings'}", encoder, far)
+    step(out, "report", f"runs={out / 'train'}")
     metrics["seconds"] = time.time() - started
     leaves = dict(flatten(metrics))
     table([(name, leaves.get(name)) for name in SHOWN], header=("metric", "value"), title="quickstart")
+    print(f"the report, to open in a browser: {out / 'report' / 'report.html'}")
+    print(f"queries beside what the gallery answered: {out / 'search' / 'sheet.png'}")
     return metrics
 
 

@@ -41,9 +41,7 @@ def threshold_for(count: int, thresholds: Mapping[float, float], *, links: float
     if count < 1 or not links > 0:
         raise ConfigError(f"threshold: expected at least one face and links above 0, got {count} and {links}")
     if not thresholds:
-        raise DataError(
-            "threshold: no calibrated rate; run facenet verify calibrate=true, or pass sample=EMBEDDINGS"
-        )
+        raise DataError("threshold: no calibrated rate; run facenet verify calibrate=true, or pass sample=EMBEDDINGS")
     far = links / count
     tail = tail_of(thresholds)
     rule = f"{links:.3g} strangers a face: far {far:.2g} of {count} faces"
@@ -263,9 +261,7 @@ def _foreign(calibrated: float, rate: float, own: OwnPeople) -> str:
     found = own.fpir(calibrated)
     if found <= FOREIGN * rate:
         return ""
-    return (
-        f"; the encoder's calibration would let in {found:.0%}: it is of other faces, run facenet calibrate on yours"
-    )
+    return f"; the encoder's calibration would let in {found:.0%}: it is of other faces, run facenet calibrate on yours"
 
 
 def _shared(each: float, count: int) -> float:

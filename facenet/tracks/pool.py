@@ -61,7 +61,5 @@ def read_track_pool(folder: str | Path, encoder: Encoder) -> TrackPool:
     except Exception as error:  # wrong JSON types raise many kinds
         raise DataError(f"{folder}: damaged ({one_line(error)}); run facenet tracks again") from error
     if pool.dim != encoder.dim:
-        raise DataError(
-            f"{folder}: the pool has width {pool.dim}, the encoder {encoder.dim}; run facenet tracks again"
-        )
+        raise DataError(f"{folder}: the pool has width {pool.dim}, the encoder {encoder.dim}; run facenet tracks again")
     return pool.eval().requires_grad_(False)  # without gradients a long stream builds no graph
