@@ -271,13 +271,19 @@ class Described(NamedTuple):
     help: str
 
 
+def group_of(cls: type[Any], name: str) -> type[Any] | None:
+    """Return the class of a field that holds a group of options, or None for a single option."""
+    hint = get_type_hints(cls)[name]
+    kinds = [kind for kind in (get_args(hint) or (hint,)) if kind is not type(None)]
+    return kinds[0] if len(kinds) == 1 and isinstance(kinds[0], type) and dataclasses.is_dataclass(kinds[0]) else None
+
+
 def describe(cls: type[Any], prefix: str = "") -> Iterator[Described]:
     """List the options of a class and of its groups, in the order of their fields."""
     hints = get_type_hints(cls)
     for item in dataclasses.fields(cls):
-        kinds = [kind for kind in (get_args(hints[item.name]) or (hints[item.name],)) if kind is not type(None)]
-        if len(kinds) == 1 and dataclasses.is_dataclass(kinds[0]) and isinstance(kinds[0], type):
-            yield from describe(kinds[0], f"{prefix}{item.name}.")
+        if (group := group_of(cls, item.name)) is not None:
+            yield from describe(group, f"{prefix}{item.name}.")
             continue
         default = _plain(item.default_factory() if item.default_factory is not MISSING else item.default)
         known = item.metadata

@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_type_hints
 
-from facenet.commands.options import CommandOptions, help_text
+from facenet.commands.help import help_text
+from facenet.commands.options import CommandOptions
 from facenet.console import one_line_errors, write_metrics
 from facenet.errors import ConfigError, DataError, FacenetError, GateError, nearest
 from facenet.interrupts import Interrupted, raise_on_signal
@@ -41,8 +42,9 @@ def launch(name: str, run: Callable[[T, Path], dict[str, Any]]) -> None:
     options = options_of(run)
     with one_line_errors():
         if any(argument in ("--help", "-h") for argument in sys.argv[1:]):
+            group = next((argument for argument in sys.argv[1:] if argument[0] != "-" and "=" not in argument), None)
             with contextlib.suppress(BrokenPipeError):  # as of `--help | head`
-                print(help_text(name, options, sys.modules[run.__module__].__doc__ or "", CONF), flush=True)
+                print(help_text(name, options, sys.modules[run.__module__].__doc__ or "", CONF, group), flush=True)
             return
         for argument in sys.argv[1:]:
             check_argument(options, argument)

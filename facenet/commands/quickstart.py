@@ -1,4 +1,4 @@
-"""The whole pipeline on drawn faces, each step a command a user would type; ends with a table, a report and a picture."""
+"""The whole pipeline on drawn faces, each step a command a user would type; ends with a table and a report page."""
 
 from __future__ import annotations
 
