@@ -36,7 +36,7 @@ def test_a_detector_can_be_left_out_but_not_exchanged(tmp_path: Path) -> None:
     assert encoders.load("sface", detector="yunet").preprocess == found.preprocess
     save_bundle(make(), tmp_path / "e")
     assert encoders.load(tmp_path / "e", detector="none").preprocess.align is None
-    with pytest.raises(ConfigError, match="reads cropped faces; cut them out of photos with scripts/align"):
+    with pytest.raises(ConfigError, match="reads cropped faces; cut them out of photos with facenet align"):
         encoders.load(tmp_path / "e", detector="yunet")
     with pytest.raises(ConfigError, match="did you mean 'yunet'"):
         encoders.load("sface", detector="yunt")

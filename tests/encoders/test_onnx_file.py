@@ -62,7 +62,7 @@ def test_every_flipped_bit_cut_and_addition_is_noticed() -> None:
 
 
 def test_files_of_others_are_refused() -> None:
-    with pytest.raises(DataError, match="without a record of model and preprocessing; use one that scripts/export"):
+    with pytest.raises(DataError, match="without a record of model and preprocessing; use one that facenet export"):
         unseal(model(), "f.onnx")
     for content in (b"", b"no model", bytes(100), b"\xff" * 100, b"\x07"):
         with pytest.raises(DataError, match=r"^f\.onnx: "):

@@ -85,7 +85,7 @@ def test_without_people_of_its_own_the_calibration_tells(tmp_path: Path) -> None
     with Gallery.open(tmp_path / "g", create=True) as gallery:
         vectors, names = world(100, 1, 0)
         gallery.add(embeddings(vectors, [""] * len(names)))
-        with pytest.raises(DataError, match=r"no calibration, .*run scripts/calibrate\.py, or pass threshold=SQ_DIST"):
+        with pytest.raises(DataError, match=r"no calibration, .*run facenet calibrate, or pass threshold=SQ_DIST"):
             gallery.threshold(encoder())
         found = gallery.threshold(encoder(thresholds={1e-2: 0.9, 1e-3: 0.7, 1e-4: 0.5}), fpir=0.05)
         assert found.sq_dist == pytest.approx(0.7 - 0.2 * np.log10(1e-3 / (1 - 0.95**0.01)))

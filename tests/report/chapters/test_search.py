@@ -69,5 +69,5 @@ def test_a_search_makes_a_page(tmp_path: Path) -> None:
     read((tmp_path / "page.html").read_text())
     assert list(made["warnings"]) == ["Search: two"]
     write_metrics(tmp_path / "k", {"faces": 5, "clusters": 3, "threshold": 0.5})
-    with pytest.raises(ConfigError, match=r"fpir: it is for runs of scripts/search\.py"):
+    with pytest.raises(ConfigError, match=r"fpir: it is for runs of facenet search"):
         write_report([tmp_path / "k"], tmp_path / "k.html", fpir=0.1)
