@@ -116,8 +116,9 @@ def tail_of(thresholds: Mapping[float, float], *, reach: float = REACH) -> Tail:
     fars = sorted(thresholds)
     known = np.maximum.accumulate([thresholds[far] for far in fars])
     slope = 0.0
-    if len(fars) > 1 and known[0] > 0:
-        slope = float((np.log(known[1]) - np.log(known[0])) / (np.log(fars[1]) - np.log(fars[0])))
+    gap = np.log(fars[1]) - np.log(fars[0]) if len(fars) > 1 else 0.0
+    if gap > 0 and known[0] > 0:
+        slope = float((np.log(known[1]) - np.log(known[0])) / gap)
     return Tail(tuple(fars), tuple(known.tolist()), 0.0, slope, fars[0] / (reach if len(fars) > 1 else 1.0))
 
 

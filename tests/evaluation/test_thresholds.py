@@ -6,7 +6,7 @@ import math
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from facenet.errors import ConfigError, DataError
@@ -38,6 +38,8 @@ def test_the_rule_by_size(count: int, links: float, sq_dist: float, says: str) -
     st.lists(st.integers(1, 10**8), min_size=2, max_size=6),
     st.floats(0.01, 100),
 )
+@example({1e-07: 1.0, 1.0000000000000001e-07: 0.0}, [1, 1], 1.0)  # two rates that have one logarithm
+@settings(deadline=None, derandomize=True)
 def test_the_threshold_never_rises_with_the_number_of_faces(
     rates: dict[float, float], counts: list[int], links: float
 ) -> None:

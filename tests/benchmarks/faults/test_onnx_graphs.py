@@ -60,7 +60,7 @@ def test_every_attack_ends_in_time(tmp_path: Path) -> None:
 def test_a_record_of_endless_vectors_is_refused(tmp_path: Path) -> None:
     with tiny_net():
         told = record(tiny_encoder())
-    told["model"]["options"]["embedding_dim"] = 10**8
+    told["model"] = {**told["model"], "options": {**told["model"]["options"], "embedding_dim": 10**8}}
     (tmp_path / "a.onnx").write_bytes(seal(ATTACKS["none"](0), told))
     with pytest.raises(DataError, match="embedding_dim 100000000, at most 65536 are allowed"):
         encoders.load(tmp_path / "a.onnx")
