@@ -7,11 +7,14 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from PIL import Image
 
 from tests.helpers import ROOT
 from tests.helpers.pictures import write_tree, write_view2
 
+settings.register_profile("suite", deadline=None, derandomize=True)  # the same cases in every run, on any machine
+settings.load_profile("suite")
 os.environ["OMP_NUM_THREADS"] = "1"  # read when numpy, torch and FAISS are loaded: one core for each test process
 
 
