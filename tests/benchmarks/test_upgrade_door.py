@@ -24,6 +24,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Options:
     return Options(old=str(folder / "old"), new=str(folder / "new"), divisions=2, fpir=0.2)
 
 
+@pytest.mark.slow  # galleries that are backfilled at each stage
 def test_strangers_are_refused_at_every_stage(given: Options) -> None:
     result = run(given)
     assert [row["stage"] for row in result["rows"]] == list(STAGES)
@@ -39,6 +40,7 @@ def test_strangers_are_refused_at_every_stage(given: Options) -> None:
     assert [len(row) for _, header, rows in tables(result) for row in rows if len(row) != len(header)] == []
 
 
+@pytest.mark.slow  # galleries that are backfilled at each stage
 def test_one_threshold_for_all_faces_would_be_seen(given: Options, monkeypatch: pytest.MonkeyPatch) -> None:
     """At the threshold of new faces, old faces are not found by new queries."""
     own = replace(given, divisions=1)

@@ -61,6 +61,7 @@ def lines(file: Path) -> dict[str, int]:
         return {row["path"]: int(row["cluster"]) for row in csv.DictReader(source)}
 
 
+@pytest.mark.slow  # a command for each rule; tests/clustering holds the rules in every run
 def test_each_rule_gives_its_threshold_and_says_so(made: Path, run: Run) -> None:
     embeddings, encoder = f"embeddings={made / 'all'}", f"encoder={made / 'encoder'}"
     rates = load_bundle(made / "encoder").thresholds

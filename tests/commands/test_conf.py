@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -94,6 +94,7 @@ def test_every_choice_composes_and_is_known(chosen: list[str]) -> None:
     Augment(**{key: value for key, value in config["augment"].items() if key != "enabled"})
 
 
+@pytest.mark.slow  # nothing of the product
 @pytest.mark.parametrize("choice", [choice for group, choice in GROUPS if group == "benchmark"])
 def test_every_benchmark_composes(choice: str) -> None:
     given: Any = OmegaConf.to_container(OmegaConf.create(composed("benchmark", f"benchmark={choice}")), resolve=True)
@@ -123,11 +124,6 @@ TABLES = {
 SCALES = [choice for group, choice in GROUPS if group == "scale"]
 
 
-def others_slow(names: Iterable[str], kept: str) -> list[Any]:
-    """Tables or scales for ``parametrize``: every point is composed, so all but one of them run with -m slow."""
-    return [name if name == kept else pytest.param(name, marks=pytest.mark.slow) for name in names]
-
-
 @functools.cache
 def points(table: str, scale: str) -> list[tuple[dict[str, Any], str]]:
     """The configurations and run folders of points of a table: every value of every axis, or the last of each.
@@ -149,8 +145,9 @@ def points(table: str, scale: str) -> list[tuple[dict[str, Any], str]]:
     return found  # type: ignore[return-value]
 
 
-@pytest.mark.parametrize("table", others_slow(TABLES, "table3"))
-@pytest.mark.parametrize("scale", others_slow(SCALES, "synthetic"))
+@pytest.mark.slow  # composes every point of three tables at three scales
+@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("scale", SCALES)
 def test_every_point_of_a_table_composes(table: str, scale: str) -> None:
     found = points(table, scale)
     assert len({folder for _, folder in found}) == len(found), "each point has a run folder of its own"
@@ -179,7 +176,8 @@ def test_the_faces_follow_the_seed_unless_they_have_their_own(given: list[str], 
     assert (config["seed"], config["data"]["seed"]) == seeds
 
 
-@pytest.mark.parametrize("scale", others_slow(["synthetic", "lfw"], "synthetic"))
+@pytest.mark.slow  # composes the points of a table at two scales
+@pytest.mark.parametrize("scale", ["synthetic", "lfw"])
 def test_one_factor_scales_every_net_of_the_paper(scale: str) -> None:
     """Some factor takes each side to the scaled one by rounding alone, and the smallest side left is 64."""
     low, high, least = 0.0, 1.0, 1e9

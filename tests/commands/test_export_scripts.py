@@ -43,6 +43,7 @@ def exported(faces: Path, encoder: Path) -> dict[str, Any]:
     return succeed("export", *given, out=base / "run")
 
 
+@pytest.mark.slow  # traces and quantises a net; tests/export exports one in every run
 def test_the_metrics_say_what_was_made(faces: Path, encoder: Path, exported: dict[str, Any]) -> None:
     base = faces.parent
     assert exported["fingerprint"] == load_bundle(encoder).fingerprint

@@ -212,6 +212,7 @@ def test_an_argument_that_is_no_text_is_refused() -> None:
         launch.quoted("images=Ren\udce9")
 
 
+@pytest.mark.slow  # three trainings
 def test_a_sweep_says_which_point_failed_and_goes_on(tmp_path: Path) -> None:
     faces(8, 3).save(tmp_path / "faces")
     names = [f"hydra.sweep.dir={tmp_path / 'sweep'}", "hydra.sweep.subdir=${threshold}"]

@@ -159,6 +159,7 @@ def test_a_folder_of_margin_two_is_read_by_every_encoder(photos: Path, tmp_path:
         assert ((cut.vectors - whole) ** 2).sum(1).max() < 0.03, "the same faces as those of the photos"
 
 
+@pytest.mark.slow  # three commands with a detector
 def test_search_says_that_a_photo_shows_two_people_and_lists_what_shows_nobody(
     tmp_path: Path, portrait: Image.Image
 ) -> None:

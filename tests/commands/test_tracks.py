@@ -41,6 +41,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow  # draws and trains; the next test trains on a folder
 def test_the_command_on_drawn_tracks(encoder: Path, tmp_path: Path) -> None:
     drawn = [
         "drawn.train_identities=6",
@@ -79,6 +80,7 @@ def trained(encoder: Path) -> tuple[Path, dict[str, Any]]:
     return root, train_tracks(load_bundle(encoder), split_tracks(scan_tracks(root)), encoder.parent, **options)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow  # two commands; tests/tracks saves and reads a pool in every run
 def test_a_saved_pool_scores_as_it_did_when_it_was_trained(
     encoder: Path, trained: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:

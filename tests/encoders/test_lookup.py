@@ -28,6 +28,7 @@ def test_folders_and_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         encoders.load("sfac")
 
 
+@pytest.mark.slow  # a detector and a pretrained net
 def test_a_detector_can_be_left_out_but_not_exchanged(tmp_path: Path) -> None:
     found, plain = encoders.load("sface"), encoders.load("sface", detector="none")
     assert found.preprocess.align is not None

@@ -131,6 +131,7 @@ def test_the_numbers_are_those_of_images_changed_by_hand() -> None:
     assert first["degrade"]["noise"]["30"]["auc"] > both["degrade"]["noise"]["30"]["auc"], "half the damage"
 
 
+@pytest.mark.slow  # degrades and embeds everything three times
 def test_order_and_batch_change_nothing() -> None:
     faces = drawn(12)
     pairs = pairs_of(faces)

@@ -35,6 +35,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory, portrait: Image.Image) -> P
     return root
 
 
+@pytest.mark.slow  # a detector and a pretrained net
 def test_a_person_is_recognised_in_a_changed_photo(sface: Encoder, photos: Path, tmp_path: Path) -> None:
     found = compare_photos(sface, photos / "one.jpg", photos / "again.jpg", threshold=1.0)
     assert found.same

@@ -81,6 +81,7 @@ def test_a_parquet_file(gallery: Gallery, tmp_path: Path) -> None:
     assert [row["number"] for row in rows] == [i for i in range(1, 31) if i != 6]
 
 
+@pytest.mark.slow  # starts an engine of others
 def test_a_qdrant_collection_answers_as_the_gallery_does(gallery: Gallery, tmp_path: Path) -> None:
     qdrant = pytest.importorskip("qdrant_client", reason="qdrant-client is not installed (the extra qdrant)")
     write_items(gallery, "qdrant", tmp_path / "qdrant", collection="people")
