@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from facenet.data.options import DataOptions
+from facenet.data.options import DataOptions, PairColumns
 from facenet.data.pair_folds import held_out_pairs
 from facenet.data.pairs import pair_rows, read_pairs
 from facenet.data.records import Records
@@ -23,11 +23,7 @@ def reported_faces(options: DataOptions, *, readable: Readable | None = None) ->
         ConfigError, DataError: as :func:`split_faces`; or no pairs are given and no people are kept for them.
     """
     if options.pairs and options.fold is None and options.kind != "synthetic":
-        records = scan_kind(options.kind, options.root)
-        pairs = read_pairs(
-            protocol_file(options.pairs, records, "pairs"), options.pair_columns, named="data.pair_columns"
-        )
-        return named_faces(records, pairs), pairs
+        return faces_of_file(options.kind, options.root, options.pairs, options.pair_columns)
     if reports_everybody(options):
         people = scan_usable(options.kind, options.root, max_bad_share=options.max_bad_share)[1]
         faces = readable(people) if readable else people
@@ -36,6 +32,21 @@ def reported_faces(options: DataOptions, *, readable: Readable | None = None) ->
     if splits.pairs is None:
         raise DataError("pairs: none given and data.evaluation keeps no people to draw them from; pass pairs=FILE")
     return splits.evaluation, splits.pairs
+
+
+def faces_of_file(
+    kind: str, root: str | None, file: str, columns: PairColumns, *, named: str = "data.pair_columns"
+) -> tuple[Records, Pairs]:
+    """Return the faces under a root that a file of pairs names, and the pairs.
+
+    `kind` is that of :func:`scan_kind`; `columns` and `named` are those of :func:`read_pairs`.
+
+    Raises:
+        ConfigError, DataError: as these.
+    """
+    records = scan_kind(kind, root)
+    pairs = read_pairs(protocol_file(file, records, "pairs"), columns, named=named)
+    return named_faces(records, pairs), pairs
 
 
 def refuse_missing(faces: Records, pairs: Pairs, file: str, root: str | None, *, allow_missing: bool = False) -> None:

@@ -12,12 +12,11 @@ from torch import Tensor
 
 from facenet.data.cache import pack
 from facenet.data.options import PairColumns
-from facenet.data.pairs import COLUMNS, read_pairs
+from facenet.data.pairs import COLUMNS
 from facenet.data.preprocess import Preprocess
 from facenet.data.records import Records
-from facenet.data.reported import refuse_missing
-from facenet.data.sources.kinds import scan, scan_kind
-from facenet.data.splits import named_faces, protocol_file
+from facenet.data.reported import faces_of_file, refuse_missing
+from facenet.data.sources.kinds import scan
 from facenet.encoders.onnx_file import load_onnx
 from facenet.errors import DataError
 from facenet.evaluation.evaluate import evaluate
@@ -67,8 +66,7 @@ def faces_of_pairs(
     path = Path(images)
     if path.is_file() and path.suffix.lower() != ".csv":
         raise DataError(f"{images}: one picture makes no pair; give a folder or a table of faces")
-    records = scan_kind("csv" if path.is_file() else "folder", str(images))
-    named = read_pairs(protocol_file(pairs, records, "pairs"), columns, named="pair_columns")
-    faces = named_faces(records, named)
+    kind = "csv" if path.is_file() else "folder"
+    faces, named = faces_of_file(kind, str(images), pairs, columns, named="pair_columns")
     refuse_missing(faces, named, pairs, str(images), allow_missing=allow_missing)
     return faces, named
