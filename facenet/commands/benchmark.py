@@ -13,6 +13,7 @@ from facenet.commands.launch import CONF, launch
 from facenet.commands.options import CommandOptions
 from facenet.console import one_line_errors, table
 from facenet.errors import ConfigError, choose
+from facenet.foreign import install_command
 from facenet.options import build, describe, option
 
 
@@ -30,7 +31,7 @@ def run(options: BenchmarkOptions, out: Path) -> dict[str, Any]:
     for title, header, rows in module.tables(result):
         table(rows, header=header, title=title)
     if result.get("absent"):
-        print(f"not installed, so not measured: {', '.join(result['absent'])} (pip install -e '.[benchmark]')")
+        print(f"not installed, so not measured: {', '.join(result['absent'])} ({install_command('benchmark')})")
     return result
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from facenet.errors import ConfigError, DataError, choose
 from facenet.files import atomic_write, read_csv
+from facenet.foreign import install_command
 from facenet.gallery.gallery import Gallery, Item
 from facenet.types import EmbeddingSet, Progress
 
@@ -145,7 +146,7 @@ def _write_parquet(blocks: Blocks, out: str | Path, _: str) -> None:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise ConfigError("export=parquet needs pyarrow: pip install -e '.[parquet]'") from error
+        raise ConfigError(f"export=parquet needs pyarrow: {install_command('parquet')}") from error
 
     writer = None
     with atomic_write(out) as file:
@@ -165,7 +166,7 @@ def _write_qdrant(blocks: Blocks, out: str | Path, collection: str) -> None:
     try:
         from qdrant_client import QdrantClient, models
     except ImportError as error:
-        raise ConfigError("export=qdrant needs qdrant-client: pip install -e '.[qdrant]'") from error
+        raise ConfigError(f"export=qdrant needs qdrant-client: {install_command('qdrant')}") from error
 
     where = str(out)
     remote = where.startswith(("http://", "https://"))

@@ -233,7 +233,7 @@ def test_what_can_not_be_exported_or_kept(file: Path, encoder: Encoder, monkeypa
     with pytest.raises(ConfigError, match="calibrate the folder it was made of and export that again"):
         encoders.write_calibration(encoders.load(file), file, file.parent)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxscript" else name)
-    with pytest.raises(DataError, match=r"onnxscript is not installed; run: pip install -e '\.\[export\]'"):
+    with pytest.raises(DataError, match=r"onnxscript is not installed; run: pip install 'facenet-triplet\[export\]'"):
         export.export_onnx(encoder, file.with_name("b.onnx"))
     assert not file.with_name("b.onnx").exists()
 
