@@ -1,8 +1,7 @@
-"""The pages of docs/ whose code runs: their blocks are executed as they stand."""
+"""The pages of docs/ on Python: their blocks run as they stand."""
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +15,7 @@ import facenet
 from facenet.losses.registry import OBJECTIVES
 from facenet.mining.rules import MINERS
 from facenet.models.registry import NETS
-from tests.conftest import ROOT
+from tests.helpers.pages import blocks
 from tests.helpers.pictures import write_tree
 
 TINY = [
@@ -34,18 +33,18 @@ TINY = [
 ]
 
 
-def blocks(page: str) -> list[str]:
-    return re.findall(r"```python\n(.*?)```", (ROOT / "docs" / page).read_text(), re.S)
-
-
 def test_a_net_an_objective_and_a_miner_from_outside_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """docs/extending.md is a module that a command loads by plugins=; its encoder is loaded again."""
     from facenet.commands import train
 
-    (tmp_path / "my_faces.py").write_text("\n\n".join(blocks("extending.md")))
+    page = "docs/extending.md"
+    (tmp_path / "my_faces.py").write_text("\n\n".join(block.text for block in blocks(page, "python")))
     monkeypatch.chdir(tmp_path)
-    line = ["plugins=[my_faces]", "model.name=tiny", "loss.name=pull", "mining.miner=close_by", *TINY]
-    monkeypatch.setattr(sys, "argv", ["train.py", *line, f"data.cache_dir={tmp_path}", f"hydra.run.dir={tmp_path}/run"])
+    (line,) = blocks(page, "bash")
+    given = line.text.removeprefix("facenet train").split()
+    monkeypatch.setattr(
+        sys, "argv", ["train.py", *given, *TINY, f"data.cache_dir={tmp_path}", f"hydra.run.dir={tmp_path}/run"]
+    )
     with NETS.restored(), OBJECTIVES.restored(), MINERS.restored():
         train.main()
         encoder = facenet.load(tmp_path / "run" / "encoder", device="cpu")
@@ -73,9 +72,9 @@ def test_the_page_on_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     names: dict[str, Any] = {}
-    for block in blocks("python.md"):
-        assert len(block.splitlines()) <= 14
-        exec(compile(block, "docs/python.md", "exec"), names)
+    for block in blocks("docs/python.md", "python"):
+        assert len(block.text.splitlines()) <= 14
+        exec(compile(block.text, f"docs/python.md, line {block.line}", "exec"), names)
     assert float(names["loss"]) > 0
     assert names["metrics"]["train"]["steps"] == 4
 

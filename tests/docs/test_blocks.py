@@ -1,0 +1,23 @@
+"""Blocks of README and docs/ that users copy: each is run by a test or marked with the reason why not."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.helpers.pages import NAMES, SHELL, blocks
+
+OWN_TEST = {"docs/python.md", "docs/extending.md"}  # test_python.py runs them
+NOT_YET = {"README.md"}  # may only shrink
+
+
+@pytest.mark.parametrize("page", NAMES)
+def test_every_block_is_run_or_marked(page: str) -> None:
+    bare = [
+        f"{page}:{block.line}: mark the block by <!-- not run: REASON -->, or let a test run it"
+        for block in blocks(page, "python", *SHELL)
+        if block.reason is None and page not in OWN_TEST
+    ]
+    if page in NOT_YET:
+        assert bare, f"{page} keeps the rule: take it out of NOT_YET"
+    else:
+        assert not bare, "\n".join(bare)
