@@ -51,7 +51,11 @@ def overview() -> str:
     lines = ["usage: facenet COMMAND [KEY=VALUE ...]", ""]
     for task, commands in TASKS.items():
         lines += [f"{task}:", *(f"  {name:<{width}}  {line}" for name, line in commands.items()), ""]
-    return "\n".join([*lines, "facenet COMMAND --help lists its options. facenet --version prints the version."])
+    lines += [
+        "facenet COMMAND --help lists its options. facenet --version prints the version.",
+        'eval "$(facenet --completion)" completes commands, options and choices in bash.',
+    ]
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -62,6 +66,9 @@ def main() -> None:
     with one_line_errors():
         if name in ("--help", "-h", "--version"):
             print(f"facenet {__version__}" if name == "--version" else overview())
+            return
+        if name == "--completion":
+            print(importlib.import_module("facenet.commands.completion").script(), end="")
             return
         if name not in COMMANDS:
             raise ConfigError(f"unknown command {name!r}{nearest(name, COMMANDS)}; facenet --help lists the commands")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from facenet.commands import completion
 from facenet.commands import main as front
 from facenet.commands.launch import RUN_FOLDER
 from tests.helpers import ROOT
@@ -65,3 +67,28 @@ def test_a_rank_that_lightning_starts_without_the_command_runs_it(
     monkeypatch.setattr(sys, "argv", ["/venv/bin/facenet", "--help"])
     front.main()
     assert "gallery=..." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("typed_so_far", "offered"),
+    [
+        ("facenet tra", ["train", "tracks"]),
+        ("facenet train model=nn", ["nn1", "nn2", "nn3", "nn4", "nns1", "nns2"]),  # bash splits at "="
+        ("facenet train optim=adamw optim.weight_d", ["optim.weight_decay="]),
+        ("facenet train model.nor", ["model.norm=batch", "model.norm=lrn"]),
+        ("facenet search gallery=gal", ["gallery"]),
+        ("facenet search enco", ["encoder="]),
+    ],
+)
+def test_a_shell_completes_what_is_typed(typed_so_far: str, offered: list[str], tmp_path: Path) -> None:
+    (tmp_path / "gallery").mkdir()
+    ask = 'COMP_LINE="$1" COMP_POINT=${#1}; _facenet; printf "%s\\n" "${COMPREPLY[@]}"'
+    told = subprocess.run(
+        ["bash", "-c", completion.script() + ask, "bash", typed_so_far],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert told.stdout.splitlines() == offered
+    assert told.stderr == ""
