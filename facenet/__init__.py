@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from facenet.clustering.clusters import cluster as cluster
     from facenet.compat.assessment import assess_upgrade as assess_upgrade
+    from facenet.data.pairs import read_pairs as read_pairs
     from facenet.encoders.embedding import embed_folder as embed_folder
     from facenet.encoders.encoder import Encoder as Encoder
     from facenet.encoders.lookup import load as load
@@ -53,6 +54,7 @@ _HOMES = {
     "embed_folder": "encoders.embedding",
     "load": "encoders.lookup",
     "mine": "mining.online",
+    "read_pairs": "data.pairs",
     "register_miner": "mining.rules",
     "register_net": "models.registry",
     "register_objective": "losses.registry",

@@ -103,6 +103,26 @@ class Options:
             check_value(item, value)
             object.__setattr__(self, item.name, value)
 
+    @classmethod
+    def of(cls: type[T], values: Mapping[str, Any]) -> T:
+        """Make options from the names of a command line, such as ``TrainOptions.of({"optim.lr": 1e-3})``.
+
+        Raises:
+            ConfigError: as :func:`build`, or a group that is given as a whole and by single names.
+        """
+        nested: dict[str, Any] = {}
+        for name, value in values.items():
+            *groups, last = name.split(".")
+            place: Any = nested
+            for group in groups:
+                place = place.setdefault(group, {})
+                if not isinstance(place, dict):
+                    raise ConfigError(f"{name}: {group} is given as a whole; give it or its options, not both")
+            if last in place:
+                raise ConfigError(f"{name}: some of its options are given; give it or its options, not both")
+            place[last] = value
+        return build(cls, nested)
+
 
 def build(cls: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
     """Make an options object from nested plain values, such as a composed configuration.

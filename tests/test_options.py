@@ -66,6 +66,20 @@ def test_objects_made_in_python_are_checked_too() -> None:
         Inner(lr=-1.0)
 
 
+def test_names_of_a_command_line_make_options_in_python() -> None:
+    assert Outer.of({"path": "p", "inner.lr": 1, "inner.name": "two", "maybe": Inner(lr=3), "extra.a": 1}) == Outer(
+        path="p", inner=Inner(lr=1.0, name="two"), maybe=Inner(lr=3.0), extra={"a": 1}
+    )
+    whole = Inner(lr=2)
+    for given, said in (
+        ({"path": "p", "inner.rl": 1}, "unknown option 'inner.rl' (did you mean 'lr'?)"),
+        ({"path": "p", "inner": whole, "inner.lr": 1}, "inner.lr: inner is given as a whole"),
+        ({"path": "p", "inner.lr": 1, "inner": whole}, "inner: some of its options are given"),
+    ):
+        with pytest.raises(ConfigError, match=re.escape(said)):
+            Outer.of(given)
+
+
 def test_what_a_resumed_run_may_change_is_read_off_the_fields() -> None:
     assert "on" not in fixed(Outer(path="x"))
     assert fixed(Outer(path="x"))["inner"] == {"lr": 0.1, "name": "one", "sizes": [1, 2]}

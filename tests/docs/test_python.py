@@ -73,9 +73,11 @@ def test_the_page_on_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     names: dict[str, Any] = {}
     for block in blocks("docs/python.md", "python"):
-        assert len(block.text.splitlines()) <= 14
+        assert len(block.text.splitlines()) <= 12
+        if block.reason:
+            continue
         exec(compile(block.text, f"docs/python.md, line {block.line}", "exec"), names)
-    assert float(names["loss"]) > 0
+    assert names["loss"].item() > 0
     assert names["metrics"]["train"]["steps"] == 4
 
 
