@@ -165,8 +165,16 @@ def check_key(cls: type[Any], key: str) -> None:
             raise ConfigError(f"unknown option {key!r}: {before.rstrip('.')} is a single value")
         known = get_type_hints(group)
         if part not in known:
-            raise ConfigError(f"unknown option {key!r}{nearest(part, known)}; known: {', '.join(known)}")
+            raise ConfigError(
+                f"unknown option {key!r}{_meant(cls, key) or nearest(part, known)}; known: {', '.join(known)}"
+            )
         hint, before = known[part], f"{before}{part}."
+
+
+def _meant(cls: type[Any], key: str) -> str:
+    """Return the options that a name typed without its groups can mean, such as ``optim.lr`` for ``lr``, as a question."""
+    ends = [row.name for row in describe(cls) if row.name.endswith(f".{key}")]
+    return f" (did you mean {' or '.join(map(repr, ends[:3]))}?)" if ends else ""
 
 
 def required(cls: type[Any]) -> list[str]:

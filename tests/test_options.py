@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from facenet.errors import ConfigError
-from facenet.options import Options, build, describe, fixed, option, required, to_dict
+from facenet.options import Options, build, check_key, describe, fixed, option, required, to_dict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +59,14 @@ def test_plain_values_become_objects_and_back() -> None:
 def test_a_wrong_value_is_named_in_full(values: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=f"^{re.escape(said)}"):
         build(Outer, values)
+
+
+def test_a_name_without_its_group_is_told_with_it() -> None:
+    for key, meant in (("sizes", "'inner.sizes' or 'maybe.sizes'"), ("pahts", ""), ("innr.lr", "'inner'")):
+        with pytest.raises(
+            ConfigError, match=re.escape(f"unknown option {key!r}{meant and f' (did you mean {meant}?)'}")
+        ):
+            check_key(Outer, key)
 
 
 def test_objects_made_in_python_are_checked_too() -> None:
