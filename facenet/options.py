@@ -172,7 +172,7 @@ def check_key(cls: type[Any], key: str) -> None:
 
 
 def _meant(cls: type[Any], key: str) -> str:
-    """Return the options that a name typed without its groups can mean, such as ``optim.lr`` for ``lr``, as a question."""
+    """Return what a name typed without its groups can mean, such as ``optim.lr`` for ``lr``, as a question."""
     ends = [row.name for row in describe(cls) if row.name.endswith(f".{key}")]
     return f" (did you mean {' or '.join(map(repr, ends[:3]))}?)" if ends else ""
 
