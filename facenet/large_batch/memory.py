@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from facenet.errors import ConfigError
 
 # A step also holds the gradients of a layer's input and output, and reordered copies of them. Together they take up to
-# twice the largest activation and a tenth of all activations. Measured peaks: docs/results.md.
+# twice the largest activation and a tenth of all activations. Measured peaks: docs/results/large-batches.md.
 LARGEST, HEADROOM = 2, 1.1
 RUNTIME = 300 * 2**20  # code and buffers that torch loads at the first step
 HALF = 0.75  # share of the bytes under autocast; measured on NN4: 0.57 (batch norm) to 0.74 (local response norm)

@@ -15,7 +15,7 @@ from facenet.encoders.encoder import Encoder
 from facenet.errors import ConfigError, DataError
 from facenet.types import EmbeddingSet, Progress
 
-ENOUGH = 4000  # people: with so many a small net is known to reach a large one's gallery, see docs/results.md
+ENOUGH = 4000  # people: with so many a small net is known to reach a large one's gallery, see docs/results/upgrading.md
 
 
 def expectation(people: int, faces: int) -> list[str]:

@@ -55,7 +55,7 @@ def test_the_fingerprint_stays_what_it_is(sface: Encoder) -> None:
 @pytest.mark.lfw
 @pytest.mark.slow  # faces are found in 80 photographs
 def test_strangers_and_friends_of_lfw_are_told_apart(sface: Encoder, lfw_root: Path) -> None:
-    """40 of the pairs of View 1's test, for the sake of time; the score over all is in docs/results.md."""
+    """40 of the pairs of View 1's test, for the sake of time; the score over all is in docs/results/photos.md."""
     pairs = read_pairs(lfw_root / "protocol" / "pairsDevTest.txt").subset(range(0, 1000, 25))
     wanted = {*pairs.first, *pairs.second}
     records = scan_lfw(lfw_root)
