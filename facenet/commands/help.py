@@ -54,7 +54,10 @@ def help_text(name: str, options: type[Any], doc: str, conf: Path, group: str | 
 def usage(name: str, conf: Path) -> list[str]:
     """Return the examples and notes of a command, which are the first comment of its file."""
     text = (conf / f"{name}.yaml").read_text().split("defaults:")[0]
-    return [line.removeprefix("#").removeprefix(" ") for line in text.splitlines() if line.startswith("#")]
+    lines = [line.removeprefix("#").removeprefix(" ") for line in text.splitlines() if line.startswith("#")]
+    examples = [line for line in lines if line.startswith("facenet ")]
+    notes = [line for line in lines if line not in examples]
+    return [*examples, *([""] if notes else []), *notes]
 
 
 def choices_of(name: str, conf: Path) -> dict[str, list[str]]:
