@@ -7,7 +7,6 @@ import pytest
 from tests.helpers.pages import NAMES, SHELL, blocks
 
 OWN_TEST = {"docs/python.md", "docs/extending.md"}  # test_python.py runs them
-NOT_YET = {"README.md"}  # may only shrink
 
 
 @pytest.mark.parametrize("page", NAMES)
@@ -17,7 +16,4 @@ def test_every_block_is_run_or_marked(page: str) -> None:
         for block in blocks(page, "python", *SHELL)
         if block.reason is None and page not in OWN_TEST
     ]
-    if page in NOT_YET:
-        assert bare, f"{page} keeps the rule: take it out of NOT_YET"
-    else:
-        assert not bare, "\n".join(bare)
+    assert not bare, "\n".join(bare)
