@@ -20,6 +20,7 @@ from facenet.evaluation.thresholds import threshold_for
 from facenet.types import EmbeddingSet
 
 LINKS = 5.0
+LARGEST_FAR = 0.01  # of a small album: five strangers among 24 faces would be every fifth of them
 TRIED = tuple(0.1 * 2**step for step in range(11))  # links that a sample is clustered with: 0.1 to 102
 PLATEAU = 0.005  # of a score: links that come so near the best are as good
 FARS = tuple(share * 10.0**-power for power in range(1, 10) for share in (1.0, 0.3))
@@ -99,7 +100,7 @@ def find_threshold(
     """Return the threshold (sq_dist) to cluster `count` faces with, and what to report: its rule, and the sample's.
 
     Whichever is given decides: a `threshold`, the rate `far`, or `links`, by :func:`threshold_for`. Without any the
-    sample's links decide, and without a sample `LINKS`. Rates are those of the labelled `sample` if there is one, else
+    sample's links decide, and without a sample `LINKS`, at a rate of at most `LARGEST_FAR`. Rates are those of the labelled `sample` if there is one, else
     those `calibrated` for the encoder. `options` are those of :func:`calibrate_clustering`.
 
     Raises:
@@ -112,7 +113,7 @@ def find_threshold(
         return threshold, {"rule": "given"}
     if sample is None and calibrated is None:
         raise ConfigError("cluster: pass encoder=DIR for its calibration, sample=EMBEDDINGS, or threshold=SQ_DIST")
-    usual, report = LINKS, {}
+    usual, report = min(LINKS, LARGEST_FAR * count), {}
     if sample is not None:
         found = calibrate_clustering(sample.vectors, sample.identities, method=method, **options)
         calibrated, usual, report = found.thresholds, found.links, {"sample": describe(found)}

@@ -19,7 +19,9 @@ class ClusterOptions(CommandOptions):
 
     embeddings: str = option(help="embeddings folder of the faces to group")
     encoder: str | None = option(None, help="encoder that made them, for its calibrated thresholds")
-    links: float | None = option(None, least=0, help="strangers that a face meets within the threshold; null: 5")
+    links: float | None = option(
+        None, least=0, help="strangers that a face meets within the threshold; null: 5, of under 500 faces fewer"
+    )
     sample: str | None = option(None, help="embeddings of labelled other people: calibrate on them")
     far: float | None = option(None, **RATE, help="the threshold of this false accept rate")
     threshold: float | None = option(None, least=0, most=4, help="this sq_dist")

@@ -75,13 +75,11 @@ def compare_two(encoder: Any, options: CompareOptions, threshold: Any, out: Path
     found.draw(out / "compare.png")
     table(
         [
-            ("a", found.a.summary()),
-            ("b", found.b.summary()),
+            *((name, photo.others or photo.summary()) for name, photo in (("a", found.a), ("b", found.b))),
             ("sq_dist", found.sq_dist),
             (threshold.named(), threshold.sq_dist),
             *costs(threshold),
             ("verdict", found.verdict),
-            *((f"note on {name}", photo.others) for name, photo in (("a", found.a), ("b", found.b)) if photo.others),
             ("picture", out / "compare.png"),
         ],
         title=f"{options.a}  against  {options.b}",

@@ -70,6 +70,7 @@ def run(options: SearchOptions, out: Path) -> dict[str, Any]:
     if encoder is not None:
         warn_of_drawn_faces(encoder, queries.images)
     metrics = {"queries": len(queries), "skipped": len(queries.skipped), **threshold.plain(), **score(answers, people)}
+    metrics["with_a_match"] = sum(answer.match is not None for answer in answers)
     if options.by_identity:
         metrics["identity_by"] = options.identity_by
     show(answers[:SHOWN], threshold.sq_dist)

@@ -113,3 +113,10 @@ def test_what_is_given_is_taken() -> None:
     for asked in ({"far": 1e-3}, {}):
         with pytest.raises(DataError, match="calibrate=true"):
             find_threshold(**whispers, calibrated={}, **asked)
+
+
+def test_a_small_album_links_no_face_to_a_fifth_of_the_others() -> None:
+    rates = {0.1: 1.0, 0.01: 0.5, 0.001: 0.3}
+    assert find_threshold(24, "average_linkage", rates)[0] == pytest.approx(rates[0.01])
+    assert find_threshold(5000, "average_linkage", rates)[0] == pytest.approx(rates[0.001])
+    assert find_threshold(24, "average_linkage", rates, links=2.4)[0] == pytest.approx(rates[0.1]), "what is asked for"
