@@ -100,8 +100,9 @@ def find_threshold(
     """Return the threshold (sq_dist) to cluster `count` faces with, and what to report: its rule, and the sample's.
 
     Whichever is given decides: a `threshold`, the rate `far`, or `links`, by :func:`threshold_for`. Without any the
-    sample's links decide, and without a sample `LINKS`, at a rate of at most `LARGEST_FAR`. Rates are those of the labelled `sample` if there is one, else
-    those `calibrated` for the encoder. `options` are those of :func:`calibrate_clustering`.
+    sample's links decide, and without a sample `LINKS`, at a rate of at most `LARGEST_FAR`. Rates are those of the
+    labelled `sample` if there is one, else those `calibrated` for the encoder. `options` are those of
+    :func:`calibrate_clustering`.
 
     Raises:
         ConfigError: neither threshold nor rates, or several of threshold, far and links.
