@@ -18,19 +18,22 @@ from facenet.files import write_json
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
-PIPE_WIDTH = 140  # columns of a table that goes to a file or a pipe
+PIPE_WIDTH = 1_000_000  # columns that a table may have in a file or a pipe: no cell is cut
 PIPE_CLOSED = 141  # exit code of a command whose output nobody reads any more, as of SIGPIPE
 REDRAW = 0.1  # seconds between two pictures of a bar
 SHORTEST = 1.0  # seconds of work that tell a rate
 
 
 def table(rows: Sequence[Sequence[Any]], *, header: Sequence[str] = (), title: str = "") -> None:
-    """Print rows as one aligned table; numbers are right-aligned and floats get four digits."""
+    """Print rows as one aligned table; numbers are right-aligned and floats get four digits.
+
+    A terminal folds long cells. A file or a pipe gets each row as one line, as wide as its content.
+    """
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    grid = Table(title=title or None, show_header=bool(header), box=box.SIMPLE_HEAD, title_justify="left")
+    grid = Table(show_header=bool(header), box=box.SIMPLE_HEAD)
     width = max((len(row) for row in rows), default=len(header))
     for column in range(max(width, len(header))):
         cells = [row[column] for row in rows if column < len(row)]
@@ -39,6 +42,8 @@ def table(rows: Sequence[Sequence[Any]], *, header: Sequence[str] = (), title: s
         grid.add_column(name, justify="right" if right else "left", overflow="fold")
     for row in rows:
         grid.add_row(*(format_cell(cell) for cell in row))
+    if title:
+        print(title)
     if sys.stdout.isatty():
         Console(markup=False, highlight=False).print(grid)
         return

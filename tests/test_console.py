@@ -62,6 +62,18 @@ def test_table_prints_every_cell(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(line == line.rstrip() for line in out.splitlines()), "a pipe gets no padding"
 
 
+def test_a_piped_table_is_as_wide_as_its_content(capsys: pytest.CaptureFixture[str]) -> None:
+    title = "a title that is wider than its table"
+    table([("a", 1.5), ("b", "x" * 300)], header=("name", "value"), title=title)
+    table([("loss", 0.25)])
+    first, blank, head, rule, *rows = capsys.readouterr().out.splitlines()
+    assert (first, blank) == (title, ""), "on one line, at the left"
+    assert rows[:2] == ["  a      1.5000", f"  b      {'x' * 300}"], "no cell is cut"
+    assert len(rule) <= len(rows[1]) + 2
+    assert rows[-2] == "  loss   0.2500"
+    assert head == "  name   value"
+
+
 def test_cells_and_flatten() -> None:
     assert format_cell(0.00001234) == "1.234e-05"
     assert flatten({"a": {"b": 1, "c": [1]}}) == [("a.b", 1)]

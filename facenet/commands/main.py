@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from collections.abc import Sequence
 
 from facenet import __version__
 from facenet.commands.launch import RUN_FOLDER
@@ -12,6 +13,7 @@ from facenet.console import one_line_errors
 from facenet.errors import ConfigError, nearest
 
 COMMAND = "FACENET_COMMAND"  # names the command to the ranks that Lightning starts: it leaves the first argument out
+ABOUT = ("--help", "-h", "--version", "--completion")
 
 TASKS = {
     "Try it": {"quickstart": "train, verify and ask on drawn faces, in minutes and without data"},
@@ -58,9 +60,14 @@ def overview() -> str:
     return "\n".join(lines)
 
 
+def names_command(arguments: Sequence[str]) -> bool:
+    """Whether arguments were typed, perhaps by a program within a job; those of a rank leave the command out."""
+    return bool(arguments) and arguments[0] in (*COMMANDS, *ABOUT)
+
+
 def main() -> None:
     """Run the command that the first argument names, or print the commands."""
-    if RUN_FOLDER in os.environ and COMMAND in os.environ:  # another rank of a job
+    if RUN_FOLDER in os.environ and COMMAND in os.environ and not names_command(sys.argv[1:]):  # another rank of a job
         sys.argv.insert(1, os.environ[COMMAND])
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     with one_line_errors():

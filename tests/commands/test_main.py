@@ -64,7 +64,7 @@ def test_a_rank_that_lightning_starts_without_the_command_runs_it(
 ) -> None:
     monkeypatch.setenv(RUN_FOLDER, "run")
     monkeypatch.setenv(front.COMMAND, "search")
-    monkeypatch.setattr(sys, "argv", ["/venv/bin/facenet", "--help"])
+    monkeypatch.setattr(sys, "argv", ["/venv/bin/facenet", "gallery=x", "--help"])
     front.main()
     assert "gallery=..." in capsys.readouterr().out
 
@@ -84,3 +84,14 @@ def test_a_shell_completes_what_is_typed(tmp_path: Path) -> None:
     told = subprocess.run(shell, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert told.stderr == ""
     assert dict(zip(cases, told.stdout.splitlines(), strict=True)) == cases
+
+
+@pytest.mark.parametrize(("given", "shown"), [(["embed", "--help"], "facenet embed"), (["--help"], "usage: facenet")])
+def test_a_command_that_a_job_starts_is_no_rank_of_it(
+    given: list[str], shown: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(RUN_FOLDER, "run")
+    monkeypatch.setenv(front.COMMAND, "search")
+    monkeypatch.setattr(sys, "argv", ["/venv/bin/facenet", *given])
+    front.main()
+    assert capsys.readouterr().out.startswith(shown)
