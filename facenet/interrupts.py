@@ -1,7 +1,8 @@
-"""SIGTERM and SIGINT: a command ends with exit code 128 + the signal's number, at once or after the current step.
+"""Signals that stop a command: it ends with exit code 128 + the signal's number, at once or after the current step.
 
-Schedulers send SIGTERM some seconds before they take a machine away; Ctrl-C sends SIGINT. Python delivers signals to
-the main thread only. In another thread the blocks below install no handlers.
+Schedulers send SIGTERM some seconds before they take a machine away; Ctrl-C sends SIGINT. SLURM and submitit warn with
+SIGUSR1 or SIGUSR2 minutes before the time of a job is over. Python delivers signals to the main thread only. In another
+thread the blocks below install no handlers.
 """
 
 from __future__ import annotations
@@ -10,24 +11,29 @@ import contextlib
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+WARNINGS = tuple(getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name))  # not on Windows
+SIGNALS = (signal.SIGTERM, signal.SIGINT, *WARNINGS)
 GRACE = 60  # seconds; schedulers usually give 30
 
 
 class Interrupted(SystemExit):
-    """A signal ends the command with exit code 143 (SIGTERM) or 130 (SIGINT); `text` is the line printed for it."""
+    """A signal ends the command with exit code 128 + `signum`; `text` is the line that is printed for it."""
 
     def __init__(self, signum: int, *, at: str = "") -> None:
         super().__init__(128 + signum)
+        self.signum = signum
         self.text = f"stopped by {signal.Signals(signum).name}{at}"
 
 
 class StopRequest:
-    """Signal handler that remembers the first SIGTERM or SIGINT in `signum`; a second one raises Interrupted."""
+    """Signal handler that remembers the first signal in `signum`; a second SIGTERM or SIGINT raises Interrupted.
+
+    A warning (SIGUSR1, SIGUSR2) cuts nothing: the SIGTERM that follows it still lets the current step end.
+    """
 
     def __init__(self) -> None:
         self.signum = 0
@@ -35,7 +41,9 @@ class StopRequest:
 
     def __call__(self, signum: int, frame: Any) -> None:
         """Handle a signal."""
-        if self.signum:
+        if self.signum and signum in WARNINGS:
+            return
+        if self.signum and self.signum not in WARNINGS:
             for each in SIGNALS:
                 signal.signal(each, signal.SIG_DFL)  # a third signal ends the process without Python
             self.interrupted = Interrupted(signum, at=" at once, nothing more was saved")
@@ -54,17 +62,28 @@ def raise_on_signal() -> Iterator[None]:
 def defer_signals(request: StopRequest) -> Iterator[None]:
     """Let a first signal only set ``request.signum``; Interrupted is raised at the end of the block.
 
-    A second signal cuts a library anywhere. An error that the library then raises is replaced by Interrupted.
+    A second signal cuts a library anywhere. An error that the library then raises is replaced by Interrupted. If the
+    program around has a handler for a warning, as submitit has, which requeues its job, that handler is called before.
     """
-    with _handlers(request):
+    with _handlers(request) as before:
         try:
             yield
+        except Interrupted as stop:
+            _pass_on(stop.signum, before)
+            raise
         except Exception:
             if request.interrupted is not None:
                 raise request.interrupted from None
             raise
     if request.signum:
+        _pass_on(request.signum, before)
         raise Interrupted(request.signum)
+
+
+def _pass_on(signum: int, handlers: Mapping[int, Any]) -> None:
+    handler = handlers.get(signum)
+    if signum in WARNINGS and callable(handler) and handler is not _raise_interrupted:
+        handler(signum, None)
 
 
 def reinstall_handlers(request: StopRequest) -> None:
@@ -80,7 +99,8 @@ def init_worker_signals(worker: int, *, grace: int = GRACE) -> None:
     The main process still needs the worker for its current step and then ends it. If it does not, the worker ends
     `grace` seconds after SIGTERM. `worker` is the worker's number, which a DataLoader passes to its `worker_init_fn`.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for each in (signal.SIGINT, *WARNINGS):
+        signal.signal(each, signal.SIG_IGN)
     if sys.platform != "win32":
         signal.signal(signal.SIGTERM, lambda *_: signal.alarm(grace))
 
@@ -102,14 +122,14 @@ def _raise_interrupted(signum: int, frame: Any) -> None:
 
 
 @contextlib.contextmanager
-def _handlers(handler: Callable[[int, Any], None]) -> Iterator[None]:
-    """Install a handler for SIGNALS and restore the earlier ones at the end."""
+def _handlers(handler: Callable[[int, Any], None]) -> Iterator[dict[int, Any]]:
+    """Install a handler for SIGNALS and restore the earlier ones, which are yielded, at the end."""
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield {}
         return
-    before = {each: signal.signal(each, handler) for each in SIGNALS}
+    before: dict[int, Any] = {each: signal.signal(each, handler) for each in SIGNALS}
     try:
-        yield
+        yield before
     finally:
         for each, old in before.items():
             signal.signal(each, signal.SIG_DFL if old is None else old)

@@ -20,7 +20,9 @@ def send(signum: int) -> None:
     time.sleep(0.01)  # handlers run between two instructions
 
 
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 138), (signal.SIGUSR2, 140)]
+)
 def test_a_signal_ends_a_command_at_once(signum: signal.Signals, code: int) -> None:
     before = signal.getsignal(signum)
     with pytest.raises(Interrupted) as stop, raise_on_signal():
@@ -47,6 +49,47 @@ def test_a_first_signal_waits_and_a_second_does_not() -> None:
     assert stop.value.code == 130
     assert "at once" in stop.value.text
     assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+def test_a_warning_cuts_nothing_and_neither_does_the_signal_it_warned_of() -> None:
+    request, reached = StopRequest(), []
+
+    def work() -> None:
+        with defer_signals(request):
+            for each in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGUSR1):
+                send(each)
+                reached.append(request.signum)
+            send(signal.SIGTERM)
+            reached.append(0)
+
+    with pytest.raises(Interrupted) as stop:
+        work()
+    assert reached == [signal.SIGUSR1, signal.SIGUSR1, signal.SIGTERM, signal.SIGTERM]
+    assert "at once" in stop.value.text
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_a_handler_of_the_program_around_is_called_at_the_end(stopped: bool) -> None:
+    """That of submitit, which requeues its job."""
+    requeued: list[str] = []
+    before = signal.signal(signal.SIGUSR2, lambda number, frame: requeued.append("requeued"))
+
+    def work() -> None:
+        with defer_signals(StopRequest()):
+            send(signal.SIGUSR2)
+            requeued.append("saved")
+            if stopped:
+                raise Interrupted(signal.SIGUSR2)
+
+    try:
+        with pytest.raises(Interrupted) as stop:
+            work()
+        with pytest.raises(Interrupted), raise_on_signal(), defer_signals(StopRequest()):
+            send(signal.SIGUSR2)
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert stop.value.code == 140
+    assert requeued == ["saved", "requeued"], "once; the handler of a command is not passed on to"
 
 
 def test_a_signal_that_nobody_asked_for_is_raised_at_the_end() -> None:
@@ -100,8 +143,8 @@ def test_a_worker_outlives_signals_for_a_while() -> None:
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=own) as worker:
         assert worker.stdout is not None
         worker.stdout.readline()
-        worker.send_signal(signal.SIGINT)
-        worker.send_signal(signal.SIGTERM)
+        for each in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM):
+            worker.send_signal(each)
         assert worker.stdout.readline() == b"0\n"
         assert worker.wait(timeout=20) == -signal.SIGALRM
 

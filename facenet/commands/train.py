@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from facenet.commands.launch import given_options, launch
+from facenet.commands.launch import given_options, is_first, launch
 from facenet.commands.options import CommandOptions
 from facenet.console import table
 from facenet.evaluation.tables import evaluation_rows
+from facenet.interrupts import WARNINGS, Interrupted
 from facenet.training.options import TrainOptions
 
 
@@ -21,7 +24,12 @@ class TrainCommandOptions(TrainOptions, CommandOptions):
 def run(options: TrainCommandOptions, out: Path) -> dict[str, Any]:
     from facenet.training.run import train
 
-    metrics = train(options, out, given=given_options())
+    try:
+        metrics = train(options, out, given=given_options())
+    except Interrupted as stop:
+        if stop.signum in WARNINGS and is_first():
+            stop.text += requeue(options)
+        raise
     if not metrics:  # another rank than 0
         return metrics
     trained, best = metrics["train"], metrics["held_out"]
@@ -36,6 +44,31 @@ def run(options: TrainCommandOptions, out: Path) -> dict[str, Any]:
     rows += [("seconds", round(metrics["seconds"])), ("encoder", str(out / "encoder"))]
     table(rows, title="train")
     return metrics
+
+
+def requeue(options: TrainCommandOptions) -> str:
+    """Requeue this SLURM job, which SLURM has warned of its end, as Lightning does; return what to tell.
+
+    The job is requeued only if its command resumes in a run folder of its own. Else it would start again for ever.
+    """
+    from hydra.core.hydra_config import HydraConfig
+
+    given = os.environ
+    job = "_".join(given[key] for key in ("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID") if key in given)
+    job = job or given.get("SLURM_JOB_ID", "")
+    if not job or given.get("SLURM_JOB_NAME") in ("bash", "interactive"):
+        return ""
+    named = [
+        each for each in HydraConfig.get().overrides.hydra if each.startswith(("hydra.run.dir=", "hydra.sweep.dir="))
+    ]
+    if options.resume is None or not named or "${now" in named[-1]:
+        return f"; job {job} is not requeued, which needs resume=auto and hydra.run.dir=DIR"
+    try:
+        done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
+    except OSError as error:
+        return f"; job {job} is not requeued (scontrol: {error.strerror})"
+    said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
+    return f"; job {job} is requeued" if not done.returncode else f"; job {job} is not requeued (scontrol: {said})"
 
 
 def main() -> None:

@@ -25,14 +25,14 @@ TIMES = ("seconds", "images_per_second", "faces_per_second", "current_score")  #
 
 
 class Signal(pl.Callback):
-    """Send this process a SIGTERM at a place: ("train", batch), ("validation", step) or ("end",)."""
+    """Send this process a signal at a place: ("train", batch), ("validation", step) or ("end",)."""
 
-    def __init__(self, *place: Any) -> None:
-        self.place = place
+    def __init__(self, *place: Any, signum: signal.Signals = signal.SIGTERM) -> None:
+        self.place, self.signum = place, signum
 
     def _reach(self, *place: Any) -> None:
         if self.place == place:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), self.signum)
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         self._reach("train", batch_idx)
@@ -88,26 +88,28 @@ def whole(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
     return out, train(options(cache), out, say=lambda line: None)
 
 
-def stopped_at(place: tuple[Any, ...], chosen: TrainOptions, out: Path) -> str:
+def stopped_at(place: tuple[Any, ...], chosen: TrainOptions, out: Path, signum: signal.Signals = signal.SIGTERM) -> str:
     with pytest.raises(Interrupted) as stop:
-        train(chosen, out, say=lambda line: None, callbacks=[Signal(*place)])
-    assert stop.value.code == 143
+        train(chosen, out, say=lambda line: None, callbacks=[Signal(*place, signum=signum)])
+    assert stop.value.code == 128 + signum
     return stop.value.text
 
 
 @pytest.mark.parametrize(
-    ("place", "step"),
+    ("place", "step", "signum"),
     [
-        (("train", 1), 1),
-        (("validation", 2), 2),
-        pytest.param(("validation", 4), 4, marks=pytest.mark.slow),  # two trainings each; the campaign cuts everywhere
-        pytest.param(("end",), 4, marks=pytest.mark.slow),
+        (("train", 1), 1, signal.SIGTERM),
+        (("validation", 2), 2, signal.SIGUSR1),
+        # two trainings each; the campaign cuts everywhere
+        pytest.param(("validation", 4), 4, signal.SIGUSR2, marks=pytest.mark.slow),
+        pytest.param(("end",), 4, signal.SIGTERM, marks=pytest.mark.slow),
     ],
     ids=str,
 )
 def test_a_run_stopped_anywhere_goes_on_to_the_bit(
     place: tuple[Any, ...],
     step: int,
+    signum: signal.Signals,
     whole: tuple[Path, dict[str, Any]],
     cache: Path,
     tmp_path: Path,
@@ -116,8 +118,8 @@ def test_a_run_stopped_anywhere_goes_on_to_the_bit(
     """Weights, optimiser, what callbacks and loops count, all metrics, and the table of the log."""
     monkeypatch.chdir(tmp_path)
     out = Path("before")
-    text = stopped_at(place, options(cache), out)
-    assert text.startswith(f"stopped by SIGTERM at step {step}; the same command with resume=auto")
+    text = stopped_at(place, options(cache), out, signum)
+    assert text.startswith(f"stopped by {signum.name} at step {step}; the same command with resume=auto")
     assert content(out)["global_step"] == step
     assert validation_pending(content(out)) == (place[0] == "validation")
     moved = out.rename("after")
