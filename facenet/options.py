@@ -151,9 +151,12 @@ def build(cls: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
 def check_key(cls: type[Any], key: str) -> None:
     """Refuse a dotted name that no option of the class, or of its groups, has.
 
+    A class may hold names that other packages have for its options as `foreign`, with what to write instead.
+
     Raises:
         ConfigError: with the nearest known name.
     """
+    foreign = getattr(cls, "foreign", {}).get(key.rpartition(".")[2])
     hint: Any = cls
     before = ""
     for part in key.split("."):
@@ -164,6 +167,8 @@ def check_key(cls: type[Any], key: str) -> None:
                 return  # names of a mapping are free
             raise ConfigError(f"unknown option {key!r}: {before.rstrip('.')} is a single value")
         known = get_type_hints(group)
+        if part not in known and foreign:
+            raise ConfigError(f"unknown option {key!r}: {foreign}")
         if part not in known:
             raise ConfigError(
                 f"unknown option {key!r}{_meant(cls, key) or nearest(part, known)}; known: {', '.join(known)}"
@@ -285,7 +290,9 @@ def fixed(options: Any) -> dict[str, Any]:
         if not item.metadata.get("resumable", False):
             value = getattr(options, item.name)
             nested = dataclasses.is_dataclass(value) and not isinstance(value, type)
-            found[item.name] = fixed(value) if nested else _plain(value)
+            plain = fixed(value) if nested else _plain(value)
+            if plain or not nested:  # of a group that may change as a whole there is nothing to say
+                found[item.name] = plain
     return found
 
 

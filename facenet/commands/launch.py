@@ -15,10 +15,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_type_hints
 
+from facenet.commands.arguments import explain, quoted
 from facenet.commands.help import help_text
 from facenet.commands.options import CommandOptions
 from facenet.console import one_line_errors, write_metrics
-from facenet.errors import ConfigError, DataError, FacenetError, GateError, nearest
+from facenet.errors import ConfigError, DataError, FacenetError, GateError
 from facenet.interrupts import Interrupted, raise_on_signal
 from facenet.options import build, check_key, required, to_dict
 
@@ -212,7 +213,10 @@ def check_argument(options: type[CommandOptions], argument: str) -> None:
     Raises:
         ConfigError: with the nearest known name.
     """
-    key, assigned, _ = argument.lstrip("+~").partition("=")
+    key, assigned, value = argument.lstrip("+~").partition("=")
+    if value == "null" and (CONF / key).is_dir():
+        known = sorted(each.stem for each in (CONF / key).glob("*.yaml"))
+        raise ConfigError(f"{argument}: name a choice; known: {', '.join(known)}")
     if assigned and not argument.startswith("-") and re.fullmatch(r"[\w.]+", key) and not is_group(key):
         check_key(options, key)
 
@@ -223,37 +227,16 @@ def is_group(key: str) -> bool:
 
 
 def forced(argument: str) -> str:
-    """Return an argument that sets its key wherever it stands: Hydra's ``++``, which also adds names to mappings."""
+    """Return an argument that sets its key wherever it stands: Hydra's ``++``, which also adds names to mappings.
+
+    A group of ``conf/`` is set as it is: ``+logger=csv`` too.
+    """
     key, assigned, _ = argument.partition("=")
+    if (CONF / key.lstrip("+")).is_dir():
+        return argument.lstrip("+")
     if not assigned or argument.startswith(("-", "~")) or is_group(key.lstrip("+")) or "@" in key:
         return argument
     return f"++{argument.lstrip('+')}"
-
-
-def quoted(argument: str) -> str:
-    r"""Return an argument as Hydra reads it: a value that its grammar does not take (accents, parentheses) in quotes.
-
-    >>> quoted("a=photo (1).jpg"), quoted("images=José"), quoted("seed=0,1"), quoted("query='José'")
-    ("a='photo (1).jpg'", "images='José'", 'seed=0,1', "query='José'")
-
-    Raises:
-        ConfigError: bytes that are no UTF-8, which no configuration can hold.
-    """
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    if not argument.isprintable() and argument != argument.encode("utf-8", "replace").decode():
-        shown = argument.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-        raise ConfigError(f"{shown}: the argument is not UTF-8; rename what it names, or pass a link to it")
-    key, _, value = argument.partition("=")
-    if argument.startswith("-") or not value or value[0] in "'\"[{":
-        return argument
-    try:
-        OverridesParser.create().parse_override(argument)
-    except HydraException:
-        escaped = value.replace("'", "\\'")
-        return f"{key}='{escaped}'"
-    return argument
 
 
 def is_first() -> bool:
@@ -319,31 +302,3 @@ def _one_job(out: Path) -> Iterator[None]:
         sys.argv = argv
         os.environ.clear()
         os.environ.update(environment)
-
-
-def explain(error: Exception, options: type[CommandOptions]) -> str:
-    """Put a composition error into one line that names the key or choice and the nearest known one."""
-    from hydra.errors import OverrideParseException
-
-    chain = [error]
-    while chain[-1].__cause__ is not None:
-        chain.append(chain[-1].__cause__)  # type: ignore[arg-type]
-    text = " ".join(" ".join(str(item) for item in chain).split())
-    if isinstance(error, OverrideParseException):
-        given = error.override.removeprefix("++")
-        return f"argument {given!r}: not understood as KEY=VALUE; put the value in quotes: KEY=\"'VALUE'\""
-    wrong = re.search(r"override (\S+?)=.* Value '(.*)' of type '\w+' could not be converted to (\w+)", text)
-    if wrong:
-        kinds = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
-        return f"{wrong[1].lstrip('+')}: expected {kinds.get(wrong[3], wrong[3])}, got {wrong[2]!r}"
-    choice = re.search(
-        r"Could not find '([^']+)/([^']+)' Available options in '[^']+': (.*?)(?: Config search|$)", text
-    )
-    if choice:
-        group, name, known = choice.group(1), choice.group(2), choice.group(3).split()
-        return f"{group}: unknown choice {name!r}{nearest(name, known)}; known: {', '.join(known)}"
-    key = re.search(r"Could not override '([^']+)'", text)
-    if key:
-        known = [item.name for item in dataclasses.fields(options)]
-        return f"unknown option {key.group(1)!r}{nearest(key.group(1), known)}; known: {', '.join(known)}"
-    return re.sub(r"\s*(reference_type|object_type|Set the environment variable).*", "", text)

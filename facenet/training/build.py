@@ -36,12 +36,13 @@ from facenet.training import resume
 from facenet.training.callbacks import CollapseGuard, HeldOutVerification, StepSeeds, TrainingProgress
 from facenet.training.checkpoints import AtomicCheckpointIO, Restoring, Saved, check_states
 from facenet.training.faces import Faces, build_preprocess
+from facenet.training.loggers import check_logger, is_first_rank
 from facenet.training.module import TripletModule
 from facenet.training.non_finite import NotFiniteSteps
 from facenet.training.old_embeddings import old_vectors, read_old
 from facenet.training.options import TrainOptions
 from facenet.training.stop import StopAtSignal
-from facenet.training.trainer import DeviceSettings, build_trainer, check_extra, is_first_rank, resolve_device
+from facenet.training.trainer import DeviceSettings, build_trainer, check_extra, resolve_device
 from facenet.types import EmbeddingSet
 
 FREE = ("dropout", "input_size", "backend")  # options of a net that its weights do not depend on
@@ -84,6 +85,7 @@ def check_options(options: TrainOptions) -> DeviceSettings:
     choose(SELECTS, options.mining.select, "mining.select")
     choose(FALLBACKS, options.mining.fallback, "mining.fallback")
     check_extra(options.trainer.extra)
+    check_logger(options.logger)
     return resolve_device(options.trainer)
 
 

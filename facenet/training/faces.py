@@ -20,9 +20,9 @@ from facenet.faces.alignment import Alignment
 from facenet.faces.options import ALL
 from facenet.models.registry import NETS
 from facenet.options import to_dict
+from facenet.training.loggers import is_first_rank
 from facenet.training.old_embeddings import check_old
 from facenet.training.options import TrainOptions
-from facenet.training.trainer import is_first_rank
 from facenet.types import Pairs
 
 MARGIN = 1.25  # side of a stored training image over its crop, since shifts and rotations show what lies outside

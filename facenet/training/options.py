@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from facenet.data.options import AugmentOptions, DataOptions, LoaderOptions, PreprocessOptions, SamplerOptions
@@ -59,6 +60,31 @@ class TrainerOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LoggerOptions(Options):
+    """Where a run is logged; the table logs/metrics.csv, which the report reads, is always written but with none."""
+
+    name: str = option(
+        "tensorboard",
+        choices=("tensorboard", "csv", "wandb", "mlflow", "none"),
+        resumable=True,
+        help="beside the table; wandb and mlflow are packages to install",
+    )
+    project: str = option("facenet", resumable=True, help="project of wandb, experiment of mlflow")
+    run: str | None = option(None, resumable=True, help="name that wandb or mlflow shows; null: that of the run folder")
+    mode: str | None = option(
+        None,
+        choices=("online", "offline"),
+        resumable=True,
+        help="of wandb; offline writes into the run folder; null: as WANDB_MODE says, else online",
+    )
+    tracking_uri: str | None = option(
+        None,
+        resumable=True,
+        help="store of mlflow; null: as MLFLOW_TRACKING_URI says, else a database in the run folder",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class ScaleOptions(Options):
     """How large the paper's tables are run, by net; files of conf/scale/ refer to it."""
 
@@ -72,6 +98,17 @@ class ScaleOptions(Options):
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions(Options):
     """All options of a training run."""
+
+    # what users of Lightning type, and what to write instead
+    foreign = MappingProxyType(
+        {
+            **dict.fromkeys(
+                ("ckpt_path", "resume_from_checkpoint"),
+                "to resume a run write hydra.run.dir=RUN resume=auto; to start from an encoder, init=ENCODER",
+            ),
+            "logger": "write logger=NAME, one of tensorboard, csv, wandb, mlflow and none",
+        }
+    )
 
     table: str | None = option(None, help="table of the paper that this run is a point of; experiment=table3 sets it")
     scale: ScaleOptions = ScaleOptions()
@@ -95,4 +132,5 @@ class TrainOptions(Options):
     optim: OptimOptions = OptimOptions()
     large_batch: LargeBatchOptions = LargeBatchOptions()
     trainer: TrainerOptions = TrainerOptions()
+    logger: LoggerOptions = LoggerOptions()
     harmonic: HarmonicOptions = HarmonicOptions()

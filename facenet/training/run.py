@@ -18,10 +18,11 @@ from facenet.options import to_dict
 from facenet.training import resume
 from facenet.training.build import Run, build_run, check_options, describe, take_net
 from facenet.training.faces import Faces, prepare_faces
+from facenet.training.loggers import finishing, is_first_rank, log_result, service_line
 from facenet.training.old_embeddings import expectation
 from facenet.training.options import TrainOptions
 from facenet.training.result import best_encoder, describe_run, score
-from facenet.training.trainer import emulated_bf16, is_first_rank, quiet_lightning
+from facenet.training.trainer import emulated_bf16, quiet_lightning
 
 
 def train(
@@ -80,15 +81,17 @@ def _train(
         if slow := emulated_bf16(device.precision, run.trainer.strategy.root_device.type):
             say(slow)
         resume.write_start(options, out)
-        lines = [describe(run, faces), *harmonic_hint(options, run), *_beginning(options, out, run)]
-        say("\n".join(lines))
-    _fit(run, faces, request)
-    if not run.trainer.is_global_zero:
-        return {}
-    encoder = best_encoder(options, run, out)
-    save_bundle(encoder, out / "encoder")
-    metrics = describe_run(options, run, encoder) | score(options, run, faces, encoder, out)
-    model_card.write(out / "encoder", encoder, metrics, to_dict(options))
+        where = [*service_line(options.logger, out), *_beginning(options, out, run)]
+        say("\n".join([describe(run, faces), *harmonic_hint(options, run), *where]))
+    with finishing(run.trainer.loggers):
+        _fit(run, faces, request)
+        if not run.trainer.is_global_zero:
+            return {}
+        encoder = best_encoder(options, run, out)
+        save_bundle(encoder, out / "encoder")
+        metrics = describe_run(options, run, encoder) | score(options, run, faces, encoder, out)
+        model_card.write(out / "encoder", encoder, metrics, to_dict(options))
+        log_result(run.trainer.loggers, metrics, run.trainer.global_step)
     return {**metrics, "seconds": time.perf_counter() - started}
 
 

@@ -13,16 +13,12 @@ from typing import Any, NamedTuple
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
-from pytorch_lightning.loggers.csv_logs import ExperimentWriter
-from pytorch_lightning.utilities import rank_zero_only
 
 from facenet.errors import ConfigError, FacenetError, nearest
-from facenet.files import read_csv, write_csv
 from facenet.training.checkpoints import AtomicCheckpointIO
+from facenet.training.loggers import build_loggers
 from facenet.training.options import TrainerOptions, TrainOptions
 
-LOGS = "logs"
 # Options of Lightning's Trainer that contradict ours, and what to use instead.
 OURS = {
     **{
@@ -41,7 +37,8 @@ OURS = {
     **dict.fromkeys(("gradient_clip_val", "gradient_clip_algorithm"), "use optim.clip_norm"),
     **dict.fromkeys(("enable_progress_bar", "barebones"), "use trainer.progress"),
     "default_root_dir": "use hydra.run.dir",
-    **dict.fromkeys(("enable_checkpointing", "logger"), "checkpoints and logs are always written into the run folder"),
+    "enable_checkpointing": "checkpoints are always written into the run folder",
+    "logger": "use logger=NAME, one of tensorboard, csv, wandb, mlflow and none",
     **dict.fromkeys(("callbacks", "plugins"), "it is no plain value"),
     **dict.fromkeys(("use_distributed_sampler", "reload_dataloaders_every_n_epochs"), "use the group sampler"),
 }  # fmt: skip
@@ -100,8 +97,8 @@ def check_extra(extra: Mapping[str, Any]) -> None:
     """
     known = [name for name in inspect.signature(pl.Trainer).parameters if name not in OURS]
     for name in extra:
-        if name in OURS:
-            raise ConfigError(f"trainer.extra.{name}: {OURS[name]}")
+        if said := OURS.get(name) or TrainOptions.foreign.get(name):
+            raise ConfigError(f"trainer.extra.{name}: {said}")
         if name not in known:
             raise ConfigError(
                 f"trainer.extra.{name}: no option of Lightning's Trainer{nearest(name, known)}; known:"
@@ -124,6 +121,8 @@ def build_trainer(
         ConfigError: a value that Lightning refuses.
     """
     given, accumulate = options.trainer, options.optim.accumulate
+    with quiet_lightning():
+        loggers = build_loggers(options.logger, out, step * accumulate)
     own: dict[str, Any] = {
         "max_steps": given.max_steps,
         "max_epochs": 1,  # the loader's one pass is the whole run, so a resumed run finds its place by its step
@@ -131,7 +130,7 @@ def build_trainer(
         "check_val_every_n_epoch": None,
         "callbacks": list(callbacks),
         "plugins": [checkpoints],
-        "logger": build_loggers(out, step * accumulate),
+        "logger": loggers or False,
         "use_distributed_sampler": False,
         "num_sanity_val_steps": 0,
         "enable_progress_bar": False,
@@ -149,42 +148,6 @@ def build_trainer(
         if isinstance(error, FacenetError):
             raise
         raise ConfigError(f"trainer: {str(error)[:300]}") from error
-
-
-def build_loggers(out: Path, batches: int = 0) -> list[Logger]:
-    """Return the loggers of a run folder: CSV and TensorBoard.
-
-    A resumed run appends to the logs. Rows from batch number `batches` on, that of its checkpoint, are dropped.
-    """
-    table = CSVLogger(out, LOGS, "")
-    if is_first_rank():
-        table._experiment = _ResumedTable(out / LOGS, batches)
-    return [table, TensorBoardLogger(out, LOGS, "", purge_step=batches or None)]
-
-
-class _ResumedTable(ExperimentWriter):
-    """A CSV log that keeps the rows of an earlier run; Lightning's own removes them."""
-
-    def __init__(self, folder: Path, batches: int) -> None:
-        super().__init__(str(folder))
-        path = Path(self.metrics_file_path)
-        if not path.is_file():
-            return
-        table = read_csv(path, remedy="remove it to begin the log again")
-        rows = [row for row in table if row.get("step", "").isdigit() and int(row["step"]) < batches]
-        if not rows:
-            path.unlink()
-            return
-        self.metrics_keys = list(rows[0])
-        write_csv(path, self.metrics_keys, (row.values() for row in rows))
-
-    def _check_log_dir_exists(self) -> None:
-        """Do nothing; Lightning's own removes the rows here."""
-
-
-def is_first_rank() -> bool:
-    """Whether this process is the only one, or rank 0 of a job; works before a trainer is built."""
-    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""What ``facenet train`` does beside training: a SLURM job that is warned of its end is requeued."""
+"""What ``facenet train`` does beside training: answers to names of Lightning, and SLURM's job requeued."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from types import SimpleNamespace
 import pytest
 from hydra.core.hydra_config import HydraConfig
 
+from facenet.commands.launch import check_argument, forced
 from facenet.commands.train import TrainCommandOptions, requeue
+from facenet.errors import ConfigError
 
 RESUMES = TrainCommandOptions(resume="auto")
 
@@ -51,3 +53,32 @@ def test_a_job_that_would_start_again_is_not_requeued(asked: Path, monkeypatch: 
     monkeypatch.delenv("SLURM_JOB_ID")
     assert requeue(RESUMES) == "", "no job"
     assert not asked.exists()
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        (
+            "ckpt_path=runs/a/step=3.ckpt",
+            "unknown option 'ckpt_path': to resume a run write hydra.run.dir=RUN resume=auto",
+        ),
+        ("+ckpt_path=x", "init=ENCODER"),
+        ("trainer.ckpt_path=x", "unknown option 'trainer.ckpt_path': to resume a run"),
+        ("trainer.resume_from_checkpoint=x", "resume=auto"),
+        ("trainer.logger=false", "write logger=NAME"),
+        ("logger=null", "name a choice; known: csv, mlflow, none, tensorboard, wandb"),
+    ],
+)
+def test_what_users_of_lightning_type_is_answered(argument: str, said: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        check_argument(TrainCommandOptions, argument)
+    assert said in str(error.value)
+
+
+def test_a_group_may_be_typed_with_a_plus() -> None:
+    assert [forced(each) for each in ("+logger=csv", "logger=csv", "+seed=1", "hydra/launcher=joblib")] == [
+        "logger=csv",
+        "logger=csv",
+        "++seed=1",
+        "hydra/launcher=joblib",
+    ]
