@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +17,7 @@ import facenet
 from facenet.losses.registry import OBJECTIVES
 from facenet.mining.rules import MINERS
 from facenet.models.registry import NETS
+from tests.helpers import ROOT
 from tests.helpers.pages import blocks
 from tests.helpers.pictures import write_tree
 
@@ -79,6 +82,36 @@ def test_the_page_on_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         exec(compile(block.text, f"docs/python.md, line {block.line}", "exec"), names)
     assert names["loss"].item() > 0
     assert names["metrics"]["train"]["steps"] == 4
+
+
+NOTEBOOK = ROOT / "docs" / "quickstart.ipynb"
+
+
+def cells() -> list[dict[str, Any]]:
+    return [cell for cell in json.loads(NOTEBOOK.read_text())["cells"] if cell["cell_type"] == "code"]
+
+
+def test_the_notebook_was_run_from_top_to_bottom() -> None:
+    """Run it again by ``jupyter execute --inplace docs/quickstart.ipynb`` in a clone."""
+    assert [cell["execution_count"] for cell in cells()] == list(range(1, len(cells()) + 1))
+    outputs = [output for cell in cells() for output in cell["outputs"]]
+    assert not [output for output in outputs if output["output_type"] == "error"]
+    assert sum("image/png" in output.get("data", {}) for output in outputs) >= 8
+    assert NOTEBOOK.stat().st_size < 1_000_000
+
+
+@pytest.mark.slow  # draws 7,000 faces; the blocks of docs/python.md are the same calls
+def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import matplotlib.pyplot as plt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(plt, "show", lambda: plt.close("all"))
+    names: dict[str, Any] = {}
+    for cell in cells():
+        text = re.sub(r"STEPS = \d+", "STEPS = 3", "".join(cell["source"]))
+        exec(compile(text, f"{NOTEBOOK.name}, cell {cell['execution_count']}", "exec"), names)
+    assert names["metrics"]["train"]["steps"] == 3
 
 
 def test_importing_facenet_is_light_and_every_public_name_exists() -> None:
