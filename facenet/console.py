@@ -141,7 +141,7 @@ class ProgressReport:
         self._bar, self._say, self._what, self._seconds = bar, say, what, seconds
         self._task = bar.add_task(what, total=None, figures="") if bar else None
         self._started = self._last = time.monotonic()
-        self._first, self._tenth, self._lines = -1, -1, 0
+        self._first, self._tenth, self._lines, self._done = -1, -1, 0, 0
         if bar:
             bar.start()
 
@@ -155,8 +155,9 @@ class ProgressReport:
                 self._last = time.monotonic()
         elif self._say is not None:
             now, (least, most) = time.monotonic(), self._seconds
-            if self._first < 0:  # a run that goes on begins with what is done
+            if self._first < 0 or done < self._done:  # a run that goes on begins with what is done; so does a next part
                 self._started, self._first, self._tenth = now, done, 10 * max(0, done - 1) // max(1, total)
+            self._done = done
             tenth, waited = 10 * done // max(1, total), now - self._last
             if waited >= (most if self._lines else most / 3) or (tenth > self._tenth and waited >= least):
                 text = ", ".join(f"{name} {value}" for name, value in figures.items())
@@ -206,7 +207,8 @@ def progress(
     If standard error is a terminal there is a bar with the remaining time. Otherwise `say` prints one line for each
     tenth of the work, by default to standard error, with the rate and the time left. `seconds` bounds the time between
     two lines: no line comes before the first bound, and after the second (a third of it at the beginning) the next call
-    prints one. A first call with what is done already makes the rate exact.
+    prints one. A first call with what is done already makes the rate exact. A call with less than before begins the
+    next part of the work.
     """
     if not enabled:
         return ProgressReport(None, None, what, seconds)

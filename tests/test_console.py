@@ -118,6 +118,22 @@ def test_long_work_says_its_rate_after_ten_seconds_then_every_thirty(
     assert done == [540, 650, 770, 890, 1010], "after 10 s, at a tenth, then every 30 s"
 
 
+def test_the_next_part_of_a_work_has_its_own_rate(capsys: pytest.CaptureFixture[str], clock: list[float]) -> None:
+    with progress("decoding", seconds=(0, 30)) as report:
+        for total, each in ((10, 1.0), (4, 5.0)):
+            for done in range(1, total + 1):
+                clock[0] += each
+                report(done, total)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[9:] == [
+        "decoding: 10 of 10, 1 a second, 0 s left",
+        "decoding: 1 of 4",
+        "decoding: 2 of 4, 0.2 a second, 10 s left",
+        "decoding: 3 of 4, 0.2 a second, 5 s left",
+        "decoding: 4 of 4, 0.2 a second, 0 s left",
+    ]
+
+
 def test_long_work_is_never_silent(capsys: pytest.CaptureFixture[str]) -> None:
     said: list[str] = []
     assert told(capsys, range(1, 101), seconds=(60, 0), say=said.append) == []

@@ -64,7 +64,8 @@ def of_encoder(name: str, options: VerifyOptions, out: Path) -> dict[str, Any]:
     if baselines or options.quantise in ("pq", "all"):
         others = other_faces(data, needed=baselines, readable=decodable)
     known: dict[str, Any] = {"train_faces": others, "train_embeddings": training_faces(options), "world": world}
-    metrics = evaluate_all(encoder, faces, pairs, options, save=out / "evaluation", **known)
+    with progress("embedding") as shown:
+        metrics = evaluate_all(encoder, faces, pairs, options, save=out / "evaluation", progress=shown, **known)
     if baselines and others is not None:
         metrics |= compare_baselines(encoder, faces, pairs, others, options.seed)
     if options.calibrate:

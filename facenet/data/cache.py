@@ -101,7 +101,7 @@ def decode_faces(
     else:
         folder = options.cache_dir if cache == "disk" else None
         images, train = pack(train, preprocess, margin=margin, folder=folder, progress=progress)
-    held_out_images, held_out = pack(held_out, preprocess)
+    held_out_images, held_out = pack(held_out, preprocess, progress=progress)
     return DecodedFaces(train, held_out, images, held_out_images, preprocess, margin, cache)
 
 
@@ -172,7 +172,7 @@ def _read(
 
     with thread_pool(min(32, os.cpu_count() or 1)) as pool:
         for done, _ in enumerate(pool.map(one, range(len(records))), 1):
-            if progress and (done % 256 == 0 or done == len(records)):
+            if progress and (done % 16 == 0 or done == len(records)):
                 progress(done, len(records))
     bad.sort()
     if len(bad) == len(records):

@@ -98,6 +98,8 @@ def embed_changed(
             names: list[str] = []
             for row, future in current:
                 result = future.result()
+                if progress:  # photos of which faces are cut take long
+                    progress(row, len(records))
                 if isinstance(result, str):
                     bad.append((row, result))
                 else:

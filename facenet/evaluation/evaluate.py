@@ -56,18 +56,19 @@ def evaluate_fold(
     *,
     save: str | Path | None = None,
     world: str = "",
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Score the pairs of one fold once (LFW View 2), at the threshold that is best on pairs of held-out other people.
 
     Returns `verification`, see :func:`score_at`, and `leakage`. The fold's faces are opened last; `save`
-    names a folder to keep them and the scored pairs in.
+    names a folder to keep them and the scored pairs in. `progress` is called with (done, total) embedded faces.
 
     Raises:
         DataError: an image of a pair is missing or can not be read.
     """
-    others = score_pairs(embed_records(encoder, held_out)[0], held_out_pairs)
+    others = score_pairs(embed_records(encoder, held_out, progress=progress)[0], held_out_pairs)
     threshold = best_threshold(others.sq_dist, others.pairs.same)
-    embeddings, kept = embed_records(encoder, faces)
+    embeddings, kept = embed_records(encoder, faces, progress=progress)
     score = score_at(score_pairs(embeddings, pairs).sq_dist, pairs.same, threshold)
     if save is not None:
         save_evaluation(save, embeddings, kept, pairs)
@@ -84,17 +85,19 @@ def evaluate_all(
     train_faces: Records | None = None,
     train_embeddings: EmbeddingSet | None = None,
     world: str = "",
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Embed the reported faces once and report all that is asked about them, see :func:`evaluate_embeddings`.
 
     `save` names a folder to keep faces and scored pairs in, see :func:`save_evaluation`. The centroids of
-    ``quantise="pq"`` are fitted on `train_faces`, which are faces of other people.
+    ``quantise="pq"`` are fitted on `train_faces`, which are faces of other people. `progress` is called with
+    (done, total) embedded faces.
 
     Raises:
         DataError, ConfigError: what the parts refuse.
     """
     options = options or EvaluationOptions()
-    embeddings, kept = embed_records(encoder, faces)
+    embeddings, kept = embed_records(encoder, faces, progress=progress)
     fit_on = None
     if train_faces is not None and "pq" in methods(options.quantise):
         fit_on = embed_records(encoder, train_faces)[0].vectors
@@ -181,15 +184,21 @@ def calibrate(
 
 
 def calibration(
-    encoder: Encoder, faces: Records | str | Path, fars: Sequence[float] = CALIBRATED_FARS
+    encoder: Encoder,
+    faces: Records | str | Path,
+    fars: Sequence[float] = CALIBRATED_FARS,
+    *,
+    progress: Progress | None = None,
 ) -> tuple[dict[float, float], dict[str, Any]]:
     """Return the thresholds of :func:`calibrate`, and what they were calibrated on: folder, people, faces, pairs.
+
+    `progress` is called with (done, total) embedded faces.
 
     Raises:
         DataError: as :func:`calibrate`.
     """
     records = faces if isinstance(faces, Records) else scan(faces)
-    embeddings, kept = embed_records(encoder, records)
+    embeddings, kept = embed_records(encoder, records, progress=progress)
     found = all_pairs(embeddings.vectors, list(kept.identities), fars)
     thresholds = {
         far: float(row["threshold"])

@@ -18,6 +18,8 @@ from facenet.evaluation.verification import verify_pairs
 from facenet.types import Pairs
 from facenet.vectors import sq_dist
 
+QUIET = 45.0  # seconds after which the next step is told, so that a log has a line a minute
+
 
 class StepSeeds(pl.Callback):
     """Seed torch's generators from (seed, batch, rank) before every batch.
@@ -106,7 +108,8 @@ class TrainingProgress(pl.Callback):
 
     Args:
         enabled: Whether progress is shown.
-        refresh_rate: Steps between two changes of the bar; without a terminal a line is printed every tenth of the run.
+        refresh_rate: Steps between two changes of the bar, which slow steps change every second. Without a terminal a
+            line is printed every tenth of the run, and every minute.
         say: Prints these lines.
     """
 
@@ -116,7 +119,7 @@ class TrainingProgress(pl.Callback):
     def __init__(self, *, enabled: bool = True, refresh_rate: int = 10, say: Callable[[str], None] = print) -> None:
         self.enabled, self.refresh_rate, self.say = enabled, refresh_rate, say
         self.faces, self.seconds, self._since = 0, 0.0, 0.0
-        self._shown = -1  # the last step that was shown
+        self._shown, self._told = -1, 0.0  # the last step that was looked at; when one was reported
         self.first_loss: float | None = None
         self.last_loss: float | None = None
         self._report: ProgressReport | None = None
@@ -138,7 +141,7 @@ class TrainingProgress(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the progress bar."""
         shown = self.enabled and trainer.is_global_zero
-        self._report = progress("training", enabled=shown, seconds=(0.0, math.inf), say=self.say)
+        self._report = progress("training", enabled=shown, seconds=(0.0, QUIET), say=self.say)
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any, **kwargs: Any
@@ -166,8 +169,10 @@ class TrainingProgress(pl.Callback):
         if self._report is None or step == self._shown:  # more batches of this step follow
             return
         self._shown = step
-        if step % self.refresh_rate and step * 10 // total == (step - 1) * 10 // total:
+        now = time.perf_counter()
+        if step % self.refresh_rate and step * 10 // total == (step - 1) * 10 // total and now - self._told < 1:
             return
+        self._told = now
         values = {name: float(trainer.callback_metrics.get(key, math.nan)) for key, name in self.SHOWN.items()}
         shown = {name: f"{value:.0f}" if name == "faces/s" else f"{value:.3f}" for name, value in values.items()}
         self._report(step, total, **{name: text for name, text in shown.items() if text != "nan"})
@@ -175,6 +180,13 @@ class TrainingProgress(pl.Callback):
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop the clock."""
         self._since = 0.0
+
+    def on_validation_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any, **_: Any) -> None:
+        """Show how far a long validation is."""
+        if self._report is not None:
+            done = args[2] + 1
+            text = f"{done} of {sum(map(int, trainer.num_val_batches))} batches"
+            self._report(trainer.global_step, max(1, trainer.max_steps), **{"held-out people": text})
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any) -> None:
         """Log the gradient's norm and the learning rate."""

@@ -66,7 +66,8 @@ def prepare_faces(options: TrainOptions, out: Path, say: Callable[[str], None] =
 
     def read_faces(faces: Records) -> Records:
         check_old(options.harmonic.old, faces, options.model.embedding_dim)
-        return readable(faces, _as_aligned(preprocess, faces))
+        with progress("reading reported faces", enabled=is_first_rank(), say=say) as report:
+            return readable(faces, _as_aligned(preprocess, faces), progress=report)
 
     preprocess, data = build_preprocess(options), options.data
     try:

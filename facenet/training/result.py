@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from facenet.console import progress
 from facenet.encoders.bundle import load_bundle
 from facenet.encoders.encoder import Encoder
 from facenet.errors import ConfigError
@@ -21,7 +23,7 @@ from facenet.training.old_embeddings import write_old
 from facenet.training.options import TrainOptions
 
 
-def best_encoder(options: TrainOptions, run: Run, out: Path) -> Encoder:
+def best_encoder(options: TrainOptions, run: Run, out: Path, say: Callable[[str], None] = print) -> Encoder:
     """Return the encoder of the best checkpoint, with thresholds that were calibrated on the held-out people.
 
     Its training summary holds hashes of the people it was trained on, and under "best" the accuracy and step.
@@ -50,11 +52,14 @@ def best_encoder(options: TrainOptions, run: Run, out: Path) -> Encoder:
     earlier = load_bundle(options.init).training.get("people", []) if options.init else []
     summary["people"] = [*people_record(people, encoder.fingerprint, world=world), *earlier]
     run.module.model.to(run.trainer.strategy.root_device)  # which embeds the faces below
-    encoder.thresholds, encoder.calibration = calibration(encoder, run.data.held_out)
+    with progress("calibrating on held-out faces", say=say) as report:
+        encoder.thresholds, encoder.calibration = calibration(encoder, run.data.held_out, progress=report)
     return encoder
 
 
-def score(options: TrainOptions, run: Run, faces: Faces, encoder: Encoder, out: Path) -> dict[str, Any]:
+def score(
+    options: TrainOptions, run: Run, faces: Faces, encoder: Encoder, out: Path, say: Callable[[str], None] = print
+) -> dict[str, Any]:
     """Score the reported pairs once; with `data.fold` at one threshold, which the held-out people choose."""
     pairs, reported = faces.splits.pairs, faces.splits.evaluation
     if pairs is None:
@@ -63,11 +68,12 @@ def score(options: TrainOptions, run: Run, faces: Faces, encoder: Encoder, out: 
         "save": out / "evaluation",
         "world": world_of(options.data.kind, options.data.seed),
     }
-    if options.data.fold:
-        metrics = evaluate_fold(encoder, reported, pairs, run.data.held_out, faces.held_out_pairs, **kept)
-    else:
-        drawn = not options.data.pairs  # a drawn pair may be left out if its image is lost
-        metrics = evaluate_all(encoder, reported, pairs, EvaluationOptions(allow_missing=drawn), **kept)
+    with progress("embedding reported faces", say=say) as kept["progress"]:
+        if options.data.fold:
+            metrics = evaluate_fold(encoder, reported, pairs, run.data.held_out, faces.held_out_pairs, **kept)
+        else:
+            drawn = not options.data.pairs  # a drawn pair may be left out if its image is lost
+            metrics = evaluate_all(encoder, reported, pairs, EvaluationOptions(allow_missing=drawn), **kept)
     if run.old is not None:
         write_old(run.old, reported, out / "old")
     return metrics

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -64,6 +65,28 @@ def test_held_out_verification_scores_the_pairs() -> None:
     assert logged["val_auc"] == expected.auc
     brute = np.mean([((a - b) ** 2).sum() for a in vectors for b in vectors])
     assert logged["val_spread"] == pytest.approx(brute, rel=1e-4)
+
+
+def test_slow_steps_and_long_validations_are_told_every_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, lines = [100.0], []  # type: ignore[var-annotated]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    progress = TrainingProgress(say=lambda line: lines.append((now[0], line)), refresh_rate=50)
+    module: Any = SimpleNamespace(log=lambda name, value: None)
+    state: Any = SimpleNamespace(max_steps=1000, is_global_zero=True, world_size=1, num_val_batches=[60])
+    state.callback_metrics = {"loss": torch.tensor(0.5)}
+    progress.on_train_start(state, module)
+    for state.global_step in range(1, 21):  # less than a tenth, and less than refresh_rate
+        now[0] += 25
+        progress.on_train_batch_end(state, module, None, (None, range(6)), 0)
+    for batch in range(60):
+        now[0] += 5
+        progress.on_validation_batch_end(state, module, None, None, batch)
+    times = [when for when, _ in lines]
+    assert times[0] == 125.0
+    assert max(b - a for a, b in pairwise(times)) <= 60, "a minute at most"
+    assert lines[1][1].startswith("training: 3 of 1000, 0.04 a second, 6.9 h left: loss 0.500")
+    assert lines[-1][1].endswith("held-out people 58 of 60 batches")
 
 
 def test_progress_counts_faces_and_prints_lines_off_a_terminal() -> None:
