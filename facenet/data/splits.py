@@ -46,7 +46,7 @@ def split_faces(
 
     Args:
         options: Kind and place of the data set, and how it is divided.
-        progress: Called with (done, total) while faces are drawn.
+        progress: Called with (done, total) while faces are drawn, or people's folders listed.
         readable: Returns the faces that can be decoded, of those to report on; pairs are drawn among these. It is not
             asked about a `fold`, whose faces nobody opens before the end.
         listed: Called with what is left out, before anything is raised for it.
@@ -64,7 +64,8 @@ def split_faces(
         return _draw(options, progress)
     if reports_everybody(options):
         raise ConfigError("data.evaluation=1: everybody is reported and nobody is left to train on; lower it")
-    records, labelled = scan_usable(options.kind, options.root, max_bad_share=options.max_bad_share, listed=listed)
+    most = options.max_bad_share
+    records, labelled = scan_usable(options.kind, options.root, max_bad_share=most, listed=listed, progress=progress)
     divided: tuple[Records, Records, Pairs | None]
     if options.people and options.pairs and options.fold is not None:
         divided = _leave_out(records, labelled, options.people, options.pairs, options.fold, options.pair_columns)

@@ -66,12 +66,12 @@ def prepare_faces(options: TrainOptions, out: Path, say: Callable[[str], None] =
 
     def read_faces(faces: Records) -> Records:
         check_old(options.harmonic.old, faces, options.model.embedding_dim)
-        with progress("reading reported faces", enabled=is_first_rank(), say=say) as report:
-            return readable(faces, _as_aligned(preprocess, faces), progress=report)
+        return readable(faces, _as_aligned(preprocess, faces), progress=report)
 
     preprocess, data = build_preprocess(options), options.data
     try:
-        with progress("drawing faces", enabled=is_first_rank(), say=say) as report:
+        what = "drawing faces" if data.kind == "synthetic" else "reading faces"
+        with progress(what, enabled=is_first_rank(), say=say) as report:
             splits = split_faces(
                 data,
                 progress=report,

@@ -122,8 +122,8 @@ def _wandb(options: LoggerOptions, logs: Path, name: str, run: str | None) -> tu
     )
     opened.define_metric("trainer/global_step")  # as Lightning's logger does if it opens the run
     opened.define_metric("*", step_metric="trainer/global_step", step_sync=True)
-    folder = Path(str(opened.dir)).parent
-    place = f"written to {folder}; wandb sync {folder} sends it" if opened.offline else opened.url
+    folder = logs / "wandb"  # a resumed run has several parts there
+    place = f"wandb sync {folder}/offline-run-*-{opened.id} sends it" if opened.offline else opened.url
     return WandbLogger(project=options.project, save_dir=logs, experiment=opened), place
 
 

@@ -10,23 +10,24 @@ from facenet.data.sources.walk import SUFFIXES, walk
 from facenet.errors import ConfigError, DataError
 from facenet.faces.alignment import Alignment
 from facenet.files import read_sealed, write_sealed
+from facenet.types import Progress
 
 ALIGNED = "align.json"  # lies in a folder of aligned faces and says how they were cut
 
 
-def scan_folder(root: str | Path) -> Records:
+def scan_folder(root: str | Path, progress: Progress | None = None) -> Records:
     """List ``root/<identity>/.../<image>``; images right under `root` get the identity "".
 
     Hidden files and files without the suffix of an image are passed over. Other files that can not be used are listed
     as skipped, see :mod:`facenet.data.sources.walk`. Names of people are compared as they look (Unicode NFC). A folder
-    that facenet align wrote says how its faces were cut.
+    that facenet align wrote says how its faces were cut. `progress` is called with (done, total) people.
 
     Raises:
         DataError: no such folder, not readable, no image in it, or an unusable ``align.json``.
     """
     root = folder(root)
     try:
-        paths, left_out = walk(root)
+        paths, left_out = walk(root, progress)
     except OSError as error:
         raise DataError(f"{root}: not readable ({error.strerror}); give a folder you may read") from error
     skipped = tuple(Skipped(*pair) for pair in left_out)
@@ -37,10 +38,10 @@ def scan_folder(root: str | Path) -> Records:
     return Records(tuple(paths), names, str(root), None, skipped, read_alignment(root))
 
 
-def scan_lfw(root: str | Path) -> Records:
+def scan_lfw(root: str | Path, progress: Progress | None = None) -> Records:
     """List an LFW tree: ``root/images/<Name>/<Name>_0001.jpg``, or the name folders right under `root`."""
     root = folder(root)
-    return scan_folder(root / "images" if (root / "images").is_dir() else root)
+    return scan_folder(root / "images" if (root / "images").is_dir() else root, progress)
 
 
 def folder(root: str | Path) -> Path:

@@ -10,8 +10,9 @@ from facenet.data.sources.duplicates import without_duplicates
 from facenet.data.sources.folder import read_alignment, scan_folder, scan_lfw
 from facenet.data.sources.table import scan_csv
 from facenet.errors import ConfigError, DataError, choose
+from facenet.types import Progress
 
-SOURCES: dict[str, Callable[[str], Records]] = {"folder": scan_lfw, "csv": scan_csv, "lfw": scan_lfw}
+SOURCES: dict[str, Callable[..., Records]] = {"folder": scan_lfw, "csv": scan_csv, "lfw": scan_lfw}
 Listed = Callable[[Sequence[Skipped]], None]  # called with what is left out
 
 
@@ -25,8 +26,8 @@ def scan(path: str | Path) -> Records:
     return scan_lfw(path) if (path / "images").is_dir() else scan_folder(path)
 
 
-def scan_kind(kind: str, root: str | None) -> Records:
-    """List all images of a source of the given kind.
+def scan_kind(kind: str, root: str | None, progress: Progress | None = None) -> Records:
+    """List all images of a source of the given kind; `progress` is called with (done, total) people of a folder.
 
     Raises:
         ConfigError: an unknown kind, or no root.
@@ -35,11 +36,16 @@ def scan_kind(kind: str, root: str | None) -> Records:
     list_images = choose(SOURCES, kind, "data.kind")
     if not root:
         raise ConfigError(f"data.root: not set; data={kind} needs data.root=DIR (or FACENET_LFW in the environment)")
-    return list_images(root)
+    return list_images(root, progress) if progress and kind != "csv" else list_images(root)
 
 
 def scan_usable(
-    kind: str, root: str | None, *, max_bad_share: float, listed: Listed | None = None
+    kind: str,
+    root: str | None,
+    *,
+    max_bad_share: float,
+    listed: Listed | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Records, Records]:
     """Return all images of a source, and those of them that have an identity and are not there twice.
 
@@ -48,6 +54,7 @@ def scan_usable(
         root: Folder or table.
         max_bad_share: Largest share of the files that may be left out, in [0, 1].
         listed: Called with what is left out, before anything is raised for it.
+        progress: Called with (done, total) people of a folder.
 
     Raises:
         ConfigError: an unknown kind, or no root.
@@ -55,7 +62,7 @@ def scan_usable(
     """
     report = listed or (lambda skipped: None)
     try:
-        records = scan_kind(kind, root)
+        records = scan_kind(kind, root, progress)
     except NothingUsable as error:
         report(error.skipped)
         raise

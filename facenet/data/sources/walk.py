@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from facenet.data.records import shown
+from facenet.types import Progress
 
 SUFFIXES = {".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"}
 # What a camera or a web page leaves among them, and nobody should miss without a word.
@@ -27,8 +28,10 @@ class Found(NamedTuple):
     skipped: list[tuple[str, str]]
 
 
-def walk(root: str | Path) -> Found:
+def walk(root: str | Path, progress: Progress | None = None) -> Found:
     """List the images below `root`; hidden files and files that are no images by their name are passed over.
+
+    `progress` is called with (done, total) entries right under `root`.
 
     No file is opened. What can not be in a table (a name that is no UTF-8) is listed with its bytes escaped.
 
@@ -37,11 +40,14 @@ def walk(root: str | Path) -> Found:
     """
     found = Found([], [])
     top = os.fspath(root)
-    for entry in _entries(top):
+    entries = list(_entries(top))
+    for number, entry in enumerate(entries, 1):
         if _folder(entry):
             _below(top, entry, found)
         else:
             _judge(entry, entry.name, found)
+        if progress:
+            progress(number, len(entries))
     found.paths.sort()
     found.skipped.sort()
     return found

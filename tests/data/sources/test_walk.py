@@ -53,7 +53,9 @@ def test_links_are_followed_once(tmp_path: Path) -> None:
     (root / "a" / "up").symlink_to("..")
     (root / "a" / "self.jpg").symlink_to(root / "a" / "self.jpg")
     (root / "Mr.Gone").symlink_to("/nowhere")
-    found = walk(root)
+    calls: list[tuple[int, int]] = []
+    found = walk(root, lambda done, total: calls.append((done, total)))
+    assert calls == [(done, len(calls)) for done in range(1, len(calls) + 1)]
     assert found.paths == ["a/1.jpg", "a/own.jpg", "a/z/3.jpg", "b/1.jpg", "b/2.jpg"]
     reasons = dict(found.skipped)
     assert reasons["a/again"] == "a link to what is read already: a/z"
