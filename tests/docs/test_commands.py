@@ -17,7 +17,7 @@ from facenet.options import describe
 from tests.helpers import ROOT
 from tests.helpers.pages import NAMES, blocks
 
-COMMAND = re.compile(r"\s*(?:\w+=\S+ )*(?:torchrun \S+ )?(?:facenet|(?:python )?(?:scripts/)?(\w+)\.py)\s+(\S.*)")
+COMMAND = re.compile(r"\s*(?:\w+=\S+ )*(?:torchrun (?:-\S+ )+)?(?:facenet|(?:python )?(?:scripts/)?(\w+)\.py)\s+(\S.*)")
 PLACEHOLDER = re.compile(r"[A-Z][A-Z_]*|\.\.\.|")  # ENCODER, ..., nothing
 FREE = re.compile(rf"{PLACEHOLDER.pattern}|null|[\d.]+")  # values that choices stand beside
 
@@ -112,6 +112,7 @@ def test_every_command_line_names_what_exists(page: str) -> None:
         ("ls | facenet search galery=G [k=5]", "unknown option 'galery'"),
         ("python scripts/benchmark.py benchmark=mining benchmark.size=1", "unknown option 'benchmark.size'"),
         ("facenet compare [encodr=DIR]", "unknown option 'encodr'"),
+        ("torchrun --no-python --nproc-per-node=8 facenet train modle=nn1", "unknown option 'modle'"),
     ],
 )
 def test_a_wrong_line_is_found(line: str, said: str) -> None:
