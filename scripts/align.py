@@ -1,4 +1,4 @@
-"""A folder of photos to a folder of aligned faces, a table of boxes and landmarks beside them."""
+"""The same as ``facenet align``, for a clone."""
 
 from facenet.commands.align import main
 

@@ -1,4 +1,4 @@
-"""Measure a part of the library against named peers and the physical floor, interleaved in one process."""
+"""The same as ``facenet benchmark``, for a clone."""
 
 from facenet.commands.benchmark import main
 

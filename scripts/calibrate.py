@@ -1,4 +1,4 @@
-"""Thresholds of an encoder from one's own faces: a folder with a folder of images for each person."""
+"""The same as ``facenet calibrate``, for a clone."""
 
 from facenet.commands.calibrate import main
 

@@ -1,4 +1,4 @@
-"""Group faces by identity, or add new faces to known clusters: clusters.csv, scores, contact sheets."""
+"""The same as ``facenet cluster``, for a clone."""
 
 from facenet.commands.cluster import main
 

@@ -1,4 +1,4 @@
-"""Are these two photos one person?"""
+"""The same as ``facenet compare``, for a clone."""
 
 from facenet.commands.compare import main
 

@@ -1,4 +1,4 @@
-"""May a new encoder join the old one's gallery? Four cells, gain, tax, flips and a gate: exit 0 passes, 4 does not."""
+"""The same as ``facenet compat``, for a clone."""
 
 from facenet.commands.compat import main
 

@@ -1,4 +1,4 @@
-"""Robustness of an encoder: verification with images made worse by known amounts, as a table and a plot."""
+"""The same as ``facenet degrade``, for a clone."""
 
 from facenet.commands.degrade import main
 

@@ -1,4 +1,4 @@
-"""Embed a folder (or table) of images: vectors.npy, items.csv, meta.json."""
+"""The same as ``facenet embed``, for a clone."""
 
 from facenet.commands.embed import main
 

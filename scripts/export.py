@@ -1,4 +1,4 @@
-"""An encoder as an ONNX file, in float32 and, if wanted, in 8 bits."""
+"""The same as ``facenet export``, for a clone."""
 
 from facenet.commands.export import main
 

@@ -1,4 +1,4 @@
-"""Add embeddings to a gallery, remove items or people, choose its index, compact, export, show or check it."""
+"""The same as ``facenet index``, for a clone."""
 
 from facenet.commands.index import main
 

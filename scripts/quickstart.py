@@ -1,4 +1,4 @@
-"""The whole pipeline on drawn faces, each step a command a user would type; ends with one table."""
+"""The same as ``facenet quickstart``, for a clone."""
 
 from facenet.commands.quickstart import main
 

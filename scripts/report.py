@@ -1,4 +1,4 @@
-"""One self-contained HTML page from run folders and sweeps: report.html in this command's run folder."""
+"""The same as ``facenet report``, for a clone."""
 
 from facenet.commands.report import main
 

@@ -1,4 +1,4 @@
-"""Who is this? The nearest gallery faces of each query, accepted or rejected at a threshold."""
+"""The same as ``facenet search``, for a clone."""
 
 from facenet.commands.search import main
 

@@ -1,4 +1,4 @@
-"""Layers of a network with shapes, weights and multiply-adds, beside the paper's figures."""
+"""The same as ``facenet summary``, for a clone."""
 
 from facenet.commands.summary import main
 

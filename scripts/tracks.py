@@ -1,4 +1,4 @@
-"""One template for a video track: train TrackPool over an encoder, or score templates on tracks as they are."""
+"""The same as ``facenet tracks``, for a clone."""
 
 from facenet.commands.tracks import main
 

@@ -1,4 +1,4 @@
-"""Train an embedding network: data in; encoder/, checkpoints/, logs/ and metrics.json out."""
+"""The same as ``facenet train``, for a clone."""
 
 from facenet.commands.train import main
 

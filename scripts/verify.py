@@ -1,4 +1,4 @@
-"""Verification of an encoder on LFW-style pairs in ten folds, or of an embeddings folder on all of its pairs."""
+"""The same as ``facenet verify``, for a clone."""
 
 from facenet.commands.verify import main
 

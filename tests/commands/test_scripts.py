@@ -227,5 +227,6 @@ def test_shell_scripts_parse() -> None:
 
 @pytest.mark.parametrize("script", sorted((ROOT / "scripts").glob("*.py")), ids=lambda path: path.stem)
 def test_a_script_calls_its_command_and_nothing_else(script: Path) -> None:
-    code = script.read_text().partition('"""\n\n')[2]
+    doc, _, code = script.read_text().partition("\n\n")
+    assert doc == f'"""The same as ``facenet {script.stem}``, for a clone."""'
     assert code == f'from facenet.commands.{script.stem} import main\n\nif __name__ == "__main__":\n    main()\n'
