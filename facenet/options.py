@@ -68,14 +68,14 @@ def option(
     below: float | None = None,
     resumable: bool = False,
 ) -> Any:
-    """Declare one option: a dataclass field with what is known of it.
+    """Declare one option: a dataclass field whose metadata hold its help, choices and limits.
 
     Args:
         default: Its default; without one the option must be given. A dict is copied for every object.
         help: One line for help texts and docs.
         choices: Names that its value, or each name of a tuple, may be. None may stand beside them if the type allows.
         least, most, above, below: Limits of its value, or of each number of a tuple.
-        resumable: Whether a resumed run may change it: it is not learned from.
+        resumable: Whether a resumed run may change it, because the trained weights do not depend on it.
     """
     known = {
         "help": help,
@@ -256,7 +256,7 @@ def describe_type(hint: Any) -> str:
 
 
 def check_value(item: dataclasses.Field[Any], value: Any, prefix: str = "") -> None:
-    """Hold a value beside the limits and choices of its field.
+    """Check a value against the limits and choices of its field.
 
     Raises:
         ConfigError: out of range, not finite, or an unknown choice, with the nearest one.
@@ -284,7 +284,7 @@ def _plain(value: Any) -> Any:
 
 
 def fixed(options: Any) -> dict[str, Any]:
-    """Return as :func:`to_dict` does what a resumed run may not change."""
+    """Return the options that a resumed run may not change, as plain values like :func:`to_dict`."""
     found: dict[str, Any] = {}
     for item in dataclasses.fields(options):
         if not item.metadata.get("resumable", False):
@@ -300,7 +300,6 @@ class Described(NamedTuple):
     """One option as a help text shows it."""
 
     name: str  # dotted
-    type: str
     default: Any  # MISSING: it must be given
     choices: tuple[str, ...]
     help: str
@@ -315,17 +314,10 @@ def group_of(cls: type[Any], name: str) -> type[Any] | None:
 
 def describe(cls: type[Any], prefix: str = "") -> Iterator[Described]:
     """List the options of a class and of its groups, in the order of their fields."""
-    hints = get_type_hints(cls)
     for item in dataclasses.fields(cls):
         if (group := group_of(cls, item.name)) is not None:
             yield from describe(group, f"{prefix}{item.name}.")
             continue
         default = _plain(item.default_factory() if item.default_factory is not MISSING else item.default)
         known = item.metadata
-        yield Described(
-            f"{prefix}{item.name}",
-            describe_type(hints[item.name]),
-            default,
-            known.get("choices", ()),
-            known.get("help", ""),
-        )
+        yield Described(f"{prefix}{item.name}", default, known.get("choices", ()), known.get("help", ""))

@@ -20,18 +20,20 @@ class ClusterOptions(CommandOptions):
     embeddings: str = option(help="embeddings folder of the faces to group")
     encoder: str | None = option(None, help="encoder that made them, for its calibrated thresholds")
     links: float | None = option(
-        None, least=0, help="strangers that a face meets within the threshold; null: 5, of under 500 faces fewer"
+        None,
+        least=0,
+        help="strangers that a face meets within the threshold; null: 5, fewer if there are under 500 faces",
     )
     sample: str | None = option(None, help="embeddings of labelled other people: calibrate on them")
-    far: float | None = option(None, **RATE, help="the threshold of this false accept rate")
-    threshold: float | None = option(None, least=0, most=4, help="this sq_dist")
+    far: float | None = option(None, **RATE, help="instead of links: false accept rate of the threshold")
+    threshold: float | None = option(None, least=0, most=4, help="instead of links: join up to this sq_dist")
     method: str = option("auto", help="auto, chinese_whispers, average_linkage")
     neighbours: int = option(32, least=1, help="nearest faces k that the graph holds")
     known: str | tuple[str, ...] | None = option(None, help="embeddings of clustered faces, to add new ones to")
     clusters: str | None = option(None, help="their clusters.csv")
     sheets: bool = option(False, help="contact sheets of the clusters")
-    threads: int | None = option(None, least=1, help="null is all")
-    seed: int = option(0, **SEED, help="of the order of whispers")
+    threads: int | None = option(None, least=1, help="processor threads; null: all")
+    seed: int = option(0, **SEED, help="of the order in which whispers visit faces")
 
 
 def load(folder: str, fingerprint: str | None = None) -> Any:

@@ -1,4 +1,4 @@
-"""Are two photos one person, or each pair of a table of photos? With a gallery, at the threshold of a search in it."""
+"""Are two photos one person? pairs= answers a table of pairs, gallery= judges as a search in that gallery does."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from facenet.data.options import PairColumns
 from facenet.options import INSIDE, RATE, option
 
 SHOWN = 20  # pairs of a table that are printed
-FAR = 0.001  # without a gallery, if nothing else is asked
+FAR = 0.001  # the rate without a gallery, unless far= or threshold= is given
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,12 +23,14 @@ class CompareOptions(EncoderUse, CommandOptions):
     encoder: str = option(help="encoder folder, ONNX file or pretrained name")
     a: str | None = option(None, help="a photo")
     b: str | None = option(None, help="another photo")
-    pairs: str | None = option(None, help="instead of a and b: CSV first,second of photos, relative to the table")
+    pairs: str | None = option(None, help="instead of a and b: CSV table first,second; its paths are relative to it")
     pair_columns: PairColumns = PairColumns()
-    gallery: str | None = option(None, help="judge as a search in this gallery does")
-    fpir: float | None = option(None, **INSIDE, help="with gallery: share of strangers with any match; 0.05 without it")
-    far: float | None = option(None, **RATE, help="share of pairs of different people, as calibrated; 0.001 without it")
-    threshold: float | None = option(None, least=0, most=4, help="accept up to this sq_dist instead")
+    gallery: str | None = option(None, help="gallery whose search threshold judges the pair")
+    fpir: float | None = option(None, **INSIDE, help="with gallery: share of strangers with any match; null: 0.05")
+    far: float | None = option(
+        None, **RATE, help="share of pairs of different people that match; null: 0.001 without gallery"
+    )
+    threshold: float | None = option(None, least=0, most=4, help="instead of a rate: match up to this sq_dist")
 
 
 def run(options: CompareOptions, out: Path) -> dict[str, Any]:

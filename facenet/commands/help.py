@@ -12,7 +12,7 @@ from dataclasses import MISSING
 from pathlib import Path
 from typing import Any
 
-from facenet.commands.options import CommandOptions
+from facenet.commands.options import CommandOptions, EncoderUse
 from facenet.errors import ConfigError, nearest
 from facenet.options import Described, describe, group_of
 
@@ -36,12 +36,10 @@ def help_text(name: str, options: type[Any], doc: str, conf: Path, group: str | 
         lines = [f"facenet {name}: options of {group}. {groups[group]}", "", *choice_lines(conf / group, group)]
         return "\n".join([*lines, *option_lines(row for row in rows if row.name.startswith(f"{group}."))])
     folded = groups if len(rows) > LONG else {}
-    lines = [f"facenet {name}: {' '.join(doc.split(chr(10) * 2)[0].split())}", "", *usage(name, conf)]
+    lines = [f"facenet {name}: {first_paragraph(doc)}", "", *usage(name, conf)]
     if chosen := choices_of(name, conf):
         lines += ["", "choices, GROUP=NAME:", *columns([(each, ", ".join(known)) for each, known in chosen.items()])]
-    shared = {
-        item.name for base in options.__mro__ if base.__module__ == CommandOptions.__module__ for item in own(base)
-    }
+    shared = {item.name for base in (CommandOptions, EncoderUse) for item in dataclasses.fields(base)}
     shown = [row for row in rows if row.name.partition(".")[0] not in folded]
     shown.sort(key=lambda row: (row.name in shared, row.default is not MISSING))
     lines += ["", "options, KEY=VALUE:", *option_lines(shown)]
@@ -86,12 +84,12 @@ def choice_line(path: Path) -> str:
 def groups_of(options: type[Any]) -> dict[str, str]:
     """Return the groups of a command's options, each with the first sentence of its class."""
     found = {item.name: group_of(options, item.name) for item in dataclasses.fields(options)}
-    texts = {name: (kind.__doc__ or "").split("\n\n")[0] for name, kind in found.items() if kind is not None}
+    texts = {name: first_paragraph(kind.__doc__ or "") for name, kind in found.items() if kind is not None}
     return {name: re.sub(r":\w+:`([^`]*)`", r"\1", text) for name, text in texts.items()}
 
 
-def own(base: type[Any]) -> tuple[Any, ...]:
-    return dataclasses.fields(base) if dataclasses.is_dataclass(base) else ()
+def first_paragraph(doc: str) -> str:
+    return " ".join(doc.split("\n\n")[0].split())
 
 
 def option_lines(rows: Iterable[Described]) -> list[str]:
@@ -100,7 +98,9 @@ def option_lines(rows: Iterable[Described]) -> list[str]:
 
 
 def explained(row: Described) -> str:
-    return f"{row.help} ({', '.join(row.choices)})" if row.choices else row.help
+    """Return the help of an option, and its choices unless the help names them all."""
+    told = set(re.findall(r"[\w-]+", row.help)).issuperset(row.choices)
+    return row.help if told else f"{row.help} ({', '.join(row.choices)})"
 
 
 def shown(value: Any) -> str:
@@ -145,7 +145,7 @@ def page(commands: Iterable[tuple[str, type[Any], str]], conf: Path) -> str:
         parts += [
             f"## facenet {name}",
             "",
-            " ".join(doc.split("\n\n")[0].split()),
+            first_paragraph(doc),
             "",
             "```text",
             *usage(name, conf),

@@ -30,11 +30,13 @@ class IndexOptions(CommandOptions):
     by: str = option("any", choices=("any", "id", "identity"), help="what remove= names")
     kind: str | None = option(None, help="auto, flat, hnsw, ivf_sq8 (about D bytes a face), ivf_pq (D / 4 bytes)")
     factory: str | None = option(None, help="a FAISS factory string instead of a kind")
-    recall_target: float | None = option(None, **RATE, help="share of nearest faces to be found; 0.99 without it")
+    recall_target: float | None = option(
+        None, **RATE, help="share of nearest faces that an approximate index must find; null: 0.99"
+    )
     compact: bool = option(False, help="forget removed items and build the index anew")
     export: str | None = option(None, help="npy, parquet, qdrant")
     out: str | None = option(None, help="folder or address of the export")
-    collection: str = option("faces", help="of Qdrant")
+    collection: str = option("faces", help="name of the collection in Qdrant")
     info: bool = option(False, help="show what the gallery holds")
     check: bool = option(False, help="read everything and say what is wrong")
 

@@ -12,7 +12,7 @@ from facenet.commands.launch import RUN_FOLDER
 from facenet.console import one_line_errors
 from facenet.errors import ConfigError, nearest
 
-COMMAND = "FACENET_COMMAND"  # names the command to the ranks that Lightning starts: it leaves the first argument out
+COMMAND = "FACENET_COMMAND"  # names the command to the other ranks: Lightning starts them without the first argument
 ABOUT = ("--help", "-h", "--version", "--completion")
 
 TASKS = {

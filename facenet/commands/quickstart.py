@@ -41,7 +41,7 @@ class QuickstartOptions(CommandOptions):
     gallery_people: int = option(80, least=1, help="people in the gallery; the others are strangers to it")
     gallery_faces: int = option(6, least=1, help="faces of each that are indexed; the others are queries")
     far: float = option(0.001, **RATE, help="false accept rate of the clusters")
-    seed: int = option(0, **SEED, help="of everything")
+    seed: int = option(0, **SEED, help="of drawing, weights, batches and pairs")
     data: DataOptions = DataOptions()
 
 

@@ -24,13 +24,15 @@ class SearchOptions(EncoderUse, CommandOptions):
     encoder: str | None = option(None, help="encoder of the queries; not needed for ids")
     query: str | None = option(None, help="image, folder, embeddings folder, .npy file or id of a gallery face")
     k: int = option(5, least=1, help="nearest faces of each query")
-    fpir: float | None = option(None, **INSIDE, help="share of strangers who may get any match; 0.05 without it")
-    far: float | None = option(None, **RATE, help="instead: share of pairs of different people, as calibrated")
-    threshold: float | None = option(None, least=0, most=4, help="instead: accept up to this sq_dist")
+    fpir: float | None = option(None, **INSIDE, help="share of strangers who may get any match; null: 0.05")
+    far: float | None = option(None, **RATE, help="instead of fpir: share of pairs of different people that match")
+    threshold: float | None = option(None, least=0, most=4, help="instead of fpir: match up to this sq_dist")
     within: bool = option(False, help="every face up to the threshold instead of the k nearest")
-    by_identity: bool = option(False, help="each person once")
+    by_identity: bool = option(False, help="list each person once")
     identity_by: str = option(
-        "nearest", choices=("nearest", "mean"), help="with by_identity: a person answers by this face"
+        "nearest",
+        choices=("nearest", "mean"),
+        help="with by_identity: the nearest face of a person, or the mean of the faces",
     )
     where: dict[str, Any] | None = option(None, help="only faces with these values, as in where={camera: 2}")
     sheet: bool = option(False, help="sheet.png: the first 20 queries beside their neighbours")
