@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from facenet.commands.help import choice_line, choices_of, groups_of, help_text, page
+from facenet.commands.help import choice_line, choices_of, explained, groups_of, help_text, page
 from facenet.commands.launch import CONF, options_of
 from facenet.commands.main import COMMANDS
 from facenet.errors import ConfigError
@@ -34,6 +34,7 @@ def test_every_option_and_choice_has_its_line(name: str, options: type[Any], doc
     assert texts[0].count(f"\nfacenet {name}") >= 2, "two examples"
     for row in describe(options):
         assert row.help, row.name
+        assert all(choice in explained(row) for choice in row.choices), row.name
         assert any(f"  {row.name}=" in text for text in texts), row.name
     for group, known in choices_of(name, CONF).items():
         assert f"\n  {group} " in texts[0]
