@@ -33,7 +33,7 @@ class ClusterOptions(CommandOptions):
     clusters: str | None = option(None, help="their clusters.csv")
     sheets: bool = option(False, help="contact sheets of the clusters")
     threads: int | None = option(None, least=1, help="processor threads; null: all")
-    seed: int = option(0, **SEED, help="of the order in which whispers visit faces")
+    seed: int = option(0, **SEED, help="seed of the order in which whispers visit faces")
 
 
 def load(folder: str, fingerprint: str | None = None) -> Any:

@@ -31,11 +31,11 @@ class CompatOptions(CommandOptions):
     fit_old: str | None = option(None, help="with fit_new: embeddings of training faces by the old encoder")
     fit_new: str | None = option(None, help="and by the reference, to fit maps between the spaces as baselines")
     allow_missing: bool = option(False, help="leave out pairs with an image that is not in all embeddings")
-    gallery_faces: int = option(1, least=1, help="enrolled of each person; all other faces ask")
+    gallery_faces: int = option(1, least=1, help="faces of each person that are enrolled; all others are queries")
     steps: int = option(11, least=2, help="steps of the mixed gallery, from 0 to 100 % backfilled")
-    draws: int = option(1000, least=1, help="of the paired bootstrap")
+    draws: int = option(1000, least=1, help="draws of the paired bootstrap")
     gate: GateOptions = GateOptions()
-    seed: int = option(0, **SEED, help="of drawn pairs, enrolment, backfill order and bootstrap")
+    seed: int = option(0, **SEED, help="seed of drawn pairs, enrolment, backfill order and bootstrap")
 
 
 def run(options: CompatOptions, out: Path) -> dict[str, Any]:

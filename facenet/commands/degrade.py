@@ -19,7 +19,7 @@ class LevelOptions(Options):
 
     jpeg: tuple[float, ...] | None = option(None, help="quality, 1 to 100")
     pixels: tuple[float, ...] | None = option(
-        None, help="of the face in all; images that have no more stay as they are"
+        None, help="pixels of the face in all; images that have no more stay as they are"
     )
     blur: tuple[float, ...] | None = option(None, help="standard deviation, % of the shorter side")
     noise: tuple[float, ...] | None = option(None, help="standard deviation, % of the value range")
@@ -40,7 +40,7 @@ class DegradeOptions(CommandOptions):
     allow_missing: bool = option(False, help="leave out pairs without an image")
     batch_size: int = option(256, least=1, help="images embedded at a time")
     device: str = option("auto", help="auto, cpu, cuda")
-    seed: int = option(0, **SEED, help="of noise, of what is covered, and of drawn pairs")
+    seed: int = option(0, **SEED, help="seed of noise, covers and drawn pairs")
     data: DataOptions = DataOptions(kind="folder")
 
 

@@ -27,9 +27,9 @@ class ExportOptions(CommandOptions):
     pair_columns: PairColumns = PairColumns()
     allow_missing: bool = option(False, help="leave out pairs without an image")
     speed: bool = option(False, help="measure images/s of torch, onnxruntime and 8 bits, in turns")
-    batch_size: int = option(32, least=1, help="of that")
-    threads: int | None = option(None, least=1, help="of that; null is what torch takes by itself")
-    seed: int = option(0, **SEED, help="of the calibration images")
+    batch_size: int = option(32, least=1, help="images at a time when speed is measured")
+    threads: int | None = option(None, least=1, help="threads when speed is measured; null: torch's own number")
+    seed: int = option(0, **SEED, help="seed of the choice of calibration images")
 
 
 def run(options: ExportOptions, out: Path) -> dict[str, Any]:

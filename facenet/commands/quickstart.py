@@ -41,7 +41,7 @@ class QuickstartOptions(CommandOptions):
     gallery_people: int = option(80, least=1, help="people in the gallery; the others are strangers to it")
     gallery_faces: int = option(6, least=1, help="faces of each that are indexed; the others are queries")
     far: float = option(0.001, **RATE, help="false accept rate of the clusters")
-    seed: int = option(0, **SEED, help="of drawing, weights, batches and pairs")
+    seed: int = option(0, **SEED, help="seed of drawing, weights, batches and pairs")
     data: DataOptions = DataOptions()
 
 
@@ -52,7 +52,7 @@ def step(out: Path, name: str, *arguments: str) -> dict[str, Any]:
 
 
 def write_faces(options: QuickstartOptions, out: Path) -> None:
-    """Write the evaluation faces, people never trained on, as image files: some to index, some to ask for."""
+    """Write the evaluation faces, of people never trained on, as image files: some to index, the others as queries."""
     from facenet.data.records import write_images
     from facenet.data.splits import split_faces
 

@@ -18,8 +18,8 @@ class ReportOptions(CommandOptions):
     """Options of ``report``."""
 
     runs: str | tuple[str, ...] = option(help="run folders, or folders of sweeps")
-    encoder: str | None = option(None, help="for runs without an encoder of their own")
-    fpir: float | None = option(None, **INSIDE, help="of searches: judge them at this rate; null: as each was")
+    encoder: str | None = option(None, help="encoder for runs without one of their own")
+    fpir: float | None = option(None, **INSIDE, help="judge runs of search at this rate; null: each at its own")
     title: str | None = option(None, help="heading of the page; null: the run's name")
 
 

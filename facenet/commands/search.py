@@ -96,8 +96,9 @@ def run(options: SearchOptions, out: Path) -> dict[str, Any]:
 def show(answers: Any, threshold: float) -> None:
     rows: list[tuple[Any, ...]] = []
     for answer in answers:
-        hits = [("", *row[1:2], *row[3:5], *row[6:]) for row in answer.rows()] or [("", "", "", "", answer.name, "")]
-        rows += [(answer.query, *hits[0][1:]), *hits[1:]]
+        hits = [(hit.rank, hit.identity, hit.sq_dist, answer.verdict(hit), hit.path) for hit in answer.hits]
+        shown = hits or [("", "", "", answer.name, "")]
+        rows += [("" if place else answer.query, *row) for place, row in enumerate(shown)]
     header = ("query", "rank", "identity", "sq_dist", "verdict", "path")
     table(rows, header=header, title=f"search, matches up to a sq_dist of {threshold:.4f}")
 

@@ -23,7 +23,7 @@ class TracksOptions(CommandOptions):
     track_pool: str | None = option(None, help="with train=false: a track_pool folder, scored beside the others")
     device: str = option("auto", help="auto, cpu, cuda")
     seeds: tuple[int, ...] = option(
-        (0, 1, 2), **SEED, help="of weights and batches; the best on held-out people is saved"
+        (0, 1, 2), **SEED, help="seeds of weights and batches; the best on held-out people is saved"
     )
     data: TrackDataOptions = TrackDataOptions()
     drawn: DrawnTrackOptions = DrawnTrackOptions()

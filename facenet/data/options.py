@@ -55,10 +55,12 @@ class TrackDataOptions(Options):
     splits: str | None = option(None, help="table identity,split (train, held_out, evaluation); else people by share")
     pairs: str | None = option(None, help="with train=false: CSV first,second,same[,fold] of <identity>/<track>")
     pair_columns: PairColumns = PairColumns()
-    max_frames: int | None = option(None, least=1, help="of a track, its first; the paper compares the first 100")
+    max_frames: int | None = option(
+        None, least=1, help="most frames of a track, from its first; the paper compares 100"
+    )
     held_out: float = option(0.2, **INSIDE, help="share of the people for checkpoints")
     evaluation: float = option(0.3, **INSIDE, help="share of the people reported")
-    seed: int = option(0, **SEED, help="of the division")
+    seed: int = option(0, **SEED, help="seed of the division of the people")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,13 +70,15 @@ class DrawnTrackOptions(Options):
     train_identities: int = option(160, least=1, help="people to train on")
     held_out_identities: int = option(40, least=1, help="people for checkpoints")
     evaluation_identities: int = option(120, least=1, help="people to report on")
-    tracks: int = option(6, least=1, help="of a person")
-    frames: tuple[int, int] = option((4, 24), least=1, most=CLIP, help="of a track, at least and at most")
+    tracks: int = option(6, least=1, help="tracks of a person")
+    frames: tuple[int, int] = option((4, 24), least=1, most=CLIP, help="frames of a track, at least and at most")
     size: int = option(80, least=32, help="pixels of a side")
-    difficulty: float = option(0.4, **SHARE, help="as for drawn faces")
+    difficulty: float = option(0.4, **SHARE, help="as data.synthetic.difficulty of drawn faces")
     damage: float = option(0.5, **SHARE, help="share of frames blurred, covered, or dark and noisy")
-    first_identity: int = option(100_000, least=0, help="far from the people an encoder was trained on")
-    seed: int = option(0, **SEED, help="of the drawing")
+    first_identity: int = option(
+        100_000, least=0, help="number of the first person, far from those an encoder was trained on"
+    )
+    seed: int = option(0, **SEED, help="seed of the drawing")
     cache_dir: str | None = option(None, help="where drawn tracks are kept; null: ~/.cache/facenet")
 
     def __post_init__(self) -> None:
@@ -87,7 +91,7 @@ class DataOptions(Options):
     """A data set and how its people are divided."""
 
     kind: str = option("synthetic", choices=KINDS, help="synthetic (drawn), folder by person, csv table, lfw tree")
-    root: str | None = option(None, help="folder or table; required but for drawn faces")
+    root: str | None = option(None, help="folder or table; not needed for drawn faces")
     people: str | None = option(None, help="file of the training people; without one people are divided by share")
     pairs: str | None = option(None, help="file of the reported pairs; without one pairs are drawn")
     pair_columns: PairColumns = PairColumns()
@@ -100,15 +104,17 @@ class DataOptions(Options):
     max_bad_share: float = option(0.2, **SHARE, resumable=True, help="share of the files that may be left out")
     synthetic: DrawnOptions = DrawnOptions()
     cache_dir: str | None = option(None, resumable=True, help="where drawn faces are kept; null: ~/.cache/facenet")
-    seed: int = option(0, **SEED, help="of the faces and their division; a command's is its seed")
+    seed: int = option(0, **SEED, help="seed of drawn faces and of the division; commands with a seed pass theirs")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PreprocessOptions(Options):
     """What the encoder does with every image; size and crop come from the net and the data."""
 
-    mean: tuple[float, float, float] = option((0.5, 0.5, 0.5), **SHARE, help="of each channel, values in [0, 1]")
-    std: tuple[float, float, float] = option((0.5, 0.5, 0.5), above=0, help="of each channel, values in [0, 1]")
+    mean: tuple[float, float, float] = option((0.5, 0.5, 0.5), **SHARE, help="mean of each channel, values in [0, 1]")
+    std: tuple[float, float, float] = option(
+        (0.5, 0.5, 0.5), above=0, help="standard deviation of each channel, values in [0, 1]"
+    )
     mirror: bool = option(True, help="average the embeddings of an image and its mirror image")
 
 
@@ -166,9 +172,11 @@ class SamplerOptions(Options):
 class LoaderOptions(Options):
     """How images reach the network; nothing here changes what is learned, but `repeat_batch`."""
 
-    cache: str = option("auto", choices=("auto", "ram", "disk", "none"), resumable=True, help="decoded images")
+    cache: str = option(
+        "auto", choices=("auto", "ram", "disk", "none"), resumable=True, help="where decoded images are kept"
+    )
     cache_gb: float = option(4.0, least=0, resumable=True, help="largest cache in RAM, gigabytes")
-    cache_dir: str | None = option(None, resumable=True, help="of the disk cache; null: ~/.cache/facenet")
+    cache_dir: str | None = option(None, resumable=True, help="folder of the disk cache; null: ~/.cache/facenet")
     workers: int = option(0, least=0, resumable=True, help="processes that load batches")
-    prefetch: int = option(2, least=1, resumable=True, help="batches that each of them prepares ahead")
+    prefetch: int = option(2, least=1, resumable=True, help="batches that each worker prepares ahead")
     repeat_batch: bool = option(False, help="one batch again and again (debug=overfit)")

@@ -11,7 +11,7 @@ from facenet.options import RATE, SEED, SHARE, Options, option
 class ProtocolOptions(Options):
     """Who is enrolled for identification."""
 
-    gallery_faces: int = option(1, least=1, help="enrolled of each person")
+    gallery_faces: int = option(1, least=1, help="faces of each person that are enrolled")
     strangers: float = option(0.5, **SHARE, help="share of the people that is not enrolled")
 
 
@@ -29,8 +29,8 @@ class EvaluationOptions(Options):
     protocol: ProtocolOptions = ProtocolOptions()
     quantise: str | None = option(None, choices=("int8", "pq", "all"), help="score embeddings in fewer bytes too")
     fars: tuple[float, ...] = option((1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6), **RATE, help="false accept rates")
-    memory_gb: float = option(2.0, above=0, help="of all pairs: rates that need more are refused")
-    seed: int = option(0, **SEED, help="of drawn pairs and enrolment; of the faces: data.seed")
+    memory_gb: float = option(2.0, above=0, help="memory for the scores of all pairs; rates that need more are refused")
+    seed: int = option(0, **SEED, help="seed of drawn pairs and enrolment; the faces have data.seed")
 
     def __post_init__(self) -> None:
         """Refuse a wrong grid before an image is read."""

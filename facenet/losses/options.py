@@ -26,8 +26,8 @@ class HeadOptions(Options):
     """A classification head over the training people."""
 
     name: str = option("cosface", help="softmax or cosface")
-    scale: float | None = option(None, above=0, help="of the logits; null is the head's own")
-    margin: float | None = option(None, least=0, help="of the cosine; null is the head's own")
+    scale: float | None = option(None, above=0, help="scale of the logits; null: the head's own")
+    margin: float | None = option(None, least=0, help="margin of the cosine; null: the head's own")
     label_smoothing: float = option(0.0, least=0, below=1, help="share of the target spread over all classes")
 
 
@@ -36,7 +36,7 @@ class LossOptions(Options):
     """The objective of a batch."""
 
     name: str = option("triplet", help="triplet, softmax, softmax_then_triplet, or one a plugin registers")
-    margin: float = option(0.2, above=0, most=4, help="of the triplet loss, squared L2 (paper: 0.2)")
+    margin: float = option(0.2, above=0, most=4, help="margin of the triplet loss, squared L2 (paper: 0.2)")
     reduction: str = option("mean", help="mean or sum over the triplets")
     head: HeadOptions | None = None
     head_share: float = option(0.5, **SHARE, help="share of the steps in which the head alone teaches")
@@ -56,7 +56,7 @@ class HarmonicOptions(Options):
     slots: tuple[str, ...] = option(SLOTS, choices=SLOTS, help="anchor, positive, negative: n new, o old")
     own_positive: bool = option(True, help="an image's own old embedding counts as its positive")
     embedding_share: float = option(0.0, **SHARE, help="share of the steps in which the embedding layer learns alone")
-    weight: float = option(1.0, least=0, help="of the L2 distance to the own old embedding")
+    weight: float = option(1.0, least=0, help="weight of the L2 distance to an image's own old embedding")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -21,7 +21,7 @@ class AttentionOptions(Options):
     normalise: bool = option(True, help="queries and keys of unit length, with a learned temperature")
     position: bool = option(True, help="learned positions")
     backend: str = option("auto", help="how the sums are made")
-    seed: int = option(0, least=0, most=2**32 - 1, help="of the random features, drawn once and stored")
+    seed: int = option(0, least=0, most=2**32 - 1, help="seed of the random features, which are drawn once and stored")
 
 
 EDITION = 2

@@ -20,12 +20,12 @@ class TrackPoolOptions(Options):
 class TrackTrainingOptions(Options):
     """How a TrackPool learns."""
 
-    steps: int = option(300, least=1, help="of training")
-    identities: int = option(32, least=2, help="of a batch")
-    tracks_each: int = option(4, least=2, help="of each identity")
+    steps: int = option(300, least=1, help="optimiser steps of the run")
+    identities: int = option(32, least=2, help="people of a batch")
+    tracks_each: int = option(4, least=2, help="tracks of each person in a batch")
     lr: float = option(3e-3, above=0, help="learning rate at its peak")
-    weight_decay: float = option(1e-2, least=0, help="of weights")
-    margin: float = option(0.2, above=0, most=4, help="of the triplet loss, squared L2")
+    weight_decay: float = option(1e-2, least=0, help="decay of weights")
+    margin: float = option(0.2, above=0, most=4, help="margin of the triplet loss, squared L2")
     miner: str = option("all_valid", help="rule of a valid negative")
     select: str = option("all", help="which valid negatives")
     least_frames: float = option(0.25, above=0, most=1, help="a track keeps a random share of its frames above this")
