@@ -62,13 +62,15 @@ def overview() -> str:
 
 def names_command(arguments: Sequence[str]) -> bool:
     """Whether arguments were typed, perhaps by a program within a job; those of a rank leave the command out."""
-    return bool(arguments) and arguments[0] in (*COMMANDS, *ABOUT)
+    return bool(arguments) and arguments[0] in ("help", *COMMANDS, *ABOUT)
 
 
 def main() -> None:
     """Run the command that the first argument names, or print the commands."""
     if RUN_FOLDER in os.environ and COMMAND in os.environ and not names_command(sys.argv[1:]):  # another rank of a job
         sys.argv.insert(1, os.environ[COMMAND])
+    if sys.argv[1:2] == ["help"]:  # facenet help COMMAND, as of git
+        sys.argv[1:] = [*sys.argv[2:], "--help"]
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     with one_line_errors():
         if name in ("--help", "-h", "--version"):
