@@ -40,7 +40,7 @@ class QuickstartOptions(CommandOptions):
     train: tuple[str, ...] = option((), help="more arguments for facenet train experiment=quickstart")
     gallery_people: int = option(80, least=1, help="people in the gallery; the others are strangers to it")
     gallery_faces: int = option(6, least=1, help="faces of each that are indexed; the others are queries")
-    far: float = option(0.001, **RATE, help="false accept rate of the clusters")
+    far: float | None = option(None, **RATE, help="false accept rate of the clusters; null: by the number of faces")
     seed: int = option(0, **SEED, help="seed of drawing, weights, batches and pairs")
     data: DataOptions = DataOptions()
 
@@ -72,7 +72,8 @@ def run(options: QuickstartOptions, out: Path) -> dict[str, Any]:
     if options.data.kind != "synthetic":
         raise ConfigError("quickstart: it is about drawn faces (data=synthetic); facenet train takes your own")
     started = float(os.environ.get("FACENET_QUICKSTART_STARTED") or time.time())
-    encoder, far, seed = f"encoder={out / 'train' / 'encoder'}", f"far={options.far}", f"seed={options.seed}"
+    encoder, seed = f"encoder={out / 'train' / 'encoder'}", f"seed={options.seed}"
+    far = [f"far={options.far}"] if options.far is not None else []
     data = [f"data.synthetic.{key}={value}".replace(" ", "") for key, value in to_dict(options.data.synthetic).items()]
     metrics = {"train": step(out, "train", "experiment=quickstart", seed, *data, *options.train)["train"]}
     metrics |= step(out, "verify", encoder, "data=synthetic", "baselines=true", seed, *data)
@@ -82,7 +83,7 @@ def run(options: QuickstartOptions, out: Path) -> dict[str, Any]:
     step(out, "index", gallery, f"add={out / 'embeddings'}", encoder, "on_duplicate=replace")
     found = step(out, "search", gallery, encoder, f"query={out / 'faces' / 'queries'}", "k=5", "sheet=true")
     metrics["search"] = {key: value for key, value in found.items() if key != "results"}
-    metrics["cluster"] = step(out, "cluster", f"embeddings={out / 'embeddings'}", encoder, far)
+    metrics["cluster"] = step(out, "cluster", f"embeddings={out / 'embeddings'}", encoder, *far)
     step(out, "report", f"runs={out / 'train'}")
     metrics["seconds"] = time.time() - started
     leaves = dict(flatten(metrics))

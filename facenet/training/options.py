@@ -61,7 +61,10 @@ class TrainerOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class LoggerOptions(Options):
-    """Where a run is logged; the table logs/metrics.csv, which the report reads, is always written but with none."""
+    """Where a run is logged.
+
+    The table logs/metrics.csv, which the report reads, is always written but with none.
+    """
 
     name: str = option(
         "tensorboard",

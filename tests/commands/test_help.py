@@ -43,7 +43,8 @@ def test_every_option_and_choice_has_its_line(name: str, options: type[Any], doc
 
 
 @pytest.mark.parametrize(("name", "options", "doc"), EVERY, ids=[*COMMANDS])
-def test_help_stands_on_one_screen(name: str, options: type[Any], doc: str) -> None:
+def test_help_stands_on_one_screen(name: str, options: type[Any], doc: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     lines = help_text(name, options, doc, CONF).splitlines()
     assert len(lines) <= 60
     assert "scripts/" not in "\n".join(lines)
