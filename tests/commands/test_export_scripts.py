@@ -113,12 +113,14 @@ def test_a_mistake_is_one_clear_line(
     says: str,
     faces: Path,
     encoder: Path,
-    exported: dict[str, Any],
+    request: pytest.FixtureRequest,
     tmp_path: Path,
 ) -> None:
     places = {"e": encoder, "faces": faces, "file": faces.parent / "e.onnx"}
     places |= {key: tmp_path / f"{key}.onnx" for key in ("new", "new8", "cut", "foreign")}
-    places["cut"].write_bytes(places["file"].read_bytes()[:-1])
+    if {"encoder={file}", "encoder={cut}"} & {*arguments}:  # few do: an export takes ten seconds
+        request.getfixturevalue("exported")
+        places["cut"].write_bytes(places["file"].read_bytes()[:-1])
     places["foreign"].write_bytes(quantised(4)[0])
     given = [argument.format(**places) for argument in arguments]
     status, said = mistaken(name, *given, out=tmp_path / "run")
