@@ -120,7 +120,7 @@ class Options:
                     raise ConfigError(f"{name}: {group} is given as a whole; give it or its options, not both")
             if last in place:
                 raise ConfigError(f"{name}: some of its options are given; give it or its options, not both")
-            place[last] = value
+            place[last] = dict(value) if isinstance(value, Mapping) else value  # the caller's own stays as it is
         return build(cls, nested)
 
 

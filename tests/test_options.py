@@ -78,6 +78,9 @@ def test_names_of_a_command_line_make_options_in_python() -> None:
     assert Outer.of({"path": "p", "inner.lr": 1, "inner.name": "two", "maybe": Inner(lr=3), "extra.a": 1}) == Outer(
         path="p", inner=Inner(lr=1.0, name="two"), maybe=Inner(lr=3.0), extra={"a": 1}
     )
+    group = {"lr": 2}
+    assert Outer.of({"path": "p", "inner": group, "inner.name": "two"}).inner == Inner(lr=2.0, name="two")
+    assert group == {"lr": 2}
     whole = Inner(lr=2)
     for given, said in (
         ({"path": "p", "inner.rl": 1}, "unknown option 'inner.rl' (did you mean 'lr'?)"),

@@ -9,7 +9,7 @@ import importlib
 
 from facenet.commands.help import choices_of
 from facenet.commands.launch import CONF, options_of
-from facenet.commands.main import COMMANDS
+from facenet.commands.main import ABOUT, COMMANDS
 from facenet.options import describe
 
 SCRIPT = """\
@@ -18,7 +18,7 @@ _facenet() {{
   word=${{line##* }}
   case "$line" in
 {cases}
-    *) known="{commands} --help --version --completion" ;;
+    *) known="{commands}" ;;
   esac
   COMPREPLY=($(compgen -W "$known" -- "$word"))
   case "$word" in
@@ -34,7 +34,7 @@ complete -o nospace -F _facenet facenet
 def script() -> str:
     """Return the shell script that completes every command."""
     cases = "\n".join(f'    "facenet {name} "*) known="{" ".join(words(name))}" ;;' for name in COMMANDS)
-    return SCRIPT.format(cases=cases, commands=" ".join(COMMANDS))
+    return SCRIPT.format(cases=cases, commands=" ".join((*COMMANDS, *ABOUT)))
 
 
 def words(name: str) -> list[str]:

@@ -13,7 +13,7 @@ from facenet.console import one_line_errors
 from facenet.errors import ConfigError, nearest
 
 COMMAND = "FACENET_COMMAND"  # names the command to the other ranks: Lightning starts them without the first argument
-ABOUT = ("--help", "-h", "--version", "--completion")
+ABOUT = ("help", "--help", "-h", "--version", "--completion")
 
 TASKS = {
     "Try it": {"quickstart": "train, verify and ask on drawn faces, in minutes and without data"},
@@ -62,7 +62,7 @@ def overview() -> str:
 
 def names_command(arguments: Sequence[str]) -> bool:
     """Whether arguments were typed, perhaps by a program within a job; those of a rank leave the command out."""
-    return bool(arguments) and arguments[0] in ("help", *COMMANDS, *ABOUT)
+    return bool(arguments) and arguments[0] in (*COMMANDS, *ABOUT)
 
 
 def main() -> None:
