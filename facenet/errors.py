@@ -27,6 +27,22 @@ class DataError(FacenetError):
     exit_code = 3
 
 
+class NotThere(DataError):
+    """Nothing of that name is there."""
+
+
+class Taken(DataError):
+    """The name is given to something else already."""
+
+
+class OtherEncoder(DataError):
+    """Vectors of an encoder that may not stand beside those that are there."""
+
+
+class Busy(DataError):
+    """Somebody else is using it; the same call may succeed later."""
+
+
 class GateError(FacenetError):
     """A measured figure misses the limit that was asked for; a command writes `metrics` and exits with 4."""
 

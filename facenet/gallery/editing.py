@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from facenet.errors import ConfigError, DataError, choose
+from facenet.errors import ConfigError, DataError, NotThere, Taken, choose
 from facenet.files import is_inside
 from facenet.gallery.sql.items import Texts
 from facenet.gallery.sql.truth import Truth
@@ -42,7 +42,7 @@ def add_items(
         encoder = truth.encoders.admit(embeddings.fingerprint, embeddings.compatible_with, embeddings.dim)
         known = truth.items.numbers_of_ids([ids[i] for i in keep])
         if known and on_duplicate == "error":
-            raise DataError(
+            raise Taken(
                 f"{truth.folder}: {_listed(list(known))} in the gallery already; nothing was added "
                 "(on_duplicate=skip or replace)"
             )
@@ -69,7 +69,7 @@ def remove_items(truth: Truth, names: str | Iterable[str], by: str) -> int:
                 raise DataError(f"{truth.folder}: {name!r} is an id and an identity; say which (by=id or identity)")
             if not items and not people:
                 what = "id or identity" if by == "any" else by
-                raise DataError(f"{truth.folder}: no {what} {name!r} in the gallery; nothing was removed")
+                raise NotThere(f"{truth.folder}: no {what} {name!r} in the gallery; nothing was removed")
             numbers.update(items, people)
         truth.items.remove(numbers, before.generation + 1)
         if numbers:
@@ -108,7 +108,7 @@ def _distinct(ids: Sequence[str], on_duplicate: str) -> list[int]:
         if name not in place or on_duplicate == "replace":
             place[name] = i
     if repeated and on_duplicate == "error":
-        raise DataError(
+        raise Taken(
             f"embeddings: {_listed(list(repeated))} given twice; nothing was added (on_duplicate=skip or replace)"
         )
     return sorted(place.values())

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from facenet.errors import DataError
+from facenet.errors import Busy, DataError
 
 TRUTH = "items.sqlite"
 CHUNK = 500  # values in one SQL IN (...)
@@ -81,8 +81,8 @@ class Database:
         except sqlite3.Error as error:
             text, path = str(error), self.folder / TRUTH
             if "locked" in text or "busy" in text:
-                what = f"another process is writing (waited {self.timeout:g} s); try again"
-            elif "readonly" in text or "unable to open" in text:
+                raise Busy(f"{path}: another process is writing (waited {self.timeout:g} s); try again") from error
+            if "readonly" in text or "unable to open" in text:
                 what = f"can not be opened or written ({text}); choose a folder you may write to"
             elif "full" in text or "disk I/O" in text:
                 what = f"writing failed ({text}), nothing was changed; free some space"

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from facenet.errors import DataError
+from facenet.errors import DataError, OtherEncoder
 from facenet.gallery.sql.database import Database
 from facenet.gallery.sql.writes import WriteTable
 
@@ -97,7 +97,7 @@ class EncoderTable:
             return
         others = [name for name in self._with_vectors(known) if name not in compatible_with]
         if others:
-            raise DataError(
+            raise OtherEncoder(
                 f"{self.database.folder}: belongs to encoder {others[0][:12]}, got vectors of encoder "
                 f"{fingerprint[:12]}, whose bundle does not list it in compatible_with; run facenet compat "
                 "old=OLD_EMBEDDINGS new=NEW_EMBEDDINGS pairs=FILE encoder=NEW_ENCODER, which lists it if the two go "

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from facenet.errors import ConfigError, DataError
+from facenet.errors import ConfigError, DataError, NotThere
 from facenet.files import is_inside
 from facenet.gallery.sql.database import Database, marks
 from facenet.vectors import UNIT_TOLERANCE, square_norms
@@ -159,7 +159,7 @@ class ItemTable:
         absent = [number for number in numbers if number not in found]
         if absent:
             folder = self.database.folder
-            raise DataError(f"{folder}: no item number {absent[0]} (removed since the search?); search again")
+            raise NotThere(f"{folder}: no item number {absent[0]} (removed since the search?); search again")
         return [found[number] for number in numbers]
 
     def named(self, name: str, dim: int) -> tuple[Item, np.ndarray]:
@@ -170,7 +170,7 @@ class ItemTable:
         """
         number = self.numbers_of_ids([name]).get(name)
         if number is None:
-            raise DataError(f"{self.database.folder}: no id {name!r} in the gallery")
+            raise NotThere(f"{self.database.folder}: no id {name!r} in the gallery")
         return self.find(np.array([number]))[number], self.vectors(np.array([number]), dim)[0]
 
     def found(self, rows: np.ndarray) -> dict[int, Item]:
