@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from facenet.errors import ConfigError, DataError, NotThere
+from facenet.errors import ConfigError, NotThere
 from facenet.files import is_inside
 from facenet.gallery.sql.database import Database, marks
 from facenet.vectors import UNIT_TOLERANCE, square_norms
