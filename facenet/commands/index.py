@@ -1,4 +1,4 @@
-"""Add embeddings to a gallery, remove items or people, choose its index, compact, export, show or check it."""
+"""Add to a gallery, remove or rename items or people, choose its index, compact, export, show or check it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,19 @@ from facenet.commands.options import CommandOptions
 from facenet.console import progress, table
 from facenet.options import INSIDE, RATE, option
 
-ACTIONS = ("add", "remove", "backfill", "kind", "factory", "recall_target", "compact", "export", "info", "check")
+ACTIONS = (
+    "add",
+    "remove",
+    "rename",
+    "backfill",
+    "kind",
+    "factory",
+    "recall_target",
+    "compact",
+    "export",
+    "info",
+    "check",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +38,10 @@ class IndexOptions(CommandOptions):
     metadata: str | None = option(None, help="JSONL, JSON or CSV table of metadata by path or id")
     on_duplicate: str = option("error", choices=("error", "skip", "replace"), help="for an id that is there already")
     remove: str | None = option(None, help="id or identity to remove")
+    rename: str | None = option(None, help="id or identity whose faces get the name to=")
+    to: str | None = option(None, help="with rename: a person's name, new or known; '' for unknown")
     backfill: str | None = option(None, help="embeddings of the gallery's images by a compatible encoder")
-    by: str = option("any", choices=("any", "id", "identity"), help="what remove= names")
+    by: str = option("any", choices=("any", "id", "identity"), help="what remove= and rename= name")
     kind: str | None = option(None, help="auto, flat, hnsw, ivf_sq8 (about D bytes a face), ivf_pq (D / 4 bytes)")
     factory: str | None = option(None, help="a FAISS factory string instead of a kind")
     recall_target: float | None = option(
@@ -41,22 +55,31 @@ class IndexOptions(CommandOptions):
     check: bool = option(False, help="read everything and say what is wrong")
 
 
-def run(options: IndexOptions, out: Path) -> dict[str, Any]:
-    from facenet.errors import ConfigError, DataError
-    from facenet.gallery.gallery import Gallery
+def check(options: IndexOptions) -> None:
+    """Raise ConfigError for options that do not go together."""
+    from facenet.errors import ConfigError
 
     if not any(getattr(options, key) for key in ACTIONS):
         raise ConfigError(
-            "index: nothing to do; pass add=EMBEDDINGS, remove=ID_OR_IDENTITY, backfill=EMBEDDINGS, kind=KIND, "
-            "compact=true, export=npy out=DIR, info=true or check=true"
+            "index: nothing to do; pass add=EMBEDDINGS, remove=ID_OR_IDENTITY, rename=ID_OR_IDENTITY to=NAME, "
+            "backfill=EMBEDDINGS, kind=KIND, compact=true, export=npy out=DIR, info=true or check=true"
         )
     if bool(options.export) != bool(options.out):
         raise ConfigError("index: export=npy, parquet or qdrant and out=PATH go together")
+    if (options.rename is None) != (options.to is None):
+        raise ConfigError("index: rename=ID_OR_IDENTITY and to=NAME go together")
     if options.backfill and not options.encoder:
         raise ConfigError("index: backfill=EMBEDDINGS needs encoder=DIR, whose record says what it may replace")
     for name, asked in (("metadata", options.metadata is not None), ("on_duplicate", options.on_duplicate != "error")):
         if asked and not options.add:
             raise ConfigError(f"{name}: it is for add=EMBEDDINGS, and nothing is added; add that, or leave {name} out")
+
+
+def run(options: IndexOptions, out: Path) -> dict[str, Any]:
+    from facenet.errors import DataError
+    from facenet.gallery.gallery import Gallery
+
+    check(options)
     metrics: dict[str, Any] = {}
     started = time.perf_counter()
     given = read(options.add, options) if options.add else None  # before a gallery is made for it
@@ -67,6 +90,8 @@ def run(options: IndexOptions, out: Path) -> dict[str, Any]:
             metrics |= added._asdict()
         if options.remove:
             metrics["removed"] = gallery.remove(options.remove, by=options.by)
+        if options.rename and options.to is not None:
+            metrics["renamed"] = gallery.rename(options.rename, options.to, by=options.by)
         if options.backfill:
             metrics |= backfill(gallery, options.backfill, options)
         if any(value is not None for value in (options.kind, options.factory, options.recall_target)):

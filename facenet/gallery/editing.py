@@ -1,4 +1,4 @@
-"""Items come into a gallery and go: what is checked, and what happens to an id that is there already.
+"""Items come into a gallery, get other names and go: what is checked, and what happens to an id that is there already.
 
 Letters: N items, D embedding width.
 """
@@ -15,6 +15,8 @@ from facenet.gallery.sql.items import Texts
 from facenet.gallery.sql.truth import Truth
 from facenet.types import EmbeddingSet
 from facenet.vectors import unit_rows
+
+RENAMED = "renamed"  # the setting that counts renamed items
 
 
 class AddResult(NamedTuple):
@@ -57,24 +59,60 @@ def add_items(
 
 def remove_items(truth: Truth, names: str | Iterable[str], by: str) -> int:
     """Remove items in one transaction; see :meth:`facenet.gallery.gallery.Gallery.remove`."""
-    if by not in ("any", "id", "identity"):
-        raise ConfigError(f"by: expected any, id or identity, got {by!r}")
-    names = [names] if isinstance(names, str) else list(names)
     with truth.writing() as before:
-        numbers: set[int] = set()
-        for name in names:
-            items = list(truth.items.numbers_of_ids([name]).values()) if by != "identity" else []
-            people = truth.items.numbers_of_identity(name) if by != "id" else []
-            if items and people and items != people:
-                raise DataError(f"{truth.folder}: {name!r} is an id and an identity; say which (by=id or identity)")
-            if not items and not people:
-                what = "id or identity" if by == "any" else by
-                raise NotThere(f"{truth.folder}: no {what} {name!r} in the gallery; nothing was removed")
-            numbers.update(items, people)
+        numbers = _named(truth, names, by, "removed")
         truth.items.remove(numbers, before.generation + 1)
         if numbers:
             truth.writes.record(before, -len(numbers))
     return len(numbers)
+
+
+def rename_items(truth: Truth, names: str | Iterable[str], identity: str, by: str) -> int:
+    """Give items an identity in one transaction; see :meth:`facenet.gallery.gallery.Gallery.rename`.
+
+    The setting `RENAMED` counts all items that were ever renamed.
+    """
+    try:
+        identity.encode()
+    except (AttributeError, UnicodeEncodeError) as error:
+        raise DataError(f"{truth.folder}: {identity!r} is no storable identity ({error})") from error
+    with truth.writing() as before:
+        numbers = _named(truth, names, by, "renamed")
+        truth.items.rename(numbers, identity)
+        if numbers:
+            truth.settings.put(RENAMED, str(renamed(truth) + len(numbers)))
+            truth.writes.record(before, 0)
+    return len(numbers)
+
+
+def renamed(truth: Truth) -> int:
+    """Return how many items were ever renamed."""
+    found = truth.settings.get(RENAMED) or "0"
+    if not str(found).isdecimal():
+        raise truth.damaged("how many items were renamed")
+    return int(found)
+
+
+def _named(truth: Truth, names: str | Iterable[str], by: str, done: str) -> set[int]:
+    """Return the numbers of the items of ids or identities.
+
+    Raises:
+        DataError: a name that is neither, or with by="any" both. The message says that nothing was `done`.
+        ConfigError: unknown `by`.
+    """
+    if by not in ("any", "id", "identity"):
+        raise ConfigError(f"by: expected any, id or identity, got {by!r}")
+    numbers: set[int] = set()
+    for name in [names] if isinstance(names, str) else names:
+        items = list(truth.items.numbers_of_ids([name]).values()) if by != "identity" else []
+        people = truth.items.numbers_of_identity(name) if by != "id" else []
+        if items and people and items != people:
+            raise DataError(f"{truth.folder}: {name!r} is an id and an identity; say which (by=id or identity)")
+        if not items and not people:
+            what = "id or identity" if by == "any" else by
+            raise NotThere(f"{truth.folder}: no {what} {name!r} in the gallery; nothing was {done}")
+        numbers.update(items, people)
+    return numbers
 
 
 def _texts(embeddings: EmbeddingSet, ids: Sequence[str], metadata: Sequence[Mapping[str, Any]] | None) -> list[Texts]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from facenet.errors import DataError
 from facenet.gallery.backfill import BackfillResult, backfill_items
-from facenet.gallery.editing import AddResult, add_items, remove_items
+from facenet.gallery.editing import AddResult, add_items, remove_items, rename_items
 from facenet.gallery.faiss.cache import Cache
 from facenet.gallery.faiss.kinds import LIMITS, Limits, Recipe
 from facenet.gallery.people import NEAREST
@@ -25,7 +25,7 @@ from facenet.gallery.search import Hit, Search, Where
 from facenet.gallery.sql.database import TRUTH
 from facenet.gallery.sql.items import Item
 from facenet.gallery.sql.truth import Truth
-from facenet.gallery.state import describe, file_sizes, find_problems
+from facenet.gallery.state import compact, describe, find_problems
 from facenet.gallery.strangers import find_threshold
 from facenet.types import EmbeddingSet, Neighbours, Progress
 
@@ -71,12 +71,7 @@ class Gallery:
         Raises:
             DataError: no gallery there, a foreign or damaged file, another schema, encoder or width.
         """
-        truth = Truth(Path(folder), timeout, create=create)
-        try:
-            truth.admit(fingerprint, compatible_with, dim)
-        except BaseException:
-            truth.close()
-            raise
+        truth = Truth(Path(folder), timeout, create=create, encoder=(fingerprint, compatible_with, dim))
         return cls(truth, Cache(truth, limits))
 
     def __enter__(self) -> Gallery:
@@ -122,8 +117,7 @@ class Gallery:
 
     def info(self) -> dict[str, Any]:
         """Return what the gallery holds: items, identities, width, encoders, generation, state of the index, bytes."""
-        with self._truth.reading():
-            return describe(self._truth, self._cache)
+        return describe(self._truth, self._cache)
 
     def check(self) -> list[str]:
         """Read everything and return what is wrong, one line each; [] for a sound gallery."""
@@ -158,9 +152,7 @@ class Gallery:
             ConfigError: a filter that is none, or an unknown `identity_by`, or "mean" without `by_identity`.
         """
         people: dict[str, Any] = {"by_identity": by_identity, "identity_by": identity_by}
-        with self._truth.reading():
-            vectors = self._search.checked(queries)
-            return self._search.nearest(vectors, k, **people, where=where, rescore=rescore, threads=threads)
+        return self._search.search(queries, k, **people, where=where, rescore=rescore, threads=threads)
 
     def within(self, queries: EmbeddingSet, max_sq_dist: float, *, where: Where = None) -> list[Neighbours]:
         """Return for each of Q `queries` every item with sq_dist <= max_sq_dist, nearest first.
@@ -169,8 +161,7 @@ class Gallery:
         missing: an approximate index is not asked. All stored vectors are read and compared instead, which takes as
         long as for an exact search: 0.3 s of 30,000 items. Raises as :meth:`search`.
         """
-        with self._truth.reading():
-            return self._search.within(self._search.checked(queries), max_sq_dist, where)
+        return self._search.within(queries, max_sq_dist, where)
 
     def hits(
         self,
@@ -187,23 +178,13 @@ class Gallery:
         With `by_identity` nobody answers by the item of the id `without`: a face of the gallery asks for itself.
         """
         people: dict[str, Any] = {"by_identity": by_identity, "identity_by": identity_by}
-        with self._truth.reading():
-            return self._search.hits(self._search.checked(queries), k, **people, where=where, without=without)
+        return self._search.hits(queries, k, **people, where=where, without=without)
 
     def hits_within(
-        self,
-        queries: EmbeddingSet,
-        max_sq_dist: float,
-        *,
-        where: Where = None,
-        means: bool = False,
-        without: str = "",
+        self, queries: EmbeddingSet, max_sq_dist: float, *, where: Where = None, means: bool = False, without: str = ""
     ) -> list[list[Hit]]:
         """As :meth:`within`, with names; with `means` people's mean faces in place of faces, as `without` an item."""
-        with self._truth.reading():
-            search, skip = self._search, self._search.number_of(without)
-            found = search.within(search.checked(queries), max_sq_dist, where, means=means, without=skip)
-            return search.named(found)
+        return self._search.hits_within(queries, max_sq_dist, where=where, means=means, without=without)
 
     def threshold(
         self,
@@ -302,6 +283,18 @@ class Gallery:
         """
         return remove_items(self._truth, names, by)
 
+    def rename(self, names: str | Iterable[str], identity: str, *, by: str = "any") -> int:
+        """Set the identity of items, named as in :meth:`remove`, in one transaction; returns how many.
+
+        The identity of a person who is there joins the items to that person. "" makes their person unknown. Items keep
+        their numbers, so the index stays as it is.
+
+        Raises:
+            DataError: a name that is neither, or with by="any" both, or no text to store; nothing is then renamed.
+            ConfigError: unknown `by`.
+        """
+        return rename_items(self._truth, names, identity, by)
+
     # The index
 
     @property
@@ -327,21 +320,11 @@ class Gallery:
 
     def save_cache(self, *, force: bool = False) -> bool:
         """Write ``index.faiss`` if it is missing, unusable or more than 1 % behind (or `force`); True if written."""
-        with self._truth.reading():
-            dim = self._truth.encoders.dim()
-            if dim is None or not (force or self._cache.due()):
-                return False
-            stored = self._cache.stored(dim)
-        self._cache.write(stored)
-        return True
+        return self._cache.save(force=force)
 
     def compact(self) -> dict[str, int]:
         """Forget removed items, give their space back and build the index anew; returns bytes before and after.
 
         Needs as much free space as the gallery takes. Other processes may search meanwhile, and wait to write.
         """
-        before = sum(file_sizes(self.folder).values())
-        self._truth.compact()
-        self._cache.forget()
-        self.save_cache(force=True)
-        return {"bytes_before": before, "bytes_after": sum(file_sizes(self.folder).values())}
+        return compact(self._truth, self._cache)

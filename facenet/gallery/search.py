@@ -40,14 +40,45 @@ class Hit(NamedTuple):
 
 
 class Search:
-    """The searches of one gallery; every method is called inside a read transaction of `truth`."""
+    """The searches of one gallery; each answers from one state."""
 
     def __init__(self, truth: Truth, cache: Cache) -> None:
         self.truth = truth
         self.cache = cache
         self._known: tuple[str, Means] | None = None  # the token of a write, and the mean faces then
 
-    def checked(self, queries: EmbeddingSet) -> np.ndarray:
+    def search(self, queries: EmbeddingSet, k: int, **how: Any) -> Neighbours:
+        """Return the k nearest items; see :meth:`facenet.gallery.gallery.Gallery.search`."""
+        with self.truth.reading():
+            return self._answered(self._checked(queries), k, **how)
+
+    def within(self, queries: EmbeddingSet, max_sq_dist: float, where: Where) -> list[Neighbours]:
+        """Return all items within a radius; see :meth:`facenet.gallery.gallery.Gallery.within`."""
+        with self.truth.reading():
+            return self._within(self._checked(queries), max_sq_dist, where)
+
+    def hits(
+        self, queries: EmbeddingSet, k: int, *, by_identity: bool, identity_by: str, where: Where, without: str
+    ) -> list[list[Hit]]:
+        """Return the k nearest items with names; see :meth:`facenet.gallery.gallery.Gallery.hits`."""
+        with self.truth.reading():
+            vectors = self._checked(queries)
+            lossy = identity_by == NEAREST and self.cache.current(vectors.shape[1]).base.lossy
+            found = self._answered(
+                vectors, k, by_identity=by_identity, identity_by=identity_by, where=where, rescore=lossy or None,
+                without=self._number_of(without),
+            )  # fmt: skip
+            return self._named([Neighbours(*one) for one in zip(*found, strict=True)])
+
+    def hits_within(
+        self, queries: EmbeddingSet, max_sq_dist: float, *, where: Where, means: bool, without: str
+    ) -> list[list[Hit]]:
+        """Return all items within a radius with names; see :meth:`facenet.gallery.gallery.Gallery.hits_within`."""
+        with self.truth.reading():
+            vectors, skip = self._checked(queries), self._number_of(without)
+            return self._named(self._within(vectors, max_sq_dist, where, means=means, without=skip))
+
+    def _checked(self, queries: EmbeddingSet) -> np.ndarray:
         """Return the vectors (Q, D) of queries that may ask.
 
         Raises:
@@ -56,7 +87,7 @@ class Search:
         self.truth.encoders.check(queries.fingerprint, queries.compatible_with)
         return unit_rows(queries.vectors, "queries", dim=self.truth.encoders.dim())
 
-    def nearest(
+    def _answered(
         self,
         queries: np.ndarray,
         k: int,
@@ -68,10 +99,7 @@ class Search:
         threads: int | None = None,
         without: int = -1,
     ) -> Neighbours:
-        """Return the k nearest items; see :meth:`facenet.gallery.gallery.Gallery.search`.
-
-        People do not answer by the item number `without`.
-        """
+        """Return the k nearest items, or people; people do not answer by the item number `without`."""
         if k < 1:
             raise DataError(f"k: expected at least 1, got {k}")
         by_mean = choose({NEAREST: False, MEAN: True}, identity_by, "identity_by")
@@ -84,13 +112,10 @@ class Search:
             return self._nearest_people(queries, k, among, rescore, threads, without)
         return self._nearest(queries, k, among, rescore, threads)
 
-    def within(
+    def _within(
         self, queries: np.ndarray, max_sq_dist: float, where: Where, *, means: bool = False, without: int = -1
     ) -> list[Neighbours]:
-        """Return all items within a radius; see :meth:`facenet.gallery.gallery.Gallery.within`.
-
-        With `means` the mean face of each person counts, in place of the faces; none by the item number `without`.
-        """
+        """Return all items within a radius, or all mean faces without the item number `without`."""
         if not max_sq_dist >= 0:
             raise DataError(f"max_sq_dist: expected at least 0, got {max_sq_dist}")
         among = self.truth.items.matching(where)
@@ -105,22 +130,11 @@ class Search:
             return found
         return [Neighbours(*(part[np.isin(rows, among)] for part in (rows, sq_dist))) for rows, sq_dist in found]
 
-    def hits(
-        self, queries: np.ndarray, k: int, *, by_identity: bool, identity_by: str, where: Where, without: str = ""
-    ) -> list[list[Hit]]:
-        """Return the k nearest items with names and exact distances; with `by_identity` none by the id `without`."""
-        lossy = identity_by == NEAREST and self.cache.current(queries.shape[1]).base.lossy
-        found = self.nearest(
-            queries, k, by_identity=by_identity, identity_by=identity_by, where=where, rescore=lossy or None,
-            without=self.number_of(without),
-        )  # fmt: skip
-        return self.named([Neighbours(*one) for one in zip(*found, strict=True)])
-
-    def number_of(self, name: str) -> int:
+    def _number_of(self, name: str) -> int:
         """Return the number of the item of an id, -1 for "" or an unknown one."""
         return self.truth.items.numbers_of_ids([name]).get(name, -1) if name else -1
 
-    def named(self, answers: Sequence[Neighbours]) -> list[list[Hit]]:
+    def _named(self, answers: Sequence[Neighbours]) -> list[list[Hit]]:
         """Return the hits of answers (m,), one for each of Q queries."""
         items = self.truth.items.found(np.concatenate([answer.rows for answer in answers]))
         return [

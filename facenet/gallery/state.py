@@ -13,20 +13,21 @@ from facenet.gallery.sql.truth import SCHEMA, Truth
 
 
 def describe(truth: Truth, cache: Cache) -> dict[str, Any]:
-    """Return what :meth:`facenet.gallery.gallery.Gallery.info` says. Inside a read transaction."""
-    last, encoders = truth.writes.last(), truth.encoders.numbers()
-    per_encoder = truth.items.per_encoder()
-    return {
-        "schema": SCHEMA,
-        "count": last.items,
-        "identities": truth.items.count_identities(),
-        "dim": truth.encoders.dim(),
-        "fingerprint": next(iter(encoders), None),
-        "fingerprints": {name: per_encoder.get(number, 0) for name, number in encoders.items()},
-        "generation": last.generation,
-        **cache.info(),
-        "bytes": file_sizes(truth.folder),
-    }
+    """Return what :meth:`facenet.gallery.gallery.Gallery.info` says."""
+    with truth.reading():
+        last, encoders = truth.writes.last(), truth.encoders.numbers()
+        per_encoder = truth.items.per_encoder()
+        return {
+            "schema": SCHEMA,
+            "count": last.items,
+            "identities": truth.items.count_identities(),
+            "dim": truth.encoders.dim(),
+            "fingerprint": next(iter(encoders), None),
+            "fingerprints": {name: per_encoder.get(number, 0) for name, number in encoders.items()},
+            "generation": last.generation,
+            **cache.info(),
+            "bytes": file_sizes(truth.folder),
+        }
 
 
 def find_problems(truth: Truth, cache: Cache) -> list[str]:
@@ -40,6 +41,15 @@ def find_problems(truth: Truth, cache: Cache) -> list[str]:
     except DataError as error:
         problems.append(str(error))
     return problems
+
+
+def compact(truth: Truth, cache: Cache) -> dict[str, int]:
+    """Give the space of removed items back; see :meth:`facenet.gallery.gallery.Gallery.compact`."""
+    before = sum(file_sizes(truth.folder).values())
+    truth.compact()
+    cache.forget()
+    cache.save(force=True)
+    return {"bytes_before": before, "bytes_after": sum(file_sizes(truth.folder).values())}
 
 
 def file_sizes(folder: Path) -> dict[str, int]:

@@ -20,6 +20,7 @@ from facenet.errors import DataError, choose
 from facenet.evaluation.strangers import Tail, fit_tail, nearest_of_others, tail_of
 from facenet.evaluation.thresholds import OwnPeople, SearchThreshold, search_threshold
 from facenet.files import read_sealed, write_sealed
+from facenet.gallery.editing import renamed
 from facenet.gallery.people import MEAN, NEAREST, Means, groups, mean_faces, read_people, vectors_of
 from facenet.gallery.sql.truth import Truth
 from facenet.vectors import normalise
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
 FILES = {NEAREST: "strangers.json", MEAN: "strangers_mean.json"}
 ASKING = 6000  # faces at most
 LEAST_PEOPLE = 20  # fewer tell too little
-STALE = 0.1  # of the faces: so many may come or go before the faces ask again
+STALE = 0.1  # of the faces: so many may come, go or change their names before the faces ask again
+COUNTED = ("items", "labelled", "renamed")
 
 
 def find_threshold(
@@ -74,17 +76,16 @@ def own_people(truth: Truth, fingerprint: str, identity_by: str = NEAREST) -> Ow
         return None
     last, number = truth.writes.last(), truth.encoders.numbers().get(fingerprint, 0)
     items = truth.items.count_of_encoder(number, None)  # a backfill leaves the number of all as it is
+    now = {"items": items, "labelled": truth.items.count_labelled(), "renamed": renamed(truth)}
     kept = _read(truth.folder / FILES[identity_by], fingerprint)
-    if kept is not None and (
-        kept["token"] == last.token or abs(items - kept["items"]) <= STALE * min(items, kept["items"])
-    ):
+    if kept is not None and (kept["token"] == last.token or not _stale(kept, now)):
         return kept["own"]
     found = _ask(truth, fingerprint, dim, identity_by)
     if found is not None:
         content = {
             "fingerprint": fingerprint,
             "token": last.token,
-            "items": items,
+            **now,
             "faces": found.faces,
             "people": found.people,
             "by_person": found.by_person.plain(),
@@ -103,9 +104,17 @@ def _read(path: Path, fingerprint: str) -> dict[str, Any] | None:
     try:
         content = read_sealed(path)
         content["own"] = _from_plain(content)
+        content |= {name: int(content[name]) for name in COUNTED}
     except (DataError, KeyError, TypeError, ValueError):
         return None
     return content if content["fingerprint"] == fingerprint else None
+
+
+def _stale(kept: Mapping[str, Any], now: Mapping[str, int]) -> bool:
+    """Tell whether so many faces came, went or changed their names that the faces must ask again."""
+    least = {name: min(kept[name], now[name]) for name in ("items", "labelled")}
+    least["renamed"] = least["labelled"]
+    return any(abs(now[name] - kept[name]) > STALE * least[name] for name in COUNTED)
 
 
 def _from_plain(content: dict[str, Any]) -> OwnPeople:

@@ -67,6 +67,41 @@ def test_a_name_that_is_both_must_be_told_apart(tmp_path: Path) -> None:
         assert len(gallery) == 0
 
 
+def test_renamed_faces_keep_their_numbers_and_the_index(folder: Path) -> None:
+    asked = as_queries(faces(people(10)).vectors)
+    with Gallery.open(folder) as gallery:
+        rows = gallery.search(asked, 3).rows
+        means = gallery.hits(asked, 1, by_identity=True, identity_by="mean")
+        assert gallery.rename("p3", "Ann", by="identity") == 4
+        assert gallery.rename(["p5", "p6/0"], "Ann") == 5, "a person who is there"
+        assert gallery.rename("p7/1", "") == 1
+        assert gallery.identities() == {f"p{i}" for i in (0, 1, 2, 4, 6, 7, 8, 9)} | {"Ann"}
+        np.testing.assert_array_equal(gallery.search(asked, 3).rows, rows)
+        found = gallery.hits(as_queries(vector_of("p5/2")[None]), 1)[0][0]
+        assert (found.id, found.identity, found.metadata) == ("p5/2", "Ann", {"camera": 22})
+        now = gallery.hits(asked, 1, by_identity=True, identity_by="mean")
+        assert now[20][0].sq_dist != means[20][0].sq_dist, "nine faces have another mean than four"
+        assert (gallery.check(), gallery.info()["cache"], gallery.info()["identities"]) == ([], "current", 9)
+        before = state_of(folder)
+        for names, identity, by, said in (
+            ("p5", "x", "identity", "no identity 'p5'"),
+            ("p6", "b\udc80", "any", "no storable identity"),
+            (["p6", "no"], "x", "any", "'no' in the gallery; nothing was renamed"),
+        ):
+            with pytest.raises(DataError, match=said):
+                gallery.rename(names, identity, by=by)
+        with pytest.raises(ConfigError, match="by:"):
+            gallery.rename("p6", "x", by="name")
+        assert state_of(folder) == before
+    index = (folder / "index.faiss").stat().st_mtime_ns
+    with Gallery.open(folder) as gallery:
+        assert gallery.search(asked, 1).rows[0, 0] == rows[0, 0]
+        gallery.remove("p9")
+    assert (folder / "index.faiss").stat().st_mtime_ns > index
+    with Gallery.open(folder) as gallery:
+        assert gallery.check() == []
+
+
 def test_numbers_are_never_used_again(folder: Path) -> None:
     with Gallery.open(folder) as gallery:
         query = faces(["p9/3"])

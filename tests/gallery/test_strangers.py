@@ -81,6 +81,29 @@ def test_a_gallery_that_grows_is_stricter_and_its_answers_are_kept(tmp_path: Pat
         assert few.sq_dist > large.sq_dist
 
 
+def test_the_faces_ask_again_when_people_get_other_names(tmp_path: Path) -> None:
+    vectors, names = world(100, 3, 0)
+    with Gallery.open(tmp_path, create=True) as gallery:
+        gallery.add(embeddings(vectors, ["" if i % 3 else name for i, name in enumerate(names)]))
+        ids = [item.id for item in gallery.items(range(1, 301))]
+        assert gallery.threshold().source.startswith("100 people of the gallery")
+        kept = (tmp_path / FILE).read_bytes()
+        for i in (1, 4, 7):
+            gallery.rename(ids[i], names[i])
+        gallery.threshold()
+        assert (tmp_path / FILE).read_bytes() == kept, "too few were named"
+        for i in range(10, 300, 3):
+            gallery.rename(ids[i], names[i], by="id")
+        named = gallery.threshold()
+        assert (tmp_path / FILE).read_bytes() != kept
+        kept = (tmp_path / FILE).read_bytes()
+        gallery.rename([f"s0p{i:03d}" for i in range(60)], "one")
+        assert gallery.threshold().sq_dist != named.sq_dist, "as many are labelled, with other names"
+        assert gallery.threshold().source.startswith("41 people of the gallery")
+        (tmp_path / FILE).write_bytes(kept.replace(b'"renamed"', b'"unknown"'))
+        assert gallery.threshold().source.startswith("41 people of the gallery"), "a file without that count"
+
+
 def test_without_people_of_its_own_the_calibration_tells(tmp_path: Path) -> None:
     with Gallery.open(tmp_path / "g", create=True) as gallery:
         vectors, names = world(100, 1, 0)

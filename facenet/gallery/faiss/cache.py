@@ -41,7 +41,10 @@ log = logging.getLogger(__name__)
 
 
 class Cache:
-    """The index of one gallery, in memory and in ``index.faiss``; calls come inside a read transaction of `truth`."""
+    """The index of one gallery, in memory and in ``index.faiss``.
+
+    Calls come inside a read transaction of `truth`, except that :meth:`save` begins its own.
+    """
 
     def __init__(self, truth: Truth, limits: Limits = LIMITS) -> None:
         """Nothing is read before the first search."""
@@ -170,23 +173,30 @@ class Cache:
 
     # The index on disk
 
-    def stored(self, dim: int) -> Stored:
-        """Merge the layers of the present state and return them as they are to be written."""
+    def save(self, *, force: bool = False) -> bool:
+        """Write the files if that is due (or `force`); True if written.
+
+        Raises:
+            DataError: writing failed; the old files are unchanged.
+        """
+        with self.truth.reading():
+            stored = self._stored() if force or self._due() else None
+        if stored is not None:
+            write_index(self.folder, stored)
+            self.unusable = False
+        return stored is not None
+
+    def _stored(self) -> Stored | None:
+        """Merge the layers of the present state and return them as they are to be written; None without a width."""
+        dim = self.truth.encoders.dim()
+        if dim is None:
+            return None
         layers = self.current(dim)
         if layers.changed:
             layers = self.layers = self._merged(layers, dim, self.at, self.recipe)
         return Stored(layers.base, self.at.generation, self.at.token, list(self.recipe), layers.gone.tolist())
 
-    def write(self, stored: Stored) -> None:
-        """Write the files.
-
-        Raises:
-            DataError: writing failed; the old files are unchanged.
-        """
-        write_index(self.folder, stored)
-        self.unusable = False
-
-    def due(self) -> bool:
+    def _due(self) -> bool:
         """Tell whether the file is missing, unusable, of another kind or more than 1 % of the items behind."""
         base, now = self.written(), self.truth.writes.last()
         if base is None or self.unusable:
@@ -208,7 +218,7 @@ class Cache:
         """Return the wanted `kind`, the state of the file (`cache`), and what is known of it (`index`)."""
         base = self.written()
         header = read_header(self.folder) if base else {}
-        state = "missing" if base is None else "current" if base == self.truth.writes.last() else "behind"
+        state = "missing" if base is None else "behind" if self._behind(base) else "current"
         facts = {name: header[name] for name in FACTS} if header else {}
         if base and facts["recall"]:
             facts["changed"] += self._behind(base)

@@ -64,6 +64,18 @@ class ItemTable:
         self.database.execute_many("DELETE FROM items WHERE number = ?", gone)
         return len(gone)
 
+    def rename(self, numbers: Iterable[int], identity: str) -> None:
+        """Give these items that identity, inside a write; they keep their numbers.
+
+        Raises:
+            DataError: an item whose digest does not fit its content.
+        """
+        rows = [self._sealed(row) for row in self.database.among(f"{WHOLE} WHERE items.number IN", list(numbers))]
+        changed = [
+            (identity, digest((name, identity, *texts), vector), number) for number, name, _, *texts, vector, _ in rows
+        ]
+        self.database.execute_many("UPDATE items SET identity = ?, digest = ? WHERE number = ?", changed)
+
     # Numbers of items
 
     def numbers(self) -> list[int]:
@@ -99,6 +111,10 @@ class ItemTable:
     def count_identities(self) -> int:
         """Return how many people there are."""
         return int(self.database.value("SELECT count(DISTINCT identity) FROM items WHERE identity <> ''"))
+
+    def count_labelled(self) -> int:
+        """Return how many items have an identity."""
+        return int(self.database.value("SELECT count(*) FROM items WHERE identity > ''"))
 
     def labels(self) -> tuple[list[int], list[str], list[int]]:
         """Return number, identity and the encoder's number of each item, by number."""

@@ -38,11 +38,20 @@ def _layout() -> set[tuple[Any, ...]]:
 class Truth:
     """The tables of one gallery (`items`, `writes`, `encoders`, `settings`), and their transactions."""
 
-    def __init__(self, folder: Path, timeout: float, *, create: bool) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        timeout: float,
+        *,
+        create: bool,
+        encoder: tuple[str | None, Sequence[str], int | None] = (None, (), None),
+    ) -> None:
         """Open the file in `folder`; `create` makes it if it is missing. Statements wait `timeout` seconds for locks.
 
+        `encoder` is what :meth:`admit` is asked.
+
         Raises:
-            DataError: no gallery there, a foreign or damaged file, or another schema.
+            DataError: no gallery there, a foreign or damaged file, another schema, encoder or width.
         """
         self.folder = folder
         self.database = Database(folder, timeout, create=create)
@@ -53,6 +62,7 @@ class Truth:
         self.wrote = False  # whether this object has committed a write
         try:
             self._prepare(create)
+            self.admit(*encoder)
         except BaseException:
             self.close()
             raise

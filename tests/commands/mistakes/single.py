@@ -194,6 +194,8 @@ SINGLE = [
     Case("index", f"{INDEX} info=true metadata={{missing}}", 2, "metadata: it is for add=EMBEDDINGS"),
     Case("index", f"{INDEX} remove=nobody", 3, "nobody"),
     Case("index", f"{INDEX} remove=nobody by=name", 2, "by"),
+    Case("index", f"{INDEX} rename=nobody", 2, "to=NAME go together"),
+    Case("index", f"{INDEX} rename=nobody to=somebody", 3, "'nobody' in the gallery; nothing was renamed"),
     Case("index", f"{INDEX} kind=ivf", 2, "ivf_sq8"),
     Case("index", f"{INDEX} factory=IVF", 2, "IVF"),
     Case("index", f"{INDEX} recall_target=0", 2, "recall_target"),
