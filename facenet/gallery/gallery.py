@@ -23,7 +23,7 @@ from facenet.gallery.faiss.kinds import LIMITS, Limits, Recipe
 from facenet.gallery.people import NEAREST
 from facenet.gallery.search import Hit, Search, Where
 from facenet.gallery.sql.database import TRUTH
-from facenet.gallery.sql.items import Item
+from facenet.gallery.sql.items import Item, Person
 from facenet.gallery.sql.truth import Truth
 from facenet.gallery.state import compact, describe, find_problems
 from facenet.gallery.strangers import find_threshold
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from facenet.encoders.encoder import Encoder
     from facenet.evaluation.thresholds import SearchThreshold
 
-__all__ = ["AddResult", "BackfillResult", "Gallery", "Hit", "Item", "Limits"]
+__all__ = ["AddResult", "BackfillResult", "Gallery", "Hit", "Item", "Limits", "Person"]
 
 BATCH = 1000  # items of a transaction of a backfill
 log = logging.getLogger(__name__)
@@ -158,8 +158,7 @@ class Gallery:
         """Return for each of Q `queries` every item with sq_dist <= max_sq_dist, nearest first.
 
         The arrays of each of the Q :class:`Neighbours` have shape (m,), m >= 0. Distances are exact, and none is
-        missing: an approximate index is not asked. All stored vectors are read and compared instead, which takes as
-        long as for an exact search: 0.3 s of 30,000 items. Raises as :meth:`search`.
+        missing: in place of an approximate index all stored vectors are compared. Raises as :meth:`search`.
         """
         return self._search.within(queries, max_sq_dist, where)
 
@@ -221,6 +220,19 @@ class Gallery:
         with self._truth.reading():
             return self._truth.items.listed(np.asarray(rows, np.int64).ravel().tolist())
 
+    def page(self, after: int = 0, limit: int = 100, *, identity: str | None = None) -> list[Item]:
+        """Return the next `limit` items (all, or a person's) with a number above `after`, by number; [] at the end."""
+        with self._truth.reading():
+            return self._truth.items.page(after, limit, identity)
+
+    def people(self, after: str = "", limit: int = 100, *, prefix: str = "") -> list[Person]:
+        """Return the next `limit` people with a name above `after` that begins with `prefix`, by name; [] at the end.
+
+        Names are in the order of their code points. Items without identity are nobody's.
+        """
+        with self._truth.reading():
+            return self._truth.items.people(after, limit, prefix)
+
     def vector(self, name: str) -> tuple[Item, np.ndarray]:
         """Return the item of that id and its stored vector (D,).
 
@@ -244,17 +256,20 @@ class Gallery:
         ids: Sequence[str] | None = None,
         metadata: Sequence[Mapping[str, Any]] | None = None,
         on_duplicate: str = "error",
+        once: str = "",
     ) -> AddResult:
         """Add N items in one transaction: all of them or, on any error, none.
 
         `ids` default to the paths. `on_duplicate` says what happens to an id that is there already, or comes twice:
-        "error", "skip" (the first stays) or "replace" (the last stays).
+        "error", "skip" (the first stays) or "replace" (the last stays). Within 24 hours a second add with the same
+        name `once` changes nothing and returns what the first returned, also in another process or after a crash.
 
         Raises:
-            DataError: nothing to add, NaN, zero or not-unit vectors, another width, duplicate ids, a foreign encoder.
+            DataError: nothing to add, NaN, zero or not-unit vectors, another width, duplicate ids, a foreign encoder,
+                or other content than the add of that name had.
             ConfigError: unknown `on_duplicate`.
         """
-        return add_items(self._truth, embeddings, ids, metadata, on_duplicate)
+        return add_items(self._truth, embeddings, ids, metadata, on_duplicate, once)
 
     def backfill(
         self, embeddings: EmbeddingSet, *, batch: int = BATCH, progress: Progress | None = None

@@ -78,6 +78,8 @@ class Database:
         """Turn SQLite's errors into a DataError whose one line says what to do."""
         try:
             yield
+        except (UnicodeEncodeError, OverflowError) as error:
+            raise DataError(f"{self.folder}: a text or number that no gallery can hold ({error})") from error
         except sqlite3.Error as error:
             text, path = str(error), self.folder / TRUTH
             if "locked" in text or "busy" in text:

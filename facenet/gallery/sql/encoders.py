@@ -17,7 +17,10 @@ CREATE TABLE encoders (number INTEGER PRIMARY KEY, fingerprint TEXT NOT NULL UNI
 
 
 class SettingTable:
-    """The texts of the table ``meta`` by key: the width of the vectors ("dim") and the wanted index ("index")."""
+    """The texts of the table ``meta`` by key: the width of the vectors ("dim"), the wanted index ("index"), and so on.
+
+    Keys that begin with "once:" hold what named adds did, "renamed" how many items were ever renamed.
+    """
 
     def __init__(self, database: Database) -> None:
         self.database = database
@@ -31,6 +34,11 @@ class SettingTable:
         """Store a text inside a write."""
         statement = "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = ?"
         self.database.execute(statement, (key, value, value))
+
+    def forget(self, prefix: str, before: float) -> None:
+        """Delete the JSON texts whose key has that prefix and whose "time" is earlier, inside a write."""
+        statement = "DELETE FROM meta WHERE substr(key, 1, ?) = ? AND json_extract(value, '$.time') < ?"
+        self.database.execute(statement, (len(prefix), prefix, before))
 
 
 class EncoderTable:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -43,6 +44,15 @@ class Item(NamedTuple):
     root: str
     metadata: dict[str, Any]
     fingerprint: str  # of the encoder that made the vector
+
+
+class Person(NamedTuple):
+    """One person of a gallery."""
+
+    identity: str
+    faces: int
+    id: str  # of the first item
+    number: int  # of the first item
 
 
 class ItemTable:
@@ -165,6 +175,22 @@ class ItemTable:
                 raise self.database.damaged(f"texts, metadata or encoder of item {number}") from error
         return found
 
+    def page(self, after: int, limit: int, identity: str | None) -> list[Item]:
+        """Return the next `limit` items above the number `after`, of all or of one identity."""
+        only, values = ("", ()) if identity is None else ("AND identity = ?", (identity,))
+        query = f"SELECT number FROM items WHERE number > ? {only} ORDER BY number LIMIT ?"
+        return self.listed(self.database.column(query, after, *values, _least_one(limit)))
+
+    def people(self, after: str, limit: int, prefix: str) -> list[Person]:
+        """Return the next `limit` people whose names are above `after` and begin with `prefix`, by name."""
+        lower = (">=", prefix) if prefix > after else (">", after)
+        upper = [("<", end)] if (end := _above(prefix)) else []
+        sql = " AND ".join(f"identity {sign} ?" for sign, _ in (lower, *upper))
+        query = f"SELECT identity, count(*), min(number) FROM items WHERE {sql} GROUP BY identity ORDER BY 1 LIMIT ?"
+        rows = self.database.execute(query, (*(text for _, text in (lower, *upper)), _least_one(limit))).fetchall()
+        first = self.found(np.array([number for *_, number in rows], np.int64))
+        return [Person(name, count, first[number].id, number) for name, count, number in rows]
+
     def listed(self, numbers: Sequence[int]) -> list[Item]:
         """Return the items of these numbers, in that order.
 
@@ -283,6 +309,21 @@ def _sealed_rows(rows: Iterable[tuple[Texts, np.ndarray]], encoder: int, fingerp
 def digest(row: Sequence[Any], vector: bytes) -> bytes:
     """Return BLAKE2b of an item's text columns, its encoder's fingerprint and its vector: 16 bytes."""
     return hashlib.blake2b(json.dumps(list(row), default=repr).encode() + vector, digest_size=16).digest()
+
+
+def _least_one(limit: int) -> int:
+    if limit < 1:
+        raise ConfigError(f"limit: expected at least 1, got {limit}")
+    return limit
+
+
+def _above(prefix: str) -> str:
+    """Return the least text above all that begin with a prefix, in the order of code points; "" if there is none."""
+    rest = prefix.rstrip(chr(sys.maxunicode))
+    if not rest:
+        return ""
+    after = ord(rest[-1]) + 1
+    return rest[:-1] + chr(0xE000 if 0xD800 <= after < 0xE000 else after)
 
 
 def condition(where: Mapping[str, Any]) -> tuple[str, list[Any]]:
