@@ -89,7 +89,8 @@ def run(options: SearchOptions, out: Path) -> dict[str, Any]:
     if options.sheet:
         draw_answers(out / "sheet.png", answers, look=encoder.preprocess if encoder else None)
         print(f"sheet: {out / 'sheet.png'}")
-    others: dict[str, Any] = {"rates": threshold.plain_others()} if threshold.others else {}
+    rates_beside = threshold.plain_others()
+    others: dict[str, Any] = {"rates": rates_beside} if rates_beside else {}
     return {**metrics, **others, "results": [answer.plain() for answer in answers]}
 
 

@@ -88,6 +88,15 @@ class OwnPeople:
         return max(self.by_person.share(sq_dist), self.by_face.share(sq_dist))
 
 
+class Basis(NamedTuple):
+    """What a search threshold is derived from; the arguments of :func:`search_threshold`."""
+
+    faces: Mapping[str, int]
+    fingerprint: str
+    tails: Mapping[str, Tail]
+    own: OwnPeople | None
+
+
 @dataclass(frozen=True)
 class SearchThreshold:
     """Up to which squared distance a gallery's face is a match of a query, and what that costs.
@@ -101,7 +110,7 @@ class SearchThreshold:
         source: What the threshold was derived from, one line.
         strangers: Expected share of strangers who get a match; None if nothing tells.
         right: Expected share of the people enrolled who are found and accepted; None if nothing tells.
-        others: What the rates of `FPIRS` would give; empty if nothing tells.
+        basis: What :meth:`others` derives the thresholds of other rates from; None for a plain number.
     """
 
     sq_dist: float
@@ -112,7 +121,7 @@ class SearchThreshold:
     source: str = "given"
     strangers: float | None = None
     right: float | None = None
-    others: tuple[SearchThreshold, ...] = ()
+    basis: Basis | None = field(default=None, compare=False, repr=False)
 
     def of(self, fingerprint: str) -> float:
         """Return the threshold of faces whose vectors are by the encoder of that fingerprint."""
@@ -135,12 +144,19 @@ class SearchThreshold:
         named = {"rate_kind": self.kind, **rate, "faces": self.faces, "threshold_from": self.source}
         return {"threshold": self.sq_dist, **older, **named, **expected}
 
+    def others(self) -> list[SearchThreshold]:
+        """Return what the rates of `FPIRS` would give; [] if nothing tells."""
+        try:
+            return [] if self.basis is None else [_threshold_at("fpir", rate, self.basis) for rate in FPIRS]
+        except DataError:
+            return []
+
     def plain_others(self) -> list[dict[str, float | None]]:
         """Return the costs of the rates of `FPIRS` as plain values for ``metrics.json``."""
         return [
             {"fpir": one.rate, "threshold": one.sq_dist, "expected_strangers_accepted": one.strangers,
              "expected_right": one.right}
-            for one in self.others
+            for one in self.others()
         ]  # fmt: skip
 
 
@@ -172,23 +188,12 @@ def search_threshold(
         DataError: no calibration, and too few people in the gallery to do without.
     """
     chosen = choose_rate(fpir=fpir, far=far, threshold=threshold)
-    found = _threshold_at(*chosen, faces, fingerprint, tails, own)
-    try:
-        others = tuple(_threshold_at("fpir", rate, faces, fingerprint, tails, own) for rate in FPIRS)
-    except DataError:
-        others = ()
-    return replace(found, others=others)
-
-
-def _threshold_at(
-    kind: str,
-    value: float,
-    faces: Mapping[str, int],
-    fingerprint: str,
-    tails: Mapping[str, Tail],
-    own: OwnPeople | None,
-) -> SearchThreshold:
     here = {name: count for name, count in faces.items() if count}
+    return _threshold_at(*chosen, Basis(here, fingerprint, tails, own))
+
+
+def _threshold_at(kind: str, value: float, basis: Basis) -> SearchThreshold:
+    here, fingerprint, tails, own = basis
     count = sum(here.values())
     if kind == "threshold":
         at, source = dict.fromkeys(here, value), "given"
@@ -199,8 +204,8 @@ def _threshold_at(
     if main is None:  # no face of the queries' own encoder
         known = kind != "threshold" and fingerprint in tails
         main = tails[fingerprint].sq_dist(each) if known else max(at.values(), default=value)
-    found = SearchThreshold(main, at, kind, None if kind == "threshold" else value, count, source)
-    return _with_costs(found, here, fingerprint, tails, own)
+    found = SearchThreshold(main, at, kind, None if kind == "threshold" else value, count, source, basis=basis)
+    return _with_costs(found, basis)
 
 
 def choose_rate(default: tuple[str, float] = ("fpir", FPIR), **given: float | None) -> tuple[str, float]:
@@ -269,10 +274,9 @@ def _shared(each: float, count: int) -> float:
     return float(1 - (1 - each) ** count)
 
 
-def _with_costs(
-    found: SearchThreshold, faces: Mapping[str, int], fingerprint: str, tails: Mapping[str, Tail], own: OwnPeople | None
-) -> SearchThreshold:
+def _with_costs(found: SearchThreshold, basis: Basis) -> SearchThreshold:
     """Add the expected shares of strangers let in and of right people kept."""
+    faces, fingerprint, tails, own = basis
     rejected: float | None = 1.0
     for name, count in faces.items():
         if name == fingerprint and own is not None:

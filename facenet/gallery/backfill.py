@@ -91,7 +91,7 @@ def _exchange(
 def _result(truth: Truth, fingerprint: str, old: Sequence[int], replaced: int) -> BackfillResult:
     with truth.reading():
         number = truth.encoders.numbers().get(fingerprint, 0)
-        per_encoder = truth.items.per_encoder()
+        per_encoder = truth.encoders.counts()
     current, missing = per_encoder.get(number, 0), sum(per_encoder.get(one, 0) for one in old)
     if missing and not current:
         raise DataError(

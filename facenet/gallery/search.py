@@ -15,6 +15,7 @@ from facenet.gallery.faiss.cache import Cache
 from facenet.gallery.faiss.layers import using_threads
 from facenet.gallery.faiss.scan import BLOCK, Block, nearest, within
 from facenet.gallery.people import MEAN, NEAREST, Means, mean_faces, read_people
+from facenet.gallery.sql.items import Item
 from facenet.gallery.sql.truth import Truth
 from facenet.types import EmbeddingSet, Neighbours
 from facenet.vectors import unit_rows
@@ -45,7 +46,6 @@ class Search:
     def __init__(self, truth: Truth, cache: Cache) -> None:
         self.truth = truth
         self.cache = cache
-        self._known: tuple[str, Means] | None = None  # the token of a write, and the mean faces then
 
     def search(self, queries: EmbeddingSet, k: int, **how: Any) -> Neighbours:
         """Return the k nearest items; see :meth:`facenet.gallery.gallery.Gallery.search`."""
@@ -62,13 +62,13 @@ class Search:
     ) -> list[list[Hit]]:
         """Return the k nearest items with names; see :meth:`facenet.gallery.gallery.Gallery.hits`."""
         with self.truth.reading():
-            vectors = self._checked(queries)
+            vectors, seen = self._checked(queries), dict[int, Item]()
             lossy = identity_by == NEAREST and self.cache.current(vectors.shape[1]).base.lossy
             found = self._answered(
                 vectors, k, by_identity=by_identity, identity_by=identity_by, where=where, rescore=lossy or None,
-                without=self._number_of(without),
+                without=self._number_of(without), seen=seen,
             )  # fmt: skip
-            return self._named([Neighbours(*one) for one in zip(*found, strict=True)])
+            return self._named([Neighbours(*one) for one in zip(*found, strict=True)], seen)
 
     def hits_within(
         self, queries: EmbeddingSet, max_sq_dist: float, *, where: Where, means: bool, without: str
@@ -76,7 +76,7 @@ class Search:
         """Return all items within a radius with names; see :meth:`facenet.gallery.gallery.Gallery.hits_within`."""
         with self.truth.reading():
             vectors, skip = self._checked(queries), self._number_of(without)
-            return self._named(self._within(vectors, max_sq_dist, where, means=means, without=skip))
+            return self._named(self._within(vectors, max_sq_dist, where, means=means, without=skip), {})
 
     def _checked(self, queries: EmbeddingSet) -> np.ndarray:
         """Return the vectors (Q, D) of queries that may ask.
@@ -98,8 +98,12 @@ class Search:
         rescore: bool | None = None,
         threads: int | None = None,
         without: int = -1,
+        seen: dict[int, Item] | None = None,
     ) -> Neighbours:
-        """Return the k nearest items, or people; people do not answer by the item number `without`."""
+        """Return the k nearest items, or people; people do not answer by the item number `without`.
+
+        Items that are read on the way are added to `seen`.
+        """
         if k < 1:
             raise DataError(f"k: expected at least 1, got {k}")
         by_mean = choose({NEAREST: False, MEAN: True}, identity_by, "identity_by")
@@ -109,7 +113,8 @@ class Search:
         if by_mean:
             return self._nearest_means(queries, k, self._means(queries.shape[1], among, without), threads)
         if by_identity:
-            return self._nearest_people(queries, k, among, rescore, threads, without)
+            seen = {} if seen is None else seen
+            return self._nearest_people(queries, k, among, rescore, threads, without, seen)
         return self._nearest(queries, k, among, rescore, threads)
 
     def _within(
@@ -134,9 +139,15 @@ class Search:
         """Return the number of the item of an id, -1 for "" or an unknown one."""
         return self.truth.items.numbers_of_ids([name]).get(name, -1) if name else -1
 
-    def _named(self, answers: Sequence[Neighbours]) -> list[list[Hit]]:
+    def _read(self, rows: np.ndarray, seen: dict[int, Item]) -> dict[int, Item]:
+        """Add the items of these rows to those `seen`, and return these."""
+        new = set(rows.ravel().tolist()) - seen.keys()
+        seen.update(self.truth.items.found(np.fromiter(new, np.int64)))
+        return seen
+
+    def _named(self, answers: Sequence[Neighbours], seen: dict[int, Item]) -> list[list[Hit]]:
         """Return the hits of answers (m,), one for each of Q queries."""
-        items = self.truth.items.found(np.concatenate([answer.rows for answer in answers]))
+        items = self._read(np.concatenate([answer.rows for answer in answers]), seen)
         return [
             [
                 Hit(rank, item.id, item.identity, item.path, sq_dist, item.root, item.metadata, item.fingerprint)
@@ -175,6 +186,7 @@ class Search:
         rescore: bool | None,
         threads: int | None,
         without: int,
+        seen: dict[int, Item],
     ) -> Neighbours:
         """Return the nearest item of each of the k nearest identities; more items are fetched until k are found."""
         total = len(self.cache.current(queries.shape[1])) if among is None else len(among)
@@ -182,11 +194,11 @@ class Search:
         pending, fetch = np.arange(len(queries)), 4 * k
         while pending.size:
             found = self._nearest(queries[pending], min(fetch, max(total, 1)), among, rescore, threads)
-            identities = {number: item.identity for number, item in self.truth.items.found(found.rows).items()}
+            items = self._read(found.rows, seen)
             unfinished = []
             for query, rows, sq_dist in zip(pending, found.rows, found.sq_dist, strict=True):
                 there = [row for row in rows.tolist() if row >= 0]
-                keys = [row if row == without else identities[row] or row for row in there]
+                keys = [row if row == without else items[row].identity or row for row in there]
                 places = [place for place in _first_of_each(keys) if there[place] != without][:k]
                 if len(places) < k and fetch < total:
                     unfinished.append(query)
@@ -209,14 +221,10 @@ class Search:
 
     def _means(self, dim: int, among: np.ndarray | None, without: int) -> Means:
         """Return the mean faces of the people; those of all items are kept until the next write."""
-        token = self.truth.writes.last().token
-        if among is None and without < 0 and self._known is not None and self._known[0] == token:
-            return self._known[1]
-        who = read_people(self.truth, among)
-        means = mean_faces(self.truth, who if without < 0 else who.part(who.numbers != without), dim)
         if among is None and without < 0:
-            self._known = token, means
-        return means
+            return self.truth.writes.kept("means", lambda: mean_faces(self.truth, read_people(self.truth), dim))
+        who = read_people(self.truth, among)
+        return mean_faces(self.truth, who.part(who.numbers != without), dim)
 
     def _nearest_stored(self, queries: np.ndarray, k: int, among: np.ndarray | None, threads: int | None) -> Neighbours:
         """Return the k nearest of all items, or of some, by their stored vectors."""

@@ -16,11 +16,11 @@ def describe(truth: Truth, cache: Cache) -> dict[str, Any]:
     """Return what :meth:`facenet.gallery.gallery.Gallery.info` says."""
     with truth.reading():
         last, encoders = truth.writes.last(), truth.encoders.numbers()
-        per_encoder = truth.items.per_encoder()
+        per_encoder = truth.encoders.counts()
         return {
             "schema": SCHEMA,
             "count": last.items,
-            "identities": truth.items.count_identities(),
+            "identities": truth.writes.kept("people", truth.items.count_identities),
             "dim": truth.encoders.dim(),
             "fingerprint": next(iter(encoders), None),
             "fingerprints": {name: per_encoder.get(number, 0) for name, number in encoders.items()},

@@ -21,7 +21,7 @@ from facenet.evaluation.strangers import Tail, fit_tail, nearest_of_others, tail
 from facenet.evaluation.thresholds import OwnPeople, SearchThreshold, search_threshold
 from facenet.files import read_sealed, write_sealed
 from facenet.gallery.editing import renamed
-from facenet.gallery.people import MEAN, NEAREST, Means, groups, mean_faces, read_people, vectors_of
+from facenet.gallery.people import MEAN, NEAREST, Means, People, groups, mean_faces, read_people, vectors_of
 from facenet.gallery.sql.truth import Truth
 from facenet.vectors import normalise
 
@@ -39,7 +39,10 @@ COUNTED = ("items", "labelled", "renamed")
 def find_threshold(
     truth: Truth, encoder: Encoder | None, rates: Mapping[str, float | None], where: Where, identity_by: str
 ) -> SearchThreshold:
-    """Return the threshold of a search; see :meth:`facenet.gallery.gallery.Gallery.threshold`."""
+    """Return the threshold of a search; see :meth:`facenet.gallery.gallery.Gallery.threshold`.
+
+    Inside a read transaction. What is counted and read for it is kept until the next write.
+    """
     fingerprint = encoder.fingerprint if encoder else truth.encoders.first() or ""
     truth.encoders.check(fingerprint or None, encoder.compatible_with if encoder else ())
     numbers = truth.items.matching(where)
@@ -50,7 +53,8 @@ def find_threshold(
     far = rates.get("far")
     if far is not None and encoder is not None:
         encoder.threshold(far)  # refuses a rate that was not calibrated
-    own = own_people(truth, fingerprint, identity_by)
+    asked = (fingerprint, identity_by)
+    own = truth.writes.kept(("own people", *asked), lambda: _own_people(truth, *asked))
     found = search_threshold(faces, fingerprint, tails, own, **rates)
     foreign = identity_by == MEAN and own is None and found.kind != "threshold"
     return replace(found, source=f"{found.source}, of single faces, not of means") if foreign else found
@@ -59,24 +63,33 @@ def find_threshold(
 def _compared(truth: Truth, among: np.ndarray | None, *, by_mean: bool) -> dict[str, int]:
     """Return how many faces, or means, a query is compared with, by the fingerprint of their encoder."""
     known = truth.encoders.numbers()
-    if not by_mean:
-        return {name: truth.items.count_of_encoder(number, among) for name, number in known.items()}
-    who = read_people(truth, among)
+    if by_mean:
+        if among is None:
+            return truth.writes.kept("means of encoders", lambda: _means_of(known, read_people(truth)))
+        return _means_of(known, read_people(truth, among))
+    if among is None:
+        counts = truth.encoders.counts()
+        return {name: counts.get(number, 0) for name, number in known.items()}
+    return {name: truth.items.count_of_encoder(number, among) for name, number in known.items()}
+
+
+def _means_of(known: Mapping[str, int], who: People) -> dict[str, int]:
+    """Return how many means each encoder has, by its fingerprint."""
     encoders = who.encoders[groups(who)[0]]
     return {name: int((encoders == number).sum()) for name, number in known.items()}
 
 
-def own_people(truth: Truth, fingerprint: str, identity_by: str = NEAREST) -> OwnPeople | None:
-    """Return what the labelled faces of one encoder tell; None for fewer than 20 people. Inside a read transaction.
+def _own_people(truth: Truth, fingerprint: str, identity_by: str) -> OwnPeople | None:
+    """Return what the labelled faces of one encoder tell; None for fewer than 20 people.
 
     People answer by their nearest face or by their mean, as `identity_by` says.
     """
     dim = truth.encoders.dim()
-    if dim is None or truth.items.count_identities() < LEAST_PEOPLE:
+    if dim is None or truth.items.count_identities(LEAST_PEOPLE) < LEAST_PEOPLE:
         return None
     last, number = truth.writes.last(), truth.encoders.numbers().get(fingerprint, 0)
-    items = truth.items.count_of_encoder(number, None)  # a backfill leaves the number of all as it is
-    now = {"items": items, "labelled": truth.items.count_labelled(), "renamed": renamed(truth)}
+    items = truth.encoders.counts().get(number, 0)  # a backfill leaves the number of all as it is
+    now = {"items": items, "labelled": last.items - truth.items.count_unknown(), "renamed": renamed(truth)}
     kept = _read(truth.folder / FILES[identity_by], fingerprint)
     if kept is not None and (kept["token"] == last.token or not _stale(kept, now)):
         return kept["own"]

@@ -11,6 +11,7 @@ import pytest
 
 from facenet.encoders.encoder import Encoder
 from facenet.errors import ConfigError, DataError
+from facenet.evaluation.thresholds import FPIRS, SearchThreshold
 from facenet.gallery.answers import ask, score
 from facenet.gallery.gallery import Gallery
 from facenet.gallery.queries import Queries
@@ -75,6 +76,7 @@ def test_a_gallery_that_grows_is_stricter_and_its_answers_are_kept(tmp_path: Pat
         assert (large.faces, small.faces) == (723, 120)
         assert large.sq_dist < small.sq_dist
         (tmp_path / "g" / FILE).write_text("{}")
+    with Gallery.open(tmp_path / "g") as gallery:
         assert gallery.threshold() == large, "a damaged cache is made again"
         few = gallery.threshold(where={"identity": ["s0p001", "s0p002"]})
         assert few.faces == 6
@@ -100,8 +102,29 @@ def test_the_faces_ask_again_when_people_get_other_names(tmp_path: Path) -> None
         gallery.rename([f"s0p{i:03d}" for i in range(60)], "one")
         assert gallery.threshold().sq_dist != named.sq_dist, "as many are labelled, with other names"
         assert gallery.threshold().source.startswith("41 people of the gallery")
-        (tmp_path / FILE).write_bytes(kept.replace(b'"renamed"', b'"unknown"'))
+    (tmp_path / FILE).write_bytes(kept.replace(b'"renamed"', b'"unknown"'))
+    with Gallery.open(tmp_path) as gallery:
         assert gallery.threshold().source.startswith("41 people of the gallery"), "a file without that count"
+
+
+def test_what_a_threshold_needs_is_counted_once_a_write(tmp_path: Path) -> None:
+    with Gallery.open(tmp_path, create=True) as gallery, Gallery.open(tmp_path) as other:
+        gallery.add(embeddings(*world(40, 3, 0)))
+        for rule in FILES:
+            first = gallery.threshold(identity_by=rule)
+            seen: list[str] = []
+            gallery._truth.database._connection.set_trace_callback(seen.append)
+            assert gallery.threshold(identity_by=rule) == first
+            gallery._truth.database._connection.set_trace_callback(None)
+            assert seen
+            assert not [sql for sql in seen if "items" in sql.replace("token, last, items", "")], "no table of faces"
+            assert [one.rate for one in first.others()] == list(FPIRS)
+            assert first.others() == [gallery.threshold(fpir=rate, identity_by=rule) for rate in FPIRS]
+            other.add(embeddings(*world(1, 1, 9 + len(rule))))
+            assert gallery.threshold(identity_by=rule).faces == first.faces + 1
+            assert gallery.info()["count"] == len(other)
+            assert gallery.info()["identities"] == len(other.identities())
+    assert SearchThreshold(1.0).others() == []
 
 
 def test_without_people_of_its_own_the_calibration_tells(tmp_path: Path) -> None:

@@ -46,11 +46,18 @@ class EncoderTable:
 
     def __init__(self, database: Database, settings: SettingTable, writes: WriteTable) -> None:
         self.database, self.settings, self.writes = database, settings, writes
-        self._present: tuple[str, list[str]] = "", []  # the token of a write, and the encoders with vectors then
 
     def numbers(self) -> dict[str, int]:
         """Return the number of each fingerprint."""
         return dict(self.database.execute("SELECT fingerprint, number FROM encoders ORDER BY number"))
+
+    def counts(self) -> dict[int, int]:
+        """Return how many items each encoder has, by the encoder's number; counted once a write, if there are two."""
+        known = self.numbers()
+        if len(known) == 1:
+            return dict.fromkeys(known.values(), self.writes.last().items)
+        query = "SELECT encoder, count(*) FROM items GROUP BY encoder"
+        return self.writes.kept("encoders", lambda: dict(self.database.execute(query)))
 
     def first(self) -> str | None:
         """Return the fingerprint that the gallery belongs to, or None before the first."""
@@ -113,12 +120,6 @@ class EncoderTable:
             )
 
     def _with_vectors(self, known: Mapping[str, int]) -> list[str]:
-        """Return the encoders that have vectors, or the first that came if none has; looked up once a write."""
-        if len(known) < 2:
-            return list(known)
-        token = self.writes.last().token
-        if self._present[0] != token:
-            query = "SELECT EXISTS (SELECT 1 FROM items WHERE encoder = ?)"
-            there = [name for name, number in known.items() if self.database.value(query, number)]
-            self._present = token, there or list(known)[:1]
-        return self._present[1]
+        """Return the encoders that have vectors, or the first that came if none has."""
+        counts = self.counts() if len(known) > 1 else {}
+        return [name for name, number in known.items() if counts.get(number)] or list(known)[:1]

@@ -31,6 +31,8 @@ VECTORS = "SELECT number, coalesce(CAST(vector AS BLOB), x'') FROM items WHERE n
 WHOLE = """SELECT items.number, id, identity, path, root, metadata, fingerprint, coalesce(CAST(vector AS BLOB), x''),
   digest FROM items LEFT JOIN encoders ON encoders.number = items.encoder"""
 
+_encode = json.JSONEncoder(default=repr).encode
+
 Texts = tuple[str, str, str, str, str]  # id, identity, path, root, metadata as JSON
 
 
@@ -118,13 +120,14 @@ class ItemTable:
         """Return the names of the people, without "" (unknown)."""
         return set(self.database.column("SELECT DISTINCT identity FROM items WHERE identity <> ''"))
 
-    def count_identities(self) -> int:
-        """Return how many people there are."""
-        return int(self.database.value("SELECT count(DISTINCT identity) FROM items WHERE identity <> ''"))
+    def count_identities(self, most: int = -1) -> int:
+        """Return how many people there are; with `most` counting ends there."""
+        query = "SELECT count(*) FROM (SELECT DISTINCT identity FROM items WHERE identity > '' LIMIT ?)"
+        return int(self.database.value(query, most))
 
-    def count_labelled(self) -> int:
-        """Return how many items have an identity."""
-        return int(self.database.value("SELECT count(*) FROM items WHERE identity > ''"))
+    def count_unknown(self) -> int:
+        """Return how many items have no identity."""
+        return int(self.database.value("SELECT count(*) FROM items WHERE identity = ''"))
 
     def labels(self) -> tuple[list[int], list[str], list[int]]:
         """Return number, identity and the encoder's number of each item, by number."""
@@ -132,20 +135,14 @@ class ItemTable:
         numbers, names, encoders = zip(*rows, strict=True) if rows else ((), (), ())
         return list(numbers), list(names), list(encoders)
 
-    def per_encoder(self) -> dict[int, int]:
-        """Return how many items each encoder has, by the encoder's number."""
-        return dict(self.database.execute("SELECT encoder, count(*) FROM items GROUP BY encoder"))
-
     def count_of(self, encoders: Sequence[int]) -> tuple[int, int]:
         """Return how many items these encoders have, and of how many roots."""
         query = f"SELECT count(*), count(DISTINCT root) FROM items WHERE encoder IN ({marks(len(encoders))})"
         items, roots = self.database.execute(query, encoders).fetchone()
         return items, roots
 
-    def count_of_encoder(self, encoder: int, among: np.ndarray | None = None) -> int:
-        """Return how many items an encoder has, of all or `among` some numbers."""
-        if among is None:
-            return int(self.database.value("SELECT count(*) FROM items WHERE encoder = ?", encoder))
+    def count_of_encoder(self, encoder: int, among: np.ndarray) -> int:
+        """Return how many of some items an encoder has."""
         query = f"SELECT count(*) FROM items WHERE encoder = {int(encoder)} AND number IN"
         return sum(int(row[0]) for row in self.database.among(query, among.tolist()))
 
@@ -308,7 +305,7 @@ def _sealed_rows(rows: Iterable[tuple[Texts, np.ndarray]], encoder: int, fingerp
 
 def digest(row: Sequence[Any], vector: bytes) -> bytes:
     """Return BLAKE2b of an item's text columns, its encoder's fingerprint and its vector: 16 bytes."""
-    return hashlib.blake2b(json.dumps(list(row), default=repr).encode() + vector, digest_size=16).digest()
+    return hashlib.blake2b(_encode(list(row)).encode() + vector, digest_size=16).digest()
 
 
 def _least_one(limit: int) -> int:
