@@ -7,6 +7,7 @@ its faces are as independent as those of the calibration. A gallery that knows i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from facenet.evaluation.strangers import Tail, tail_of
 
 FOREIGN = 3.0  # times the strangers asked for: a calibration that lets in more was made on other faces
 FPIR = 0.05  # share of strangers who may get a match if nothing else is asked
+OFTEN = 0.1  # false matches of a stranger; fewer are as many as the share of strangers with a match
 FPIRS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # whose costs stand beside
 
 
@@ -131,6 +133,27 @@ class SearchThreshold:
     def largest(self) -> float:
         """The threshold of the most lenient of the encoders."""
         return max(self.sq_dist, *self.older.values()) if self.older else self.sq_dist
+
+    @property
+    def false_matches(self) -> float | None:
+        """How many faces of other people a stranger is expected to match: -ln(1 - `strangers`), at most `faces`.
+
+        Matches of a stranger are taken to be Poisson: independent, and each of them rare. None if nothing tells.
+        """
+        if self.strangers is None:
+            return None
+        return min(-math.log1p(-self.strangers), float(self.faces)) if self.strangers < 1 else float(self.faces)
+
+    def cost(self) -> str:
+        """Say in a sentence how many strangers find a match, and how many false matches if they are not rare."""
+        if self.strangers is None or self.false_matches is None:
+            return "Nothing tells how many strangers find a match at this threshold; run facenet calibrate."
+        rate = f", {self.kind}={self.rate:g}," if self.kind == "far" else ""
+        among = "this one face" if self.faces == 1 else f"these {self.faces:,} faces"
+        often = self.false_matches >= OFTEN and self.faces > 1
+        more = f", and a stranger matches {_short(self.false_matches)} of them on average" if often else ""
+        share = f"{_short(100 * self.strangers)} %"
+        return f"At this threshold{rate} {share} of strangers find a match among {among}{more}."
 
     def named(self) -> str:
         """Name the threshold by what was asked for: "threshold", or for instance "threshold at fpir=0.05"."""
@@ -267,6 +290,11 @@ def _foreign(calibrated: float, rate: float, own: OwnPeople) -> str:
     if found <= FOREIGN * rate:
         return ""
     return f"; the encoder's calibration would let in {found:.0%}: it is of other faces, run facenet calibrate on yours"
+
+
+def _short(value: float) -> str:
+    """Return a number with two digits that count, never as a power of ten above 1."""
+    return f"{float(f'{value:.2g}'):,g}"
 
 
 def _shared(each: float, count: int) -> float:

@@ -62,6 +62,20 @@ class Answer:
         found = self.match
         return (found.identity or found.id) if found else NO_MATCH
 
+    @property
+    def why(self) -> str:
+        """The verdict in one or two sentences: the nearest face, the threshold, and how many strangers get that far."""
+        found = self.match or self.nearest
+        if found is None:
+            return "No match: there is no face to compare with."
+        whose = f"{found.identity}'s" if found.identity else f"{found.id} without a name"
+        at, limit = _told_apart(found.sq_dist, self.threshold.of(found.fingerprint))
+        first = "The nearest face" if found is self.nearest else "The nearest face that matches"
+        text = f"{first} is {whose}, at {at}, within the threshold of {limit}."
+        if self.match is None:
+            text = f"No match: the nearest face, {whose}, at {at}, is beyond the threshold of {limit}."
+        return f"{text} {self.threshold.cost()}"
+
     def rows(self) -> list[tuple[Any, ...]]:
         """Return one row for each neighbour, as `COLUMNS` says."""
         return [
@@ -87,6 +101,7 @@ class Answer:
             "query": self.query,
             "identity": self.identity or None,
             "answer": self.name if self.match else None,
+            "why": self.why,
             "nearest_sq_dist": self.nearest.sq_dist if self.nearest else None,
             "neighbours": neighbours,
         }
@@ -137,6 +152,12 @@ def ask(
         ranked = [hit._replace(rank=rank) for rank, hit in enumerate(others, 1)]
         answers.append(Answer(name, identity, ranked, at, image, nearest if within else None))
     return answers
+
+
+def _told_apart(sq_dist: float, threshold: float) -> tuple[str, str]:
+    """Return both with as many digits, two or more, as tell them apart."""
+    texts = [(f"{sq_dist:.{digits}f}", f"{threshold:.{digits}f}") for digits in (2, 3, 4, 6)]
+    return next((pair for pair in texts if pair[0] != pair[1]), texts[0])
 
 
 def _others(hits: Sequence[Hit], itself: str) -> list[Hit]:

@@ -31,6 +31,49 @@ def test_the_nearest_face_is_nobody_beyond_the_threshold(photo_gallery: Path) ->
         assert ask(gallery, stranger, k=2, threshold=0.0, within=True)[0].hits == []
 
 
+def test_an_answer_says_why() -> None:
+    known = SearchThreshold(1.02, {"old": 1.5}, "fpir", 0.05, 1000, strangers=0.05)
+    cost = "At this threshold 5 % of strangers find a match among these 1,000 faces."
+
+    def why(threshold: SearchThreshold, *found: tuple[str, float, str]) -> str:
+        hits = [Hit(1, "a/1.jpg", name, "p", sq_dist, "", {}, encoder) for name, sq_dist, encoder in found]
+        answer = Answer("q", "", hits, threshold)
+        assert answer.plain()["why"] == answer.why
+        return answer.why
+
+    assert why(known, ("Ann", 0.71, "")) == f"The nearest face is Ann's, at 0.71, within the threshold of 1.02. {cost}"
+    beyond = f"No match: the nearest face, Ann's, at 1.31, is beyond the threshold of 1.02. {cost}"
+    assert why(known, ("Ann", 1.31, ""), ("Bob", 1.9, "")) == beyond
+    assert why(known, ("", 1.0206, "")).startswith(
+        "No match: the nearest face, a/1.jpg without a name, at 1.021, is beyond the threshold of 1.020. At"
+    )
+    old = "The nearest face that matches is Bob's, at 1.40, within the threshold of 1.50. At"
+    assert why(known, ("Ann", 1.31, ""), ("Bob", 1.4, "old")).startswith(old)
+    assert why(known) == "No match: there is no face to compare with."
+    often = SearchThreshold(1.02, kind="far", rate=0.001, faces=1234, strangers=0.632)
+    assert why(often, ("Ann", 1.02, "")).endswith(
+        "within the threshold of 1.02. At this threshold, far=0.001, 63 % of strangers find a match among these 1,234 "
+        "faces, and a stranger matches 1 of them on average."
+    )
+    one = SearchThreshold(1.02, faces=1, strangers=1.0)
+    assert why(one, ("Ann", 1.02, "")).endswith("this threshold 100 % of strangers find a match among this one face.")
+    assert why(SearchThreshold(1.0), ("Ann", 0.5, "")).endswith("run facenet calibrate.")
+
+
+def test_false_matches_are_those_of_poisson() -> None:
+    def expected(strangers: float | None, faces: int = 100) -> float | None:
+        return SearchThreshold(1.0, faces=faces, strangers=strangers).false_matches
+
+    assert expected(None) is None
+    assert expected(0.0) == 0.0
+    assert expected(0.05) == pytest.approx(0.0513, abs=1e-4)
+    assert expected(1 - np.exp(-3.0)) == pytest.approx(3.0)
+    assert (expected(1.0), expected(1.0, 0), expected(0.9, 1)) == (100.0, 0.0, 1.0)
+    rng = np.random.default_rng(0)
+    matches = rng.binomial(1000, 0.0007, size=20_000)  # of strangers, each face with far = 0.0007
+    assert expected(float((matches > 0).mean()), 1000) == pytest.approx(matches.mean(), rel=0.03)
+
+
 def test_scores_of_mates_and_strangers() -> None:
     def answer(identity: str, nearest: str, sq_dist: float) -> Answer:
         return Answer("q", identity, [Hit(1, "i", nearest, "p", sq_dist, "", {})], SearchThreshold(0.5))

@@ -45,7 +45,7 @@ class WriteTable:
         found = self._kept[1]
         if what not in found:
             found[what] = find()
-        return found[what]  # type: ignore[no-any-return]
+        return found[what]
 
     def last(self) -> Write:
         """Return the newest write.
