@@ -13,7 +13,6 @@ from facenet.data.options import PairColumns
 from facenet.options import INSIDE, RATE, option
 
 SHOWN = 20  # pairs of a table that are printed
-FAR = 0.001  # the rate without a gallery, unless far= or threshold= is given
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +49,7 @@ def run(options: CompareOptions, out: Path) -> dict[str, Any]:
 def find_threshold(encoder: Any, options: CompareOptions) -> Any:
     """Return the threshold of a search in the gallery or, without one, that of pairs of different people."""
     from facenet.errors import ConfigError
-    from facenet.evaluation.thresholds import SearchThreshold, choose_rate
+    from facenet.evaluation.thresholds import pair_threshold
     from facenet.gallery.gallery import Gallery
 
     if options.gallery:
@@ -58,10 +57,7 @@ def find_threshold(encoder: Any, options: CompareOptions) -> Any:
             return gallery.threshold(encoder, fpir=options.fpir, far=options.far, threshold=options.threshold)
     if options.fpir is not None:
         raise ConfigError("fpir: it is a rate of searches in a gallery; pass gallery=DIR too, or far= in its place")
-    kind, value = choose_rate(("far", FAR), far=options.far, threshold=options.threshold)
-    if kind == "threshold":
-        return SearchThreshold(value)
-    return SearchThreshold(encoder.threshold(value), kind=kind, rate=value)
+    return pair_threshold(encoder.threshold, far=options.far, threshold=options.threshold)
 
 
 def costs(threshold: Any) -> list[tuple[str, Any]]:

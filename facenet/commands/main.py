@@ -38,6 +38,7 @@ TASKS = {
         "index": "make a gallery, add to it, remove, export, check",
         "search": "who is this? the nearest faces, accepted or rejected",
         "cluster": "group faces without names by person",
+        "serve": "who is this, over HTTP, with a page",
     },
     "Ship and upgrade": {
         "export": "an encoder as one ONNX file, also in 8 bits",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import stat
 import threading
@@ -35,48 +36,71 @@ TURNS = {
 T = TypeVar("T")
 
 
-def read_picture(path: str | Path) -> Image.Image:
-    """Decode an image file to an upright RGB picture.
+class Unreadable(DataError):
+    """A file is no picture, or a broken one."""
+
+
+class TooLarge(Unreadable):
+    """A picture has more pixels than are decoded."""
+
+
+def read_picture(source: str | Path | bytes, *, most_pixels: int = MOST_PIXELS) -> Image.Image:
+    """Decode an image, of a file or in memory, to an upright RGB picture.
 
     Raises:
         DataError: as :func:`decode`.
     """
-    return decode(path, lambda picture: upright_rgb(picture).copy())
+    return decode(source, lambda picture: upright_rgb(picture).copy(), most_pixels=most_pixels)
 
 
-def decode(path: str | Path, then: Callable[[Image.Image], T]) -> T:
-    """Open an image file and return what `then` makes of the picture, which is read as far as `then` looks at it.
+def decode(source: str | Path | bytes, then: Callable[[Image.Image], T], *, most_pixels: int = MOST_PIXELS) -> T:
+    """Open an image and return what `then` makes of the picture, which is read as far as `then` looks at it.
+
+    `source` is a file or its bytes. Width and height are looked at before any pixel is decoded.
 
     Raises:
-        DataError: the file is missing, empty, truncated, no image, or too small or large a one; `then` raised it.
+        TooLarge: more than `most_pixels` pixels.
+        DataError: the file is missing, empty, truncated, no image, or too small a one; `then` raised it.
     """
+    name = "picture" if isinstance(source, bytes) else source
     try:
-        status = os.stat(path)  # noqa: PTH116 - for every image
-        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for a writer
-            raise DataError("a folder, pipe, socket or device, not a file")
-        if not status.st_size:
-            raise DataError("the file is empty")
-        with _QUIET, Image.open(path, formats=FORMATS) as picture:
+        with _QUIET, Image.open(_openable(source), formats=FORMATS) as picture:
             width, height = picture.size
             if min(width, height) < LEAST_SIDE:
-                raise DataError(f"too small ({width}x{height} pixels; a side needs {LEAST_SIDE})")
+                raise Unreadable(f"too small ({width}x{height} pixels; a side needs {LEAST_SIDE})")
             if width * height > MOST_PIXELS:
-                raise DataError(BOMB)
+                raise TooLarge(BOMB)
+            if width * height > most_pixels:
+                raise TooLarge(f"{width}x{height} pixels, {most_pixels} are allowed; make it smaller")
             with _LARGE if width * height >= LARGE_PIXELS else contextlib.nullcontext():
                 return then(picture)
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
+        raise Unreadable(f"{name}: no such file") from None
     except DataError as error:  # NoFace among them
-        raise type(error)(f"{path}: {error}") from error
+        raise type(error)(f"{name}: {error}") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DataError(f"{path}: {BOMB}") from error
+        raise TooLarge(f"{name}: {BOMB}") from error
     except UnidentifiedImageError as error:
-        raise DataError(f"{path}: not a readable image (none of {', '.join(FORMATS)}, PGM)") from error
+        raise Unreadable(f"{name}: not a readable image (none of {', '.join(FORMATS)}, PGM)") from error
     except PermissionError as error:
-        raise DataError(f"{path}: no permission to read it") from error
+        raise Unreadable(f"{name}: no permission to read it") from error
     except Exception as error:  # PIL raises anything from SyntaxError to struct.error on broken files
         reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise DataError(f"{path}: not a readable image ({reason})") from error
+        raise Unreadable(f"{name}: not a readable image ({reason})") from error
+
+
+def _openable(source: str | Path | bytes) -> str | Path | io.BytesIO:
+    """Return what PIL opens; what is no file, or empty, is refused."""
+    if isinstance(source, bytes):
+        size = len(source)
+    else:
+        status = os.stat(source)  # noqa: PTH116 - for every image
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for a writer
+            raise Unreadable("a folder, pipe, socket or device, not a file")
+        size = status.st_size
+    if not size:
+        raise Unreadable("the file is empty")
+    return io.BytesIO(source) if isinstance(source, bytes) else source
 
 
 def why(error: Exception, source: Any) -> str:

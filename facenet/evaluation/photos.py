@@ -11,10 +11,11 @@ import numpy as np
 
 from facenet.data.pictures import read_picture, why
 from facenet.encoders.encoder import Encoder
+from facenet.encoders.photos import CutFace, embed_faces, see_photo
 from facenet.errors import ConfigError, DataError
 from facenet.evaluation.sheets import GREEN, RED, Row, Tile, draw
 from facenet.faces.alignment import NoFace
-from facenet.faces.detector import Face, find_faces
+from facenet.faces.detector import Face
 from facenet.types import Progress
 from facenet.vectors import sq_dist
 
@@ -24,9 +25,18 @@ class Photo:
     """A photo, the faces found in it and the pixels that the encoder was given."""
 
     path: str
-    pixels: np.ndarray  # (H, W, 3) uint8: the crop
+    cut: CutFace
     faces: list[Face] | None  # the usable ones; None: not looked for
-    face: Face | None
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """The crop, (H, W, 3) uint8."""
+        return self.cut.pixels
+
+    @property
+    def face(self) -> Face | None:
+        """The meant face; None: not looked for."""
+        return self.cut.face
 
     def summary(self) -> str:
         """What was found, in words."""
@@ -157,25 +167,19 @@ def _verdict(same: bool) -> str:
 
 
 def embed_photos(encoder: Encoder, photos: Sequence[Photo]) -> np.ndarray:
-    """Embed pixels that are cut already: (N, D)."""
-    ready = encoder.preprocess.of(encoder.preprocess.align)
-    return encoder.embed_batch(ready([photo.pixels for photo in photos]))
+    """Embed the meant faces: (N, D)."""
+    return embed_faces(encoder, [photo.cut for photo in photos])
 
 
-def read_photo(encoder: Encoder, path: str | Path) -> Photo:
+def read_photo(encoder: Encoder, source: str | Path) -> Photo:
     """Read a photo, look for faces as the encoder's preprocessing does, and cut the meant one out.
 
     Raises:
         NoFace: no usable face, if the preprocessing looks for one.
         DataError: the photo can not be read.
     """
-    picture, align = read_picture(path), encoder.preprocess.align
-    if align is None or align.detector == "none":
-        return Photo(str(path), np.asarray(picture), None, None)
-    faces = find_faces(np.asarray(picture))
-    try:
-        face = align.choose(faces, picture.size)
-    except NoFace as error:
-        raise NoFace(f"{path}: {error}; give a photo that shows the face larger, or detector=none for a crop") from None
-    usable = [other for other in faces if not align.why_unusable(other)]
-    return Photo(str(path), np.asarray(align.crop(picture, face)), usable, face)
+    seen = see_photo(encoder, read_picture(source))
+    if seen.meant is None:
+        raise NoFace(f"{source}: {seen.problem}; give a photo that shows the face larger, or detector=none for a crop")
+    faces = [cut.face for cut in seen.faces if cut.face is not None]
+    return Photo(str(source), seen.faces[seen.meant], faces or None)

@@ -8,7 +8,7 @@ its faces are as independent as those of the calibration. A gallery that knows i
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from facenet.errors import ConfigError, DataError
 from facenet.evaluation.strangers import Tail, tail_of
 
 FOREIGN = 3.0  # times the strangers asked for: a calibration that lets in more was made on other faces
+FAR = 0.001  # share of pairs of different people that match if nothing else is asked
 FPIR = 0.05  # share of strangers who may get a match if nothing else is asked
 OFTEN = 0.1  # false matches of a stranger; fewer are as many as the share of strangers with a match
 FPIRS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # whose costs stand beside
@@ -229,6 +230,19 @@ def _threshold_at(kind: str, value: float, basis: Basis) -> SearchThreshold:
         main = tails[fingerprint].sq_dist(each) if known else max(at.values(), default=value)
     found = SearchThreshold(main, at, kind, None if kind == "threshold" else value, count, source, basis=basis)
     return _with_costs(found, basis)
+
+
+def pair_threshold(
+    calibrated: Callable[[float], float], *, far: float | None = None, threshold: float | None = None
+) -> SearchThreshold:
+    """Return up to which sq_dist two photos show one person; `calibrated` maps a rate to it, by default at 0.001.
+
+    Raises:
+        ConfigError: both are given, or one is out of range.
+        DataError: the rate is not calibrated.
+    """
+    kind, value = choose_rate(("far", FAR), far=far, threshold=threshold)
+    return SearchThreshold(value) if kind == "threshold" else SearchThreshold(calibrated(value), kind=kind, rate=value)
 
 
 def choose_rate(default: tuple[str, float] = ("fpir", FPIR), **given: float | None) -> tuple[str, float]:

@@ -92,7 +92,7 @@ class Answer:
         """Return plain values for JSON."""
         neighbours = [
             {
-                **{name: value for name, value in hit._asdict().items() if name != "fingerprint"},
+                **{name: value for name, value in hit._asdict().items() if name not in ("fingerprint", "number")},
                 "accepted": self.accepts(hit),
             }
             for hit in self.hits

@@ -21,6 +21,8 @@ from facenet.gallery.sql.writes import Write
 from facenet.types import EmbeddingSet, Progress, image_key
 from facenet.vectors import unit_rows
 
+BATCH = 1000  # items of a transaction
+
 
 class BackfillResult(NamedTuple):
     """What one backfill did and left, in items."""

@@ -137,6 +137,14 @@ def rename_items(truth: Truth, names: str | Iterable[str], identity: str, by: st
     return len(numbers)
 
 
+def find_numbers(truth: Truth, names: Iterable[str], by: str) -> list[int]:
+    """Return the numbers of the items whose id or identity is among the names; see ``Gallery.find``."""
+    found = set(truth.items.numbers_of_ids(list(names)).values()) if by != "identity" else set()
+    if by != "id":
+        found.update(number for name in names if name for number in truth.items.numbers_of_identity(name))
+    return sorted(found)
+
+
 def renamed(truth: Truth) -> int:
     """Return how many items were ever renamed."""
     found = truth.settings.get(RENAMED) or "0"

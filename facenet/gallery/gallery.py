@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from facenet.errors import DataError
-from facenet.gallery.backfill import BackfillResult, backfill_items
-from facenet.gallery.editing import AddResult, add_items, remove_items, rename_items
+from facenet.gallery.backfill import BATCH, BackfillResult, backfill_items
+from facenet.gallery.editing import AddResult, add_items, find_numbers, remove_items, rename_items
 from facenet.gallery.faiss.cache import Cache
 from facenet.gallery.faiss.kinds import LIMITS, Limits, Recipe
 from facenet.gallery.people import NEAREST
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from facenet.evaluation.thresholds import SearchThreshold
 
 __all__ = ["AddResult", "BackfillResult", "Gallery", "Hit", "Item", "Limits", "Person"]
-
-BATCH = 1000  # items of a transaction of a backfill
 log = logging.getLogger(__name__)
 
 
@@ -111,7 +109,7 @@ class Gallery:
             return self._truth.encoders.first()
 
     def identities(self) -> set[str]:
-        """Return the names of the people in the gallery, without "" (unknown)."""
+        """Return the names of the people, without "" (unknown)."""
         with self._truth.reading():
             return self._truth.items.identities()
 
@@ -144,8 +142,7 @@ class Gallery:
         `where` admits only items whose id, identity, path or metadata field equals the value given for it.
         A flat index is exact. Other kinds find the share of true neighbours that :meth:`info` states, and never fewer
         than min(k, N). If they hold codes, sq_dist is that of the codes unless `rescore`d on the stored vectors (None:
-        if the tuning says so).
-        Absent places (k > N, an empty gallery) hold row -1 and sq_dist inf.
+        if the tuning says so). Absent places (k > N, an empty gallery) hold row -1 and sq_dist inf.
 
         Raises:
             DataError: no queries, NaN, zero or not-unit vectors, another width, k < 1, or a foreign encoder.
@@ -157,8 +154,8 @@ class Gallery:
     def within(self, queries: EmbeddingSet, max_sq_dist: float, *, where: Where = None) -> list[Neighbours]:
         """Return for each of Q `queries` every item with sq_dist <= max_sq_dist, nearest first.
 
-        The arrays of each of the Q :class:`Neighbours` have shape (m,), m >= 0. Distances are exact, and none is
-        missing: in place of an approximate index all stored vectors are compared. Raises as :meth:`search`.
+        The arrays of each answer have shape (m,), m >= 0. Distances are exact and none is missing: an approximate index
+        is not asked. Raises as :meth:`search`.
         """
         return self._search.within(queries, max_sq_dist, where)
 
@@ -232,6 +229,16 @@ class Gallery:
         """
         with self._truth.reading():
             return self._truth.items.people(after, limit, prefix)
+
+    def find(self, names: Iterable[str], *, by: str = "any") -> list[Item]:
+        """Return the items, by number, whose id or identity is among `names`; `by` as in :meth:`remove`."""
+        with self._truth.reading():
+            return self._truth.items.listed(find_numbers(self._truth, list(names), by))
+
+    def vectors(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Return the stored vectors (n, D) of the items of the given numbers (n,), in that order."""
+        with self._truth.reading():
+            return self._truth.items.vectors(np.asarray(rows, np.int64), self._truth.encoders.dim() or 0)
 
     def vector(self, name: str) -> tuple[Item, np.ndarray]:
         """Return the item of that id and its stored vector (D,).
@@ -309,8 +316,6 @@ class Gallery:
             ConfigError: unknown `by`.
         """
         return rename_items(self._truth, names, identity, by)
-
-    # The index
 
     @property
     def recipe(self) -> Recipe:

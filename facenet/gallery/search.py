@@ -34,6 +34,7 @@ class Hit(NamedTuple):
     root: str
     metadata: dict[str, Any]
     fingerprint: str = ""  # of the encoder that made the face's vector
+    number: int = -1  # of the item, as searches return it
 
     def accepted(self, threshold: float) -> bool:
         """Tell whether this is a match: sq_dist <= threshold; otherwise the answer is "no match"."""
@@ -150,7 +151,7 @@ class Search:
         items = self._read(np.concatenate([answer.rows for answer in answers]), seen)
         return [
             [
-                Hit(rank, item.id, item.identity, item.path, sq_dist, item.root, item.metadata, item.fingerprint)
+                Hit(rank, item.id, item.identity, item.path, sq_dist, item.root, item.metadata, item.fingerprint, row)
                 for rank, (row, sq_dist) in enumerate(zip(*(part.tolist() for part in answer), strict=True), 1)
                 if row >= 0 and (item := items[row])
             ]

@@ -16,7 +16,9 @@ from tests.helpers.encoders import make
 from tests.helpers.pages import NAMES, SHELL, blocks
 from tests.helpers.pictures import write_tree
 
-OWN_TEST = {"docs/python.md", "docs/extending.md"}  # test_python.py runs them
+OWN_TEST = {  # test_python.py and tests/service/test_docs.py run them
+    *("docs/python.md", "docs/extending.md", "docs/service.md", "docs/security.md"),
+}
 COPIED = {page: [block for block in blocks(page, "python", *SHELL) if block.reason is None] for page in NAMES}
 RUN = [page for page in NAMES if COPIED[page] and page not in OWN_TEST]
 TWO_STEPS = [

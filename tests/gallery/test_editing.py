@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from facenet.errors import ConfigError, DataError, Taken
+from facenet.errors import ConfigError, DataError
 from facenet.gallery.gallery import Gallery
 from facenet.types import EmbeddingSet
-from facenet.vectors import normalise
 from tests.helpers.galleries import (
     OURS,
     THEIRS,
@@ -21,7 +19,6 @@ from tests.helpers.galleries import (
     faces,
     people,
     state_of,
-    tables_of,
     unit,
     vector_of,
 )
@@ -140,38 +137,6 @@ def test_duplicates(folder: Path) -> None:
         assert gallery.add(twice, on_duplicate="replace") == (1, 0, 1)
         assert gallery.hits(as_queries(unit(2, 5)), 1)[1][0].identity == "last"
         assert gallery.check() == []
-
-
-def test_an_add_of_a_name_happens_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    new = faces(["new/0", "new/1"])
-    again = EmbeddingSet(normalise(new.vectors + 1e-6 * unit(2, 3)), new.paths, new.identities, OURS)
-    with Gallery.open(folder) as gallery:
-        assert gallery.add(new, once="é") == (2, 0, 0)
-        before = state_of(folder)
-    with Gallery.open(folder) as gallery:
-        assert gallery.add(new, once="é") == (2, 0, 0), "not an error, although the ids are there"
-        assert gallery.add(again, once="é") == (2, 0, 0), "vectors that were computed once more"
-        swapped = EmbeddingSet(new.vectors[::-1].copy(), new.paths, new.identities, OURS)
-        named = EmbeddingSet(new.vectors, new.paths, ["x", "new"], OURS)
-        for other, how in ((swapped, {}), (named, {}), (new.subset([0]), {}), (new, {"metadata": [{}, {"a": 1}]})):
-            with pytest.raises(Taken, match="'é' was the name of an add of other content"):
-                gallery.add(other, once="é", **how)
-        with pytest.raises(Taken, match="in the gallery already"):
-            gallery.add(new, once="other")
-        assert state_of(folder) == before, "nothing of an add that failed is kept"
-        assert gallery.add(new, once="other", on_duplicate="skip") == (0, 0, 2)
-        gallery.remove("new")
-        assert gallery.add(new, once="é") == (2, 0, 0)
-        assert len(gallery) == 40, "it stays done"
-        tomorrow = time.time() + 24 * 3600 + 60
-        monkeypatch.setattr("time.time", lambda: tomorrow)
-        assert gallery.add(new, once="é") == (2, 0, 0)
-        assert len(gallery) == 42
-    with tables_of(folder) as db:
-        assert len(list(db.execute("SELECT 1 FROM meta WHERE key LIKE 'once:%'"))) == 1, "the old ones are forgotten"
-        db.execute("UPDATE meta SET value = '{\"time\": 1e12}' WHERE key LIKE 'once:%'")
-    with Gallery.open(folder) as gallery, pytest.raises(DataError, match="damaged"):
-        gallery.add(new, once="é")
 
 
 def spoiled(row: int, value: float | np.ndarray) -> EmbeddingSet:

@@ -154,6 +154,13 @@ def _nearer(found: Neighbours, k: int) -> Neighbours:
     return Neighbours(*(np.take_along_axis(part, order, 1) for part in found))
 
 
+def use_threads(threads: int) -> None:
+    """Let FAISS use so many threads for what the calling thread asks."""
+    import faiss
+
+    faiss.omp_set_num_threads(threads)
+
+
 @contextlib.contextmanager
 def using_threads(threads: int | None) -> Iterator[None]:
     """Let FAISS use so many threads inside the block; None changes nothing."""

@@ -225,16 +225,17 @@ class ItemTable:
         return items
 
     def vectors(self, numbers: np.ndarray, dim: int) -> np.ndarray:
-        """Return the stored vectors (n, D) of sorted, distinct item numbers (n,).
+        """Return the stored vectors (n, D) of item numbers (n,), in that order.
 
         Raises:
             DataError: an item is not there, or a vector is not of that width or not of unit length.
         """
-        rows = list(self.database.among(VECTORS, numbers.tolist(), "ORDER BY number"))
+        distinct, places = np.unique(numbers, return_inverse=True)
+        rows = list(self.database.among(VECTORS, distinct.tolist(), "ORDER BY number"))
         there, vectors = self._decoded(rows, dim) if rows else (np.empty(0, np.int64), np.empty((0, dim), np.float32))
-        if not np.array_equal(there, numbers):
-            raise self.database.damaged(f"{len(numbers) - len(there)} items that the index knows are not there")
-        return vectors
+        if not np.array_equal(there, distinct):
+            raise self.database.damaged(f"{len(distinct) - len(there)} items that the index knows are not there")
+        return vectors[places]
 
     def vector_blocks(self, after: int, count: int, dim: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield numbers (n,) and vectors (n, D) of the `count` items above the number `after`, in order.

@@ -8,16 +8,14 @@ from pathlib import Path
 import pytest
 
 from benchmarks.faults.kinds import reseal_rows
-from facenet.errors import ConfigError, DataError
+from facenet.errors import DataError
 from facenet.gallery.gallery import Gallery
 from facenet.types import EmbeddingSet
 from tests.helpers.galleries import (
     as_queries,
     faces,
-    numbered,
     people,
     tables_of,
-    unit,
     vector_of,
 )
 
@@ -38,45 +36,6 @@ def test_changed_items_are_found_by_check(folder: Path) -> None:
             db.execute(statement)
         with Gallery.open(folder.parent / "copy") as gallery:
             assert any(said in problem for problem in gallery.check()), gallery.check()
-
-
-def test_pages_of_items_and_people(tmp_path: Path) -> None:
-    names = ["b_x", "", "b%", "b", "a", "b", "c", "b_", "b%x", "ž", "b\U0010ffff", "b\U0010ffffz", "bz", "\U0010ffff"]
-    given = numbered(unit(len(names)), names)
-    with Gallery.open(tmp_path, create=True) as gallery:
-        gallery.add(given)
-        pages = [gallery.page(0, 5), gallery.page(5, 9), gallery.page(14)]
-        assert [[item.number for item in page] for page in pages] == [[1, 2, 3, 4, 5], list(range(6, 15)), []]
-        assert [item.id for item in gallery.page(identity="b")] == ["f3", "f5"]
-        assert [item.id for item in gallery.page(4, identity="b")] == ["f5"]
-        assert [item.id for item in gallery.page(identity="")] == ["f1"]
-        everybody = sorted(set(names) - {""})
-        assert [person.identity for person in gallery.people()] == everybody
-        assert gallery.people("a", 1) == [("b", 2, "f3", 4)]
-        for prefix in ("b", "b%", "b_", "%", "", "z", "\ud7ff", "\U0010ffff", "b\U0010ffff"):
-            expected = [name for name in everybody if name.startswith(prefix)]
-            assert [person.identity for person in gallery.people(prefix=prefix)] == expected
-            after, found = "", []
-            while page := gallery.people(after, 2, prefix=prefix):
-                found, after = found + [person.identity for person in page], page[-1].identity
-            assert found == expected
-        for wrong in (lambda: gallery.page(limit=0), lambda: gallery.people(limit=0)):
-            with pytest.raises(ConfigError, match="limit: expected at least 1"):
-                wrong()
-        for odd in (lambda: gallery.page(1 << 70), lambda: gallery.people("\ud800"), lambda: gallery.remove("\ud800")):
-            with pytest.raises(DataError, match="no gallery can hold"):
-                odd()
-
-
-def test_a_page_reads_its_own_items_only(folder: Path) -> None:
-    with Gallery.open(folder) as gallery, tables_of(folder) as db:
-        seen: list[str] = []
-        gallery._truth.database._connection.set_trace_callback(seen.append)
-        gallery.page(8, 3, identity="p2")
-        gallery.people("p1", 3, prefix="p")
-        plans = [row[3] for sql in seen if sql.startswith("SELECT") for row in db.execute(f"EXPLAIN QUERY PLAN {sql}")]
-    assert plans
-    assert all(plan.startswith("SEARCH") for plan in plans), plans
 
 
 def test_damaged_metadata_is_told(folder: Path) -> None:

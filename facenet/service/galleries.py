@@ -1,0 +1,128 @@
+"""The gallery of a service: one thread asks and changes it, a second one does what takes long on a copy of its own.
+
+So a request never waits for a lock that another request holds. A write is answered when it is on disk.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from facenet.encoders.encoder import Encoder
+from facenet.errors import DataError
+from facenet.gallery.faiss.layers import use_threads
+from facenet.gallery.gallery import Gallery
+from facenet.service.inference import run_in
+from facenet.service.options import LimitOptions
+from facenet.service.problems import too_busy
+from facenet.types import EmbeddingSet
+
+WRITES = 500  # after so many it is looked whether index.faiss is due
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+class GalleryThread:
+    """A gallery in a thread of its own. Its coroutines belong to one event loop."""
+
+    def __init__(
+        self, folder: str | Path, encoder: Encoder, limits: LimitOptions, *, threads: int | None = None
+    ) -> None:
+        """Open the gallery, or make it, and bring its index into memory.
+
+        Raises:
+            DataError: as :meth:`Gallery.open`; or the encoder may not ask this gallery.
+        """
+        self.folder, self.encoder, self.limits = Path(folder), encoder, limits
+        self.waiting = 0
+        self._writes = 0
+        self._joins = tuple(encoder.compatible_with)
+        self._thread = ThreadPoolExecutor(1, "gallery")
+        self._apart = ThreadPoolExecutor(1, "gallery-apart")
+        self._gallery = self._thread.submit(self._open, threads).result()
+
+    def _open(self, threads: int | None) -> Gallery:
+        if threads is not None:
+            use_threads(threads)
+        new = not self.folder.exists()
+        return Gallery.open(
+            self.folder,
+            create=new,
+            fingerprint=self.encoder.fingerprint,
+            dim=self.encoder.dim,
+            compatible_with=self.encoder.compatible_with,
+        )
+
+    def warm(self) -> tuple[int, str]:
+        """Bring index and thresholds into memory; returns the faces, and why a search can choose no threshold or ""."""
+        vector = np.eye(1, self.encoder.dim, dtype=np.float32)
+        query = EmbeddingSet(vector, [""], [""], self.encoder.fingerprint, compatible_with=self._joins)
+
+        def ask(gallery: Gallery) -> tuple[int, str]:
+            gallery.hits(query, 1)
+            try:
+                gallery.threshold(self.encoder)
+            except DataError as error:
+                return len(gallery), str(error)
+            return len(gallery), ""
+
+        return self._thread.submit(ask, self._gallery).result()
+
+    def later(self, work: Callable[[Gallery], None]) -> None:
+        """Run `work` apart, when there is time; nobody waits for it, and what fails is logged."""
+
+        def run() -> None:
+            try:
+                with Gallery.open(self.folder) as gallery:
+                    work(gallery)
+            except (DataError, OSError) as error:
+                log.warning("work beside the requests failed (%s); it is tried again later", type(error).__name__)
+
+        self._apart.submit(run)
+
+    def close(self) -> None:
+        """Do what was taken, write ``index.faiss`` if that is due, and close the gallery."""
+        self._apart.shutdown(cancel_futures=True)
+        self._thread.submit(self._gallery.close).result()
+        self._thread.shutdown()
+
+    async def __call__(self, work: Callable[[Gallery], T]) -> T:
+        """Run `work` with the gallery.
+
+        Raises:
+            Problem: too many requests wait for the gallery, or the time of the request is up.
+        """
+        if self.waiting >= self.limits.waiting:
+            raise too_busy(f"{self.waiting} requests wait for the gallery")
+        self.waiting += 1
+        try:
+            return await run_in(self._thread, work, self._gallery, seconds=self.limits.seconds)
+        finally:
+            self.waiting -= 1
+
+    async def write(self, work: Callable[[Gallery], T]) -> T:
+        """Run `work`, which changes the gallery."""
+        found = await self(work)
+        self._writes += 1
+        if self._writes % WRITES == 0:
+            self.later(save_index)
+        return found
+
+    async def apart(self, work: Callable[[Gallery], T]) -> T:
+        """Run `work`, which takes long, with another opening of the gallery."""
+
+        def run() -> T:
+            with Gallery.open(self.folder) as gallery:
+                return work(gallery)
+
+        return await run_in(self._apart, run, seconds=self.limits.seconds)
+
+
+def save_index(gallery: Gallery) -> None:
+    """Write ``index.faiss`` if that is due, so that the next start has little to read."""
+    gallery.save_cache()

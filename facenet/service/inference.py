@@ -1,0 +1,165 @@
+"""One bounded pool from pictures to vectors: threads find faces, and one thread embeds them in batches.
+
+A batch waits at most 5 ms, and only while other pictures are being looked at. Letters: F faces, D embedding width.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import ContextVar
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from PIL import Image
+
+from facenet.data.pictures import read_picture
+from facenet.encoders.encoder import Encoder
+from facenet.encoders.photos import SeenPhoto, network_input, see_photo
+from facenet.service.options import LimitOptions
+from facenet.service.problems import too_busy, too_late
+
+BATCH_SECONDS = 0.005
+BATCH_FACES = 16
+DEADLINE: ContextVar[float] = ContextVar("deadline", default=float("inf"))  # of the request, on time.monotonic
+T = TypeVar("T")
+
+
+class Embedded(NamedTuple):
+    """A photo, its usable faces, and their vectors (F, D)."""
+
+    photo: SeenPhoto
+    vectors: np.ndarray
+
+
+class Inference:
+    """The encoder of a service and the threads that use it. Its coroutines belong to one event loop."""
+
+    def __init__(self, encoder: Encoder, limits: LimitOptions, workers: int) -> None:
+        """Start the threads; `workers` of them look for faces."""
+        self.encoder, self.limits = encoder, limits
+        self.waiting = 0  # pictures in work
+        self._looking = 0  # of these, pictures whose faces are not found yet
+        self._lookers = ThreadPoolExecutor(workers, "look")
+        self._crops: queue.SimpleQueue[tuple[np.ndarray, Future[np.ndarray]] | None] = queue.SimpleQueue()
+        self._embedder = threading.Thread(target=self._embed, name="embed", daemon=True)
+        self._embedder.start()
+
+    def warm(self) -> None:
+        """Open networks and detector before the first request, which would wait for them."""
+        grey = Image.new("RGB", (64, 64), "grey")
+        see_photo(self.encoder, grey)
+        self.encoder.embed_batch(self.encoder.preprocess.normalise(np.zeros((1, 3, *self.encoder.preprocess.size))))
+
+    def close(self) -> None:
+        """End the threads after the work that they have taken."""
+        self._lookers.shutdown()
+        self._crops.put(None)
+        self._embedder.join()
+
+    async def look(self, data: bytes) -> SeenPhoto:
+        """Decode a picture and find its faces.
+
+        Raises:
+            Problem: too many pictures in work, or the time of the request is up.
+            DataError: not a picture, or too large a one.
+        """
+        with self._place():
+            return (await self._look(data))[0]
+
+    async def embed(self, data: bytes) -> Embedded:
+        """Decode a picture, find its faces and embed them; raises as :meth:`look`, and as ``Encoder.embed_batch``."""
+        with self._place():
+            photo, inputs = await self._look(data)
+            if not len(inputs):
+                return Embedded(photo, np.zeros((0, self.encoder.dim), np.float32))
+            found: Future[np.ndarray] = Future()
+            self._crops.put((inputs, found))
+            return Embedded(photo, await asyncio.wrap_future(found))
+
+    async def aside(self, work: Callable[[], T]) -> T:
+        """Run other work with pictures in the threads that look for faces."""
+        with self._place():
+            return await run_in(self._lookers, work, seconds=self.limits.seconds)
+
+    @contextlib.contextmanager
+    def _place(self) -> Iterator[None]:
+        """Take a place of the bounded pool."""
+        if self.waiting >= self.limits.waiting:
+            raise too_busy(f"{self.waiting} pictures are in work")
+        self.waiting += 1
+        try:
+            yield
+        finally:
+            self.waiting -= 1
+
+    async def _look(self, data: bytes) -> tuple[SeenPhoto, np.ndarray]:
+        self._looking += 1
+        try:
+            return await run_in(self._lookers, self._see, data, seconds=self.limits.seconds)
+        finally:
+            self._looking -= 1
+
+    def _see(self, data: bytes) -> tuple[SeenPhoto, np.ndarray]:
+        picture = read_picture(data, most_pixels=self.limits.pixels)
+        photo = see_photo(self.encoder, picture, most=self.limits.faces)
+        return photo, network_input(self.encoder, photo.faces)
+
+    def _embed(self) -> None:
+        """Embed batches until the queue ends."""
+        while (first := self._crops.get()) is not None:
+            batch, ended = self._batch(first)
+            inputs = np.concatenate([crops for crops, _ in batch])
+            try:
+                vectors = self.encoder.embed_batch(self.encoder.preprocess.normalise(inputs))
+            except BaseException as error:
+                for _, found in batch:
+                    _settle(found, found.set_exception, error)
+            else:
+                ends = np.cumsum([len(crops) for crops, _ in batch])[:-1]
+                for (_, found), part in zip(batch, np.split(vectors, ends), strict=True):
+                    _settle(found, found.set_result, part)
+            if ended:
+                return
+
+    def _batch(self, first: tuple[np.ndarray, Future[np.ndarray]]) -> tuple[list[Any], bool]:
+        """Return `first` and what joins it, and whether the queue has ended."""
+        batch, faces, end = [first], len(first[0]), time.monotonic() + BATCH_SECONDS
+        while faces < BATCH_FACES:
+            left = end - time.monotonic() if self._looking else 0
+            try:
+                crops = self._crops.get(timeout=left) if left > 0 else self._crops.get_nowait()
+            except queue.Empty:
+                break
+            if crops is None:
+                return batch, True
+            batch.append(crops)
+            faces += len(crops[0])
+        return batch, False
+
+
+async def run_in(pool: ThreadPoolExecutor, work: Callable[..., T], *values: Any, seconds: float) -> T:
+    """Run blocking work in a pool, unless the time of the request is up before it begins.
+
+    Raises:
+        Problem: the time is up.
+    """
+    deadline = DEADLINE.get()
+
+    def begin() -> T:
+        if time.monotonic() > deadline:
+            raise too_late(seconds)
+        return work(*values)
+
+    return await asyncio.get_running_loop().run_in_executor(pool, begin)
+
+
+def _settle(found: Future[Any], settle: Callable[[Any], None], value: Any) -> None:
+    """Hand a result over, unless nobody waits for it any more."""
+    with contextlib.suppress(Exception):  # cancelled meanwhile
+        settle(value)

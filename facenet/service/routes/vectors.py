@@ -1,0 +1,124 @@
+"""Routes for vectors that were made elsewhere: what :func:`facenet.connect` uses. A picture never comes in here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+from fastapi import APIRouter
+
+from facenet.encoders.encoder import Encoder
+from facenet.gallery.gallery import Gallery, Hit
+from facenet.service.problems import Problem
+from facenet.service.schemas import (
+    Added,
+    Backfilled,
+    GivenVectors,
+    Hits,
+    Problems,
+    ThresholdAsked,
+    ThresholdTold,
+    VectorBackfill,
+    VectorItems,
+    VectorSearch,
+)
+from facenet.service.service import Served, Service
+from facenet.service.thumbnails import KEPT_NAME
+from facenet.types import EmbeddingSet
+
+router = APIRouter(prefix="/v1", tags=["vectors"])
+
+
+@router.post("/vectors/search", response_model=Hits)
+async def search(service: Served, asked: VectorSearch) -> dict[str, Any]:
+    """Return the nearest items of each vector, or all within a radius."""
+    limits = service.allowed.limits
+    if asked.k > limits.k:
+        raise Problem(422, "invalid", f"k: at most {limits.k}, got {asked.k}")
+    queries = given(service, asked, [""] * len(asked.vectors))
+
+    def ask(gallery: Gallery) -> list[list[dict[str, Any]]]:
+        if asked.max_sq_dist is None:
+            found = gallery.hits(
+                queries, asked.k, by_identity=asked.by_identity, identity_by=asked.identity_by, where=asked.where,
+                without=asked.without,
+            )  # fmt: skip
+        else:
+            found = gallery.hits_within(
+                queries, asked.max_sq_dist, where=asked.where, means=asked.means, without=asked.without
+            )
+        return [[hit_told(hit) for hit in hits] for hits in found]
+
+    return {"hits": await service.gallery(ask)}
+
+
+@router.post("/vectors/threshold", response_model=ThresholdTold)
+async def threshold(service: Served, asked: ThresholdAsked) -> dict[str, Any]:
+    """Return up to which sq_dist a face is a match, for the encoder whose record is given."""
+    record = calibrated(asked) if asked.fingerprint else None
+    rates = {"fpir": asked.fpir, "far": asked.far, "threshold": asked.threshold}
+    found = await service.gallery(
+        lambda gallery: gallery.threshold(record, where=asked.where, identity_by=asked.identity_by, **rates)
+    )
+    return {**asdict(found), "older": dict(found.older)}
+
+
+@router.post("/vectors/items", response_model=Added, status_code=201)
+async def add(service: Served, asked: VectorItems) -> dict[str, int]:
+    """Add vectors, all of them or none."""
+    items = given(service, asked, asked.paths, asked.identities)
+    if any(KEPT_NAME.fullmatch(path) for path in asked.paths):
+        raise Problem(422, "invalid", "paths: those of kept pictures are given by the service; choose others")
+    added = await service.gallery.write(
+        lambda gallery: gallery.add(items, ids=asked.ids, metadata=asked.metadata, on_duplicate=asked.on_duplicate)
+    )
+    return added._asdict()
+
+
+@router.post("/vectors/backfill", response_model=Backfilled)
+async def backfill(service: Served, asked: VectorBackfill) -> dict[str, int]:
+    """Put vectors of a new encoder in the place of an older encoder's."""
+    items = given(service, asked, asked.paths, asked.identities)
+    done = await service.gallery.write(lambda gallery: gallery.backfill(items))
+    return done._asdict()
+
+
+@router.get("/check", response_model=Problems)
+async def check(service: Served) -> dict[str, list[str]]:
+    """Read the whole gallery, and tell what is wrong with it."""
+    return {"problems": await service.gallery.apart(lambda gallery: gallery.check())}
+
+
+def given(service: Service, asked: GivenVectors, paths: Sequence[str], names: Sequence[str] = ()) -> EmbeddingSet:
+    """Return the vectors of a request."""
+    rows, most = asked.vectors, service.allowed.limits.vectors
+    if len(rows) > most:
+        raise Problem(422, "invalid", f"vectors: at most {most} in a request, got {len(rows)}")
+    if not rows or any(len(row) != len(rows[0]) for row in rows):
+        raise Problem(422, "invalid", "vectors: give at least one, and all of one width")
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, which the gallery refuses
+        vectors = np.array(rows, np.float64).astype(np.float32)
+    joins = tuple(asked.compatible_with)
+    return EmbeddingSet(
+        vectors, list(paths), list(names or [""] * len(paths)), asked.fingerprint, compatible_with=joins
+    )
+
+
+def hit_told(hit: Hit) -> dict[str, Any]:
+    """Return a hit as JSON, without the folder on this machine."""
+    return {name: value for name, value in hit._asdict().items() if name not in ("rank", "root")}
+
+
+def calibrated(asked: ThresholdAsked) -> Encoder:
+    """Return what the record of an encoder says of its thresholds; it has no net, and none is asked."""
+    record = SimpleNamespace(
+        fingerprint=asked.fingerprint,
+        compatible_with=asked.compatible_with,
+        thresholds=asked.thresholds,
+        with_older=asked.with_older,
+    )
+    record.threshold = lambda far: Encoder.threshold(cast(Encoder, record), far)
+    return cast(Encoder, record)

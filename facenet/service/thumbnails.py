@@ -1,0 +1,99 @@
+"""Small pictures of the faces of a gallery: kept when a face is enrolled, or cut from the photo it was indexed from.
+
+Nothing is kept or shown unless the service is told to. A path of a request is never opened: an item's own is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from facenet.data.pictures import read_picture
+from facenet.encoders.encoder import Encoder
+from facenet.encoders.photos import see_photo
+from facenet.errors import DataError, NotThere
+from facenet.files import atomic_write, read_bytes
+from facenet.gallery.gallery import Gallery, Item
+
+NONE, KEPT, PHOTOS = "none", "kept", "photos"
+FOLDER = "faces"
+KEPT_NAME = re.compile(rf"{FOLDER}/[0-9a-f]{{32}}\.jpg")
+SIDE = 160  # pixels
+
+
+class Thumbnails:
+    """The thumbnails of the gallery in `folder`."""
+
+    def __init__(self, folder: Path, mode: str, encoder: Encoder) -> None:
+        self.folder, self.mode, self.encoder = folder, mode, encoder
+
+    @property
+    def keeps(self) -> bool:
+        """Whether the faces of enrolments are kept."""
+        return self.mode != NONE
+
+    def has(self, item: Item) -> bool:
+        """Whether there is probably a thumbnail of an item; a photo may be gone."""
+        return self._is_kept(item.path) or self._is_photo(item)
+
+    def keep(self, crop: np.ndarray, name: str) -> str:
+        """Write the crop (H, W, 3) of an enrolled face; returns its path below the gallery, "" if none is kept.
+
+        `name` tells the face from all others; the same face has the same path.
+        """
+        if not self.keeps:
+            return ""
+        path = f"{FOLDER}/{hashlib.sha256(name.encode()).hexdigest()[:32]}.jpg"
+        with atomic_write(self.folder / path) as file:
+            file.write(encode_jpeg(crop))
+        return path
+
+    def read(self, item: Item) -> bytes:
+        """Return the JPEG of an item's face.
+
+        Raises:
+            NotThere: the item has none.
+        """
+        if self._is_kept(item.path):
+            return read_bytes(self.folder / item.path)
+        if self._is_photo(item):
+            try:
+                seen = see_photo(self.encoder, read_picture(Path(item.root) / item.path), most=1)
+            except DataError:
+                seen = None
+            if seen and seen.meant is not None:
+                return encode_jpeg(seen.faces[seen.meant].pixels)
+        raise NotThere("this face has no picture; start the service with thumbnails=kept and enrol a photo")
+
+    def forget(self, paths: Iterable[str]) -> None:
+        """Delete kept pictures whose items are gone; other paths stay."""
+        for path in paths:
+            if KEPT_NAME.fullmatch(path):
+                (self.folder / path).unlink(missing_ok=True)
+
+    def sweep(self, gallery: Gallery, started: float) -> None:
+        """Delete kept pictures of before `started` that no item names: of a service that was killed."""
+        old = [path for path in (self.folder / FOLDER).glob("*.jpg") if path.stat().st_mtime < started]
+        known = {item.path for items, _ in gallery.blocks() for item in items} if old else set()
+        self.forget({f"{FOLDER}/{path.name}" for path in old} - known)
+
+    def _is_photo(self, item: Item) -> bool:
+        """Whether an item was indexed from a file here; a client's vectors have no root."""
+        return self.mode == PHOTOS and bool(item.path) and Path(item.root).is_absolute()
+
+    def _is_kept(self, path: str) -> bool:
+        return self.keeps and KEPT_NAME.fullmatch(path) is not None
+
+
+def encode_jpeg(pixels: np.ndarray) -> bytes:
+    """Return a crop (H, W, 3) uint8 as a JPEG of at most 160 pixels a side."""
+    picture, buffer = Image.fromarray(pixels), io.BytesIO()
+    picture.thumbnail((SIDE, SIDE))
+    picture.save(buffer, "JPEG", quality=85)
+    return buffer.getvalue()

@@ -1,0 +1,72 @@
+"""Pictures in, vectors out: batches that wait for nobody, and one bad picture that spoils no other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import numpy as np
+import pytest
+
+from facenet.errors import DataError
+from facenet.service.inference import Inference
+from facenet.service.options import LimitOptions
+from tests.helpers.services import png, small_encoder
+
+
+@pytest.fixture
+def played() -> Callable[[Callable[[Inference], Coroutine[Any, Any, Any]]], tuple[Any, list[int]]]:
+    """Plays a coroutine with a pool; returns its result, and the sizes of the batches."""
+
+    def play(work: Callable[[Inference], Coroutine[Any, Any, Any]]) -> tuple[Any, list[int]]:
+        encoder, sizes = small_encoder(), []
+        pool = Inference(encoder, LimitOptions(), 2)
+        pool.warm()
+        plain = encoder.embed_batch
+
+        def counted(images: np.ndarray) -> np.ndarray:
+            sizes.append(len(images))
+            return plain(images)
+
+        encoder.embed_batch = counted  # type: ignore[method-assign, assignment]
+        try:
+            return asyncio.run(work(pool)), sizes
+        finally:
+            pool.close()
+
+    return play
+
+
+def test_pictures_that_come_together_are_embedded_together(played: Any) -> None:
+    async def all_at_once(pool: Inference) -> list[Any]:
+        return await asyncio.gather(*(pool.embed(png(seed)) for seed in range(8)))
+
+    found, sizes = played(all_at_once)
+    assert sum(sizes) == 8
+    assert len(sizes) < 8
+    alone, ones = played(lambda pool: pool.embed(png(3)))
+    assert ones == [1]
+    np.testing.assert_allclose(found[3].vectors, alone.vectors, atol=1e-6)
+
+
+def test_a_bad_picture_spoils_no_other(played: Any) -> None:
+    async def mixed(pool: Inference) -> list[Any]:
+        return await asyncio.gather(*(pool.embed(data) for data in (png(1), b"x", png(2))), return_exceptions=True)
+
+    found, _ = played(mixed)
+    assert isinstance(found[1], DataError)
+    assert [one.vectors.shape for one in found[::2]] == [(1, 16)] * 2
+
+
+def test_the_place_of_a_request_that_was_given_up_is_free_again(played: Any) -> None:
+    async def given_up(pool: Inference) -> tuple[int, Any]:
+        task = asyncio.create_task(pool.embed(png(1)))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        return pool.waiting, await pool.embed(png(2))
+
+    (waiting, found), _ = played(given_up)
+    assert waiting == 0
+    assert found.vectors.shape == (1, 16)
