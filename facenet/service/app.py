@@ -18,7 +18,7 @@ from facenet.gallery.sql.database import TRUTH
 from facenet.service.guard import Guard
 from facenet.service.problems import problem_of
 from facenet.service.routes import about, items, people, pictures, vectors
-from facenet.service.schemas import ErrorAnswer
+from facenet.service.schemas.base import ErrorAnswer
 from facenet.service.service import Service
 
 ABOUT = """Who is this? Faces of photos, looked up in a gallery, with a verdict that says why.

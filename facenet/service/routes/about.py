@@ -12,7 +12,7 @@ from typing import Any
 from fastapi import APIRouter, Response
 from fastapi.responses import HTMLResponse
 
-from facenet.service.schemas import Info, Status
+from facenet.service.schemas.about import Info, Status
 from facenet.service.service import Caller, Served
 
 router = APIRouter(tags=["about"])

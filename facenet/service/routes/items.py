@@ -15,8 +15,8 @@ from facenet.encoders.photos import CutFace
 from facenet.gallery.gallery import AddResult, Gallery, Item
 from facenet.service.inference import Embedded
 from facenet.service.problems import Problem
-from facenet.service.schemas import Enrolled, ItemPage, Removed
-from facenet.service.schemas import Item as ItemSchema
+from facenet.service.schemas.items import Enrolled, ItemPage, Removed
+from facenet.service.schemas.items import Item as ItemSchema
 from facenet.service.service import Caller, Served, Service, paged
 from facenet.types import EmbeddingSet
 

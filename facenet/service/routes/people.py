@@ -14,7 +14,7 @@ from facenet.encoders.encoder import Encoder
 from facenet.gallery.gallery import Gallery
 from facenet.service.problems import Problem
 from facenet.service.routes.items import checked_name, remove
-from facenet.service.schemas import Clusters, PeoplePage, Remove, Removed, Rename, Renamed
+from facenet.service.schemas.items import Clusters, PeoplePage, Remove, Removed, Rename, Renamed
 from facenet.service.service import Served, paged
 
 router = APIRouter(prefix="/v1", tags=["people"])

@@ -14,7 +14,8 @@ from facenet.gallery.gallery import Gallery
 from facenet.gallery.queries import Queries
 from facenet.service.inference import Embedded
 from facenet.service.problems import Problem
-from facenet.service.schemas import Comparison, EmbeddedPhoto, Photo, SearchAnswer, Where
+from facenet.service.schemas.base import Where
+from facenet.service.schemas.faces import Comparison, EmbeddedPhoto, Photo, SearchAnswer
 from facenet.service.service import Served, Service
 from facenet.types import EmbeddingSet
 from facenet.vectors import sq_dist

@@ -13,12 +13,10 @@ from fastapi import APIRouter
 from facenet.encoders.encoder import Encoder
 from facenet.gallery.gallery import Gallery, Hit
 from facenet.service.problems import Problem
-from facenet.service.schemas import (
-    Added,
-    Backfilled,
+from facenet.service.schemas.items import Added, Backfilled, Problems
+from facenet.service.schemas.vectors import (
     GivenVectors,
     Hits,
-    Problems,
     ThresholdAsked,
     ThresholdTold,
     VectorBackfill,

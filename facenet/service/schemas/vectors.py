@@ -1,0 +1,91 @@
+"""Vectors that were made elsewhere. D is the embedding width."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from facenet.service.schemas.base import Asked, Fingerprint, Name, Rate, SqDist, Told, Where
+
+
+class GivenVectors(Asked):
+    """Unit vectors of one encoder, and the encoders that its record says they go with."""
+
+    vectors: list[list[float]]
+    fingerprint: Fingerprint
+    compatible_with: tuple[Fingerprint, ...] = ()
+
+
+class VectorSearch(GivenVectors):
+    """The k nearest items, or with `max_sq_dist` all within a radius; as :class:`facenet.gallery.gallery.Gallery`."""
+
+    k: Annotated[int, Field(ge=1)] = 5
+    max_sq_dist: SqDist | None = None
+    by_identity: bool = False
+    identity_by: Literal["nearest", "mean"] = "nearest"
+    means: bool = False
+    where: Where | None = None
+    without: Name = ""
+
+
+class Hit(Told):
+    """An item that a search found."""
+
+    number: int
+    id: str
+    identity: str
+    path: str
+    sq_dist: float
+    metadata: dict[str, Any]
+    fingerprint: str
+
+
+class Hits(Told):
+    """For each vector what was found, nearest first."""
+
+    hits: list[list[Hit]]
+
+
+class ThresholdAsked(Asked):
+    """What an encoder's record says, and the rate that a search should keep."""
+
+    fingerprint: Fingerprint | None = None
+    compatible_with: tuple[Fingerprint, ...] = ()
+    thresholds: dict[float, SqDist] = Field(default_factory=dict)
+    with_older: dict[Fingerprint, dict[float, SqDist]] = Field(default_factory=dict)
+    fpir: Rate | None = None
+    far: Rate | None = None
+    threshold: SqDist | None = None
+    where: Where | None = None
+    identity_by: Literal["nearest", "mean"] = "nearest"
+
+
+class ThresholdTold(Told):
+    """The fields of :class:`facenet.evaluation.thresholds.SearchThreshold`."""
+
+    sq_dist: float
+    older: dict[str, float]
+    kind: str
+    rate: float | None
+    faces: int
+    source: str
+    strangers: float | None
+    right: float | None
+
+
+class VectorItems(GivenVectors):
+    """Items to add; `paths` are the ids if there are none."""
+
+    ids: list[Name] | None = None
+    identities: list[Name]
+    paths: list[Name]
+    metadata: list[dict[str, Any]] | None = None
+    on_duplicate: Literal["error", "skip", "replace"] = "error"
+
+
+class VectorBackfill(GivenVectors):
+    """Vectors that take the place of an older encoder's, by path."""
+
+    identities: list[Name]
+    paths: list[Name]
