@@ -1,7 +1,6 @@
 """How good a face is: size, sharpness and frontality, and the gate that a face passes before it is enrolled.
 
-One bad face in a gallery can match strangers, or miss its own person, for as long as it stays there. The numbers of
-docs/results/enrolment.md say how much each measure tells.
+One bad face in a gallery can match strangers, or miss its own person, for as long as it stays there.
 """
 
 from __future__ import annotations
@@ -50,7 +49,8 @@ def measure_quality(face: Face | None, crop_pixels: np.ndarray, *, margin: float
         return Quality(float(min(height, width)), measure_sharpness(crop_pixels), None, None)
     across, down = round(width * (1 - 1 / max(margin, 1.0)) / 2), round(height * (1 - 1 / max(margin, 1.0)) / 2)
     centre = crop_pixels[down : height - down, across : width - across]
-    return Quality(face.side, measure_sharpness(centre), measure_frontality(face.landmarks), face.score)
+    frontality = measure_frontality(face.landmarks)
+    return Quality(float(face.side), measure_sharpness(centre), frontality, float(face.score))
 
 
 def measure_sharpness(pixels: np.ndarray) -> float:
