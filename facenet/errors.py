@@ -43,6 +43,10 @@ class Busy(DataError):
     """Somebody else is using it; the same call may succeed later."""
 
 
+class StorageError(DataError):
+    """What is stored can not be read or written: a full disk, missing rights, a damaged file."""
+
+
 class GateError(FacenetError):
     """A measured figure misses the limit that was asked for; a command writes `metrics` and exits with 4."""
 

@@ -5,11 +5,12 @@ So a request never waits for a lock that another request holds. A write is answe
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from facenet.service.options import LimitOptions
 from facenet.service.problems import too_busy
 from facenet.types import EmbeddingSet
 
+MOST_APART = 4  # requests that wait for long work
 WRITES = 500  # after so many it is looked whether index.faiss is due
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -40,7 +42,9 @@ class GalleryThread:
         """
         self.folder, self.encoder, self.limits = Path(folder), encoder, limits
         self.waiting = 0
+        self.waiting_apart = 0
         self._writes = 0
+        self._found: dict[str, tuple[int, Future[Any]]] = {}  # the state and result of long work
         self._joins = tuple(encoder.compatible_with)
         self._thread = ThreadPoolExecutor(1, "gallery")
         self._apart = ThreadPoolExecutor(1, "gallery-apart")
@@ -78,8 +82,7 @@ class GalleryThread:
 
         def run() -> None:
             try:
-                with Gallery.open(self.folder) as gallery:
-                    work(gallery)
+                self._reopened(work)
             except (DataError, OSError) as error:
                 log.warning("work beside the requests failed (%s); it is tried again later", type(error).__name__)
 
@@ -116,11 +119,28 @@ class GalleryThread:
     async def apart(self, work: Callable[[Gallery], T]) -> T:
         """Run `work`, which takes long, with another opening of the gallery."""
 
-        def run() -> T:
-            with Gallery.open(self.folder) as gallery:
-                return work(gallery)
+        if self.waiting_apart >= MOST_APART:
+            raise too_busy("other long work is being done")
+        self.waiting_apart += 1
+        try:
+            return await run_in(self._apart, self._reopened, work, seconds=self.limits.seconds)
+        finally:
+            self.waiting_apart -= 1
 
-        return await run_in(self._apart, run, seconds=self.limits.seconds)
+    async def once(self, name: str, work: Callable[[Gallery], T]) -> T:
+        """Return the result of long work on the present state: what was found before, or what is being done.
+
+        Work goes on if the time of the request is up. So somebody who comes again finds it done.
+        """
+        state = await self(lambda gallery: int(gallery.info()["generation"]))
+        known = self._found.get(name)
+        if known is None or known[0] != state or (known[1].done() and known[1].exception() is not None):
+            known = self._found[name] = state, self._apart.submit(self._reopened, work)
+        return await asyncio.shield(asyncio.wrap_future(known[1]))
+
+    def _reopened(self, work: Callable[[Gallery], T]) -> T:
+        with Gallery.open(self.folder) as gallery:
+            return work(gallery)
 
 
 def save_index(gallery: Gallery) -> None:

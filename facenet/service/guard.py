@@ -24,7 +24,7 @@ from facenet.service.inference import DEADLINE
 from facenet.service.keys import WRITE, Keys, Who
 from facenet.service.metrics import Metrics
 from facenet.service.options import LimitOptions, RateOptions
-from facenet.service.problems import Problem, problem_of, too_late
+from facenet.service.problems import Problem, problem_of, too_busy, too_late
 
 OPEN = ("/", "/v1/health", "/v1/ready", "/openapi.json")  # no key needed; the page asks for one
 ASKING = (  # POST that changes nothing
@@ -52,6 +52,7 @@ class Guard:
     ) -> None:
         self.app, self.keys, self.limits, self.metrics = app, keys, limits, metrics
         self.buckets = TokenBuckets(rate)
+        self.bytes_in_work = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or answer it with what is wrong."""
@@ -59,7 +60,7 @@ class Guard:
             if scope["type"] == "lifespan":
                 await self.app(scope, receive, send)
             return
-        exchange = Exchange(scope, receive, send, self.limits)
+        exchange = Exchange(scope, receive, send, self)
         try:
             async with asyncio.timeout(self.limits.seconds):
                 exchange.who = self._admit(scope)
@@ -76,6 +77,7 @@ class Guard:
                 exchange.note_failure(error)
             await exchange.fail(problem)
         finally:
+            self.bytes_in_work -= exchange.bytes
             exchange.note()
             self.metrics.count(exchange.route, scope["method"], exchange.status, exchange.seconds)
 
@@ -114,8 +116,9 @@ class Guard:
 class Exchange:
     """One request and its answer."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, limits: LimitOptions) -> None:
-        self.scope, self._receive, self._send, self.limits = scope, receive, send, limits
+    def __init__(self, scope: Scope, receive: Receive, send: Send, guard: Guard) -> None:
+        self.scope, self._receive, self._send = scope, receive, send
+        self.guard, self.limits = guard, guard.limits
         self.id = secrets.token_hex(8)
         self.started = time.monotonic()
         self.who: Who | None = None
@@ -145,10 +148,14 @@ class Exchange:
         """Return the next part of the body, as far as it is allowed."""
         message = await self._receive()
         if message["type"] == "http.request":
-            self.bytes += len(message.get("body", b""))
+            more = len(message.get("body", b""))
+            self.bytes += more
+            self.guard.bytes_in_work += more
             self.whole = not message.get("more_body", False)
             if self.bytes > self.limits.bytes:
                 raise self._too_large()
+            if self.guard.bytes_in_work > self.limits.bytes_in_work:
+                raise too_busy("too many bytes are in work")
         return message
 
     async def send(self, message: Message) -> None:

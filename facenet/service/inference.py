@@ -10,7 +10,7 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar
 from typing import Any, NamedTuple, TypeVar
@@ -26,6 +26,7 @@ from facenet.service.problems import too_busy, too_late
 
 BATCH_SECONDS = 0.005
 BATCH_FACES = 16
+AT_ONCE = 4  # pictures of one request
 DEADLINE: ContextVar[float] = ContextVar("deadline", default=float("inf"))  # of the request, on time.monotonic
 T = TypeVar("T")
 
@@ -81,6 +82,13 @@ class Inference:
             found: Future[np.ndarray] = Future()
             self._crops.put((inputs, found))
             return Embedded(photo, await asyncio.wrap_future(found))
+
+    async def embed_all(self, pictures: Sequence[bytes]) -> list[Embedded]:
+        """Embed several pictures, a few at a time; raises as :meth:`embed`."""
+        found: list[Embedded] = []
+        for start in range(0, len(pictures), AT_ONCE):
+            found += await asyncio.gather(*map(self.embed, pictures[start : start + AT_ONCE]))
+        return found
 
     async def aside(self, work: Callable[[], T]) -> T:
         """Run other work with pictures in the threads that look for faces."""

@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from facenet.data.pictures import TooLarge, Unreadable
-from facenet.errors import Busy, ConfigError, FacenetError, NotThere, OtherEncoder, Taken
+from facenet.errors import Busy, ConfigError, FacenetError, NotThere, OtherEncoder, StorageError, Taken
 from facenet.faces.alignment import NoFace
 
 CODES = {
@@ -22,6 +22,7 @@ STATUS: tuple[tuple[type[Exception], int, str], ...] = (
     (Taken, 409, "duplicate_id"),
     (NotThere, 404, "not_found"),
     (Busy, 503, "busy"),
+    (StorageError, 503, "storage"),
     (NoFace, 422, "no_face"),
     (TooLarge, 422, "too_many_pixels"),
     (Unreadable, 422, "unreadable"),
@@ -76,6 +77,8 @@ def problem_of(error: Exception) -> Problem:
         first = details[0]
         return Problem(422, "invalid", f"{first['field']}: {first['message']}", details=details)
     if isinstance(error, HTTPException):
+        if error.status_code == 404:
+            return Problem(404, "not_found", "no such route; /openapi.json describes all of them")
         problem = Problem(error.status_code, CODES.get(error.status_code, "error"), str(error.detail))
         problem.headers = {**(error.headers or {}), **(problem.headers or {})}
         return problem

@@ -163,6 +163,10 @@ def test_too_many_bytes_are_refused_before_or_while_they_come(narrow: tuple[Test
 
     form = {"Content-Type": "multipart/form-data; boundary=x"}
     assert client.post("/v1/detect", content=parts(), headers=form).status_code == 413
+    client.app.bytes_in_work = 400_000_000 - 10  # type: ignore[attr-defined]
+    full = client.post("/v1/rename", json={"identity": "a", "to": "b"})
+    client.app.bytes_in_work = 0  # type: ignore[attr-defined]
+    assert (full.status_code, full.json()["error"]["code"]) == (503, "busy")
     many = {"vectors": [[1.0]] * 3, "fingerprint": "f"}
     assert "at most 2" in client.post("/v1/vectors/search", json=many).json()["error"]["message"]
 

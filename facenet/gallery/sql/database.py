@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from facenet.errors import Busy, DataError
+from facenet.errors import Busy, DataError, StorageError
 
 TRUTH = "items.sqlite"
 CHUNK = 500  # values in one SQL IN (...)
@@ -69,9 +69,11 @@ class Database:
             chunk = values[start : start + CHUNK]
             yield from self.execute(f"{query} ({marks(len(chunk))}) {then}", chunk)
 
-    def damaged(self, why: str) -> DataError:
+    def damaged(self, why: str) -> StorageError:
         """Return the error for a truth that contradicts itself."""
-        return DataError(f"{self.folder / TRUTH}: damaged ({why}); see Gallery.check, restore a backup or index again")
+        return StorageError(
+            f"{self.folder / TRUTH}: damaged ({why}); see Gallery.check, restore a backup or index again"
+        )
 
     @contextlib.contextmanager
     def one_line_errors(self) -> Iterator[None]:
@@ -92,7 +94,7 @@ class Database:
                 raise
             else:
                 what = f"not a gallery, or damaged ({text}); restore it from a backup or index the embeddings again"
-            raise DataError(f"{path}: {what}") from error
+            raise StorageError(f"{path}: {what}") from error
 
 
 def marks(count: int) -> str:

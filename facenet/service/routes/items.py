@@ -93,7 +93,7 @@ async def put(
 
 async def add(service: Service, asked: Sequence[Enrolment], on_duplicate: str, once: str) -> dict[str, Any]:
     """Embed pictures and add the meant face of each to the gallery in one transaction."""
-    found = [await service.inference.embed(one.image) for one in asked]
+    found = await service.inference.embed_all([one.image for one in asked])
     places = [meant_face(service, number, *pair) for number, pair in enumerate(zip(asked, found, strict=True), 1)]
     cuts = [embedded.photo.faces[place] for embedded, place in zip(found, places, strict=True)]
     told = [service.told(cut) for cut in cuts]

@@ -66,7 +66,8 @@ async def remove_many(service: Served, asked: Remove) -> dict[str, int]:
 @router.get("/clusters", response_model=Clusters)
 async def clusters(service: Served, unnamed: bool = False) -> dict[str, Any]:
     """Group the faces of the gallery by person, all or those without a name."""
-    return await service.gallery.apart(lambda gallery: find_clusters(gallery, service.encoder, unnamed))
+    name = f"clusters {unnamed}"
+    return await service.gallery.once(name, lambda gallery: find_clusters(gallery, service.encoder, unnamed))
 
 
 def find_clusters(gallery: Gallery, encoder: Encoder, unnamed: bool) -> dict[str, Any]:

@@ -54,7 +54,7 @@ async def compare(
     fpir: RateField = None,
 ) -> dict[str, Any]:
     """Tell whether two photos show one person: by a rate of pairs or, with `fpir`, as a search would."""
-    photos = [await service.inference.embed(await one.read()) for one in image]
+    photos = await service.inference.embed_all([await one.read() for one in image])
     at = await _pair_threshold(service, far=far, threshold=threshold, fpir=fpir)
     places = [_meant(embedded, number) for number, embedded in enumerate(photos, 1)]
     first, second = (embedded.vectors[place] for embedded, place in zip(photos, places, strict=True))
