@@ -19,7 +19,7 @@ from facenet.errors import DataError
 
 MOST_PIXELS = 89_478_485  # PIL's own bound: 256 MB of RGB
 BOMB = "more than 89 million pixels (a decompression bomb?)"
-SCAN, MOST_SCANS = b"\xff\xda", 100  # marker of a scan of a JPEG; a progressive one has about ten
+SCAN, MOST_SCANS = b"\xff\xda", 40  # marker of a scan of a JPEG; a progressive one has about ten
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM", "GIF")  # others run programs (EPS) or are no pictures
 LARGE_PIXELS = 4_000_000  # pictures of so many take 9 bytes a pixel while they are cut ...
 LARGE_AT_ONCE = 8  # ... so that only a few are decoded at a time, however many threads there are
