@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from facenet.commands.launch import launch
-from facenet.commands.options import CommandOptions, EncoderUse
+from facenet.commands.options import CommandOptions, EncoderUse, warn_of_drawn_faces
 from facenet.console import table
 from facenet.faces.options import Gate
 from facenet.options import option
@@ -77,6 +77,7 @@ def answer_requests(options: ServeOptions, keys: Any, listening: Any) -> dict[st
     encoder = encoders.load(options.encoder or "", device=options.device, detector=options.detector)
     allowed = Allowed(options.limits, options.rate, options.gate, options.thumbnails, keys)
     service = Service(options.gallery or "", encoder, allowed, threads=options.threads)
+    warn_of_drawn_faces(encoder, ["photo.jpg"])
     if service.warning:
         print(f"warning: searches need threshold=SQ_DIST: {service.warning}", file=sys.stderr)
     log_to_stderr()

@@ -53,7 +53,7 @@ class GalleryThread:
     def _open(self, threads: int | None) -> Gallery:
         if threads is not None:
             use_threads(threads)
-        new = not self.folder.exists()
+        new = not self.folder.exists() or (self.folder.is_dir() and not any(self.folder.iterdir()))
         return Gallery.open(
             self.folder,
             create=new,
@@ -118,7 +118,6 @@ class GalleryThread:
 
     async def apart(self, work: Callable[[Gallery], T]) -> T:
         """Run `work`, which takes long, with another opening of the gallery."""
-
         if self.waiting_apart >= MOST_APART:
             raise too_busy("other long work is being done")
         self.waiting_apart += 1
