@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from facenet.mining.rules import register_miner as register_miner
     from facenet.models.build import build_model as build_model
     from facenet.models.registry import register_net as register_net
+    from facenet.service.client import connect as connect
     from facenet.training.options import TrainOptions as TrainOptions
     from facenet.training.run import train as train
     from facenet.types import EmbeddingSet as EmbeddingSet
@@ -51,6 +52,7 @@ _HOMES = {
     "calibrate": "evaluation.evaluate",
     "cluster": "clustering.clusters",
     "compare_photos": "evaluation.photos",
+    "connect": "service.client",
     "embed_folder": "encoders.embedding",
     "load": "encoders.lookup",
     "mine": "mining.online",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from facenet.commands.galleries import GALLERY, open_gallery
 from facenet.commands.launch import launch
 from facenet.commands.options import CommandOptions, EncoderUse, warn_of_drawn_faces
 from facenet.console import progress, table
@@ -24,7 +25,7 @@ class CompareOptions(EncoderUse, CommandOptions):
     b: str | None = option(None, help="another photo")
     pairs: str | None = option(None, help="instead of a and b: CSV table first,second; its paths are relative to it")
     pair_columns: PairColumns = PairColumns()
-    gallery: str | None = option(None, help="gallery whose search threshold judges the pair")
+    gallery: str | None = option(None, help=f"{GALLERY}, whose search threshold judges the pair")
     fpir: float | None = option(None, **INSIDE, help="with gallery: share of strangers with any match; null: 0.05")
     far: float | None = option(
         None, **RATE, help="share of pairs of different people that match; null: 0.001 without gallery"
@@ -50,10 +51,9 @@ def find_threshold(encoder: Any, options: CompareOptions) -> Any:
     """Return the threshold of a search in the gallery or, without one, that of pairs of different people."""
     from facenet.errors import ConfigError
     from facenet.evaluation.thresholds import pair_threshold
-    from facenet.gallery.gallery import Gallery
 
     if options.gallery:
-        with Gallery.open(options.gallery) as gallery:
+        with open_gallery(options.gallery) as gallery:
             return gallery.threshold(encoder, fpir=options.fpir, far=options.far, threshold=options.threshold)
     if options.fpir is not None:
         raise ConfigError("fpir: it is a rate of searches in a gallery; pass gallery=DIR too, or far= in its place")

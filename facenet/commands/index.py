@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from facenet.commands.galleries import GALLERY, open_gallery
 from facenet.commands.launch import launch
 from facenet.commands.options import CommandOptions
 from facenet.console import progress, table
@@ -31,7 +32,7 @@ ACTIONS = (
 class IndexOptions(CommandOptions):
     """Options of ``index``."""
 
-    gallery: str = option(help="gallery folder")
+    gallery: str = option(help=GALLERY)
     add: str | None = option(None, help="embeddings to add")
     encoder: str | None = option(None, help="encoder that made them; its record says what they may stand beside")
     fpir: float = option(0.05, **INSIDE, help="with info: the threshold that lets in this share of strangers")
@@ -77,13 +78,12 @@ def check(options: IndexOptions) -> None:
 
 def run(options: IndexOptions, out: Path) -> dict[str, Any]:
     from facenet.errors import DataError
-    from facenet.gallery.gallery import Gallery
 
     check(options)
     metrics: dict[str, Any] = {}
     started = time.perf_counter()
     given = read(options.add, options) if options.add else None  # before a gallery is made for it
-    with Gallery.open(options.gallery, create=bool(options.add)) as gallery:
+    with open_gallery(options.gallery, create=bool(options.add)) as gallery:
         if given is not None:
             embeddings, ids, metadata = given
             added = gallery.add(embeddings, ids=ids, metadata=metadata, on_duplicate=options.on_duplicate)

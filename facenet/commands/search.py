@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from facenet.commands.galleries import GALLERY, open_gallery
 from facenet.commands.launch import launch
 from facenet.commands.options import CommandOptions, EncoderUse, warn_of_drawn_faces
 from facenet.console import table
@@ -20,7 +21,7 @@ SHOWN = 4  # queries that are printed; all of them are in metrics.json and neigh
 class SearchOptions(EncoderUse, CommandOptions):
     """Options of ``search``."""
 
-    gallery: str = option(help="gallery folder")
+    gallery: str = option(help=GALLERY)
     encoder: str | None = option(None, help="encoder of the queries; not needed for ids")
     query: str | None = option(None, help="image, folder, embeddings folder, .npy file or id of a gallery face")
     k: int = option(5, least=1, help="nearest faces of each query")
@@ -45,7 +46,6 @@ def run(options: SearchOptions, out: Path) -> dict[str, Any]:
     from facenet.encoders import lookup as encoders
     from facenet.errors import ConfigError
     from facenet.gallery.answers import ask, converse, draw_answers, score, write_answers
-    from facenet.gallery.gallery import Gallery
     from facenet.gallery.queries import read_queries
 
     if bool(options.query) == options.interactive:
@@ -56,7 +56,7 @@ def run(options: SearchOptions, out: Path) -> dict[str, Any]:
     asked: dict[str, Any] = {"k": options.k, "within": options.within, "by_identity": options.by_identity}
     asked |= {"where": options.where, "identity_by": options.identity_by}
     rates = {"fpir": options.fpir, "far": options.far, "threshold": options.threshold}
-    with Gallery.open(options.gallery) as gallery:
+    with open_gallery(options.gallery) as gallery:
         threshold = gallery.threshold(encoder, where=options.where, identity_by=options.identity_by, **rates)
         asked["threshold"] = threshold
         if options.interactive:

@@ -85,6 +85,50 @@ class Tail:
         return tail
 
 
+@dataclass(frozen=True)
+class OwnPeople:
+    """What the labelled faces of a gallery find in it if their own people, or they alone, are left out.
+
+    Attributes:
+        by_person: Shares of people whose nearest face of another person is within a distance: FPIR(t) of `faces`.
+        by_face: The same shares of faces. A person with many faces who is like another counts for more in them.
+        right: Shares of people whose nearest face is within a distance and their own; None without two faces of one.
+        faces: How many faces are compared with.
+        people: How many people asked.
+    """
+
+    by_person: Tail
+    by_face: Tail
+    right: Tail | None
+    faces: int
+    people: int
+
+    def sq_dist(self, fpir: float) -> float:
+        """Return the threshold that keeps FPIR whether strangers are counted by person or by face."""
+        return min(self.by_person.sq_dist(fpir), self.by_face.sq_dist(fpir))
+
+    def fpir(self, sq_dist: float) -> float:
+        """Return the share of strangers who get a match, the larger of both counts."""
+        return max(self.by_person.share(sq_dist), self.by_face.share(sq_dist))
+
+    def plain(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        tails = {name: getattr(self, name) for name in ("by_person", "by_face", "right")}
+        told = {name: tail and tail.plain() for name, tail in tails.items()}
+        return {**told, "faces": self.faces, "people": self.people}
+
+    @classmethod
+    def from_plain(cls, content: Mapping[str, Any]) -> OwnPeople:
+        """Return what :meth:`plain` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError: something else.
+        """
+        right = None if content["right"] is None else Tail.from_plain(content["right"])
+        by_person, by_face = (Tail.from_plain(content[name]) for name in ("by_person", "by_face"))
+        return cls(by_person, by_face, right, int(content["faces"]), int(content["people"]))
+
+
 def fit_tail(sq_dist: np.ndarray, weights: np.ndarray) -> Tail:
     """Fit the tail of squared distances (n,) whose `weights` (n,) add up to the number of people.
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from facenet.errors import ConfigError, DataError
-from facenet.evaluation.strangers import Tail, tail_of
+from facenet.evaluation.strangers import OwnPeople, Tail, tail_of
 
 FOREIGN = 3.0  # times the strangers asked for: a calibration that lets in more was made on other faces
 FAR = 0.001  # share of pairs of different people that match if nothing else is asked
@@ -64,33 +64,6 @@ def _beyond(tail: Tail, rate: float) -> str:
     return f", {how} below the smallest calibrated rate, {least:.2g}"
 
 
-@dataclass(frozen=True)
-class OwnPeople:
-    """What the labelled faces of a gallery find in it if their own people, or they alone, are left out.
-
-    Attributes:
-        by_person: Shares of people whose nearest face of another person is within a distance: FPIR(t) of `faces`.
-        by_face: The same shares of faces. A person with many faces who is like another counts for more in them.
-        right: Shares of people whose nearest face is within a distance and their own; None without two faces of one.
-        faces: How many faces are compared with.
-        people: How many people asked.
-    """
-
-    by_person: Tail
-    by_face: Tail
-    right: Tail | None
-    faces: int
-    people: int
-
-    def sq_dist(self, fpir: float) -> float:
-        """Return the threshold that keeps FPIR whether strangers are counted by person or by face."""
-        return min(self.by_person.sq_dist(fpir), self.by_face.sq_dist(fpir))
-
-    def fpir(self, sq_dist: float) -> float:
-        """Return the share of strangers who get a match, the larger of both counts."""
-        return max(self.by_person.share(sq_dist), self.by_face.share(sq_dist))
-
-
 class Basis(NamedTuple):
     """What a search threshold is derived from; the arguments of :func:`search_threshold`."""
 
@@ -98,6 +71,18 @@ class Basis(NamedTuple):
     fingerprint: str
     tails: Mapping[str, Tail]
     own: OwnPeople | None
+
+    def plain(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        tails = {name: tail.plain() for name, tail in self.tails.items()}
+        return {**self._asdict(), "tails": tails, "own": self.own and self.own.plain()}
+
+    @classmethod
+    def from_plain(cls, content: Mapping[str, Any]) -> Basis:
+        """Return what :meth:`plain` wrote; raises as :meth:`OwnPeople.from_plain`."""
+        tails = {name: Tail.from_plain(tail) for name, tail in content["tails"].items()}
+        own = None if content["own"] is None else OwnPeople.from_plain(content["own"])
+        return cls(content["faces"], content["fingerprint"], tails, own)
 
 
 @dataclass(frozen=True)

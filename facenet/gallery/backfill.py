@@ -33,7 +33,13 @@ class BackfillResult(NamedTuple):
     other: int  # of encoders that the new one is not compatible with; they stay
 
 
-def backfill_items(truth: Truth, embeddings: EmbeddingSet, batch: int, progress: Progress | None) -> BackfillResult:
+def backfill_items(
+    truth: Truth,
+    embeddings: EmbeddingSet,
+    batch: int,
+    progress: Progress | None,
+    numbers: Sequence[int] | None = None,
+) -> BackfillResult:
     """Replace the vectors of old encoders; see :meth:`facenet.gallery.gallery.Gallery.backfill`."""
     if batch < 1:
         raise ConfigError(f"batch: expected at least 1, got {batch}")
@@ -48,7 +54,7 @@ def backfill_items(truth: Truth, embeddings: EmbeddingSet, batch: int, progress:
     done = replaced = last = 0
     while True:
         with truth.writing() as before:
-            items = truth.items.texts_of(old, last, batch)
+            items = truth.items.texts_of(old, last, batch, numbers)
             places = [_row_of_image(texts, rows, embeddings.root if roots > 1 else None) for _, texts in items]
             found = [(item, row) for item, row in zip(items, places, strict=True) if row is not None]
             if found:
@@ -58,7 +64,7 @@ def backfill_items(truth: Truth, embeddings: EmbeddingSet, batch: int, progress:
         done, replaced, last = done + len(items), replaced + len(found), items[-1][0]
         if progress is not None:
             progress(done, max(total, done))
-    return _result(truth, own, old, replaced)
+    return _result(truth, own, old, replaced, whole=numbers is None)
 
 
 def _row_of_image(texts: Texts, rows: Mapping[str, int], root: str | None) -> int | None:
@@ -90,12 +96,12 @@ def _exchange(
     truth.writes.record(before, 0)
 
 
-def _result(truth: Truth, fingerprint: str, old: Sequence[int], replaced: int) -> BackfillResult:
+def _result(truth: Truth, fingerprint: str, old: Sequence[int], replaced: int, *, whole: bool) -> BackfillResult:
     with truth.reading():
         number = truth.encoders.numbers().get(fingerprint, 0)
         per_encoder = truth.encoders.counts()
     current, missing = per_encoder.get(number, 0), sum(per_encoder.get(one, 0) for one in old)
-    if missing and not current:
+    if whole and missing and not current:
         raise DataError(
             f"{truth.folder}: the embeddings hold none of the images of its {missing} items; embed the folder that "
             "the gallery was made from"

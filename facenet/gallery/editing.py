@@ -47,7 +47,7 @@ def add_items(
     ids = list(embeddings.paths if ids is None else ids)
     vectors = unit_rows(embeddings.vectors, "embeddings", names=embeddings.paths)
     texts = _texts(embeddings, ids, metadata)
-    keep = _distinct(ids, on_duplicate)
+    keep = distinct(ids, on_duplicate)
     with truth.writing() as before:
         content = _content(embeddings.fingerprint, texts, vectors) if once else {}
         if once and (done := _done(truth, once, content)):
@@ -196,7 +196,7 @@ def _texts(embeddings: EmbeddingSet, ids: Sequence[str], metadata: Sequence[Mapp
     return rows
 
 
-def _distinct(ids: Sequence[str], on_duplicate: str) -> list[int]:
+def distinct(ids: Sequence[str], on_duplicate: str) -> list[int]:
     """Return the places that stay if an id comes twice: the first or, with "replace", the last; "error" raises."""
     place: dict[str, int] = {}
     repeated: dict[str, None] = {}

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from facenet.encoders.encoder import Encoder
     from facenet.evaluation.thresholds import SearchThreshold
 
-__all__ = ["AddResult", "BackfillResult", "Gallery", "Hit", "Item", "Limits", "Person"]
+__all__ = ["BATCH", "AddResult", "BackfillResult", "Gallery", "Hit", "Item", "Limits", "Person"]
 log = logging.getLogger(__name__)
 
 
@@ -241,11 +241,7 @@ class Gallery:
             return self._truth.items.vectors(np.asarray(rows, np.int64), self._truth.encoders.dim() or 0)
 
     def vector(self, name: str) -> tuple[Item, np.ndarray]:
-        """Return the item of that id and its stored vector (D,).
-
-        Raises:
-            DataError: no such id.
-        """
+        """Return the item of that id and its stored vector (D,); DataError if there is no such id."""
         with self._truth.reading():
             return self._truth.items.named(name, self._truth.encoders.dim() or 0)
 
@@ -279,20 +275,26 @@ class Gallery:
         return add_items(self._truth, embeddings, ids, metadata, on_duplicate, once)
 
     def backfill(
-        self, embeddings: EmbeddingSet, *, batch: int = BATCH, progress: Progress | None = None
+        self,
+        embeddings: EmbeddingSet,
+        *,
+        batch: int = BATCH,
+        progress: Progress | None = None,
+        numbers: Sequence[int] | None = None,
     ) -> BackfillResult:
         """Replace the vectors of old encoders by those of the N `embeddings` of the same images.
 
         Old are the encoders that the embeddings are compatible with. An item's image is the one whose path, without its
         file type, is that of the item or else the item's id. In a gallery of several roots the roots must be equal too.
         Id, identity, path and metadata stay. `progress` is called with (items looked at, items of old encoders).
+        With `numbers` only items of these numbers are looked at.
 
         Raises:
             DataError: broken or not-unit vectors, another width, an image twice, an encoder that is not compatible, or
                 embeddings of none of the gallery's images.
             ConfigError: `batch` < 1.
         """
-        return backfill_items(self._truth, embeddings, batch, progress)
+        return backfill_items(self._truth, embeddings, batch, progress, numbers)
 
     def remove(self, names: str | Iterable[str], *, by: str = "any") -> int:
         """Remove items by id or, all of a person's, by identity, in one transaction; returns how many.
@@ -309,11 +311,7 @@ class Gallery:
         """Set the identity of items, named as in :meth:`remove`, in one transaction; returns how many.
 
         The identity of a person who is there joins the items to that person. "" makes their person unknown. Items keep
-        their numbers, so the index stays as it is.
-
-        Raises:
-            DataError: a name that is neither, or with by="any" both, or no text to store; nothing is then renamed.
-            ConfigError: unknown `by`.
+        their numbers, so the index stays as it is. Raises as :meth:`remove`, and for no text to store.
         """
         return rename_items(self._truth, names, identity, by)
 

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from facenet.errors import DataError, choose
-from facenet.evaluation.strangers import Tail, fit_tail, nearest_of_others, tail_of
-from facenet.evaluation.thresholds import OwnPeople, SearchThreshold, search_threshold
+from facenet.evaluation.strangers import OwnPeople, Tail, fit_tail, nearest_of_others, tail_of
+from facenet.evaluation.thresholds import SearchThreshold, search_threshold
 from facenet.files import read_sealed, write_sealed
 from facenet.gallery.editing import renamed
 from facenet.gallery.people import MEAN, NEAREST, Means, People, groups, mean_faces, read_people, vectors_of
@@ -95,16 +95,7 @@ def _own_people(truth: Truth, fingerprint: str, identity_by: str) -> OwnPeople |
         return kept["own"]
     found = _ask(truth, fingerprint, dim, identity_by)
     if found is not None:
-        content = {
-            "fingerprint": fingerprint,
-            "token": last.token,
-            **now,
-            "faces": found.faces,
-            "people": found.people,
-            "by_person": found.by_person.plain(),
-            "by_face": found.by_face.plain(),
-            "right": None if found.right is None else found.right.plain(),
-        }
+        content = {"fingerprint": fingerprint, "token": last.token, **now, **found.plain()}
         with contextlib.suppress(DataError, OSError):  # a gallery that may only be read
             write_sealed(truth.folder / FILES[identity_by], content)
     return found
@@ -116,7 +107,7 @@ def _read(path: Path, fingerprint: str) -> dict[str, Any] | None:
         return None
     try:
         content = read_sealed(path)
-        content["own"] = _from_plain(content)
+        content["own"] = OwnPeople.from_plain(content)
         content |= {name: int(content[name]) for name in COUNTED}
     except (DataError, KeyError, TypeError, ValueError):
         return None
@@ -128,12 +119,6 @@ def _stale(kept: Mapping[str, Any], now: Mapping[str, int]) -> bool:
     least = {name: min(kept[name], now[name]) for name in ("items", "labelled")}
     least["renamed"] = least["labelled"]
     return any(abs(now[name] - kept[name]) > STALE * least[name] for name in COUNTED)
-
-
-def _from_plain(content: dict[str, Any]) -> OwnPeople:
-    right = None if content["right"] is None else Tail.from_plain(content["right"])
-    by_person, by_face = (Tail.from_plain(content[name]) for name in ("by_person", "by_face"))
-    return OwnPeople(by_person, by_face, right, int(content["faces"]), int(content["people"]))
 
 
 def _ask(truth: Truth, fingerprint: str, dim: int, identity_by: str) -> OwnPeople | None:

@@ -29,7 +29,7 @@ from facenet.service.problems import Problem, problem_of, too_busy, too_late
 OPEN = ("/", "/v1/health", "/v1/ready", "/openapi.json")  # no key needed; the page asks for one
 ASKING = (  # POST that changes nothing
     *("/v1/detect", "/v1/embed", "/v1/compare", "/v1/search"),
-    *("/v1/vectors/search", "/v1/vectors/threshold"),
+    *("/v1/vectors/search", "/v1/vectors/threshold", "/v1/find"),
 )
 SAFE = ("GET", "HEAD", "OPTIONS")
 HEADERS = {

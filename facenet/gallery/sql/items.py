@@ -26,7 +26,8 @@ CREATE INDEX items_identity ON items (identity);
 """
 BLOCK = 8192  # rows read at once
 COLUMNS = ("id", "identity", "path")  # what a filter finds in columns; everything else is metadata
-INSERT = "INSERT INTO items (id, identity, path, root, metadata, encoder, vector, digest) VALUES (?,?,?,?,?,?,?,?)"
+TEXTS = "id, identity, path, root, metadata"
+INSERT = f"INSERT INTO items ({TEXTS}, encoder, vector, digest) VALUES (?,?,?,?,?,?,?,?)"
 VECTORS = "SELECT number, coalesce(CAST(vector AS BLOB), x'') FROM items WHERE number IN"
 WHOLE = """SELECT items.number, id, identity, path, root, metadata, fingerprint, coalesce(CAST(vector AS BLOB), x''),
   digest FROM items LEFT JOIN encoders ON encoders.number = items.encoder"""
@@ -148,11 +149,14 @@ class ItemTable:
 
     # Items and vectors
 
-    def texts_of(self, encoders: Sequence[int], after: int, most: int) -> list[tuple[int, Texts]]:
-        """Return number and text columns of the next `most` items of these encoders above the number `after`."""
-        query = f"""SELECT number, id, identity, path, root, metadata FROM items
-          WHERE number > ? AND encoder IN ({marks(len(encoders))}) ORDER BY number LIMIT ?"""
-        return [(row[0], row[1:]) for row in self.database.execute(query, (after, *encoders, most))]
+    def texts_of(
+        self, encoders: Sequence[int], after: int, most: int, among: Sequence[int] | None
+    ) -> list[tuple[int, Texts]]:
+        """Return number and texts of the next `most` items of these encoders above `after`, of all or `among` some."""
+        only = "" if among is None else f"AND number IN ({marks(len(among))})"
+        query = f"SELECT number, {TEXTS} FROM items WHERE number > ? AND encoder IN ({marks(len(encoders))}) {only}"
+        values = (after, *encoders, *(among or ()), most)
+        return [(row[0], row[1:]) for row in self.database.execute(f"{query} ORDER BY number LIMIT ?", values)]
 
     def find(self, numbers: np.ndarray) -> dict[int, Item]:
         """Return the items of these numbers (n,) that are there.
@@ -254,11 +258,7 @@ class ItemTable:
             raise self.database.damaged(f"{done} items where {count} should be")
 
     def unsealed_blocks(self, dim: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield numbers (n,) and vectors (n, D) of all items in order, seven times as fast: digests are not checked.
-
-        Raises:
-            DataError: a vector is not of that width or not of unit length.
-        """
+        """Yield numbers (n,) and vectors (n, D) of all items in order; seven times as fast, as no digest is checked."""
         cursor = self.database.execute("SELECT number, coalesce(CAST(vector AS BLOB), x'') FROM items ORDER BY number")
         while rows := cursor.fetchmany(BLOCK):
             yield self._decoded(rows, dim)

@@ -15,14 +15,14 @@ from facenet.encoders.photos import CutFace
 from facenet.gallery.gallery import AddResult, Gallery, Item
 from facenet.service.inference import Embedded
 from facenet.service.problems import Problem
-from facenet.service.schemas.items import Enrolled, ItemPage, Removed
+from facenet.service.schemas.items import Enrolled, Find, ItemPage, Removed
 from facenet.service.schemas.items import Item as ItemSchema
 from facenet.service.service import Caller, Served, Service, paged
 from facenet.types import EmbeddingSet
 
 router = APIRouter(prefix="/v1", tags=["items"])
 MOST_METADATA, DEEPEST = 10_000, 8  # characters and levels of an item's metadata
-Number = Annotated[int, Query(ge=0, lt=1 << 63)]
+Number = Annotated[int, Query(ge=-(1 << 63), lt=1 << 63)]
 NameField = Annotated[str, Form(max_length=512)]
 NameFields = Annotated[list[Annotated[str, Form(max_length=512)]] | None, Form()]
 Duplicate = Annotated[Literal["error", "skip", "replace"], Form()]
@@ -196,6 +196,20 @@ async def list_items(
     items, more, vectors = await service.gallery(read)
     told = [item_told(service, item, vectors[row] if vectors else None) for row, item in enumerate(items)]
     return {"items": told, "next": str(items[-1].number) if more else None}
+
+
+@router.post("/find", response_model=ItemPage, response_model_exclude_unset=True)
+async def find(service: Served, who: Caller, asked: Find) -> dict[str, Any]:
+    """Return the faces of ids or of people, by number; `vector` adds their vectors, for a key that may write."""
+    if asked.vector:
+        need_write(who)
+
+    def read(gallery: Gallery) -> tuple[Sequence[Item], Any]:
+        items = gallery.find(asked.names, by=asked.by)
+        return items, gallery.vectors([item.number for item in items]).tolist() if asked.vector and items else None
+
+    items, vectors = await service.gallery(read)
+    return {"items": [item_told(service, item, vectors[row] if vectors else None) for row, item in enumerate(items)]}
 
 
 @router.get("/items/{id:path}", response_model=ItemSchema, response_model_exclude_unset=True)

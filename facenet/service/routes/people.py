@@ -47,14 +47,15 @@ async def people(
 @router.post("/rename", response_model=Renamed)
 async def rename(service: Served, asked: Rename) -> dict[str, int]:
     """Name faces by id, or all faces of a person; naming them as an existing person merges the two."""
-    if (asked.ids is None) == (asked.identity is None):
-        raise Problem(422, "invalid", "give ids or identity, one of the two")
-    to = checked_name("to", asked.to)
-    if asked.ids is not None:
-        ids = asked.ids
-        return {"renamed": await service.gallery.write(lambda gallery: gallery.rename(ids, to, by="id"))}
-    name = asked.identity or ""
-    return {"renamed": await service.gallery.write(lambda gallery: gallery.rename(name, to, by="identity"))}
+    given = [
+        (names, by)
+        for names, by in ((asked.ids, "id"), (asked.identity, "identity"), (asked.names, asked.by))
+        if names is not None
+    ]
+    if len(given) != 1:
+        raise Problem(422, "invalid", "give ids, identity or names, one of the three")
+    (names, by), to = given[0], checked_name("to", asked.to)
+    return {"renamed": await service.gallery.write(lambda gallery: gallery.rename(names, to, by=by))}
 
 
 @router.post("/remove", response_model=Removed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -23,7 +23,7 @@ from facenet.service.schemas.vectors import (
     VectorItems,
     VectorSearch,
 )
-from facenet.service.service import Served, Service
+from facenet.service.service import Caller, Served, Service
 from facenet.service.thumbnails import KEPT_NAME
 from facenet.types import EmbeddingSet
 
@@ -61,26 +61,27 @@ async def threshold(service: Served, asked: ThresholdAsked) -> dict[str, Any]:
     found = await service.gallery(
         lambda gallery: gallery.threshold(record, where=asked.where, identity_by=asked.identity_by, **rates)
     )
-    return {**asdict(found), "older": dict(found.older)}
+    told = {name: getattr(found, name) for name in ThresholdTold.model_fields}
+    return {**told, "older": dict(found.older), "basis": found.basis and found.basis.plain()}
 
 
 @router.post("/vectors/items", response_model=Added, status_code=201)
-async def add(service: Served, asked: VectorItems) -> dict[str, int]:
-    """Add vectors, all of them or none."""
+async def add(service: Served, who: Caller, asked: VectorItems) -> dict[str, int]:
+    """Add vectors, all of them or none; a second request of the same name `once` adds nothing."""
     items = given(service, asked, asked.paths, asked.identities)
     if any(KEPT_NAME.fullmatch(path) for path in asked.paths):
         raise Problem(422, "invalid", "paths: those of kept pictures are given by the service; choose others")
-    added = await service.gallery.write(
-        lambda gallery: gallery.add(items, ids=asked.ids, metadata=asked.metadata, on_duplicate=asked.on_duplicate)
-    )
+    once = f"{who.name}\n{asked.once}" if asked.once else ""
+    how: dict[str, Any] = {"ids": asked.ids, "metadata": asked.metadata, "on_duplicate": asked.on_duplicate}
+    added = await service.gallery.write(lambda gallery: gallery.add(items, **how, once=once))
     return added._asdict()
 
 
 @router.post("/vectors/backfill", response_model=Backfilled)
 async def backfill(service: Served, asked: VectorBackfill) -> dict[str, int]:
     """Put vectors of a new encoder in the place of an older encoder's."""
-    items = given(service, asked, asked.paths, asked.identities)
-    done = await service.gallery.write(lambda gallery: gallery.backfill(items))
+    items = replace(given(service, asked, asked.paths, asked.identities), root=asked.root)
+    done = await service.gallery.write(lambda gallery: gallery.backfill(items, numbers=asked.numbers))
     return done._asdict()
 
 

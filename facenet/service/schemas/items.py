@@ -77,11 +77,12 @@ class Renamed(Told):
 
 
 class Person(Told):
-    """A person of the gallery: how many faces, and the first of them."""
+    """A person of the gallery: how many faces, and id and number of the first of them."""
 
     identity: str
     faces: int
     id: str
+    number: int
     thumbnail: bool
 
 
@@ -109,11 +110,13 @@ class Clusters(Told):
 
 
 class Rename(Asked):
-    """Name faces by id, or all of a person; naming them as an existing person merges the two."""
+    """Name faces by id, all of a person, or `names` that are `by` what they are; a known person is merged."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"identity": "An", "to": "Ann"}]})
     ids: list[Name] | None = None
     identity: Name | None = None
+    names: Annotated[list[Name], Field(max_length=10_000)] | None = None
+    by: Literal["any", "id", "identity"] = "any"
     to: Name
 
 
@@ -121,8 +124,17 @@ class Remove(Asked):
     """Remove by id, by identity, or by whichever of the two a name is."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"names": ["Ann"], "by": "identity"}]})
-    names: Annotated[list[Name], Field(min_length=1, max_length=10_000)]
+    names: Annotated[list[Name], Field(max_length=10_000)]
     by: Literal["any", "id", "identity"] = "any"
+
+
+class Find(Asked):
+    """Find items by id, by identity, or by whichever of the two a name is; names that are neither find nothing."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"names": ["Ann"], "by": "identity"}]})
+    names: Annotated[list[Name], Field(max_length=10_000)]
+    by: Literal["any", "id", "identity"] = "any"
+    vector: bool = False
 
 
 class Problems(Told):

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from facenet.service.schemas.base import Asked, Fingerprint, Name, Rate, SqDist, Told, Where
+from facenet.service.schemas.base import Asked, Fingerprint, Name, Rate, SqDist, Told, Where, WholeNumber
 
 
 class GivenVectors(Asked):
@@ -20,8 +20,8 @@ class GivenVectors(Asked):
 class VectorSearch(GivenVectors):
     """The k nearest items, or with `max_sq_dist` all within a radius; as :class:`facenet.gallery.gallery.Gallery`."""
 
-    k: Annotated[int, Field(ge=1)] = 5
-    max_sq_dist: SqDist | None = None
+    k: int = 5
+    max_sq_dist: float | None = None
     by_identity: bool = False
     identity_by: Literal["nearest", "mean"] = "nearest"
     means: bool = False
@@ -72,6 +72,7 @@ class ThresholdTold(Told):
     source: str
     strangers: float | None
     right: float | None
+    basis: dict[str, Any] | None
 
 
 class VectorItems(GivenVectors):
@@ -82,10 +83,13 @@ class VectorItems(GivenVectors):
     paths: list[Name]
     metadata: list[dict[str, Any]] | None = None
     on_duplicate: Literal["error", "skip", "replace"] = "error"
+    once: Name = ""
 
 
 class VectorBackfill(GivenVectors):
-    """Vectors that take the place of an older encoder's, by path."""
+    """Vectors that take the place of an older encoder's, by path: in all items, or in those of some `numbers`."""
 
     identities: list[Name]
     paths: list[Name]
+    root: Annotated[str, Field(max_length=4096)] = ""
+    numbers: Annotated[list[WholeNumber], Field(max_length=10_000)] | None = None
