@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from tests.helpers.pictures import write_tree, write_view2
 
 settings.register_profile("suite", deadline=None, derandomize=True)  # the same cases in every run, on any machine
 settings.load_profile("suite")
+sys.dont_write_bytecode = False  # compile a module once, not in each process that the tests start
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ["OMP_NUM_THREADS"] = "1"  # read when numpy, torch and FAISS are loaded: one core for each test process
 
 

@@ -27,6 +27,7 @@ from facenet.training.faces import build_preprocess
 from facenet.training.optim import OPTIMIZERS, SCHEDULES
 from facenet.training.options import TrainOptions
 from tests.helpers import ROOT
+from tests.helpers.commands import shared_store
 
 CONF = ROOT / "conf"
 
@@ -39,7 +40,7 @@ GROUPS = sorted((d.name, f.stem) for d in CONF.iterdir() if d.is_dir() for f in 
 def hydra_conf() -> Iterator[None]:
     for name, options in OPTIONS.items():
         register(name, options)
-    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+    with shared_store(), initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         yield
 
 
