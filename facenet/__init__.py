@@ -6,6 +6,7 @@ when they are first used: ``import facenet`` loads neither torch nor faiss nor t
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from facenet.types import Pairs as Pairs
 
 __version__ = "0.1.0"
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime reports to its makers, unless this is set before it
 
 _HOMES = {
     "ConfigError": "errors",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -71,3 +73,12 @@ def test_a_model_that_onnxruntime_can_not_open_is_one_line(monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(DataError, match=r"not installed; run: pip install 'facenet-triplet\[photos\]'"):
         open_session(b"")
+
+
+def test_onnxruntime_reports_to_nobody(tmp_path: Path) -> None:
+    """It would keep a device's id and a cache of reports in the home folder, and send them."""
+    line = [sys.executable, "-c", "import facenet, onnxruntime"]
+    environment = {**os.environ, "HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
+    environment.pop("ORT_DISABLE_TELEMETRY", None)
+    subprocess.run(line, env=environment, check=True)
+    assert not list(tmp_path.rglob("*"))
