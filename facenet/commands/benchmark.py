@@ -30,6 +30,9 @@ def run(options: BenchmarkOptions, out: Path) -> dict[str, Any]:
     result: dict[str, Any] = module.run(build(module.Options, given, "benchmark."))
     for title, header, rows in module.tables(result):
         table(rows, header=header, title=title)
+    if hasattr(module, "write_plot"):
+        module.write_plot(result, out / "plot.svg")
+        print(f"plot: {out / 'plot.svg'}")
     if result.get("absent"):
         print(f"not installed, so not measured: {', '.join(result['absent'])} ({install_command('benchmark')})")
     return result
@@ -37,6 +40,8 @@ def run(options: BenchmarkOptions, out: Path) -> dict[str, Any]:
 
 def import_benchmark(name: str) -> ModuleType:
     """Import a benchmark's module, which holds its class `Options`, ``run(options)`` and ``tables(result)``.
+
+    It may hold ``write_plot(result, path)`` too, which draws the result as SVG.
 
     Raises:
         ConfigError: an unknown name, or no benchmarks: the installed package has none.

@@ -43,7 +43,7 @@ class Gate(Options):
     """What a face must reach to be enrolled; 0 is no limit. See :func:`facenet.faces.quality.shortcomings`."""
 
     action: str = option("warn", choices=ACTIONS, help="of a face that fails: off, warn, refuse")
-    min_side: float = option(32.0, least=0, help="pixels of the shorter side of a face's box")
-    min_sharpness: float = option(0.1, least=0, help="detail over coarse structure: 0.05 is blurred, 0.25 a good photo")
-    min_frontality: float = option(0.2, **SHARE, help="1 looks into the camera; 0: the nose is below an eye")
-    min_score: float = option(0.8, **SHARE, help="score of the detection")
+    min_side: float = option(24.0, least=0, help="pixels of the shorter side of a face's box")
+    min_sharpness: float = option(0.06, least=0, help="detail over coarse structure: 0.05 is blurred, 0.22 in focus")
+    min_frontality: float = option(0.1, **SHARE, help="1 looks into the camera; 0: the nose is below an eye")
+    min_score: float = option(0.88, **SHARE, help="score of the detection")
