@@ -126,24 +126,30 @@ class Errors:
         drawn = rng.multinomial(count, np.full(count, 1 / count), DRAWS)[:, enrolled.people].T  # (E, DRAWS)
         return cls(false.mean(1), missed, drawn, false @ searches.T / false.shape[1], false.shape[1])
 
-    def left(self, kept: np.ndarray | None = None) -> dict[str, float]:
-        """Return the mean errors of the enrolments that a mask (E,) keeps, with 95 % intervals."""
-        rows = np.arange(len(self.false)) if kept is None else np.flatnonzero(kept)
-        known = rows[~np.isnan(self.missed[rows])]
-        draws = {
-            "false": _means(self.drawn[rows], self.drawn_false[rows]),
-            "missed": _means(self.drawn[known], self.missed[known][:, None]),
-        }
-        found = {"false": float(self.false[rows].mean()), "missed": float(self.missed[known].mean())}
-        for name, means in draws.items():
-            found[f"{name}_low"], found[f"{name}_high"] = np.quantile(means, (0.025, 0.975)).tolist()
+    def left(self, kept: np.ndarray | None = None) -> dict[str, Any]:
+        """Return the mean errors of the enrolments that a mask (E,) keeps, and their ratio to those of all.
+
+        Each is a triple: the value, and the ends of its 95 % interval. Refusing at random leaves a ratio of 1.
+        """
+        found: dict[str, Any] = {}
+        for name, values, drawn in (("false", self.false, self.drawn_false), ("missed", self.missed, None)):
+            known = ~np.isnan(values)
+            rows = known if kept is None else known & kept
+            all_draws, draws = (
+                self._means(mask, values[:, None] if drawn is None else drawn) for mask in (known, rows)
+            )
+            value, whole = float(values[rows].mean()), float(values[known].mean())
+            found[name] = (value, *np.nanquantile(draws, (0.025, 0.975)).tolist())
+            if whole:
+                ratios = np.divide(draws, all_draws, out=np.full(DRAWS, np.nan), where=all_draws > 0)
+                ends = np.nanquantile(ratios, (0.025, 0.975)).tolist()
+            found[f"{name}_ratio"] = (value / whole, *ends) if whole else (1.0, 1.0, 1.0)
         return found
 
-
-def _means(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Return the weighted mean of each draw that draws anything; weights (n, DRAWS)."""
-    total = weights.sum(0)
-    return (weights * values).sum(0)[total > 0] / total[total > 0]
+    def _means(self, rows: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """Return the mean of the rows (a mask) in each draw (DRAWS,); nan if it draws none of them."""
+        total = self.drawn[rows].sum(0)
+        return np.where(total > 0, (self.drawn[rows] * values[rows]).sum(0) / np.maximum(total, 1), np.nan)
 
 
 def run(options: Options) -> dict[str, Any]:
@@ -232,7 +238,7 @@ def _kinds(shots: list[Shot], enrolled: Seen, passed: np.ndarray, searches: dict
     for kind in (CLEAR, TURNED, *DAMAGE):
         mine, tried = enrolled.kinds == kind, sum(shot.kind == kind for shot in shots)
         if mine.any():
-            errors = {name: {key: one.left(mine)[key] for key in ERRORS} for name, one in searches.items()}
+            errors = {name: {key: one.left(mine)[key][0] for key in ERRORS} for name, one in searches.items()}
             refused = float(1 - passed[mine].mean())
             found[kind] = {"photos": tried, "no_face": 1 - float(mine.sum()) / tried, "refused": refused, **errors}
     return found
@@ -283,8 +289,9 @@ def _pairs(row: dict[str, Any]) -> tuple[str, ...]:
     return tuple(f"{row[search][error]:.3g}" for search in SEARCHES for error in ERRORS)
 
 
-def _cell(errors: dict[str, float], name: str) -> str:
-    return f"{errors[name]:.3g} ({errors[f'{name}_low']:.3g} to {errors[f'{name}_high']:.3g})"
+def _cell(errors: dict[str, Any], name: str) -> str:
+    ratio, low, high = errors[f"{name}_ratio"]
+    return f"{errors[name][0]:.3g}, {ratio:.2f}x ({low:.2f} to {high:.2f})"
 
 
 def write_plot(result: dict[str, Any], path: Path) -> None:
@@ -298,9 +305,9 @@ def write_plot(result: dict[str, Any], path: Path) -> None:
             figure.subplots(2, 2, sharex=True).ravel(), [(s, e) for e in ERRORS for s in SEARCHES], strict=True
         ):
             for measure, points in result["curves"][search].items():
-                rows = [(point["refused"], point[error]) for point in points]
+                rows = [(point["refused"], point[error][0]) for point in points]
                 panel.plot(*zip(*rows, strict=True), lw=2.4 if measure == "gate" else 1.2, label=measure)
-            panel.axhline(result["gate"][search]["all"][error], color="#777777", lw=1, ls="--", label="at random")
+            panel.axhline(result["gate"][search]["all"][error][0], color="#777777", lw=1, ls="--", label="at random")
             panel.set(title=f"{search} searches", ylabel=LABELS[error], xlabel="share of enrolments refused")
             panel.set_ylim(bottom=0)
             panel.grid(lw=0.4, alpha=0.5)

@@ -1,6 +1,7 @@
 """How good a face is: size, sharpness and frontality, and the gate that a face passes before it is enrolled.
 
 One bad face in a gallery can match strangers, or miss its own person, for as long as it stays there.
+docs/results/enrolment.md says how much each measure tells.
 """
 
 from __future__ import annotations

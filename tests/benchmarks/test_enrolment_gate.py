@@ -37,25 +37,30 @@ def test_errors_are_counted_by_enrolment(errors: Errors) -> None:
     assert errors.false.tolist() == [0, 0.5, 0, 0.5]
     assert errors.missed.tolist() == [0, 1, 0, 1]
     left = errors.left()
-    assert (left["false"], left["missed"]) == (0.25, 0.5)
-    assert left["false_low"] < 0.25 < left["false_high"]
+    (false, low, high), (missed, *_) = left["false"], left["missed"]
+    assert (false, missed) == (0.25, 0.5)
+    assert low < 0.25 < high
+    assert left["false_ratio"] == left["missed_ratio"] == (1, 1, 1)
     good = errors.left(np.array([True, False, True, False]))
-    assert set(good.values()) == {0.0}
+    assert {number for numbers in good.values() for number in numbers} == {0}
+    half = errors.left(np.array([True, True, True, False]))["missed_ratio"]
+    assert half[0] == pytest.approx(2 / 3)
+    assert half[1] <= half[0] <= half[2] <= 1, "paired: the same draws on both sides"
 
 
 def test_a_search_without_a_face_is_neither_found_nor_missed(enrolled: Seen) -> None:
     own = seen([1], [[0, 1, 0]], [GOOD])
     found = Errors.of(enrolled, own, own, threshold=1.0)
     assert np.isnan(found.missed[:2]).all()
-    assert found.left()["missed"] == 0.5
+    assert found.left()["missed"][0] == 0.5
 
 
 def test_the_measure_that_tells_brings_the_errors_down_and_the_others_do_not(enrolled: Seen, errors: Errors) -> None:
     curves = _curves(enrolled, {"clear": errors, "degraded": errors}, Gate())
     half = {name: next(point for point in row if point["refused"] == 0.5) for name, row in curves["clear"].items()}
-    assert half["sharpness"]["false"] == half["gate"]["false"] == 0
-    assert half["sharpness"]["missed"] == half["gate"]["missed"] == 0
-    assert {row[0]["false"] for row in curves["clear"].values()} == {0.25}, "nothing refused"
+    assert half["sharpness"]["false"] == half["gate"]["false"] == (0, 0, 0)
+    assert half["sharpness"]["missed"] == half["gate"]["missed"] == (0, 0, 0)
+    assert {row[0]["false"][0] for row in curves["clear"].values()} == {0.25}, "nothing refused"
     assert len(curves["clear"]["side"]) == 13
 
 
@@ -74,7 +79,7 @@ def test_tables_and_the_plot_show_what_was_counted(enrolled: Seen, errors: Error
     }  # fmt: skip
     for _, header, rows in tables(result):
         assert all(len(row) == len(header) for row in rows)
-    assert tables(result)[1].rows[1][:3] == ("passed", "50.0%", "0 (0 to 0)")
+    assert tables(result)[1].rows[1][:3] == ("passed", "50.0%", "0, 0.00x (0.00 to 0.00)")
     write_plot(result, tmp_path / "plot.svg")
     assert "degraded searches" in (tmp_path / "plot.svg").read_text()
 
