@@ -45,7 +45,7 @@ DAMAGE: dict[str, tuple[float, ...]] = {  # kinds and levels of facenet/data/deg
 }
 MEASURES = (*Quality._fields, "gate")
 SEARCHES, ERRORS = ("clear", "degraded"), ("false", "missed")
-LABELS = {"false": "false matches, share of strangers' searches", "missed": "searches of its person that miss it"}
+LABELS = {"false": "false matches of a stranger's search", "missed": "missed searches of its person"}
 HEADER = tuple(f"{error}, {search} search" for search in SEARCHES for error in ERRORS)
 REFUSED = tuple(np.linspace(0, 0.6, 13).round(2).tolist())
 SHOWN = (0.1, 0.2, 0.3, 0.4)
