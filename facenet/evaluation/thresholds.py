@@ -131,7 +131,12 @@ class SearchThreshold:
         return min(-math.log1p(-self.strangers), float(self.faces)) if self.strangers < 1 else float(self.faces)
 
     def cost(self) -> str:
-        """Say in a sentence how many strangers find a match, and how many false matches if they are not rare."""
+        """Say in a sentence how many strangers find a match, and how many false matches if they are not rare.
+
+        Of two photos, which meet no gallery, it says how many pairs of different people match.
+        """
+        if self.kind == "far" and not self.faces and self.strangers is None:
+            return f"At this threshold {_short(100 * (self.rate or 0))} % of pairs of different people match."
         if self.strangers is None or self.false_matches is None:
             return "Nothing tells how many strangers find a match at this threshold; run facenet calibrate."
         rate = f", {self.kind}={self.rate:g}," if self.kind == "far" else ""

@@ -69,7 +69,7 @@ class Answer:
         if found is None:
             return "No match: there is no face to compare with."
         whose = f"{found.identity}'s" if found.identity else f"{found.id} without a name"
-        at, limit = _told_apart(found.sq_dist, self.threshold.of(found.fingerprint))
+        at, limit = told_apart(found.sq_dist, self.threshold.of(found.fingerprint))
         first = "The nearest face" if found is self.nearest else "The nearest face that matches"
         text = f"{first} is {whose}, at {at}, within the threshold of {limit}."
         if self.match is None:
@@ -154,7 +154,7 @@ def ask(
     return answers
 
 
-def _told_apart(sq_dist: float, threshold: float) -> tuple[str, str]:
+def told_apart(sq_dist: float, threshold: float) -> tuple[str, str]:
     """Return both with as many digits, two or more, as tell them apart."""
     texts = [(f"{sq_dist:.{digits}f}", f"{threshold:.{digits}f}") for digits in (2, 3, 4, 6)]
     return next((pair for pair in texts if pair[0] != pair[1]), texts[0])

@@ -13,7 +13,7 @@ class LimitOptions(Options):
 
     bytes: int = option(20_000_000, least=1000, help="bytes of a request")
     bytes_in_work: int = option(400_000_000, least=1000, help="bytes of all requests in work; the next is answered 503")
-    pixels: int = option(25_000_000, least=64, most=89_478_485, help="pixels of a picture, told before it is decoded")
+    pixels: int = option(50_000_000, least=64, most=89_478_485, help="pixels of a picture, told before it is decoded")
     faces: int = option(20, least=1, help="faces of a picture that are looked up")
     pictures: int = option(64, least=1, help="pictures of a batch")
     vectors: int = option(1000, least=1, help="vectors of a request")

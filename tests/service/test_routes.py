@@ -95,7 +95,7 @@ def test_options_that_can_not_be_used_are_422(shared: tuple[TestClient, Service]
 def test_pictures_that_can_not_be_used_say_why(shared: tuple[TestClient, Service]) -> None:
     client, _ = shared
     bomb = io.BytesIO()
-    Image.new("1", (6000, 6000)).save(bomb, "PNG")
+    Image.new("1", (8000, 8000)).save(bomb, "PNG")
     scans = io.BytesIO()
     Image.new("RGB", (64, 64)).save(scans, "JPEG", progressive=True)
     many = scans.getvalue().replace(b"\xff\xd9", b"\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00" * 41)
@@ -116,6 +116,10 @@ def test_detect_embed_and_compare(shared: tuple[TestClient, Service]) -> None:
     np.testing.assert_allclose([told["faces"][0]["embedding"]], vector_of(service, 5), atol=1e-6)
     same = client.post("/v1/compare", files=[("image", png(5)), ("image", png(5))]).json()
     assert (same["verdict"], same["rate_kind"], same["rate"]) == ("one person", "far", 0.001)
+    assert same["why"] == (
+        "The faces are 0.000 apart, within the threshold of 0.001. "
+        "At this threshold 0.1 % of pairs of different people match."
+    )
     other = client.post("/v1/compare", files=[("image", png(5)), ("image", png(7))], data={"threshold": 0.0}).json()
     assert (other["same"], other["verdict"]) == (False, "two people")
     assert "beyond" in other["why"]

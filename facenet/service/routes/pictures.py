@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from facenet.encoders.photos import CutFace
 from facenet.evaluation.thresholds import SearchThreshold, choose_rate, pair_threshold
-from facenet.gallery.answers import Answer, ask
+from facenet.gallery.answers import Answer, ask, told_apart
 from facenet.gallery.gallery import Gallery
 from facenet.gallery.queries import Queries
 from facenet.service.inference import Embedded
@@ -62,8 +62,9 @@ async def compare(
     same = distance <= at.sq_dist
     faces = [service.told(embedded.photo.faces[place]) for embedded, place in zip(photos, places, strict=True)]
     verdict = "one person" if same else "two people"
-    side = "within" if same else "beyond"
-    why = f"The faces are {distance:.2f} apart, {side} the {at.named()}, {at.sq_dist:.2f}."
+    apart, limit = told_apart(distance, at.sq_dist)
+    side, cost = "within" if same else "beyond", f" {at.cost()}" if at.rate is not None else ""
+    why = f"The faces are {apart} apart, {side} the threshold of {limit}.{cost}"
     told = {"threshold": at.sq_dist, "rate_kind": at.kind, "rate": at.rate, "why": why, "faces": faces}
     return {"same": same, "verdict": verdict, "sq_dist": distance, **told}
 
