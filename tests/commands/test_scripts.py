@@ -60,7 +60,7 @@ def test_index_search_remove(faces: Path, encoder: Path, embeddings: Path, tmp_p
     changes = ("rename=p003", "to=Ann", "by=identity", "remove=p004", "check=true")
     changed = succeed("index", gallery, *changes, out=tmp_path / "change")
     assert (changed["removed"], changed["renamed"], changed["identities"]) == (6, 6, 11)
-    after = succeed(*search, f"query={faces}", "k=100", out=tmp_path / "after")
+    after = succeed(*search, f"query={embeddings}", "k=100", out=tmp_path / "after")
     assert len(after["results"][0]["neighbours"]) == 66, "k larger than the gallery gives the whole gallery"
     assert "strangers_rejected" in after
 

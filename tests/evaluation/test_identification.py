@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 
 import numpy as np
@@ -45,12 +46,17 @@ def by_loops(
     return ranks, precisions, right, wrong
 
 
+@functools.cache
+def loops_of_case(lattice: bool) -> tuple[list[int], list[float], list[float], list[float]]:
+    return by_loops(*case(3, lattice))
+
+
 @pytest.mark.parametrize("lattice", [False, True])
 @pytest.mark.parametrize("block_rows", [None, 1, 37])
 def test_everything_against_loops(lattice: bool, block_rows: int | None) -> None:
     data = case(3, lattice)
     found = identify(*data, ranks=(1, 3, 10), fpirs=(0.3, 0.1, 1e-3), block_rows=block_rows)
-    ranks, precisions, right, wrong = by_loops(*data)
+    ranks, precisions, right, wrong = loops_of_case(lattice)
     assert (found.probes, found.strangers, found.gallery) == (len(ranks), len(wrong), len(data[0]))
     assert found.cmc == {k: np.mean(np.asarray(ranks) <= k) for k in (1, 3, 10)}
     assert 0.1 < found.cmc[1] < found.cmc[3] < found.cmc[10] < 1

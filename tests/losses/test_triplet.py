@@ -29,7 +29,7 @@ def unit_rows(B: int, D: int, seed: int, dtype: torch.dtype = torch.float64) -> 
 @pytest.mark.parametrize("margin", [0.0, 0.2, 2.0])
 @pytest.mark.parametrize("scale", [1.0, 3.0], ids=["unit", "not_unit"])
 def test_loss_and_gradient_equal_the_naive_form(reduction: str, margin: float, scale: float) -> None:
-    for seed in range(10):
+    for seed in range(4):
         generator = torch.Generator().manual_seed(seed)
         rows = torch.randint(0, 12, (60, 3), generator=generator)  # any order, rows repeated, also a = p or a = n
         ours = (scale * unit_rows(12, 8, seed)).requires_grad_()
