@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
 
 
 class Table(NamedTuple):
@@ -29,3 +31,8 @@ def megabytes(count: float | None) -> str:
     ('12 MB', '-')
     """
     return "-" if count is None else f"{count / 1e6:.0f} MB"
+
+
+def quantiles(seconds: Sequence[float]) -> dict[str, float]:
+    """Return median and 99 % quantile of times."""
+    return {"p50": float(np.quantile(seconds, 0.5)), "p99": float(np.quantile(seconds, 0.99))}

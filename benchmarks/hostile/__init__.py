@@ -1,0 +1,1 @@
+"""What the benchmark of hostile requests sends, and how."""
