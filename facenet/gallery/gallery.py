@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from facenet.errors import DataError
+from facenet.errors import ConfigError, DataError
 from facenet.gallery.backfill import BATCH, BackfillResult, backfill_items
 from facenet.gallery.editing import AddResult, add_items, find_numbers, remove_items, rename_items
 from facenet.gallery.faiss.cache import Cache
@@ -68,7 +68,10 @@ class Gallery:
 
         Raises:
             DataError: no gallery there, a foreign or damaged file, another schema, encoder or width.
+            ConfigError: the address of a service.
         """
+        if str(folder).startswith(("http://", "https://")):
+            raise ConfigError(f"{folder}: the address of a service, not a folder; use facenet.connect(url)")
         truth = Truth(Path(folder), timeout, create=create, encoder=(fingerprint, compatible_with, dim))
         return cls(truth, Cache(truth, limits))
 
@@ -268,8 +271,7 @@ class Gallery:
         name `once` changes nothing and returns what the first returned, also in another process or after a crash.
 
         Raises:
-            DataError: nothing to add, NaN, zero or not-unit vectors, another width, duplicate ids, a foreign encoder,
-                or other content than the add of that name had.
+            DataError: nothing to add, unusable vectors or width, duplicate ids, a foreign encoder, other content once.
             ConfigError: unknown `on_duplicate`.
         """
         return add_items(self._truth, embeddings, ids, metadata, on_duplicate, once)

@@ -408,6 +408,11 @@ def test_an_address_that_is_none_is_refused(url: str) -> None:
         facenet.connect(url)
 
 
+def test_a_gallery_that_is_opened_at_an_address_names_connect() -> None:
+    with pytest.raises(ConfigError, match=r"use facenet\.connect"):
+        Gallery.open("http://127.0.0.1:8000", create=True)
+
+
 def test_a_key_that_is_none_is_refused() -> None:
     with pytest.raises(ConfigError, match="copy it again"):
         facenet.connect("http://127.0.0.1:1", key="a\r\nb")
