@@ -262,7 +262,7 @@ def test_merged_statistics_of_a_partition_are_those_of_the_whole() -> None:
 @pytest.mark.parametrize("miner", MINERS)
 @pytest.mark.parametrize("max_triplets", [2_000_000, 50])
 def test_two_threads_find_the_same_to_the_bit(miner: str, max_triplets: int) -> None:
-    embeddings, labels = faces(200, 7, 5)
+    embeddings, labels = faces(110, 7, 5)
     options = {"margin": 0.2, "miner": miner, "select": "all", "block_rows": 9, "max_triplets": max_triplets}
     one = mine(embeddings, labels, **options)  # type: ignore[arg-type]
     before = torch.get_num_threads()

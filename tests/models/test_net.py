@@ -115,7 +115,7 @@ def test_a_wrong_option_names_its_key(options: dict[str, object], says: str) -> 
 @pytest.mark.parametrize("name", sorted(NETS))
 def test_scale_of_activations_at_the_start_without_batch_norm(name: str) -> None:
     torch.manual_seed(0)
-    size = {"nn1": (96, 96), "nn2": (96, 96)}.get(name, NETS[name].input_size)
+    size = (96, 96) if name in ("nn1", "nn2", "nn3") else NETS[name].input_size
     model = build_model(name, norm="lrn", input_size=size).eval()
     images = smooth_images(3, size)
     scale: dict[str, float] = {}
