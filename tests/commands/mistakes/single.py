@@ -34,6 +34,7 @@ TRACKS = (
 )
 CALIBRATE = "encoder={encoder} data.root={faces}"
 INDEX = "gallery={gallery}"
+SERVE = "gallery={gallery} encoder={encoder} port=0"
 BASE = {
     "train": TRAIN,
     "verify": VERIFY,
@@ -52,6 +53,7 @@ BASE = {
     "summary": "model=small",
     "benchmark": "benchmark=gallery",
     "quickstart": "",
+    "serve": SERVE,
 }
 
 SINGLE = [
@@ -194,6 +196,14 @@ SINGLE = [
     Case("index", f"{INDEX} info=true metadata={{missing}}", 2, "metadata: it is for add=EMBEDDINGS"),
     Case("index", f"{INDEX} remove=nobody", 3, "nobody"),
     Case("index", f"{INDEX} remove=nobody by=name", 2, "by"),
+    Case("serve", "gallery={gallery}", 2, "pass gallery=FOLDER encoder=ENCODER"),
+    Case("serve", "new_key=me", 2, "new_key: pass keys=FILE"),
+    Case("serve", f"{SERVE} host=0.0.0.0", 2, "keys"),
+    Case("serve", f"{SERVE} port=70000", 2, "port"),
+    Case("serve", f"{SERVE} thumbnails=all", 2, "thumbnails"),
+    Case("serve", f"{SERVE} keys={{missing}}", 3, "missing"),
+    Case("serve", "gallery={gallery} encoder={missing} port=0", 3, "missing"),
+    Case("serve", "gallery={damaged} encoder={encoder} port=0", 3, "damaged"),
     Case("index", f"{INDEX} rename=nobody", 2, "to=NAME go together"),
     Case("index", f"{INDEX} rename=nobody to=somebody", 3, "'nobody' in the gallery; nothing was renamed"),
     Case("index", f"{INDEX} kind=ivf", 2, "ivf_sq8"),
