@@ -186,8 +186,18 @@ def nearest_of_others(
         similar = probes @ vectors.T  # (Q, n)
         here = np.flatnonzero((own >= start) & (own < start + len(vectors)))
         similar[here, own[here] - start] = -np.inf
-        same = people[:, None] == names[None]
-        np.maximum(mate, np.where(same, similar, -np.inf).max(1), out=mate)
-        np.maximum(other, np.where(same, -np.inf, similar).max(1), out=other)
+        pairs = _of_one_person(people, names)
+        np.maximum.at(mate, pairs[0], similar[pairs])
+        similar[pairs] = -np.inf
+        np.maximum(other, similar.max(1), out=other)
         start += len(vectors)
     return np.maximum(2 - 2 * other, 0), np.maximum(2 - 2 * mate, 0)
+
+
+def _of_one_person(people: np.ndarray, names: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the places (m,) in `people` (Q,) and in `names` (n,) of all pairs of equal numbers."""
+    order = np.argsort(names, kind="stable")
+    first, last = (np.searchsorted(names[order], people, side=side) for side in ("left", "right"))
+    count = last - first
+    rows = np.repeat(np.arange(len(people)), count)
+    return rows, order[np.arange(len(rows)) - np.repeat(np.cumsum(count) - count - first, count)]
