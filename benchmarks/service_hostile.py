@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -108,8 +109,10 @@ def play(options: Options, port: int, key: str, photos: list[bytes], rng: random
     counts = {part: round(share * options.requests) for part, share in SHARES.items()}
     for part, requests in make_parts(port, key, photos, rng, counts).items():
         send_all(port, part, requests, key, told)
-    for raw in itertools.islice(hostile.wrong_http(rng), counts["http"]):
-        told.add("http", send_raw(port, raw), raw)
+    raw = list(itertools.islice(hostile.wrong_http(rng), counts["http"]))
+    with ThreadPoolExecutor(16) as pool:  # many wait until the service closes what is no whole head
+        for data, what in zip(raw, pool.map(partial(send_raw, port), raw), strict=True):
+            told.add("http", what, data)
     slow(port, key, photos[0], told.add)
     opened = half_open(port, key, photos[0], options.connections)
     return {"half_open": opened, "timing": time_keys(port, key, options.timings, rng)}

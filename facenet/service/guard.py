@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
+from h11 import LocalProtocolError
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -168,7 +169,11 @@ class Exchange:
                 extra["Connection"] = "close"  # what is left of the body is not read
             added = [(name.encode(), value.encode()) for name, value in extra.items()]
             message["headers"] = [*message["headers"], *(one for one in added if one[0].lower() not in given)]
-        await self._send(message)
+        try:
+            await self._send(message)
+        except LocalProtocolError:  # what came was no HTTP: the server has answered that, and closes
+            while (await self._receive())["type"] == "http.request":
+                pass
 
     async def fail(self, problem: Problem) -> None:
         """Answer with a problem, unless an answer has begun."""

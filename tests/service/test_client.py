@@ -25,7 +25,7 @@ from facenet.types import EmbeddingSet
 from tests.helpers.commands import play
 from tests.helpers.encoders import make
 from tests.helpers.galleries import clustered
-from tests.helpers.live import listening
+from tests.helpers.services import listening_at
 
 OLD = "0d" * 32
 FREE = RateOptions(per_second=None)
@@ -66,7 +66,7 @@ def opened(root: Path, encoder: Encoder, given: EmbeddingSet, **allowed: Any) ->
         fill(root / name, given)
     with (
         Gallery.open(root / "here") as local,
-        listening(root / "there", encoder, Allowed(rate=FREE, **allowed)) as url,
+        listening_at(root / "there", Allowed(rate=FREE, **allowed), encoder) as url,
         facenet.connect(url) as remote,
     ):
         yield Both(local, remote, given, encoder)
@@ -288,7 +288,7 @@ def test_keys_open_a_service(tmp_path: Path, encoder: Encoder, monkeypatch: pyte
     fill(tmp_path / "g", people(encoder))
     read, write = (add_key(tmp_path / "keys.json", role, role) for role in ("read", "write"))
     monkeypatch.delenv("FACENET_KEY", raising=False)
-    with listening(tmp_path / "g", encoder, Allowed(keys=Keys(tmp_path / "keys.json"))) as url:
+    with listening_at(tmp_path / "g", Allowed(keys=Keys(tmp_path / "keys.json")), encoder) as url:
         with pytest.raises(DataError, match="pass key=, or set FACENET_KEY"):
             facenet.connect(url)
         with pytest.raises(DataError, match="not known"):
@@ -309,7 +309,7 @@ def test_keys_open_a_service(tmp_path: Path, encoder: Encoder, monkeypatch: pyte
 
 def test_a_busy_service_is_waited_for(tmp_path: Path, encoder: Encoder) -> None:
     rate = RateOptions(per_second=2.0, burst=2)
-    with listening(tmp_path / "g", encoder, Allowed(rate=rate)) as url:
+    with listening_at(tmp_path / "g", Allowed(rate=rate), encoder) as url:
         with facenet.connect(url) as gallery:
             assert [len(gallery) for _ in range(2)] == [0, 0]  # the second waits
         with facenet.connect(url) as gallery:

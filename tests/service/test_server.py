@@ -19,6 +19,7 @@ import pytest
 
 from facenet.errors import ConfigError
 from facenet.service import server
+from facenet.service.keys import Keys, add_key
 from facenet.service.options import LimitOptions, RateOptions
 from facenet.service.service import Allowed
 from tests.helpers import ROOT
@@ -53,6 +54,20 @@ def closed(connection: socket.socket) -> bool:
 def health(address: str) -> int:
     with urllib.request.urlopen(f"{address}/v1/health", timeout=5) as answer:
         return int(answer.status)
+
+
+@pytest.mark.parametrize("with_key", [False, True])
+def test_a_body_that_is_no_http_is_no_error_of_the_service(
+    with_key: bool, tmp_path: Path, connect: Callable[..., socket.socket], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The server closes such a connection before the application has answered."""
+    key = add_key(tmp_path / "keys.json", "door", "write")
+    line = f"Authorization: Bearer {key}\r\n" if with_key else ""
+    head = f"POST /v1/rename HTTP/1.1\r\nHost: localhost\r\n{line}Transfer-Encoding: chunked\r\n\r\nno length\r\n"
+    with listening_at(tmp_path / "g", Allowed(rate=FREE, keys=Keys(tmp_path / "keys.json"))) as address:
+        assert connect(address, head.encode()).recv(100).startswith(b"HTTP/1.1 400 ")
+        assert health(address) == 200
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 def test_half_open_connections_hold_nobody_up(
