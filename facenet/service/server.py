@@ -7,6 +7,7 @@ import logging
 import socket
 import sys
 from collections.abc import Callable
+from typing import ClassVar
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -56,6 +57,7 @@ def make_server(app: ASGIApp, limits: LimitOptions, *, ready: Callable[[], None]
 
     class Connection(PatientProtocol):
         most = most_connections(limits)
+        waiting: ClassVar[dict[PatientProtocol, None]] = {}
 
     config = uvicorn.Config(
         app,
@@ -91,6 +93,7 @@ class PatientProtocol(H11Protocol):
     """A connection that has ten seconds for the head of a request, and gives way if too many are open."""
 
     most = 1000
+    waiting: ClassVar[dict[PatientProtocol, None]] = {}  # those without a request in work, the longest first
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection; if too many are open, the one that has waited longest for its request is closed."""
@@ -100,8 +103,8 @@ class PatientProtocol(H11Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._expect_head()
         if len(self.connections) > self.most:
-            idle = [one for one in self.connections if isinstance(one, PatientProtocol) and one.is_idle]
-            oldest = min(idle, key=lambda one: one.since, default=self)
+            oldest = next(iter(self.waiting))  # looking through all would let a flood of connections hold others up
+            del self.waiting[oldest]
             oldest.transport.abort()
 
     @property
@@ -114,16 +117,29 @@ class PatientProtocol(H11Protocol):
         super().data_received(data)
         if not self.is_idle:
             self._stop_timer()
+            self.waiting.pop(self, None)
         elif self._timer is None:  # the head of a next request has begun
             self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget a connection."""
         self._stop_timer()
+        self.waiting.pop(self, None)
         super().connection_lost(exc)
 
+    def on_response_complete(self) -> None:
+        """Wait for the next request, unless it is there."""
+        super().on_response_complete()
+        if self.is_idle and not self.transport.is_closing():
+            self._wait()
+
+    def _wait(self) -> None:
+        """Stand at the end of those that wait."""
+        self.waiting.pop(self, None)
+        self.waiting[self] = None
+
     def _expect_head(self) -> None:
-        self.since = self.loop.time()
+        self._wait()
         self._timer = self.loop.call_later(HEADER_SECONDS, self._close_if_idle)
 
     def _stop_timer(self) -> None:
