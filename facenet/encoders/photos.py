@@ -6,7 +6,7 @@ Coordinates are (x, y) in pixels of the upright picture. Letters: F faces, D emb
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +18,8 @@ from facenet.faces.alignment import NoFace
 from facenet.faces.detector import Face, find_faces
 from facenet.faces.quality import Quality, measure_quality
 
+SHOWN = 256  # pixels a side of a face that is only shown
+
 
 class CutFace(NamedTuple):
     """A face of a photo."""
@@ -25,6 +27,7 @@ class CutFace(NamedTuple):
     face: Face | None  # None: the encoder takes every picture for a face
     pixels: np.ndarray  # (H, W, 3) uint8: the crop
     quality: Quality
+    box: tuple[float, float, float, float]  # left, top, width, height in the picture
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,8 @@ def see_photo(encoder: Encoder, picture: Image.Image, *, most: int | None = None
     align = encoder.preprocess.align
     if align is None or align.detector == "none":
         pixels = np.asarray(picture)
-        return SeenPhoto(picture.size, [CutFace(None, pixels, measure_quality(None, pixels))], 0)
+        box = (0.0, 0.0, float(picture.width), float(picture.height))
+        return SeenPhoto(picture.size, [CutFace(None, pixels, measure_quality(None, pixels), box)], 0)
     found = find_faces(np.asarray(picture))
     try:
         chosen = align.choose(found, picture.size)
@@ -58,9 +62,22 @@ def see_photo(encoder: Encoder, picture: Image.Image, *, most: int | None = None
         kept[-1] = chosen
     crops = [np.asarray(align.crop(picture, face)) for face in kept]
     pairs = zip(kept, crops, strict=True)
-    faces = [CutFace(face, crop, measure_quality(face, crop, margin=align.margin)) for face, crop in pairs]
+    faces = [CutFace(face, crop, measure_quality(face, crop, margin=align.margin), face.box) for face, crop in pairs]
     meant = next(place for place, face in enumerate(kept) if face is chosen)
     return SeenPhoto(picture.size, faces, meant, left_out=len(usable) - len(kept))
+
+
+def shrink(photo: SeenPhoto) -> SeenPhoto:
+    """Return a photo whose crops have at most 256 pixels a side: enough to show, and little to keep in memory."""
+
+    def small(cut: CutFace) -> CutFace:
+        if max(cut.pixels.shape[:2]) <= SHOWN:
+            return cut
+        picture = Image.fromarray(cut.pixels)
+        picture.thumbnail((SHOWN, SHOWN))
+        return cut._replace(pixels=np.asarray(picture))
+
+    return replace(photo, faces=[small(cut) for cut in photo.faces])
 
 
 def network_input(encoder: Encoder, faces: Sequence[CutFace]) -> np.ndarray:

@@ -79,12 +79,13 @@ def _key(once: str) -> str:
 def _content(fingerprint: str, texts: Sequence[Texts], vectors: np.ndarray) -> dict[str, Any]:
     """Return what tells whether two adds have the same content: a digest of the texts, and marks of vectors (N, D).
 
-    Vectors that were computed twice differ in their last bits. So the marks are 8 projections that are compared with a
-    tolerance.
+    Paths and roots are no content: they say where a picture lies now. Vectors that were computed twice differ in their
+    last bits. So the marks are 8 projections that are compared with a tolerance.
     """
     rng = np.random.default_rng(0)
+    names = [(name, identity, metadata) for name, identity, _, _, metadata in texts]
     marks = rng.normal(size=len(vectors)) @ vectors @ rng.normal(size=(vectors.shape[1], 8))
-    digest = hashlib.sha256(json.dumps([fingerprint, texts]).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps([fingerprint, names]).encode()).hexdigest()
     return {"digest": digest, "marks": marks.tolist()}
 
 
@@ -105,7 +106,7 @@ def _done(truth: Truth, once: str, content: Mapping[str, Any]) -> AddResult | No
     except (KeyError, TypeError, ValueError) as error:
         raise truth.damaged("what an add did once") from error
     if not same:
-        raise Taken(f"{truth.folder}: {once[:80]!r} was the name of an add of other content; take another for once=")
+        raise Taken(f"{truth.folder}: once= is the name of an earlier add of other content; take another name")
     return result
 
 

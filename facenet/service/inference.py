@@ -20,7 +20,7 @@ from PIL import Image
 
 from facenet.data.pictures import read_picture
 from facenet.encoders.encoder import Encoder
-from facenet.encoders.photos import SeenPhoto, network_input, see_photo
+from facenet.encoders.photos import SeenPhoto, network_input, see_photo, shrink
 from facenet.service.options import LimitOptions
 from facenet.service.problems import too_busy, too_late
 
@@ -116,7 +116,8 @@ class Inference:
     def _see(self, data: bytes) -> tuple[SeenPhoto, np.ndarray]:
         picture = read_picture(data, most_pixels=self.limits.pixels)
         photo = see_photo(self.encoder, picture, most=self.limits.faces)
-        return photo, network_input(self.encoder, photo.faces)
+        inputs = network_input(self.encoder, photo.faces)
+        return shrink(photo), inputs
 
     def _embed(self) -> None:
         """Embed batches until the queue ends."""

@@ -88,10 +88,9 @@ class Service:
 
     def told(self, cut: CutFace) -> dict[str, Any]:
         """Return a face as the schema ``Face``."""
-        height, width = cut.pixels.shape[:2]
         face, quality = cut.face, cut.quality
         return {
-            "box": [float(value) for value in face.box] if face else [0.0, 0.0, float(width), float(height)],
+            "box": [float(value) for value in cut.box],
             "score": face.score if face else None,
             "landmarks": face.landmarks.tolist() if face else None,
             "quality": {"side": quality.side, "sharpness": quality.sharpness, "frontality": quality.frontality},

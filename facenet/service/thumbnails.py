@@ -5,10 +5,11 @@ Nothing is kept or shown unless the service is told to. A path of a request is n
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import io
 import re
-from collections.abc import Iterable
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ NONE, KEPT, PHOTOS = "none", "kept", "photos"
 FOLDER = "faces"
 KEPT_NAME = re.compile(rf"{FOLDER}/[0-9a-f]{{32}}\.jpg")
 SIDE = 160  # pixels
+GRACE = 60.0  # seconds that a new picture may wait for its item; another service may be enrolling into the gallery
 
 
 class Thumbnails:
@@ -42,14 +44,9 @@ class Thumbnails:
         """Whether there is probably a thumbnail of an item; a photo may be gone."""
         return self._is_kept(item.path) or self._is_photo(item)
 
-    def keep(self, crop: np.ndarray, name: str) -> str:
-        """Write the crop (H, W, 3) of an enrolled face; returns its path below the gallery, "" if none is kept.
-
-        `name` tells the face from all others; the same face has the same path.
-        """
-        if not self.keeps:
-            return ""
-        path = f"{FOLDER}/{hashlib.sha256(name.encode()).hexdigest()[:32]}.jpg"
+    def keep(self, crop: np.ndarray) -> str:
+        """Write the crop (H, W, 3) of a face, before its item; returns its path, which no other picture has."""
+        path = f"{FOLDER}/{secrets.token_hex(16)}.jpg"
         with atomic_write(self.folder / path) as file:
             file.write(encode_jpeg(crop))
         return path
@@ -60,16 +57,28 @@ class Thumbnails:
         Raises:
             NotThere: the item has none.
         """
-        if self._is_kept(item.path):
-            return read_bytes(self.folder / item.path)
-        if self._is_photo(item):
-            try:
+        with contextlib.suppress(DataError):  # the file is gone, or is no picture any more
+            if self._is_kept(item.path):
+                return read_bytes(self.folder / item.path)
+            if self._is_photo(item):
                 seen = see_photo(self.encoder, read_picture(Path(item.root) / item.path), most=1)
-            except DataError:
-                seen = None
-            if seen and seen.meant is not None:
-                return encode_jpeg(seen.faces[seen.meant].pixels)
+                if seen.meant is not None:
+                    return encode_jpeg(seen.faces[seen.meant].pixels)
         raise NotThere("this face has no picture; start the service with thumbnails=kept and enrol a photo")
+
+    @contextlib.contextmanager
+    def following(
+        self, gallery: Gallery, names: Sequence[str], by: str = "id", new: Iterable[str] = ()
+    ) -> Iterator[None]:
+        """Delete the kept pictures, `new` ones and those of the items of `names`, that no item names after a change.
+
+        This holds in every mode: pictures may be there from a time when they were kept.
+        """
+        before = {item.path for item in gallery.find(names, by=by)}
+        try:
+            yield
+        finally:
+            self.forget({*before, *new} - {item.path for item in gallery.find(names, by=by)})
 
     def forget(self, paths: Iterable[str]) -> None:
         """Delete kept pictures whose items are gone; other paths stay."""
@@ -78,8 +87,12 @@ class Thumbnails:
                 (self.folder / path).unlink(missing_ok=True)
 
     def sweep(self, gallery: Gallery, started: float) -> None:
-        """Delete kept pictures of before `started` that no item names: of a service that was killed."""
-        old = [path for path in (self.folder / FOLDER).glob("*.jpg") if path.stat().st_mtime < started]
+        """Delete kept pictures that no item names: of a service that was killed, or of items removed by a command.
+
+        Pictures that are younger than a minute at the time `started` stay. They may belong to an enrolment that is not
+        written yet. A path is given to one picture only, so an older one can not get an item any more.
+        """
+        old = [path for path in (self.folder / FOLDER).glob("*.jpg") if path.stat().st_mtime < started - GRACE]
         known = {item.path for items, _ in gallery.blocks() for item in items} if old else set()
         self.forget({f"{FOLDER}/{path.name}" for path in old} - known)
 

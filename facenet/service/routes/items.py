@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import secrets
@@ -99,11 +100,13 @@ async def add(service: Service, asked: Sequence[Enrolment], on_duplicate: str, o
     told = [service.told(cut) for cut in cuts]
     refuse_poor(service, told)
     vectors = np.stack([embedded.vectors[place] for embedded, place in zip(found, places, strict=True)])
-    result = await store(service, asked, cuts, vectors, on_duplicate, once)
+    # goes on if the time of the request is up: pictures of a write that was given up would stay
+    storing = asyncio.ensure_future(store(service, asked, cuts, vectors, on_duplicate, once))
+    result, identities = await asyncio.shield(storing)
     service.metrics.faces.labels("enrolled").inc(result.added + result.replaced)
     items = [
-        {"id": one.id, "identity": one.identity, **{key: face[key] for key in ("box", "score", "quality", "notes")}}
-        for one, face in zip(asked, told, strict=True)
+        {"id": one.id, "identity": identity, **{key: face[key] for key in ("box", "score", "quality", "notes")}}
+        for one, identity, face in zip(asked, identities, told, strict=True)
     ]
     return {"items": items, **result._asdict()}
 
@@ -115,23 +118,37 @@ async def store(
     vectors: np.ndarray,
     on_duplicate: str,
     once: str,
-) -> AddResult:
-    """Write faces and, if they are kept, their pictures; pictures of items that are not written go again."""
+) -> tuple[AddResult, list[str]]:
+    """Write faces and, if they are kept, first their pictures; returns also the identities that the items have now.
+
+    The pictures are written in the threads that look for faces. Those of items that are not written go again.
+    """
     encoder, thumbnails = service.encoder, service.thumbnails
     joins, root = tuple(encoder.compatible_with), str(service.gallery.folder.resolve()) if thumbnails.keeps else ""
     ids, identities, metadata = ([getattr(one, name) for one in asked] for name in ("id", "identity", "metadata"))
-    names = [f"{one.id}\n{hashlib.sha256(one.image).hexdigest()}\n{one.face}" for one in asked]
+    paths, begun = [""] * len(cuts), False
 
-    def write(gallery: Gallery) -> AddResult:
-        paths = [thumbnails.keep(cut.pixels, name) for cut, name in zip(cuts, names, strict=True)]
-        before = [item.path for item in gallery.find(ids, by="id")]
-        try:
-            given = EmbeddingSet(vectors, paths, identities, encoder.fingerprint, root=root, compatible_with=joins)
-            return gallery.add(given, ids=ids, metadata=metadata, on_duplicate=on_duplicate, once=once)
-        finally:
-            thumbnails.forget({*paths, *before} - {item.path for item in gallery.find(ids, by="id")})
+    def keep() -> None:
+        for place, cut in enumerate(cuts):
+            paths[place] = thumbnails.keep(cut.pixels)
 
-    return await service.gallery.write(write)
+    def write(gallery: Gallery) -> tuple[AddResult, list[str]]:
+        nonlocal begun
+        begun = True
+        given = EmbeddingSet(vectors, paths, identities, encoder.fingerprint, root=root, compatible_with=joins)
+        with thumbnails.following(gallery, ids, new=paths):
+            result = gallery.add(given, ids=ids, metadata=metadata, on_duplicate=on_duplicate, once=once)
+        stored = {item.id: item.identity for item in gallery.find(ids, by="id")} if result.skipped else {}
+        return result, [stored.get(one.id, one.identity) for one in asked]
+
+    try:
+        if thumbnails.keeps:
+            await service.inference.aside(keep)
+        return await service.gallery.write(write)
+    except Exception:
+        if not begun:
+            thumbnails.forget(paths)
+        raise
 
 
 def meant_face(service: Service, number: int, one: Enrolment, embedded: Embedded) -> int:
@@ -248,10 +265,8 @@ async def remove(service: Service, names: Sequence[str], by: str) -> int:
     """Remove items and the pictures that were kept of them."""
 
     def work(gallery: Gallery) -> int:
-        items = gallery.find(names, by=by) if service.thumbnails.keeps else []
-        count = gallery.remove(names, by=by)
-        service.thumbnails.forget(item.path for item in items)
-        return count
+        with service.thumbnails.following(gallery, names, by):
+            return gallery.remove(names, by=by)
 
     return await service.gallery.write(work)
 

@@ -11,7 +11,7 @@ import numpy as np
 from fastapi import APIRouter
 
 from facenet.encoders.encoder import Encoder
-from facenet.gallery.gallery import Gallery, Hit
+from facenet.gallery.gallery import AddResult, Gallery, Hit
 from facenet.service.problems import Problem
 from facenet.service.schemas.items import Added, Backfilled, Problems
 from facenet.service.schemas.vectors import (
@@ -72,9 +72,14 @@ async def add(service: Served, who: Caller, asked: VectorItems) -> dict[str, int
     if any(KEPT_NAME.fullmatch(path) for path in asked.paths):
         raise Problem(422, "invalid", "paths: those of kept pictures are given by the service; choose others")
     once = f"{who.name}\n{asked.once}" if asked.once else ""
-    how: dict[str, Any] = {"ids": asked.ids, "metadata": asked.metadata, "on_duplicate": asked.on_duplicate}
-    added = await service.gallery.write(lambda gallery: gallery.add(items, **how, once=once))
-    return added._asdict()
+    names = asked.paths if asked.ids is None else asked.ids
+    how: dict[str, Any] = {"ids": names, "metadata": asked.metadata, "on_duplicate": asked.on_duplicate}
+
+    def write(gallery: Gallery) -> AddResult:
+        with service.thumbnails.following(gallery, names if asked.on_duplicate == "replace" else []):
+            return gallery.add(items, **how, once=once)
+
+    return (await service.gallery.write(write))._asdict()
 
 
 @router.post("/vectors/backfill", response_model=Backfilled)
