@@ -23,6 +23,7 @@ from facenet.vectors import unit_rows
 ONCE = "once:"  # begins the keys of settings that hold what named adds did
 FORGOTTEN = 24 * 3600.0  # seconds after which the name of an add is free again
 SAME = 1e-2  # by which the projections of the same vectors may differ
+DEEPEST = 32  # levels of lists and objects in an item's metadata
 RENAMED = "renamed"  # the setting that counts renamed items
 
 
@@ -140,6 +141,7 @@ def rename_items(truth: Truth, names: str | Iterable[str], identity: str, by: st
 
 def find_numbers(truth: Truth, names: Iterable[str], by: str) -> list[int]:
     """Return the numbers of the items whose id or identity is among the names; see ``Gallery.find``."""
+    _check_by(by)
     found = set(truth.items.numbers_of_ids(list(names)).values()) if by != "identity" else set()
     if by != "id":
         found.update(number for name in names if name for number in truth.items.numbers_of_identity(name))
@@ -161,8 +163,7 @@ def _named(truth: Truth, names: str | Iterable[str], by: str, done: str) -> set[
         DataError: a name that is neither, or with by="any" both. The message says that nothing was `done`.
         ConfigError: unknown `by`.
     """
-    if by not in ("any", "id", "identity"):
-        raise ConfigError(f"by: expected any, id or identity, got {by!r}")
+    _check_by(by)
     numbers: set[int] = set()
     for name in [names] if isinstance(names, str) else names:
         items = list(truth.items.numbers_of_ids([name]).values()) if by != "identity" else []
@@ -176,6 +177,28 @@ def _named(truth: Truth, names: str | Iterable[str], by: str, done: str) -> set[
     return numbers
 
 
+def _check_by(by: str) -> None:
+    if by not in ("any", "id", "identity"):
+        raise ConfigError(f"by: expected any, id or identity, got {by!r}")
+
+
+def metadata_text(metadata: Mapping[str, Any]) -> str:
+    """Return metadata as JSON text that anybody can read again.
+
+    Raises:
+        ValueError, TypeError: no JSON, characters that UTF-8 does not have, or more than 32 levels.
+    """
+    text = json.dumps(dict(metadata), sort_keys=True, allow_nan=False, ensure_ascii=False)
+    text.encode()
+    level: list[Any] = [metadata]
+    for _ in range(DEEPEST):
+        inner = (one.values() if isinstance(one, Mapping) else one for one in level)
+        level = [value for values in inner for value in values if isinstance(value, Mapping | list | tuple)]
+        if not level:
+            return text if text.isascii() else json.dumps(dict(metadata), sort_keys=True)
+    raise ValueError(f"metadata of more than {DEEPEST} levels")
+
+
 def _texts(embeddings: EmbeddingSet, ids: Sequence[str], metadata: Sequence[Mapping[str, Any]] | None) -> list[Texts]:
     """Return the checked text columns of N items."""
     count = len(embeddings)
@@ -185,9 +208,9 @@ def _texts(embeddings: EmbeddingSet, ids: Sequence[str], metadata: Sequence[Mapp
     rows = []
     for name, identity, path, more in zip(ids, embeddings.identities, embeddings.paths, extra, strict=True):
         try:
-            row = (name, identity, path, embeddings.root, json.dumps(dict(more), sort_keys=True, allow_nan=False))
+            row = (name, identity, path, embeddings.root, metadata_text(more))
             "".join(row).encode()
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise DataError(f"embeddings: {name!r} has no storable id, identity, path or metadata ({error})") from error
         if path and not is_inside(path):
             raise DataError(f"embeddings: the path {path[:80]!r} leads outside its root; use paths below it")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -187,3 +188,23 @@ def test_add_refuses_odd_ids_and_metadata(folder: Path) -> None:
             with pytest.raises(DataError, match="embeddings: "):
                 gallery.add(new, **options)
     assert state_of(folder) == before
+
+
+def test_metadata_that_no_json_text_can_hold_are_refused(tmp_path: Path) -> None:
+    """Every reader of a gallery could stumble over them: they are refused when they come."""
+    good: dict[str, Any] = {"é": ["\U0001f600", None, {"x": [1.5]}]}
+    for _ in range(28):
+        good = {"in": good}
+    endless: dict[str, Any] = {}
+    endless["self"] = endless
+    nested: Any = []
+    for _ in range(10_000):
+        nested = [nested]
+    with Gallery.open(tmp_path, create=True) as gallery:
+        for bad in ({"a": "\ud800"}, {"\ud800": 1}, {"in": good}, endless, {"a": nested}, {"a": float("nan")}):
+            with pytest.raises(DataError, match="no storable id, identity, path or metadata"):
+                gallery.add(faces(["a/1"]), metadata=[bad])
+        gallery.add(faces(["a/1"]), metadata=[good])
+        assert gallery.items([1])[0].metadata == good
+        with pytest.raises(ConfigError, match="by: expected any, id or identity, got 'typo'"):
+            gallery.find(["a"], by="typo")

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import secrets
+import unicodedata
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -13,6 +14,7 @@ import numpy as np
 from fastapi import APIRouter, File, Form, Header, Query, Response, UploadFile
 
 from facenet.encoders.photos import CutFace
+from facenet.gallery.editing import metadata_text
 from facenet.gallery.gallery import AddResult, Gallery, Item
 from facenet.service.inference import Embedded
 from facenet.service.problems import Problem
@@ -277,8 +279,17 @@ async def remove(service: Service, names: Sequence[str], by: str) -> int:
 def item_told(service: Service, item: Item, vector: list[float] | None) -> dict[str, Any]:
     """Return an item as the schema ``Item``, without the folder on this machine."""
     told = {key: value for key, value in item._asdict().items() if key != "root"}
-    told["thumbnail"] = service.thumbnails.has(item)
+    told["metadata"], told["thumbnail"] = tellable(item.metadata), service.thumbnails.has(item)
     return told if vector is None else {**told, "vector": vector}
+
+
+def tellable(metadata: dict[str, Any]) -> dict[str, Any]:
+    """Return metadata, or {} for those of an old gallery that no answer can hold."""
+    try:
+        metadata_text(metadata)
+    except (ValueError, RecursionError):
+        return {}
+    return metadata
 
 
 def need_write(who: Caller) -> None:
@@ -300,7 +311,7 @@ def checked_name(field: str, name: str) -> str:
     Raises:
         Problem: an empty id, control characters, or an id with the parts "." or "..".
     """
-    if any(not character.isprintable() for character in name):
+    if any(not (one.isprintable() or unicodedata.category(one) == "Zs") for one in name):  # spaces of any width may be
         raise Problem(422, "invalid", f"{field}: it has characters that can not be printed")
     if field == "id" and (not name or name.strip("/") != name or {".", ".."} & set(name.split("/"))):
         raise Problem(422, "invalid", "id: give letters, with / inside at most, and no part . or ..")

@@ -13,6 +13,7 @@ from fastapi import APIRouter
 from facenet.encoders.encoder import Encoder
 from facenet.gallery.gallery import AddResult, Gallery, Hit
 from facenet.service.problems import Problem
+from facenet.service.routes.items import checked_name, tellable
 from facenet.service.schemas.items import Added, Backfilled, Problems
 from facenet.service.schemas.vectors import (
     GivenVectors,
@@ -72,7 +73,9 @@ async def add(service: Served, who: Caller, asked: VectorItems) -> dict[str, int
     if any(KEPT_NAME.fullmatch(path) for path in asked.paths):
         raise Problem(422, "invalid", "paths: those of kept pictures are given by the service; choose others")
     once = f"{who.name}\n{asked.once}" if asked.once else ""
-    names = asked.paths if asked.ids is None else asked.ids
+    names = [checked_name("id", name) for name in (asked.paths if asked.ids is None else asked.ids)]
+    for identity in asked.identities:
+        checked_name("identity", identity)
     how: dict[str, Any] = {"ids": names, "metadata": asked.metadata, "on_duplicate": asked.on_duplicate}
 
     def write(gallery: Gallery) -> AddResult:
@@ -113,7 +116,9 @@ def given(service: Service, asked: GivenVectors, paths: Sequence[str], names: Se
 
 def hit_told(hit: Hit) -> dict[str, Any]:
     """Return a hit as JSON, without the folder on this machine."""
-    return {name: value for name, value in hit._asdict().items() if name not in ("rank", "root")}
+    return {name: value for name, value in hit._asdict().items() if name not in ("rank", "root")} | {
+        "metadata": tellable(hit.metadata)
+    }
 
 
 def calibrated(asked: ThresholdAsked) -> Encoder:
