@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import Annotated, Any
 
-import numpy as np
 from fastapi import APIRouter, Query
 
-from facenet.clustering.clusters import cluster, method_for
-from facenet.clustering.threshold import find_threshold
+from facenet.clustering.galleries import cluster_gallery
 from facenet.encoders.encoder import Encoder
 from facenet.gallery.gallery import Gallery
 from facenet.service.problems import Problem
@@ -19,7 +17,6 @@ from facenet.service.service import Served, paged
 
 router = APIRouter(prefix="/v1", tags=["people"])
 MOST_CLUSTERS, MOST_IDS = 200, 1000  # that an answer lists
-MOST_CLUSTERED = 100_000  # faces
 
 
 @router.get("/identities", response_model=PeoplePage)
@@ -72,29 +69,14 @@ async def clusters(service: Served, unnamed: bool = False) -> dict[str, Any]:
 
 
 def find_clusters(gallery: Gallery, encoder: Encoder, unnamed: bool) -> dict[str, Any]:
-    """Cluster the faces of a gallery by the rule of ``facenet cluster``; the largest clusters come first."""
-    parts = [
-        ([item for item in items if keep(item.identity)], vectors[[keep(item.identity) for item in items]])
-        for keep in [lambda identity: not (unnamed and identity)]
-        for items, vectors in gallery.blocks()
-    ]
-    items = [item for part, _ in parts for item in part]
-    if len(items) > MOST_CLUSTERED:
-        raise Problem(422, "invalid", f"{len(items)} faces are too many to cluster here; run facenet cluster")
-    if len(items) < 2:
-        return {"clusters": [], "threshold": None, "rule": "fewer than two faces"}
-    vectors, method = np.concatenate([part for _, part in parts]), method_for(len(items))
-    threshold, told = find_threshold(len(items), method, encoder.thresholds, None)
-    labels = cluster(vectors, threshold, method=method)
-    order = np.argsort(labels, kind="stable")
-    groups = np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
-    found = [
+    """Return the clusters of a gallery as the schema ``Clusters``."""
+    groups, threshold, rule = cluster_gallery(gallery, encoder, unnamed=unnamed)
+    told = [
         {
             "faces": len(group),
-            "identities": dict(Counter(items[row].identity for row in group)),
-            "ids": [items[row].id for row in group[:MOST_IDS]],
+            "identities": dict(Counter(item.identity for item in group)),
+            "ids": [item.id for item in group[:MOST_IDS]],
         }
-        for group in sorted(groups, key=len, reverse=True)[:MOST_CLUSTERS]
-        if len(group) > 1
+        for group in groups[:MOST_CLUSTERS]
     ]
-    return {"clusters": found, "threshold": threshold, "rule": told.get("rule", method)}
+    return {"clusters": told, "threshold": threshold, "rule": rule}
