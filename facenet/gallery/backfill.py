@@ -55,8 +55,12 @@ def backfill_items(
     while True:
         with truth.writing() as before:
             items = truth.items.texts_of(old, last, batch, numbers)
-            places = [_row_of_image(texts, rows, embeddings.root if roots > 1 else None) for _, texts in items]
-            found = [(item, row) for item, row in zip(items, places, strict=True) if row is not None]
+            found = []
+            for number, texts in items:
+                name, _, path, root, _ = texts
+                row = row_of_image(path, name, rows) if roots <= 1 or root == embeddings.root else None
+                if row is not None:
+                    found.append(((number, texts), row))
             if found:
                 _exchange(truth, found, embeddings, vectors, before)
         if not items:
@@ -67,11 +71,8 @@ def backfill_items(
     return _result(truth, own, old, replaced, whole=numbers is None)
 
 
-def _row_of_image(texts: Texts, rows: Mapping[str, int], root: str | None) -> int | None:
-    """Return the row of an item's image, found by path or else by id; None if there is none or the root differs."""
-    name, _, path, own_root, _ = texts
-    if root is not None and own_root != root:
-        return None
+def row_of_image(path: str, name: str, rows: Mapping[str, int]) -> int | None:
+    """Return the row of an item's image, found by the item's path or else by its id; None if there is none."""
     for text in (path, name):
         try:
             row = rows.get(image_key(text))

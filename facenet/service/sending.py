@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from facenet.errors import ConfigError, DataError, Taken
+from facenet.gallery.backfill import row_of_image
 from facenet.gallery.editing import distinct
 from facenet.gallery.gallery import AddResult, BackfillResult, Item
 from facenet.service.wire import batches
-from facenet.types import EmbeddingSet, Progress, image_key
+from facenet.types import EmbeddingSet, Progress
 from facenet.vectors import unit_rows
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def _size(texts: Sequence[Any]) -> int:
     """
     try:
         return len(json.dumps(texts, allow_nan=False, ensure_ascii=False).encode())
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise DataError(f"embeddings: {texts[0]!r} has no storable id, identity, path or metadata ({error})") from error
 
 
@@ -113,7 +114,7 @@ def backfill_items(
     found = _replace(gallery, embeddings, vectors, {0: 0}, None)  # looks whether the encoder is let in
     replaced, done, total = 0, 0, found.missing
     for items in _old_items(gallery, listed, batch, numbers):
-        pairs = [(item.number, row) for item in items if (row := _row_of(item, rows)) is not None]
+        pairs = [(item.number, row) for item in items if (row := row_of_image(item.path, item.id, rows)) is not None]
         for part in gallery.limits.parts(vectors[[row for _, row in pairs]]):
             found = _replace(gallery, embeddings, vectors, dict(pairs[part]), [number for number, _ in pairs[part]])
             replaced += found.replaced
@@ -167,15 +168,3 @@ def _pages(gallery: RemoteGallery, size: int, numbers: Sequence[int] | None) -> 
     while items := gallery.page(after, size):
         yield items
         after = items[-1].number
-
-
-def _row_of(item: Item, rows: Mapping[str, int]) -> int | None:
-    """Return the row of the image of an item, found by path or else by id."""
-    for text in filter(None, (item.path, item.id)):
-        try:
-            row = rows.get(image_key(text))
-        except ValueError:  # no path
-            continue
-        if row is not None:
-            return row
-    return None
