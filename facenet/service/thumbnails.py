@@ -74,6 +74,9 @@ class Thumbnails:
 
         This holds in every mode: pictures may be there from a time when they were kept.
         """
+        if not (self.folder / FOLDER).exists():  # never was a picture kept
+            yield
+            return
         before = {item.path for item in gallery.find(names, by=by)}
         try:
             yield
