@@ -271,7 +271,7 @@ class Gallery:
         name `once` changes nothing and returns what the first returned, also in another process or after a crash.
 
         Raises:
-            DataError: nothing to add, unusable vectors, width or metadata, duplicate ids, a foreign encoder, other content once.
+            DataError: no items, unusable vectors or metadata, duplicate ids, a foreign encoder, other content once.
             ConfigError: unknown `on_duplicate`.
         """
         return add_items(self._truth, embeddings, ids, metadata, on_duplicate, once)
