@@ -45,7 +45,13 @@ def describe(service: Service | None) -> FastAPI:
         status: {"model": ErrorAnswer, "description": text} for status, text in ERRORS.items()
     }
     app = FastAPI(
-        title="facenet", version=__version__, description=ABOUT, docs_url=None, redoc_url=None, responses=responses
+        title="facenet",
+        version=__version__,
+        description=ABOUT,
+        docs_url=None,
+        redoc_url=None,
+        responses=responses,
+        redirect_slashes=False,
     )
     app.state.service = service
     for part in (about, pictures, items, people, vectors):

@@ -23,6 +23,7 @@ from facenet.service.options import LimitOptions
 from facenet.service.problems import too_busy
 from facenet.types import EmbeddingSet
 
+LOCKED = 2.0  # seconds to wait for another process that writes; then the answer is 503
 MOST_APART = 4  # requests that wait for long work
 WRITES = 500  # after so many it is looked whether index.faiss is due
 T = TypeVar("T")
@@ -40,10 +41,11 @@ class GalleryThread:
         Raises:
             DataError: as :meth:`Gallery.open`; or the encoder may not ask this gallery.
         """
-        self.folder, self.encoder, self.limits = Path(folder), encoder, limits
+        self.folder, self.encoder, self.limits = Path(folder).resolve(), encoder, limits
         self.waiting = 0
         self.waiting_apart = 0
         self._writes = 0
+        self._ping: asyncio.Future[int] | None = None
         self._found: dict[str, tuple[int, Future[Any]]] = {}  # the state and result of long work
         self._joins = tuple(encoder.compatible_with)
         self._thread = ThreadPoolExecutor(1, "gallery")
@@ -60,6 +62,7 @@ class GalleryThread:
             fingerprint=self.encoder.fingerprint,
             dim=self.encoder.dim,
             compatible_with=self.encoder.compatible_with,
+            timeout=LOCKED,
         )
 
     def warm(self) -> tuple[int, str]:
@@ -84,7 +87,7 @@ class GalleryThread:
             try:
                 self._reopened(work)
             except (DataError, OSError) as error:
-                log.warning("work beside the requests failed (%s); it is tried again later", type(error).__name__)
+                log.warning("work beside the requests failed (%s)", type(error).__name__)
 
         self._apart.submit(run)
 
@@ -133,9 +136,17 @@ class GalleryThread:
         """
         state = await self(lambda gallery: int(gallery.info()["generation"]))
         known = self._found.get(name)
+        if known is not None and known[0] != state and not known[1].done():
+            raise too_busy("the faces of a moment ago are still being looked through")
         if known is None or known[0] != state or (known[1].done() and known[1].exception() is not None):
             known = self._found[name] = state, self._apart.submit(self._reopened, work)
         return await asyncio.shield(asyncio.wrap_future(known[1]))
+
+    async def ping(self) -> None:
+        """Wait until the gallery answers; all who ask at once share one question."""
+        if self._ping is None or self._ping.done():
+            self._ping = asyncio.ensure_future(self(len))
+        await asyncio.shield(self._ping)
 
     def _reopened(self, work: Callable[[Gallery], T]) -> T:
         with Gallery.open(self.folder) as gallery:

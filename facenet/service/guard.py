@@ -27,7 +27,8 @@ from facenet.service.metrics import Metrics
 from facenet.service.options import LimitOptions, RateOptions
 from facenet.service.problems import Problem, problem_of, too_busy, too_late
 
-OPEN = ("/", "/v1/health", "/v1/ready", "/openapi.json")  # no key needed; the page asks for one
+HEALTH = "/v1/health"
+OPEN = ("/", HEALTH, "/v1/ready", "/openapi.json")  # no key needed; the page asks for one
 ASKING = (  # POST that changes nothing
     *("/v1/detect", "/v1/embed", "/v1/compare", "/v1/search"),
     *("/v1/vectors/search", "/v1/vectors/threshold", "/v1/find"),
@@ -64,8 +65,7 @@ class Guard:
         exchange = Exchange(scope, receive, send, self)
         try:
             async with asyncio.timeout(self.limits.seconds):
-                exchange.who = self._admit(scope)
-                scope.setdefault("state", {})["who"] = exchange.who
+                self._admit(exchange)
                 exchange.refuse_long()
                 DEADLINE.set(time.monotonic() + self.limits.seconds)
                 await self.app(scope, exchange.receive, exchange.send)
@@ -82,13 +82,14 @@ class Guard:
             exchange.note()
             self.metrics.count(exchange.route, scope["method"], exchange.status, exchange.seconds)
 
-    def _admit(self, scope: Scope) -> Who | None:
-        """Return who asks; None on an open route."""
-        headers = headers_of(scope)
+    def _admit(self, exchange: Exchange) -> None:
+        """Find out who asks, which nobody needs to say on an open route, and whether they may."""
+        scope, headers = exchange.scope, headers_of(exchange.scope)
         path, method = scope["path"], scope["method"]
         address = str(scope["client"][0]) if scope.get("client") else "unknown"
-        who = self._who(headers, address) if path not in OPEN else None
-        if path not in OPEN[1:]:
+        who = exchange.who = self._who(headers, address) if path not in OPEN else None
+        scope["state"]["who"] = who
+        if path != HEALTH:
             wait = self.buckets.take(who.name if who and self.keys else address)
             if wait:
                 raise Problem(429, "rate_limited", f"too many requests; try again in {wait:.2f} s", retry_after=wait)
@@ -96,7 +97,6 @@ class Guard:
             _refuse_foreign(headers)
         if who and method not in SAFE and path not in ASKING and not who.may_write:
             raise Problem(403, "forbidden", "this key may read only; use a key with role=write")
-        return who
 
     def _who(self, headers: Mapping[str, str], address: str) -> Who:
         if self.keys is None:
@@ -124,10 +124,10 @@ class Exchange:
         self.started = time.monotonic()
         self.who: Who | None = None
         self.bytes, self.status = 0, 0
-        self.whole = False  # the body has come
         headers = headers_of(scope)
-        self._length = headers.get("content-length", "0")
-        self._has_body = self._length != "0" or "transfer-encoding" in headers
+        self._length, self._chunked = headers.get("content-length", "0"), "transfer-encoding" in headers
+        self._has_body = self._length != "0" or self._chunked
+        self.whole = not self._has_body  # the body has come
         scope.setdefault("state", {})["request_id"] = self.id
 
     @property
@@ -142,6 +142,8 @@ class Exchange:
 
     def refuse_long(self) -> None:
         """Refuse a body that says that it is too long."""
+        if self._chunked and self._length != "0":  # a proxy in front may read another end of the body
+            raise Problem(400, "bad_request", "Content-Length and Transfer-Encoding exclude each other; send one")
         if not self._length.isdecimal() or int(self._length) > self.limits.bytes:
             raise self._too_large()
 
@@ -227,7 +229,7 @@ def _refuse_other_hosts(headers: Mapping[str, str]) -> None:
 def _refuse_foreign(headers: Mapping[str, str]) -> None:
     """Refuse what a page of another origin sends: a browser says where a request comes from."""
     origin = headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != headers.get("host"):
+    if origin is not None and origin.partition("://")[2] != headers.get("host"):
         raise Problem(403, "forbidden", "the request comes from a page of another origin")
 
 

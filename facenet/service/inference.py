@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -86,8 +86,9 @@ class Inference:
     async def embed_all(self, pictures: Sequence[bytes]) -> list[Embedded]:
         """Embed several pictures, a few at a time; raises as :meth:`embed`."""
         found: list[Embedded] = []
-        for start in range(0, len(pictures), AT_ONCE):
-            found += await asyncio.gather(*map(self.embed, pictures[start : start + AT_ONCE]))
+        step = min(AT_ONCE, self.limits.waiting)
+        for start in range(0, len(pictures), step):
+            found += await asyncio.gather(*map(self.embed, pictures[start : start + step]))
         return found
 
     async def aside(self, work: Callable[[], T]) -> T:
@@ -123,18 +124,27 @@ class Inference:
         """Embed batches until the queue ends."""
         while (first := self._crops.get()) is not None:
             batch, ended = self._batch(first)
-            inputs = np.concatenate([crops for crops, _ in batch])
-            try:
-                vectors = self.encoder.embed_batch(self.encoder.preprocess.normalise(inputs))
-            except BaseException as error:
-                for _, found in batch:
-                    _settle(found, found.set_exception, error)
-            else:
-                ends = np.cumsum([len(crops) for crops, _ in batch])[:-1]
-                for (_, found), part in zip(batch, np.split(vectors, ends), strict=True):
-                    _settle(found, found.set_result, part)
+            wanted = [part for part in batch if part[1].set_running_or_notify_cancel()]  # others have been given up
+            if wanted and not self._settle(wanted):
+                for part in wanted:  # one of them spoils the batch, and only that one is to blame
+                    self._settle([part])
             if ended:
                 return
+
+    def _settle(self, batch: Sequence[tuple[np.ndarray, Future[np.ndarray]]]) -> bool:
+        """Embed crops and hand their vectors over; False if that fails for several. One alone gets the error."""
+        try:
+            inputs = np.concatenate([crops for crops, _ in batch])
+            vectors = self.encoder.embed_batch(self.encoder.preprocess.normalise(inputs))
+        except BaseException as error:
+            if len(batch) > 1:
+                return False
+            batch[0][1].set_exception(error)
+        else:
+            ends = np.cumsum([len(crops) for crops, _ in batch])[:-1]
+            for (_, found), part in zip(batch, np.split(vectors, ends), strict=True):
+                found.set_result(part)
+        return True
 
     def _batch(self, first: tuple[np.ndarray, Future[np.ndarray]]) -> tuple[list[Any], bool]:
         """Return `first` and what joins it, and whether the queue has ended."""
@@ -158,17 +168,15 @@ async def run_in(pool: ThreadPoolExecutor, work: Callable[..., T], *values: Any,
     Raises:
         Problem: the time is up.
     """
-    deadline = DEADLINE.get()
 
     def begin() -> T:
-        if time.monotonic() > deadline:
-            raise too_late(seconds)
+        check_deadline(seconds)
         return work(*values)
 
-    return await asyncio.get_running_loop().run_in_executor(pool, begin)
+    return await asyncio.get_running_loop().run_in_executor(pool, copy_context().run, begin)
 
 
-def _settle(found: Future[Any], settle: Callable[[Any], None], value: Any) -> None:
-    """Hand a result over, unless nobody waits for it any more."""
-    with contextlib.suppress(Exception):  # cancelled meanwhile
-        settle(value)
+def check_deadline(seconds: float) -> None:
+    """Raise Problem if the time of the request is up, in work that takes long."""
+    if time.monotonic() > DEADLINE.get():
+        raise too_late(seconds)

@@ -34,7 +34,10 @@ class Who(NamedTuple):
 
 
 class Keys:
-    """The keys of a file. A file that changes is read again, so that a key is revoked without a restart."""
+    """The keys of a file. A file that changes is read again, so that a key is revoked without a restart.
+
+    While the file is damaged or gone, no key is known.
+    """
 
     def __init__(self, file: str | Path) -> None:
         """Read the file.
@@ -60,7 +63,8 @@ class Keys:
             if self.file.stat().st_mtime_ns != self._changed:
                 self._changed, self._known = self._read()
         except (OSError, FacenetError):
-            log.warning("the keys can not be read again; those known before stay")
+            log.error("the file of keys can not be read: no key is known until it can")
+            self._changed, self._known = -1, []
 
     def _read(self) -> tuple[int, list[tuple[bytes, Who]]]:
         try:

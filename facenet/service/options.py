@@ -17,6 +17,7 @@ class LimitOptions(Options):
     faces: int = option(20, least=1, help="faces of a picture that are looked up")
     pictures: int = option(64, least=1, help="pictures of a batch")
     vectors: int = option(1000, least=1, help="vectors of a request")
+    hits: int = option(10_000, least=1, help="faces within the threshold or radius of a request")
     k: int = option(100, least=1, help="nearest faces of a search")
     seconds: float = option(30.0, above=0, help="time of a request, its upload included")
     waiting: int = option(64, least=1, help="pictures in work; the next is answered 503")

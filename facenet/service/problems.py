@@ -12,6 +12,7 @@ from facenet.data.pictures import TooLarge, Unreadable
 from facenet.errors import Busy, ConfigError, FacenetError, NotThere, OtherEncoder, StorageError, Taken
 from facenet.faces.alignment import NoFace
 
+MOST_DETAILS = 20
 CODES = {
     400: "bad_request", 401: "unknown_key", 403: "forbidden", 404: "not_found", 405: "not_allowed", 408: "too_slow",
     413: "too_large", 415: "unsupported", 422: "invalid", 429: "rate_limited", 503: "busy",
@@ -73,7 +74,7 @@ def problem_of(error: Exception) -> Problem:
     if isinstance(error, Problem):
         return error
     if isinstance(error, RequestValidationError):
-        details = [{"field": _field(one["loc"]), "message": str(one["msg"])} for one in error.errors()]
+        details = [{"field": _field(one["loc"]), "message": str(one["msg"])} for one in error.errors()[:MOST_DETAILS]]
         first = details[0]
         return Problem(422, "invalid", f"{first['field']}: {first['message']}", details=details)
     if isinstance(error, HTTPException):

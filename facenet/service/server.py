@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import socket
 import sys
 from collections.abc import Callable
 from typing import ClassVar
 
+import h11
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -16,6 +18,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from facenet.errors import ConfigError
 from facenet.service.guard import is_loopback
 from facenet.service.options import LimitOptions
+from facenet.service.problems import Problem
 
 HEADER_SECONDS = 10.0  # within which a connection has to send the head of a request
 HEADER_BYTES = 16_384
@@ -34,10 +37,13 @@ def open_socket(host: str, port: int, *, keys: bool) -> socket.socket:
             f"host={host}: other machines may ask there, and there are no keys; make one with facenet serve"
             " keys=FILE new_key=NAME role=read and pass keys=FILE, or leave host out"
         )
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
-        return socket.create_server((host, port), family=family, backlog=1024)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((host, port))  # the server listens once it can answer
+        return bound
     except OSError as error:
+        bound.close()
         raise ConfigError(f"{host}:{port}: can not be bound ({error.strerror}); choose another port=") from error
 
 
@@ -137,6 +143,20 @@ class PatientProtocol(H11Protocol):
         """Stand at the end of those that wait."""
         self.waiting.pop(self, None)
         self.waiting[self] = None
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close an idle connection, also if the other side does not read the rest of an answer."""
+        super().timeout_keep_alive_handler()
+        self.loop.call_later(HEADER_SECONDS, self.transport.abort)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP in the one form of errors."""
+        body = json.dumps(Problem(400, "bad_request", msg).body("none")).encode()
+        kind = [(b"content-type", b"application/json"), (b"connection", b"close")]
+        answer = h11.Response(status_code=400, headers=[*kind, (b"content-length", str(len(body)).encode())])
+        events = (answer, h11.Data(data=body), h11.EndOfMessage())
+        self.transport.write(b"".join(self.conn.send(event) or b"" for event in events))
+        self.transport.close()
 
     def _expect_head(self) -> None:
         self._wait()

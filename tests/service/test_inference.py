@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -70,3 +71,51 @@ def test_the_place_of_a_request_that_was_given_up_is_free_again(played: Any) -> 
     (waiting, found), _ = played(given_up)
     assert waiting == 0
     assert found.vectors.shape == (1, 16)
+
+
+def test_a_face_that_no_vector_comes_of_spoils_no_other(played: Any) -> None:
+    """A batch that fails is embedded again, one picture after the other; only the one to blame gets the error."""
+
+    async def mixed(pool: Inference) -> list[Any]:
+        plain = pool.encoder.embed_batch
+
+        def picky(images: np.ndarray) -> np.ndarray:
+            if len(images) > 1 or (images == bad).all():
+                raise DataError("not finite")
+            return plain(images)
+
+        bad = pool.encoder.preprocess.normalise(pool._see(png(2))[1])
+        pool.encoder.embed_batch = picky  # type: ignore[method-assign, assignment]
+        return await asyncio.gather(*(pool.embed(png(seed)) for seed in range(4)), return_exceptions=True)
+
+    found, _ = played(mixed)
+    assert [isinstance(one, DataError) for one in found] == [False, False, True, False]
+
+
+def test_what_was_given_up_is_not_embedded(played: Any) -> None:
+    async def given_up(pool: Inference) -> list[int]:
+        begun, hold, plain, sizes = threading.Event(), threading.Event(), pool.encoder.embed_batch, list[int]()
+
+        def slow(images: np.ndarray) -> np.ndarray:
+            begun.set()
+            hold.wait(5)
+            sizes.append(len(images))
+            return plain(images)
+
+        pool.encoder.embed_batch = slow  # type: ignore[method-assign, assignment]
+        tasks = [asyncio.create_task(pool.embed(png(0)))]
+        while not begun.is_set():
+            await asyncio.sleep(0.001)
+        tasks += [asyncio.create_task(pool.embed(png(seed))) for seed in range(1, 6)]
+        while pool._crops.qsize() < 5:
+            await asyncio.sleep(0.001)
+        for task in tasks[1:]:
+            task.cancel()
+        await asyncio.sleep(0)
+        hold.set()
+        await tasks[0]
+        await pool.embed(png(9))
+        return sizes
+
+    sizes, _ = played(given_up)
+    assert sizes == [1, 1]

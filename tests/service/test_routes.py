@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from facenet.gallery.gallery import Gallery
+from facenet.service.options import LimitOptions
 from facenet.service.service import Allowed, Service
 from facenet.types import EmbeddingSet
 from tests.helpers.services import ask, enrol, png, service_at, small_encoder
@@ -319,3 +321,18 @@ def test_photos_of_indexed_items_are_shown_if_asked_for(fresh: tuple[TestClient,
     service.thumbnails.mode = "photos"
     assert client.get("/v1/faces/1.png").headers["content-type"] == "image/jpeg"
     assert client.get("/v1/items/1.png").json()["thumbnail"]
+
+
+def test_a_radius_that_finds_too_much_is_refused(
+    shared: tuple[TestClient, Service], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, service = shared
+    limits = LimitOptions(hits=5)
+    monkeypatch.setattr(service, "allowed", replace(service.allowed, limits=limits))
+    asked = {"vectors": vector_of(service, 1).tolist(), "fingerprint": service.encoder.fingerprint, "max_sq_dist": 4.0}
+    answers = [
+        client.post("/v1/vectors/search", json=asked),
+        client.post("/v1/search", files={"image": png(1)}, data={"within": True, "threshold": 4}),
+    ]
+    assert ["more than 5 faces" in one.text for one in answers] == [True, True]
+    assert client.post("/v1/vectors/search", json={**asked, "max_sq_dist": 1e-4}).status_code == 200

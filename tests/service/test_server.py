@@ -87,7 +87,11 @@ def test_half_open_connections_hold_nobody_up(
         body = connect(address, head + b"Content-Type: multipart/form-data; boundary=x\r\n\r\n--x")
         assert b"408" in body.recv(100)  # the time of the whole request
         long = connect(address, b"GET / HTTP/1.1\r\nX: " + b"a" * 20_000)
-        assert b"400" in long.recv(100)
+        told = long.recv(1000)
+        assert b"400" in told
+        assert b'{"error": {"code": "bad_request"' in told
+        both = head.replace(b"1000", b"5") + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+        assert b" 400 " in connect(address, both).recv(100)
 
 
 def test_hosts_that_can_not_be_served(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ async def health() -> dict[str, str]:
 @router.get("/v1/ready", response_model=Status)
 async def ready(service: Served) -> dict[str, str]:
     """Tell that the gallery answers."""
-    await service.gallery(len)
+    await service.gallery.ping()
     return {"status": "ready"}
 
 

@@ -14,6 +14,7 @@ from facenet.gallery.gallery import Gallery
 from facenet.gallery.queries import Queries
 from facenet.service.inference import Embedded
 from facenet.service.problems import Problem
+from facenet.service.radius import refuse_many
 from facenet.service.schemas.base import Where
 from facenet.service.schemas.faces import Comparison, EmbeddedPhoto, Photo, SearchAnswer
 from facenet.service.service import Served, Service
@@ -114,6 +115,8 @@ async def search(
     def judge(gallery: Gallery) -> tuple[list[Answer], int]:
         at = gallery.threshold(encoder, where=among, identity_by=identity_by, **rates)
         queries = Queries(faces, [None] * len(names))
+        if names and (within or at.older):
+            refuse_many(gallery, faces, at.largest, among, service.allowed.limits)
         answers = ask(gallery, queries, threshold=at, where=among, **asked) if names else []
         return answers, len(gallery)
 

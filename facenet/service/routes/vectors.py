@@ -13,6 +13,7 @@ from fastapi import APIRouter
 from facenet.encoders.encoder import Encoder
 from facenet.gallery.gallery import AddResult, Gallery, Hit
 from facenet.service.problems import Problem
+from facenet.service.radius import refuse_many
 from facenet.service.routes.items import checked_name, tellable
 from facenet.service.schemas.items import Added, Backfilled, Problems
 from facenet.service.schemas.vectors import (
@@ -40,15 +41,13 @@ async def search(service: Served, asked: VectorSearch) -> dict[str, Any]:
     queries = given(service, asked, [""] * len(asked.vectors))
 
     def ask(gallery: Gallery) -> list[list[dict[str, Any]]]:
+        rest: dict[str, Any] = {"where": asked.where, "without": asked.without}
         if asked.max_sq_dist is None:
-            found = gallery.hits(
-                queries, asked.k, by_identity=asked.by_identity, identity_by=asked.identity_by, where=asked.where,
-                without=asked.without,
-            )  # fmt: skip
+            people: dict[str, Any] = {"by_identity": asked.by_identity, "identity_by": asked.identity_by}
+            found = gallery.hits(queries, asked.k, **people, **rest)
         else:
-            found = gallery.hits_within(
-                queries, asked.max_sq_dist, where=asked.where, means=asked.means, without=asked.without
-            )
+            refuse_many(gallery, queries, asked.max_sq_dist, asked.where, limits)
+            found = gallery.hits_within(queries, asked.max_sq_dist, means=asked.means, **rest)
         return [[hit_told(hit) for hit in hits] for hits in found]
 
     return {"hits": await service.gallery(ask)}

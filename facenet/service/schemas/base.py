@@ -13,7 +13,10 @@ Fingerprint = Annotated[str, Field(max_length=64)]
 WholeNumber = Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)]  # what SQLite holds
 Value = str | bool | WholeNumber | float | None
 FieldName = Annotated[str, Field(pattern=r'^[^"\x00-\x1f]{1,100}$')]
-Where = dict[FieldName, Value | Annotated[list[Value], Field(max_length=1000)]]
+Where = Annotated[dict[FieldName, Value | Annotated[list[Value], Field(max_length=1000)]], Field(max_length=100)]
+MOST = 10_000  # values of a list
+Names = Annotated[list[Name], Field(max_length=MOST, fail_fast=True)]
+Far = Annotated[float, Field(gt=0, le=1)]
 
 
 class Asked(BaseModel):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict
 
-from facenet.service.schemas.base import Asked, Name, Note, Told
+from facenet.service.schemas.base import Asked, Name, Names, Note, Told
 from facenet.service.schemas.faces import Quality
 
 
@@ -113,9 +113,9 @@ class Rename(Asked):
     """Name faces by id, all of a person, or `names` that are `by` what they are; a known person is merged."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"identity": "An", "to": "Ann"}]})
-    ids: list[Name] | None = None
+    ids: Names | None = None
     identity: Name | None = None
-    names: Annotated[list[Name], Field(max_length=10_000)] | None = None
+    names: Names | None = None
     by: Literal["any", "id", "identity"] = "any"
     to: Name
 
@@ -124,7 +124,7 @@ class Remove(Asked):
     """Remove by id, by identity, or by whichever of the two a name is."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"names": ["Ann"], "by": "identity"}]})
-    names: Annotated[list[Name], Field(max_length=10_000)]
+    names: Names
     by: Literal["any", "id", "identity"] = "any"
 
 
@@ -132,7 +132,7 @@ class Find(Asked):
     """Find items by id, by identity, or by whichever of the two a name is; names that are neither find nothing."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"names": ["Ann"], "by": "identity"}]})
-    names: Annotated[list[Name], Field(max_length=10_000)]
+    names: Names
     by: Literal["any", "id", "identity"] = "any"
     vector: bool = False
 

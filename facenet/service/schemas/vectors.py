@@ -6,15 +6,29 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from facenet.service.schemas.base import Asked, Fingerprint, Name, Rate, SqDist, Told, Where, WholeNumber
+from facenet.service.schemas.base import (
+    MOST,
+    Asked,
+    Far,
+    Fingerprint,
+    Name,
+    Names,
+    Rate,
+    SqDist,
+    Told,
+    Where,
+    WholeNumber,
+)
+
+Vector = Annotated[list[float], Field(max_length=65_536, fail_fast=True)]
 
 
 class GivenVectors(Asked):
     """Unit vectors of one encoder, and the encoders that its record says they go with."""
 
-    vectors: list[list[float]]
+    vectors: Annotated[list[Vector], Field(max_length=MOST, fail_fast=True)]
     fingerprint: Fingerprint
-    compatible_with: tuple[Fingerprint, ...] = ()
+    compatible_with: Annotated[tuple[Fingerprint, ...], Field(max_length=1000)] = ()
 
 
 class VectorSearch(GivenVectors):
@@ -51,9 +65,9 @@ class ThresholdAsked(Asked):
     """What an encoder's record says, and the rate that a search should keep."""
 
     fingerprint: Fingerprint | None = None
-    compatible_with: tuple[Fingerprint, ...] = ()
-    thresholds: dict[float, SqDist] = Field(default_factory=dict)
-    with_older: dict[Fingerprint, dict[float, SqDist]] = Field(default_factory=dict)
+    compatible_with: Annotated[tuple[Fingerprint, ...], Field(max_length=1000)] = ()
+    thresholds: dict[Far, SqDist] = Field(default_factory=dict, max_length=100)
+    with_older: dict[Fingerprint, dict[Far, SqDist]] = Field(default_factory=dict, max_length=100)
     fpir: Rate | None = None
     far: Rate | None = None
     threshold: SqDist | None = None
@@ -78,10 +92,10 @@ class ThresholdTold(Told):
 class VectorItems(GivenVectors):
     """Items to add; `paths` are the ids if there are none."""
 
-    ids: list[Name] | None = None
-    identities: list[Name]
-    paths: list[Name]
-    metadata: list[dict[str, Any]] | None = None
+    ids: Names | None = None
+    identities: Names
+    paths: Names
+    metadata: Annotated[list[dict[str, Any]], Field(max_length=MOST, fail_fast=True)] | None = None
     on_duplicate: Literal["error", "skip", "replace"] = "error"
     once: Name = ""
 
@@ -89,7 +103,7 @@ class VectorItems(GivenVectors):
 class VectorBackfill(GivenVectors):
     """Vectors that take the place of an older encoder's, by path: in all items, or in those of some `numbers`."""
 
-    identities: list[Name]
-    paths: list[Name]
+    identities: Names
+    paths: Names
     root: Annotated[str, Field(max_length=4096)] = ""
     numbers: Annotated[list[WholeNumber], Field(max_length=10_000)] | None = None
