@@ -117,8 +117,9 @@ def plain_graph(data: bytes, free: Mapping[str, Sequence[int]]) -> bytes:
     ):
         del field[:]
         field.extend(content)
-    onnx.checker.check_model(model)
-    return bytes(model.SerializeToString())
+    plain = bytes(model.SerializeToString())
+    onnx.checker.check_model(plain)
+    return plain
 
 
 def _fold(node: Any, values: dict[str, np.ndarray]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,15 +43,8 @@ class ServeOptions(EncoderUse, CommandOptions):
 
 
 def run(options: ServeOptions, out: Path) -> dict[str, Any]:
-    from facenet.errors import ConfigError, DataError
-
-    try:
-        from facenet.service.keys import Keys, add_key
-        from facenet.service.server import open_socket
-    except ImportError as error:
-        from facenet.foreign import install_command
-
-        raise DataError(f"{error.name} is not installed; run: {install_command('server')}") from None
+    from facenet.errors import ConfigError
+    from facenet.service.keys import Keys, add_key
 
     if options.new_key:
         if not options.keys:
@@ -61,20 +55,41 @@ def run(options: ServeOptions, out: Path) -> dict[str, Any]:
     if not options.gallery or not options.encoder:
         raise ConfigError("serve: pass gallery=FOLDER encoder=ENCODER, or keys=FILE new_key=NAME")
     keys = Keys(options.keys) if options.keys else None
-    with open_socket(options.host, options.port, keys=keys is not None) as listening:
-        return answer_requests(options, keys, listening)
+    with ThreadPoolExecutor(1) as beside:
+        loading = beside.submit(load_encoder, options)  # the imports of the server take as long
+        open_socket = import_server().open_socket
+        with open_socket(options.host, options.port, keys=keys is not None) as listening:
+            return answer_requests(options, keys, listening, loading)
 
 
-def answer_requests(options: ServeOptions, keys: Any, listening: Any) -> dict[str, Any]:
-    """Serve until a signal ends it; returns how many requests were answered and failed."""
+def load_encoder(options: ServeOptions) -> Any:
     from facenet.encoders import lookup as encoders
+
+    return encoders.load(options.encoder or "", device=options.device, detector=options.detector)
+
+
+def import_server() -> Any:
+    """Import the server and the routes, which need the extra."""
+    try:
+        import facenet.service.app
+        import facenet.service.server
+    except ImportError as error:
+        from facenet.errors import DataError
+        from facenet.foreign import install_command
+
+        raise DataError(f"{error.name} is not installed; run: {install_command('server')}") from None
+    return facenet.service.server
+
+
+def answer_requests(options: ServeOptions, keys: Any, listening: Any, loading: Future[Any]) -> dict[str, Any]:
+    """Serve until a signal ends it; returns how many requests were answered and failed."""
     from facenet.interrupts import Interrupted
     from facenet.service.app import make_app
     from facenet.service.server import make_server
     from facenet.service.service import Allowed, Service
 
     started = time.perf_counter()
-    encoder = encoders.load(options.encoder or "", device=options.device, detector=options.detector)
+    encoder = loading.result()
     allowed = Allowed(options.limits, options.rate, options.gate, options.thumbnails, keys)
     service = Service(options.gallery or "", encoder, allowed, threads=options.threads)
     warn_of_drawn_faces(encoder, ["photo.jpg"])

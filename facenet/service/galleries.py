@@ -65,8 +65,11 @@ class GalleryThread:
             timeout=LOCKED,
         )
 
-    def warm(self) -> tuple[int, str]:
-        """Bring index and thresholds into memory; returns the faces, and why a search can choose no threshold or ""."""
+    def warm(self) -> Future[tuple[int, str]]:
+        """Begin to bring index and thresholds into memory.
+
+        The result is the number of faces, and why a search can choose no threshold or "".
+        """
         vector = np.eye(1, self.encoder.dim, dtype=np.float32)
         query = EmbeddingSet(vector, [""], [""], self.encoder.fingerprint, compatible_with=self._joins)
 
@@ -78,7 +81,7 @@ class GalleryThread:
                 return len(gallery), str(error)
             return len(gallery), ""
 
-        return self._thread.submit(ask, self._gallery).result()
+        return self._thread.submit(ask, self._gallery)
 
     def later(self, work: Callable[[Gallery], None]) -> None:
         """Run `work` apart, when there is time; nobody waits for it, and what fails is logged."""

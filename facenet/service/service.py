@@ -48,12 +48,13 @@ class Service:
         self.encoder, self.allowed = encoder, allowed
         self.gallery = GalleryThread(folder, encoder, limits, threads=threads)
         self.inference = Inference(encoder, limits, threads or os.cpu_count() or 1)
-        self.inference.warm()
         self.thumbnails = Thumbnails(self.gallery.folder, allowed.thumbnails, encoder)
         self.metrics = Metrics()
         self.metrics.watch("pictures_in_work", "Pictures in work.", lambda: self.inference.waiting)
         self.metrics.watch("gallery_waiting", "Requests that wait for the gallery.", lambda: self.gallery.waiting)
-        self.size, self.warning = self.gallery.warm()
+        warming = self.gallery.warm()
+        self.inference.warm()
+        self.size, self.warning = warming.result()
         started = time.time()
         self.gallery.later(lambda gallery: self.thumbnails.sweep(gallery, started))
 
