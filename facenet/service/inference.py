@@ -52,10 +52,16 @@ class Inference:
         self._embedder.start()
 
     def warm(self) -> None:
-        """Open networks and detector before the first request, which would wait for them."""
+        """Open networks and detector before the first request, which would wait for them.
+
+        The embedder then begins with a full batch: onnxruntime keeps the memory of the largest that it has seen, which
+        so does not grow later.
+        """
         grey = Image.new("RGB", (64, 64), "grey")
         see_photo(self.encoder, grey)
-        self.encoder.embed_batch(self.encoder.preprocess.normalise(np.zeros((1, 3, *self.encoder.preprocess.size))))
+        shape = (3, *self.encoder.preprocess.size)
+        self.encoder.embed_batch(self.encoder.preprocess.normalise(np.zeros((1, *shape), np.uint8)))
+        self._crops.put((np.zeros((BATCH_FACES, *shape), np.uint8), Future()))
 
     def close(self) -> None:
         """End the threads after the work that they have taken."""

@@ -23,7 +23,6 @@ def played() -> Callable[[Callable[[Inference], Coroutine[Any, Any, Any]]], tupl
     def play(work: Callable[[Inference], Coroutine[Any, Any, Any]]) -> tuple[Any, list[int]]:
         encoder, sizes = small_encoder(), []
         pool = Inference(encoder, LimitOptions(), 2)
-        pool.warm()
         plain = encoder.embed_batch
 
         def counted(images: np.ndarray) -> np.ndarray:
