@@ -157,12 +157,14 @@ def test_few_large_pictures_are_decoded_at_a_time(tmp_path: Path, monkeypatch: p
     picture.save(tmp_path / "a.png")
     monkeypatch.setattr(pictures, "LARGE_PIXELS", 40 * 50)
     inside, most, lock = 0, 0, threading.Lock()
+    together = threading.Barrier(pictures.LARGE_AT_ONCE)
 
     def then(_: Image.Image) -> None:
         nonlocal inside, most
         with lock:
             inside += 1
             most = max(most, inside)
+        together.wait(30)  # for as many as may be inside at once
         time.sleep(0.01)
         with lock:
             inside -= 1
