@@ -38,7 +38,12 @@ class SeenPhoto:
     faces: Sequence[CutFace]
     meant: int | None  # place of the face that the encoder's `pick` means; None without a usable face
     problem: str = ""  # why no face is usable
-    left_out: int = 0  # usable faces beyond the number asked for
+    usable: Sequence[Face] = ()  # also those that were not cut
+
+    @property
+    def left_out(self) -> int:
+        """How many usable faces were not cut."""
+        return max(0, len(self.usable) - len(self.faces))
 
 
 def see_photo(encoder: Encoder, picture: Image.Image, *, most: int | None = None) -> SeenPhoto:
@@ -64,7 +69,7 @@ def see_photo(encoder: Encoder, picture: Image.Image, *, most: int | None = None
     pairs = zip(kept, crops, strict=True)
     faces = [CutFace(face, crop, measure_quality(face, crop, margin=align.margin), face.box) for face, crop in pairs]
     meant = next(place for place, face in enumerate(kept) if face is chosen)
-    return SeenPhoto(picture.size, faces, meant, left_out=len(usable) - len(kept))
+    return SeenPhoto(picture.size, faces, meant, usable=usable)
 
 
 def shrink(photo: SeenPhoto) -> SeenPhoto:

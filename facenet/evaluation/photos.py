@@ -178,8 +178,7 @@ def read_photo(encoder: Encoder, source: str | Path) -> Photo:
         NoFace: no usable face, if the preprocessing looks for one.
         DataError: the photo can not be read.
     """
-    seen = see_photo(encoder, read_picture(source))
+    seen = see_photo(encoder, read_picture(source), most=1)
     if seen.meant is None:
         raise NoFace(f"{source}: {seen.problem}; give a photo that shows the face larger, or detector=none for a crop")
-    faces = [cut.face for cut in seen.faces if cut.face is not None]
-    return Photo(str(source), seen.faces[seen.meant], faces or None)
+    return Photo(str(source), seen.faces[seen.meant], list(seen.usable) or None)
