@@ -57,13 +57,13 @@ def run(options: ServeOptions, out: Path) -> dict[str, Any]:
         return {"name": options.new_key, "role": options.role}
     if not options.gallery or not options.encoder:
         raise ConfigError("serve: pass gallery=FOLDER encoder=ENCODER, or keys=FILE new_key=NAME")
-    keys = Keys(options.keys) if options.keys else None
+    started, keys = time.perf_counter(), Keys(options.keys) if options.keys else None
     return_large_blocks()
     with ThreadPoolExecutor(1) as beside:
         loading = beside.submit(load_encoder, options)  # the imports of the server take as long
         open_socket = import_server().open_socket
         with open_socket(options.host, options.port, keys=keys is not None) as listening:
-            return answer_requests(options, keys, listening, loading)
+            return answer_requests(options, keys, listening, loading, started)
 
 
 def load_encoder(options: ServeOptions) -> Any:
@@ -85,14 +85,15 @@ def import_server() -> Any:
     return facenet.service.server
 
 
-def answer_requests(options: ServeOptions, keys: Any, listening: Any, loading: Future[Any]) -> dict[str, Any]:
+def answer_requests(
+    options: ServeOptions, keys: Any, listening: Any, loading: Future[Any], started: float
+) -> dict[str, Any]:
     """Serve until a signal ends it; returns how many requests were answered and failed."""
     from facenet.interrupts import Interrupted
     from facenet.service.app import make_app
     from facenet.service.server import make_server
     from facenet.service.service import Allowed, Service
 
-    started = time.perf_counter()
     encoder = loading.result()
     allowed = Allowed(options.limits, options.rate, options.gate, options.thumbnails, keys)
     service = Service(options.gallery or "", encoder, allowed, threads=options.threads)

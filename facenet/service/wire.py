@@ -14,7 +14,7 @@ from urllib.parse import quote, urlencode, urlsplit
 from facenet.errors import Busy, ConfigError, DataError, FacenetError, NotThere, OtherEncoder, Taken
 
 IDLE = 5.0  # seconds after which a request that can not be repeated gets a new connection: the service closes old ones
-WAITED = ("busy", "not_ready", "rate_limited")  # codes of requests that were not begun
+WAITED = ("busy", "rate_limited")  # codes of requests that were not begun
 DROPPED = (ConnectionResetError, BrokenPipeError, http.client.IncompleteRead, http.client.BadStatusLine)
 ERRORS: dict[str, type[FacenetError]] = {
     "other_encoder": OtherEncoder,
