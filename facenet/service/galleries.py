@@ -18,9 +18,9 @@ from facenet.encoders.encoder import Encoder
 from facenet.errors import DataError
 from facenet.gallery.faiss.layers import use_threads
 from facenet.gallery.gallery import Gallery
-from facenet.service.inference import run_in
 from facenet.service.options import LimitOptions
 from facenet.service.problems import too_busy
+from facenet.service.waiting import Places, run_in
 from facenet.types import EmbeddingSet
 
 LOCKED = 2.0  # seconds to wait for another process that writes; then the answer is 503
@@ -42,8 +42,8 @@ class GalleryThread:
             DataError: as :meth:`Gallery.open`; or the encoder may not ask this gallery.
         """
         self.folder, self.encoder, self.limits = Path(folder).resolve(), encoder, limits
-        self.waiting = 0
-        self.waiting_apart = 0
+        self.places = Places(limits.waiting, "{count} requests wait for the gallery")
+        self._places_apart = Places(MOST_APART, "other long work is being done")
         self._writes = 0
         self._ping: asyncio.Future[int] | None = None
         self._found: dict[str, tuple[int, Future[Any]]] = {}  # the state and result of long work
@@ -106,13 +106,8 @@ class GalleryThread:
         Raises:
             Problem: too many requests wait for the gallery, or the time of the request is up.
         """
-        if self.waiting >= self.limits.waiting:
-            raise too_busy(f"{self.waiting} requests wait for the gallery")
-        self.waiting += 1
-        try:
+        with self.places.one():
             return await run_in(self._thread, work, self._gallery, seconds=self.limits.seconds)
-        finally:
-            self.waiting -= 1
 
     async def write(self, work: Callable[[Gallery], T]) -> T:
         """Run `work`, which changes the gallery."""
@@ -124,13 +119,8 @@ class GalleryThread:
 
     async def apart(self, work: Callable[[Gallery], T]) -> T:
         """Run `work`, which takes long, with another opening of the gallery."""
-        if self.waiting_apart >= MOST_APART:
-            raise too_busy("other long work is being done")
-        self.waiting_apart += 1
-        try:
+        with self._places_apart.one():
             return await run_in(self._apart, self._reopened, work, seconds=self.limits.seconds)
-        finally:
-            self.waiting_apart -= 1
 
     async def once(self, name: str, work: Callable[[Gallery], T]) -> T:
         """Return the result of long work on the present state: what was found before, or what is being done.

@@ -21,11 +21,11 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from facenet.service.buckets import TokenBuckets
-from facenet.service.inference import DEADLINE
 from facenet.service.keys import WRITE, Keys, Who
 from facenet.service.metrics import Metrics
 from facenet.service.options import LimitOptions, RateOptions
 from facenet.service.problems import Problem, problem_of, too_busy, too_late
+from facenet.service.waiting import DEADLINE
 
 HEALTH = "/v1/health"
 OPEN = ("/", HEALTH, "/v1/ready", "/openapi.json")  # no key needed; the page asks for one

@@ -6,13 +6,11 @@ A batch waits at most 5 ms, and only while other pictures are being looked at. L
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextvars import ContextVar, copy_context
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -22,12 +20,11 @@ from facenet.data.pictures import read_picture
 from facenet.encoders.encoder import Encoder
 from facenet.encoders.photos import SeenPhoto, network_input, see_photo, shrink
 from facenet.service.options import LimitOptions
-from facenet.service.problems import too_busy, too_late
+from facenet.service.waiting import Places, run_in
 
 BATCH_SECONDS = 0.005
 BATCH_FACES = 16
 AT_ONCE = 4  # pictures of one request
-DEADLINE: ContextVar[float] = ContextVar("deadline", default=float("inf"))  # of the request, on time.monotonic
 T = TypeVar("T")
 
 
@@ -44,7 +41,7 @@ class Inference:
     def __init__(self, encoder: Encoder, limits: LimitOptions, workers: int) -> None:
         """Start the threads; `workers` of them look for faces."""
         self.encoder, self.limits = encoder, limits
-        self.waiting = 0  # pictures in work
+        self.places = Places(limits.waiting, "{count} pictures are in work")
         self._looking = 0  # of these, pictures whose faces are not found yet
         self._lookers = ThreadPoolExecutor(workers, "look")
         self._crops: queue.SimpleQueue[tuple[np.ndarray, Future[np.ndarray]] | None] = queue.SimpleQueue()
@@ -76,12 +73,12 @@ class Inference:
             Problem: too many pictures in work, or the time of the request is up.
             DataError: not a picture, or too large a one.
         """
-        with self._place():
+        with self.places.one():
             return (await self._look(data))[0]
 
     async def embed(self, data: bytes) -> Embedded:
         """Decode a picture, find its faces and embed them; raises as :meth:`look`, and as ``Encoder.embed_batch``."""
-        with self._place():
+        with self.places.one():
             photo, inputs = await self._look(data)
             if not len(inputs):
                 return Embedded(photo, np.zeros((0, self.encoder.dim), np.float32))
@@ -99,19 +96,8 @@ class Inference:
 
     async def aside(self, work: Callable[[], T]) -> T:
         """Run other work with pictures in the threads that look for faces."""
-        with self._place():
+        with self.places.one():
             return await run_in(self._lookers, work, seconds=self.limits.seconds)
-
-    @contextlib.contextmanager
-    def _place(self) -> Iterator[None]:
-        """Take a place of the bounded pool."""
-        if self.waiting >= self.limits.waiting:
-            raise too_busy(f"{self.waiting} pictures are in work")
-        self.waiting += 1
-        try:
-            yield
-        finally:
-            self.waiting -= 1
 
     async def _look(self, data: bytes) -> tuple[SeenPhoto, np.ndarray]:
         self._looking += 1
@@ -166,23 +152,3 @@ class Inference:
             batch.append(crops)
             faces += len(crops[0])
         return batch, False
-
-
-async def run_in(pool: ThreadPoolExecutor, work: Callable[..., T], *values: Any, seconds: float) -> T:
-    """Run blocking work in a pool, unless the time of the request is up before it begins.
-
-    Raises:
-        Problem: the time is up.
-    """
-
-    def begin() -> T:
-        check_deadline(seconds)
-        return work(*values)
-
-    return await asyncio.get_running_loop().run_in_executor(pool, copy_context().run, begin)
-
-
-def check_deadline(seconds: float) -> None:
-    """Raise Problem if the time of the request is up, in work that takes long."""
-    if time.monotonic() > DEADLINE.get():
-        raise too_late(seconds)

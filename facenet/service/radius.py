@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from facenet.gallery.gallery import Gallery
 from facenet.gallery.search import Where
-from facenet.service.inference import check_deadline
 from facenet.service.options import LimitOptions
 from facenet.service.problems import Problem
+from facenet.service.waiting import check_deadline
 from facenet.types import EmbeddingSet
 
 AT_ONCE = 16  # queries

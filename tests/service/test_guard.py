@@ -220,8 +220,8 @@ def test_a_full_pool_and_a_late_answer_are_503(tmp_path: Path) -> None:
         answer = client.post("/v1/detect", files={"image": png(1)})
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "too_late")
         assert answer.headers["Retry-After"] == "1"
-        assert service.inference.waiting == 0
-        service.inference.waiting = 2
+        assert service.inference.places.taken == 0
+        service.inference.places.taken = 2
         busy = client.post("/v1/detect", files={"image": png(1)})
         assert (busy.status_code, busy.json()["error"]["code"]) == (503, "busy")
         block.set()

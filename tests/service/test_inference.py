@@ -65,7 +65,7 @@ def test_the_place_of_a_request_that_was_given_up_is_free_again(played: Any) -> 
         await asyncio.sleep(0)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        return pool.waiting, await pool.embed(png(2))
+        return pool.places.taken, await pool.embed(png(2))
 
     (waiting, found), _ = played(given_up)
     assert waiting == 0

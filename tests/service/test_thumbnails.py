@@ -114,7 +114,7 @@ def test_pictures_are_written_beside_the_thread_of_the_gallery(
     monkeypatch.setattr(thumbnails, "encode_jpeg", noted)
     assert enrol(client, 1, 2).status_code == 201
     assert [name.split("_")[0] for name in threads] == ["look", "look"]
-    assert service.inference.waiting == 0
+    assert service.inference.places.taken == 0
 
 
 def test_pictures_of_a_write_that_fails_go_again(
@@ -129,9 +129,9 @@ def test_pictures_of_a_write_that_fails_go_again(
     with monkeypatch.context() as broken:
         broken.setattr(Gallery, "add", full)
         assert enrol(client, 2, id="b").status_code == 503
-    service.gallery.waiting = service.allowed.limits.waiting  # nothing is begun
+    service.gallery.places.taken = service.allowed.limits.waiting  # nothing is begun
     assert enrol(client, 2, id="b").status_code == 503
-    service.gallery.waiting = 0
+    service.gallery.places.taken = 0
     assert kept(service) == named(service)
     assert len(kept(service)) == 1
 
