@@ -45,9 +45,9 @@ def add_items(
 ) -> AddResult:
     """Add N items in one transaction; see :meth:`facenet.gallery.gallery.Gallery.add`."""
     choose(dict.fromkeys(("error", "skip", "replace")), on_duplicate, "on_duplicate")
-    ids = list(embeddings.paths if ids is None else ids)
     vectors = unit_rows(embeddings.vectors, "embeddings", names=embeddings.paths)
-    texts = _texts(embeddings, ids, metadata)
+    ids, extra = paired(embeddings, ids, metadata)
+    texts = _texts(embeddings, ids, extra)
     keep = distinct(ids, on_duplicate)
     with truth.writing() as before:
         content = _content(embeddings.fingerprint, texts, vectors) if once else {}
@@ -190,21 +190,42 @@ def metadata_text(metadata: Mapping[str, Any]) -> str:
     """
     text = json.dumps(dict(metadata), sort_keys=True, allow_nan=False, ensure_ascii=False)
     text.encode()
-    level: list[Any] = [metadata]
-    for _ in range(DEEPEST):
-        inner = (one.values() if isinstance(one, Mapping) else one for one in level)
-        level = [value for values in inner for value in values if isinstance(value, Mapping | list | tuple)]
-        if not level:
-            return text if text.isascii() else json.dumps(dict(metadata), sort_keys=True)
-    raise ValueError(f"metadata of more than {DEEPEST} levels")
+    if depth(metadata) > DEEPEST:
+        raise ValueError(f"metadata of more than {DEEPEST} levels")
+    return text if text.isascii() else json.dumps(dict(metadata), sort_keys=True)
 
 
-def _texts(embeddings: EmbeddingSet, ids: Sequence[str], metadata: Sequence[Mapping[str, Any]] | None) -> list[Texts]:
-    """Return the checked text columns of N items."""
+def depth(value: Any) -> int:
+    """Return how many levels of lists and objects a value of JSON has.
+
+    >>> depth({"doors": [1, 2]}), depth("door")
+    (2, 0)
+    """
+    count, level = 0, [value]
+    while level := [one for one in level if isinstance(one, Mapping | list | tuple)]:
+        count += 1
+        level = [inner for one in level for inner in (one.values() if isinstance(one, Mapping) else one)]
+    return count
+
+
+def paired(
+    embeddings: EmbeddingSet, ids: Sequence[str] | None, metadata: Sequence[Mapping[str, Any]] | None
+) -> tuple[list[str], list[Mapping[str, Any]]]:
+    """Return an id and metadata for each of N items; the ids default to the paths.
+
+    Raises:
+        DataError: more or fewer of them than vectors.
+    """
     count = len(embeddings)
-    extra = [{}] * count if metadata is None else metadata
-    if len(ids) != count or len(extra) != count:
-        raise DataError(f"embeddings: {len(ids)} ids and {len(extra)} metadata for {count} vectors")
+    names = list(embeddings.paths if ids is None else ids)
+    extra: list[Mapping[str, Any]] = [{}] * count if metadata is None else list(metadata)
+    if len(names) != count or len(extra) != count:
+        raise DataError(f"embeddings: {len(names)} ids and {len(extra)} metadata for {count} vectors")
+    return names, extra
+
+
+def _texts(embeddings: EmbeddingSet, ids: Sequence[str], extra: Sequence[Mapping[str, Any]]) -> list[Texts]:
+    """Return the checked text columns of N items."""
     rows = []
     for name, identity, path, more in zip(ids, embeddings.identities, embeddings.paths, extra, strict=True):
         try:

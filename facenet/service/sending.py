@@ -14,7 +14,7 @@ import numpy as np
 
 from facenet.errors import ConfigError, DataError, Taken
 from facenet.gallery.backfill import row_of_image
-from facenet.gallery.editing import distinct
+from facenet.gallery.editing import distinct, paired
 from facenet.gallery.gallery import AddResult, BackfillResult, Item
 from facenet.service.wire import batches
 from facenet.types import EmbeddingSet, Progress
@@ -54,10 +54,8 @@ def add_items(
 ) -> AddResult:
     """Add N items; see :meth:`facenet.service.client.RemoteGallery.add`."""
     count = len(embeddings)
-    names = list(embeddings.paths if ids is None else ids)
-    extra: list[dict[str, Any]] = [{}] * count if metadata is None else [dict(one) for one in metadata]
-    if len(names) != count or len(extra) != count:
-        raise DataError(f"embeddings: {len(names)} ids and {len(extra)} metadata for {count} vectors")
+    names, given = paired(embeddings, ids, metadata)
+    extra = [dict(one) for one in given]
     vectors = unit_rows(embeddings.vectors, "embeddings", names=embeddings.paths)
     texts = [_size(row) for row in zip(names, embeddings.identities, embeddings.paths, extra, strict=True)]
     parts = gallery.limits.parts(vectors, texts)

@@ -14,7 +14,7 @@ import numpy as np
 from fastapi import APIRouter, File, Form, Header, Query, Response, UploadFile
 
 from facenet.encoders.photos import CutFace
-from facenet.gallery.editing import metadata_text
+from facenet.gallery.editing import depth, metadata_text
 from facenet.gallery.gallery import AddResult, Gallery, Item
 from facenet.service.inference import Embedded
 from facenet.service.problems import Problem
@@ -204,17 +204,14 @@ async def list_items(
     if vector:
         need_write(who)
 
-    def read(gallery: Gallery) -> tuple[Sequence[Item], bool, Any]:
+    def read(gallery: Gallery) -> tuple[list[dict[str, Any]], bool]:
         if number is not None:
-            found: tuple[Sequence[Item], bool] = (gallery.items(number), False)
-        else:
-            found = paged(gallery.page(int(cursor or 0), limit + 1, identity=identity), limit)
-        vectors = gallery.vectors([item.number for item in found[0]]).tolist() if vector else None
-        return (*found, vectors)
+            return items_told(service, gallery, gallery.items(number), vector), False
+        items, more = paged(gallery.page(int(cursor or 0), limit + 1, identity=identity), limit)
+        return items_told(service, gallery, items, vector), more
 
-    items, more, vectors = await service.gallery(read)
-    told = [item_told(service, item, vectors[row] if vectors else None) for row, item in enumerate(items)]
-    return {"items": told, "next": str(items[-1].number) if more else None}
+    told, more = await service.gallery(read)
+    return {"items": told, "next": str(told[-1]["number"]) if more else None}
 
 
 @router.post("/find", response_model=ItemPage, response_model_exclude_unset=True)
@@ -223,12 +220,10 @@ async def find(service: Served, who: Caller, asked: Find) -> dict[str, Any]:
     if asked.vector:
         need_write(who)
 
-    def read(gallery: Gallery) -> tuple[Sequence[Item], Any]:
-        items = gallery.find(asked.names, by=asked.by)
-        return items, gallery.vectors([item.number for item in items]).tolist() if asked.vector and items else None
+    def read(gallery: Gallery) -> list[dict[str, Any]]:
+        return items_told(service, gallery, gallery.find(asked.names, by=asked.by), asked.vector)
 
-    items, vectors = await service.gallery(read)
-    return {"items": [item_told(service, item, vectors[row] if vectors else None) for row, item in enumerate(items)]}
+    return {"items": await service.gallery(read)}
 
 
 @router.get("/items/{id:path}", response_model=ItemSchema, response_model_exclude_unset=True)
@@ -274,6 +269,12 @@ async def remove(service: Service, names: Sequence[str], by: str) -> int:
 
 
 # What comes in and goes out
+
+
+def items_told(service: Service, gallery: Gallery, items: Sequence[Item], vector: bool) -> list[dict[str, Any]]:
+    """Return items as the schema ``Item``, with their vectors if these are asked for."""
+    vectors = gallery.vectors([item.number for item in items]).tolist() if vector else [None] * len(items)
+    return [item_told(service, item, one) for item, one in zip(items, vectors, strict=True)]
 
 
 def item_told(service: Service, item: Item, vector: list[float] | None) -> dict[str, Any]:
@@ -333,9 +334,3 @@ def checked_metadata(text: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise Problem(422, "invalid", f"metadata: no usable JSON ({error})") from None
     return found
-
-
-def depth(value: Any) -> int:
-    """Return how many levels of lists and objects a value of JSON has."""
-    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return 1 + max(map(depth, inside), default=0) if isinstance(value, dict | list) else 0
