@@ -13,8 +13,9 @@ import numpy as np
 
 from benchmarks.bare import K, bare_search
 from benchmarks.serving import ask, fill, form, make_photos, served
-from benchmarks.tables import TIMES, Table
+from benchmarks.tables import TIMES, Table, times
 from facenet.encoders import lookup as encoders
+from facenet.export.speed import summary
 from facenet.options import Options as BaseOptions
 from facenet.options import option
 
@@ -58,8 +59,8 @@ def run(options: Options) -> dict[str, Any]:
     ratios = kept[:, 1] / kept[:, 0]
     low, high = np.quantile(ratios, [0.25, 0.75])
     return {
-        "bare": spread(kept[:, 0]),
-        "service": spread(kept[:, 1]),
+        "bare": summary(kept[:, 0].tolist()),
+        "service": summary(kept[:, 1].tolist()),
         "of_medians": float(np.median(kept[:, 1]) / np.median(kept[:, 0])),
         "ratio": {"median": float(np.median(ratios)), "low": float(low), "high": float(high)},
         **{name: getattr(options, name) for name in ("pairs", "faces", "threads")},
@@ -82,16 +83,9 @@ def pair(first: Any, second: Any, reverse: bool) -> tuple[float, float]:
     return seconds[first], seconds[second]
 
 
-def spread(seconds: np.ndarray) -> dict[str, float]:
-    """Return median, least and most."""
-    return {"seconds": float(np.median(seconds)), "least": float(seconds.min()), "most": float(seconds.max())}
-
-
 def tables(result: dict[str, Any]) -> list[Table]:
     """Lay out what :func:`run` returned."""
-    rows: list[tuple[Any, ...]] = [
-        (name, *(result[name][key] for key in ("seconds", "least", "most"))) for name in ("bare", "service")
-    ]
+    rows: list[tuple[Any, ...]] = [(name, *times(result[name])) for name in ("bare", "service")]
     ratio = result["ratio"]
     told = f"{ratio['median']:.2f}x, half of the pairs {ratio['low']:.2f}x to {ratio['high']:.2f}x"
     rows.append((f"ratio of pairs: {told}; of medians: {result['of_medians']:.2f}x", "", "", ""))

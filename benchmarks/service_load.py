@@ -20,7 +20,7 @@ import numpy as np
 
 from benchmarks.bare import K, call_bare, silent_server
 from benchmarks.resources import in_fresh_process
-from benchmarks.serving import Done, fill, load, make_photos, results, served
+from benchmarks.serving import Done, fill, lasted, load, make_photos, results, served
 from benchmarks.tables import Table, megabytes, quantiles
 from facenet.data.pictures import read_picture
 from facenet.encoders import lookup as encoders
@@ -75,7 +75,7 @@ def run(options: Options) -> dict[str, Any]:
             process = load(server.port, photos, asked, folder / "load", clients=options.clients)
             memory = watch(process, server.resident)
             done = results(folder / "load")
-        seconds = max(one.ended for one in done) - min(one.begun for one in done)
+        seconds = lasted(done)
         result = judge(known, asked, done) | {"seconds": seconds, "requests_a_second": len(done) / seconds}
         result["memory"] = growth(memory, done)
         result["bare"] = beside_bare(options, folder, result["requests_a_second"])

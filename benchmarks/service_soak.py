@@ -17,7 +17,7 @@ import numpy as np
 
 from benchmarks.service_load import Options as LoadOptions
 from benchmarks.service_load import prepare, requests, watch
-from benchmarks.serving import Done, load, make_photos, results, served
+from benchmarks.serving import Done, lasted, load, make_photos, results, served
 from benchmarks.tables import Table, megabytes, quantiles
 from facenet.encoders import lookup as encoders
 from facenet.options import Options as BaseOptions
@@ -52,7 +52,8 @@ def run(options: Options) -> dict[str, Any]:
         with served(folder / "g", options.encoder, f"threads={options.threads}", out=folder / "serve") as server:
             trial = requests(LoadOptions(searches=options.trial, enrolments=0), len(photos))
             load(server.port, photos, trial, folder / "trial", clients=options.clients, keep=False).wait()
-            rate = speed(results(folder / "trial")) / 2
+            trial_done = results(folder / "trial")
+            rate = len(trial_done) / lasted(trial_done) / 2
             total = max(OF_WHICH_ENROL, round(options.minutes * 60 * rate))
             enrolments = total // OF_WHICH_ENROL
             asked = requests(LoadOptions(searches=total - enrolments, enrolments=enrolments), len(photos))
@@ -60,11 +61,6 @@ def run(options: Options) -> dict[str, Any]:
             samples = watch(process, server.resident)
             done = results(folder / "soak")
     return summary(samples, done) | {"rate": rate, "minutes": options.minutes, "clients": options.clients}
-
-
-def speed(done: Sequence[Done]) -> float:
-    """Return requests a second."""
-    return len(done) / (max(one.ended for one in done) - min(one.begun for one in done))
 
 
 def summary(samples: Sequence[tuple[float, int]], done: Sequence[Done]) -> dict[str, Any]:

@@ -215,6 +215,11 @@ def results(folder: Path) -> list[Done]:
     return [Done(*row) for row in json.loads((folder / "results.json").read_text())]
 
 
+def lasted(done: Sequence[Done]) -> float:
+    """Return the seconds from the begin of the first request of a load to the end of the last."""
+    return max(one.ended for one in done) - min(one.begun for one in done)
+
+
 def send(folder: str) -> None:
     """Send what ``plan.json`` says, and write ``results.json``; the body of the load's process."""
     place = Path(folder)
