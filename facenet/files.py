@@ -288,6 +288,11 @@ def read_array(path: str | Path, *, mode: Literal["r", "c"] | None = None) -> np
         raise DataError(f"{path}: not readable as a NumPy array ({one_line(error)}); write it again") from error
 
 
+def default_cache() -> Path:
+    """Return ``~/.cache/facenet``, or the place that ``XDG_CACHE_HOME`` names."""
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "facenet"
+
+
 def write_cached_array(path: Path, array: np.ndarray) -> None:
     """Write an array, and its SHA-256 in a JSON file beside it; abandoned temporary files of the folder are removed."""
     remove_abandoned(path.parent)
@@ -297,16 +302,19 @@ def write_cached_array(path: Path, array: np.ndarray) -> None:
 
 
 def read_cached_array(
-    path: Path, shape: tuple[int, ...], kind: type, *, mode: Literal["r", "c"] = "r"
+    path: Path, shape: tuple[int, ...] | None, kind: type, *, mode: Literal["r", "c"] = "r"
 ) -> np.ndarray | None:
-    """Map an array of :func:`write_cached_array`; None if it is missing, damaged, or of another shape or type."""
+    """Map an array of :func:`write_cached_array`; None if it is missing, damaged, or of another shape or type.
+
+    A `shape` of None is any.
+    """
     try:
         if not path.is_file() or read_json(path.with_suffix(".json")).get("sha256") != sha256_file(path):
             return None
         array = read_array(path, mode=mode)
     except (OSError, DataError):
         return None
-    return array if array.shape == shape and array.dtype == kind else None
+    return array if shape in (None, array.shape) and array.dtype == kind else None
 
 
 def is_inside(path: str) -> bool:

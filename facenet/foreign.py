@@ -6,6 +6,7 @@ downloaded. `onnx` and `onnxruntime` (extras `photos`, `export`) are imported in
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import os
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from facenet.errors import DataError, choose, one_line
+from facenet.files import default_cache, read_cached_array, write_cached_array
 
 
 class PackageModel(NamedTuple):
@@ -26,6 +28,7 @@ class PackageModel(NamedTuple):
     sha256: str
 
 
+VERSION = 1  # raise it when plain graphs change: what older versions cached is then made again
 PHOTOS = "photos"  # the extra that installs them
 
 # YuNet (Wu et al., 2023) and SFace (Zhong et al., 2021), both Apache-2.0, from OpenCV's model zoo
@@ -71,6 +74,24 @@ def install_command(extra: str) -> str:
     "pip install 'facenet-triplet[photos]'"
     """
     return f"pip install 'facenet-triplet[{extra}]'"
+
+
+def plain_model(name: str, free: Mapping[str, Sequence[int]]) -> bytes:
+    """Return a model of :data:`PACKAGE_MODELS` as a plain graph, see :func:`plain_graph`; the cache keeps it.
+
+    Raises:
+        ConfigError, DataError: as :func:`read_package_model` and :func:`plain_graph`.
+    """
+    data = read_package_model(name)
+    made_of = hashlib.sha256(f"{VERSION} {PACKAGE_MODELS[name].sha256} {sorted(free.items())}".encode()).hexdigest()
+    file = default_cache() / f"{name}_{made_of[:24]}.npy"
+    kept = read_cached_array(file, None, np.uint8)
+    if kept is not None:
+        return kept.tobytes()
+    plain = plain_graph(data, free)
+    with contextlib.suppress(DataError):  # a folder that can not be written: it is made again
+        write_cached_array(file, np.frombuffer(plain, np.uint8))
+    return plain
 
 
 def plain_graph(data: bytes, free: Mapping[str, Sequence[int]]) -> bytes:
@@ -138,7 +159,7 @@ def _fold(node: Any, values: dict[str, np.ndarray]) -> bool:
     elif scale.ndim:
         shape = [-1 if place == axis else 1 for place in range(codes.ndim)]
         scale, zero = scale.reshape(shape), zero.reshape(shape)
-    values[node.output[0]] = ((codes.astype(np.int32) - zero.astype(np.int32)) * scale).astype(np.float32)
+    values[node.output[0]] = (codes.astype(np.float32) - zero) * scale  # differences of 8 bits are exact in float32
     return True
 
 

@@ -12,8 +12,16 @@ import onnx
 import pytest
 from onnx.reference import ReferenceEvaluator
 
+from facenet import foreign
 from facenet.errors import ConfigError, DataError
-from facenet.foreign import PACKAGE_MODELS, default_threads, open_session, plain_graph, read_package_model
+from facenet.foreign import (
+    PACKAGE_MODELS,
+    default_threads,
+    open_session,
+    plain_graph,
+    plain_model,
+    read_package_model,
+)
 from tests.helpers.onnx_graphs import quantised
 
 
@@ -48,6 +56,25 @@ def test_weights_are_folded_and_the_batch_is_free(block: int) -> None:
     (y,) = ReferenceEvaluator(plain).run(None, {"x": x})
     np.testing.assert_allclose(y, (x @ weight).reshape(5, 2, 3), rtol=1e-5)
     assert np.abs(weight).max() > 10
+
+
+def test_a_plain_model_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Making it is half of the time to open an encoder. A damaged copy, and a folder that is none, do no harm."""
+    made: list[int] = []
+    plain = b"plain"
+    monkeypatch.setattr(foreign, "plain_graph", lambda data, free: made.append(len(data)) or plain)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert [plain_model("yunet", {"input": (0,)}) for _ in range(2)] == [plain, plain]
+    assert len(made) == 1
+    (kept,) = (tmp_path / "facenet").glob("yunet_*.npy")
+    kept.write_bytes(kept.read_bytes()[:-1] + b"!")
+    assert [plain_model("yunet", {"input": (0,)}) for _ in range(2)] == [plain, plain]
+    assert len(made) == 2
+    plain_model("yunet", {"input": (0, 2)})
+    assert len(made) == 3, "other axes are another graph"
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert plain_model("yunet", {"input": (0,)}) == plain
 
 
 def test_a_missing_onnx_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import logging
 import sys
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,17 +61,32 @@ def run(options: ServeOptions, out: Path) -> dict[str, Any]:
         raise ConfigError("serve: pass gallery=FOLDER encoder=ENCODER, or keys=FILE new_key=NAME")
     started, keys = time.perf_counter(), Keys(options.keys) if options.keys else None
     return_large_blocks()
-    with ThreadPoolExecutor(1) as beside:
-        loading = beside.submit(load_encoder, options)  # the imports of the server take as long
-        open_socket = import_server().open_socket
-        with open_socket(options.host, options.port, keys=keys is not None) as listening:
-            return answer_requests(options, keys, listening, loading, started)
+    with contextlib.ExitStack() as opened:
+        with without_collection(), ThreadPoolExecutor(1) as beside:
+            loading = beside.submit(load_encoder, options)  # the imports of the server take as long
+            server = import_server()
+            listening = opened.enter_context(server.open_socket(options.host, options.port, keys=keys is not None))
+            service = open_service(options, keys, loading.result())
+        return answer_requests(options, service, listening, started)
+
+
+@contextlib.contextmanager
+def without_collection() -> Iterator[None]:
+    """Leave garbage collection out during a start, of which it takes a twentieth: imports leave nothing to collect."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def load_encoder(options: ServeOptions) -> Any:
     from facenet.encoders import lookup as encoders
+    from facenet.service.inference import open_networks
 
-    return encoders.load(options.encoder or "", device=options.device, detector=options.detector)
+    encoder = encoders.load(options.encoder or "", device=options.device, detector=options.detector)
+    open_networks(encoder)
+    return encoder
 
 
 def import_server() -> Any:
@@ -85,27 +102,30 @@ def import_server() -> Any:
     return facenet.service.server
 
 
-def answer_requests(
-    options: ServeOptions, keys: Any, listening: Any, loading: Future[Any], started: float
-) -> dict[str, Any]:
-    """Serve until a signal ends it; returns how many requests were answered and failed."""
-    from facenet.interrupts import Interrupted
-    from facenet.service.app import make_app
-    from facenet.service.server import make_server
+def open_service(options: ServeOptions, keys: Any, encoder: Any) -> Any:
+    """Open the gallery, and say what searches will lack."""
     from facenet.service.service import Allowed, Service
 
-    encoder = loading.result()
     allowed = Allowed(options.limits, options.rate, options.gate, options.thumbnails, keys)
     service = Service(options.gallery or "", encoder, allowed, threads=options.threads)
     warn_of_drawn_faces(encoder, ["photo.jpg"])
     if service.warning:
         print(f"warning: searches need threshold=SQ_DIST: {service.warning}", file=sys.stderr)
+    return service
+
+
+def answer_requests(options: ServeOptions, service: Any, listening: Any, started: float) -> dict[str, Any]:
+    """Serve until a signal ends it; returns how many requests were answered and failed."""
+    from facenet.interrupts import Interrupted
+    from facenet.service.app import make_app
+    from facenet.service.server import make_server
+
     log_to_stderr()
     host, port = listening.getsockname()[:2]
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     def tell() -> None:
-        rows = [("encoder", encoder.name), ("gallery", options.gallery), ("faces", service.size)]
+        rows = [("encoder", service.encoder.name), ("gallery", options.gallery), ("faces", service.size)]
         rows += [("keys", options.keys or "none: this machine only"), ("thumbnails", options.thumbnails)]
         table([*rows, ("ready after", f"{time.perf_counter() - started:.1f} s")], title=f"serving at {address}")
         sys.stdout.flush()

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from facenet.data.drawn.faces import default_cache, draw
+from facenet.data.drawn.faces import draw
 from facenet.data.options import DataOptions, PairColumns
 from facenet.data.pair_folds import held_out_pairs
 from facenet.data.pairs import read_pairs, read_people
@@ -16,6 +16,7 @@ from facenet.data.records import Records
 from facenet.data.sources.folder import same_name
 from facenet.data.sources.kinds import Listed, scan_usable
 from facenet.errors import ConfigError, DataError
+from facenet.files import default_cache
 from facenet.types import Pairs, Progress
 
 Readable = Callable[[Records], Records]

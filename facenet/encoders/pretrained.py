@@ -13,7 +13,7 @@ from facenet.encoders.encoder import Encoder
 from facenet.encoders.onnx_net import OnnxNet
 from facenet.errors import choose
 from facenet.faces.alignment import Alignment
-from facenet.foreign import PACKAGE_MODELS, plain_graph, read_package_model
+from facenet.foreign import PACKAGE_MODELS, plain_model
 
 
 class Foreign(NamedTuple):
@@ -53,8 +53,6 @@ def load_pretrained(name: str, *, threads: int | None = None) -> Encoder:
         DataError: the package that brings it is missing or not the one known here.
     """
     foreign = choose(PRETRAINED, name, "encoder")
-    net = OnnxNet(
-        plain_graph(read_package_model(name), foreign.free), identity=PACKAGE_MODELS[name].sha256, threads=threads
-    )
+    net = OnnxNet(plain_model(name, foreign.free), identity=PACKAGE_MODELS[name].sha256, threads=threads)
     options = {"embedding_dim": foreign.dim, "input_size": list(foreign.preprocess.size)}
     return Encoder(net, name, options, foreign.preprocess, dict(foreign.thresholds), [], dict(foreign.training))

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from facenet.faces.options import LEAST_SCORE
-from facenet.foreign import open_session, plain_graph, read_package_model
+from facenet.foreign import open_session, plain_model
 
 STRIDES = (8, 16, 32)
 SIDES = (640, 1280, 320)  # longest side that the detector sees; the next is tried if the one before finds no clear face
@@ -134,4 +134,4 @@ def _detector(process: int) -> Any:
     """Open the detector, once for each `process`; with one thread, since the callers work on many pictures at once."""
     free: dict[str, tuple[int, ...]] = {"input": (0, 2, 3)}
     free |= {f"{kind}_{stride}": (0, 1) for kind in ("cls", "obj", "bbox", "kps") for stride in STRIDES}
-    return open_session(plain_graph(read_package_model("yunet"), free), threads=1)
+    return open_session(plain_model("yunet", free), threads=1)

@@ -35,6 +35,12 @@ class Embedded(NamedTuple):
     vectors: np.ndarray
 
 
+def open_networks(encoder: Encoder) -> None:
+    """Open detector and network by a grey picture and face: the first request would wait for them."""
+    see_photo(encoder, Image.new("RGB", (64, 64), "grey"))
+    encoder.embed_batch(encoder.preprocess.normalise(np.zeros((1, 3, *encoder.preprocess.size), np.uint8)))
+
+
 class Inference:
     """The encoder of a service and the threads that use it. Its coroutines belong to one event loop."""
 
@@ -49,16 +55,12 @@ class Inference:
         self._embedder.start()
 
     def warm(self) -> None:
-        """Open networks and detector before the first request, which would wait for them.
+        """Open the networks, and let the embedder begin with a full batch.
 
-        The embedder then begins with a full batch: onnxruntime keeps the memory of the largest that it has seen, which
-        so does not grow later.
+        onnxruntime keeps the memory of the largest batch that it has seen, which so does not grow later.
         """
-        grey = Image.new("RGB", (64, 64), "grey")
-        see_photo(self.encoder, grey)
-        shape = (3, *self.encoder.preprocess.size)
-        self.encoder.embed_batch(self.encoder.preprocess.normalise(np.zeros((1, *shape), np.uint8)))
-        self._crops.put((np.zeros((BATCH_FACES, *shape), np.uint8), Future()))
+        open_networks(self.encoder)
+        self._crops.put((np.zeros((BATCH_FACES, 3, *self.encoder.preprocess.size), np.uint8), Future()))
 
     def close(self) -> None:
         """End the threads after the work that they have taken."""

@@ -18,11 +18,11 @@ from facenet.console import progress
 from facenet.data.augment import Augment
 from facenet.data.cache import DecodedFaces
 from facenet.data.datamodule import FaceDataModule
-from facenet.data.drawn.faces import default_cache
 from facenet.data.pairs import pair_rows
 from facenet.encoders.bundle import load_bundle
 from facenet.encoders.encoder import Encoder
 from facenet.errors import ConfigError, choose
+from facenet.files import default_cache
 from facenet.interrupts import StopRequest
 from facenet.large_batch.memory import available_bytes, choose_chunk, step_memory
 from facenet.losses.harmonic import reset_embedding_layer

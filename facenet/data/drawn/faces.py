@@ -133,11 +133,6 @@ def _draw_in_batches(
     return images
 
 
-def default_cache() -> Path:
-    """Return the folder that keeps drawn pictures if no option names one."""
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "facenet"
-
-
 def write_folder(faces: SyntheticFaces, root: str | Path) -> list[Path]:
     """Write one folder of JPEG files for each person, named as in LFW, and return the files' paths."""
     files = [Path(root) / path for path in faces.paths]

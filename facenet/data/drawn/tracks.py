@@ -13,12 +13,13 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from facenet.data.drawn.faces import NAME, default_cache, draw_or_read, hash_of
+from facenet.data.drawn.faces import NAME, draw_or_read, hash_of
 from facenet.data.drawn.people import COVERS, NAMES, sample_picture
 from facenet.data.drawn.render import render
 from facenet.data.options import CLIP, DrawnTrackOptions
 from facenet.data.records import Records
 from facenet.data.tracks import Tracks, TrackSplits, group_tracks
+from facenet.files import default_cache
 from facenet.types import Progress
 
 VERSION = 1  # raise it when frames change: what older versions cached is then drawn again
