@@ -8,7 +8,6 @@ import gc
 import logging
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,22 +61,12 @@ def run(options: ServeOptions, out: Path) -> dict[str, Any]:
     started, keys = time.perf_counter(), Keys(options.keys) if options.keys else None
     return_large_blocks()
     with contextlib.ExitStack() as opened:
-        with without_collection(), ThreadPoolExecutor(1) as beside:
+        with ThreadPoolExecutor(1) as beside:
             loading = beside.submit(load_encoder, options)  # the imports of the server take as long
             server = import_server()
             listening = opened.enter_context(server.open_socket(options.host, options.port, keys=keys is not None))
             service = open_service(options, keys, loading.result())
         return answer_requests(options, service, listening, started)
-
-
-@contextlib.contextmanager
-def without_collection() -> Iterator[None]:
-    """Leave garbage collection out during a start, of which it takes a twentieth: imports leave nothing to collect."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 def load_encoder(options: ServeOptions) -> Any:
@@ -125,6 +114,7 @@ def answer_requests(options: ServeOptions, service: Any, listening: Any, started
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     def tell() -> None:
+        gc.enable()
         rows = [("encoder", service.encoder.name), ("gallery", options.gallery), ("faces", service.size)]
         rows += [("keys", options.keys or "none: this machine only"), ("thumbnails", options.thumbnails)]
         table([*rows, ("ready after", f"{time.perf_counter() - started:.1f} s")], title=f"serving at {address}")
@@ -161,4 +151,8 @@ def log_to_stderr() -> None:
 
 
 def main() -> None:
-    launch("serve", run)
+    gc.disable()  # until the service is ready: a tenth of the start went into collections that found nothing
+    try:
+        launch("serve", run)
+    finally:
+        gc.enable()

@@ -55,11 +55,10 @@ class Inference:
         self._embedder.start()
 
     def warm(self) -> None:
-        """Open the networks, and let the embedder begin with a full batch.
+        """Let the embedder begin with a full batch.
 
         onnxruntime keeps the memory of the largest batch that it has seen, which so does not grow later.
         """
-        open_networks(self.encoder)
         self._crops.put((np.zeros((BATCH_FACES, 3, *self.encoder.preprocess.size), np.uint8), Future()))
 
     def close(self) -> None:

@@ -42,7 +42,7 @@ class Service:
         """Open the gallery and make both ready to be asked.
 
         Raises:
-            DataError: as ``Gallery.open``, or the encoder is broken.
+            DataError: as ``Gallery.open``.
         """
         limits = allowed.limits
         self.encoder, self.allowed = encoder, allowed
