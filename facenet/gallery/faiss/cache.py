@@ -32,7 +32,7 @@ from facenet.gallery.sql.truth import Truth
 from facenet.gallery.sql.writes import Write
 
 LAG = 0.01  # share of the items by which index.faiss may be behind before it is written again
-MERGED = 0.1  # share of later items that an index of codes or a graph takes in while it is in use
+MERGED = 0.1  # share of changed items, of removed ones if it is exact, that an index takes in while it is in use
 HOLES = 0.1  # share of removed items that a graph may keep
 MEASURED = 0.05  # share of items added and removed after which the recall is measured again
 FACTS = ("factory", "instead_of", "parameter", "fetch", "error", "recall", "changed")  # of the file, for people
@@ -96,7 +96,8 @@ class Cache:
             layers.remove(self.truth.writes.removed_since(at))
             for numbers, vectors in self.truth.items.vector_blocks(at.last, now.items - len(layers), dim):
                 layers.add(numbers, vectors)
-            if layers.base.factory != "Flat" and layers.changed > MERGED * now.items:
+            due = len(layers.gone) if layers.base.factory == "Flat" else layers.changed
+            if due > MERGED * now.items:
                 layers = self._merged(layers, dim, now, recipe)
         self.layers, self.at, self.recipe = layers, now, recipe
         return layers

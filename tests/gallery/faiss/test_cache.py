@@ -141,6 +141,23 @@ def test_a_graph_keeps_few_holes_and_is_built_again_with_many(tmp_path: Path) ->
             assert gallery.check() == []
 
 
+def test_an_exact_index_in_use_drops_what_was_replaced(tmp_path: Path) -> None:
+    """A search asks for as many more answers as items of the base are gone: after a backfill, for all of them."""
+    vectors, identities = clustered()
+    filled(tmp_path, "Flat", vectors, identities)
+    with Gallery.open(tmp_path) as gallery:
+        gallery.hits(as_queries(vectors[:1]), 1)
+        for start in range(0, 600, 50):
+            rows = [f"f{row}" for row in range(start, start + 50)]
+            gallery.remove(rows, by="id")
+            gallery.add(numbered(vectors[start : start + 50], identities[start : start + 50], f"new {start} "))
+            (hits,) = gallery.hits(as_queries(vectors[start : start + 1]), 1)
+            assert hits[0].id == f"new {start} 0"
+            layers = gallery._cache.layers
+            assert layers is not None
+            assert len(layers.gone) <= 60
+
+
 def test_another_kind_is_built_and_remembered(tmp_path: Path) -> None:
     limits = Limits(trained=500)
     vectors, identities = clustered()
