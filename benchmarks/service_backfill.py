@@ -1,7 +1,7 @@
 """A gallery that is backfilled while it is searched: does it answer all the while, and as rightly as before?
 
-Old vectors are random, five of each person around a centre. The new ones are the old ones with a little noise, by an
-encoder whose record lists the old one. Threads ask with new vectors of known people, with the methods of `Gallery`; an
+New vectors are random, five of each person around a centre. The old ones are the new ones with a little noise, as of a
+worse encoder, which the record of the new one lists. Threads ask with new vectors of known people, with the methods of `Gallery`; an
 answer is right if its nearest face is that person's.
 """
 
@@ -33,7 +33,7 @@ from facenet.types import EmbeddingSet
 from facenet.vectors import normalise
 
 OLD, D = "0d" * 32, 64
-SPREAD, NOISE, QUERY = 0.8, 0.3, 0.9  # of a person's faces, of new vectors, of queries; relative to unit length
+SPREAD, NOISE, QUERY = 0.8, 0.3, 0.9  # of a person's faces, of old vectors, of queries; relative to unit length
 LEAST = 20  # answers before and after
 STAGES = ("before", "during", "after")
 
@@ -94,8 +94,8 @@ def make_faces(count: int, fingerprint: str) -> tuple[EmbeddingSet, EmbeddingSet
     whose = np.arange(count) % len(centres)
     first = near(centres[whose], SPREAD)
     names = [f"person {person}" for person in whose]
-    old = EmbeddingSet(first, [f"{row}.jpg" for row in range(count)], names, OLD)
-    new = replace(old, vectors=near(first, NOISE), fingerprint=fingerprint, compatible_with=(OLD,))
+    old = EmbeddingSet(near(first, NOISE), [f"{row}.jpg" for row in range(count)], names, OLD)
+    new = replace(old, vectors=first, fingerprint=fingerprint, compatible_with=(OLD,))
     asked = rng.integers(len(centres), size=1000)
     queries = EmbeddingSet(
         near(centres[asked], QUERY), [""] * 1000, [f"person {person}" for person in asked], fingerprint,
