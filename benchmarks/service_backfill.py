@@ -1,8 +1,8 @@
 """A gallery that is backfilled while it is searched: does it answer all the while, and as rightly as before?
 
 New vectors are random, five of each person around a centre. The old ones are the new ones with a little noise, as of a
-worse encoder, which the record of the new one lists. Threads ask with new vectors of known people, with the methods of `Gallery`; an
-answer is right if its nearest face is that person's.
+worse encoder, which the record of the new one lists. Threads ask with new vectors of known people, with the methods of
+`Gallery`; an answer is right if its nearest face is that person's.
 """
 
 from __future__ import annotations
