@@ -1,0 +1,71 @@
+"""Millions of names as one block of bytes, of which nothing is read but what is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import overload
+
+import numpy as np
+
+CODEC = "utf-8", "surrogateescape"  # file names that are no UTF-8 are kept as they are
+
+
+class Texts(Sequence[str]):
+    """N texts, a view of some rows of a block that may lie in a file.
+
+    A text takes its bytes and 8 more in the block, and a row number in each view. It equals any sequence of the same
+    texts.
+    """
+
+    def __init__(self, block: np.ndarray, ends: np.ndarray, rows: np.ndarray | None = None) -> None:
+        """Take UTF-8 bytes (uint8), the end of each text in them (int64), and which texts are meant (None: all)."""
+        self.block, self.ends, self.rows = block, ends, rows
+
+    @classmethod
+    def of(cls, texts: Iterable[str]) -> Texts:
+        """Return texts from memory."""
+        if isinstance(texts, cls):
+            return texts
+        parts = [text.encode(*CODEC) for text in texts]
+        return cls(np.frombuffer(b"".join(parts), np.uint8), np.cumsum([len(part) for part in parts], dtype=np.int64))
+
+    def take(self, rows: np.ndarray) -> Texts:
+        """Return a view of the given rows, which may repeat."""
+        return Texts(self.block, self.ends, rows if self.rows is None else self.rows[rows])
+
+    def __len__(self) -> int:
+        """Return N."""
+        return len(self.ends if self.rows is None else self.rows)
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Texts: ...
+
+    def __getitem__(self, place: int | slice) -> str | Texts:
+        """Return one text, or a view of some."""
+        if isinstance(place, slice):
+            return self.take(np.arange(len(self))[place])
+        row = range(len(self))[place]  # IndexError where there is none
+        return self._text(row if self.rows is None else int(self.rows[row]))
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the texts in order."""
+        return map(self._text, range(len(self.ends)) if self.rows is None else map(int, self.rows))
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the other is a sequence of the same texts."""
+        if isinstance(other, str) or not isinstance(other, Sequence):
+            return NotImplemented
+        return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        """Return the first texts and how many there are."""
+        return f"Texts({[*self[:3]]!r}, {len(self)} in all)"
+
+    def _text(self, row: int) -> str:
+        start = int(self.ends[row - 1]) if row else 0
+        return self.block[start : self.ends[row]].tobytes().decode(*CODEC)
