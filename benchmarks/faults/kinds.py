@@ -117,7 +117,7 @@ def _make_evaluation(folder: Path) -> None:
 
 
 def _records(found: EmbeddingSet, images: np.ndarray) -> Records:
-    return Records(tuple(found.paths), tuple(found.identities), images=images)
+    return Records.of(tuple(found.paths), tuple(found.identities), images=images)
 
 
 def _use_evaluation(folder: Path) -> Any:

@@ -1,4 +1,4 @@
-"""N images as a table of (path, identity), and the list of files that are not used, each with its reason."""
+"""N images as columns (path, identity), and the list of files that are not used, each with its reason."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image
 
+from facenet.data.texts import CODEC, Texts
 from facenet.errors import DataError
 from facenet.faces.alignment import Alignment
 from facenet.files import write_csv
@@ -38,23 +39,69 @@ class NothingUsable(DataError):
         self.skipped = tuple(skipped)
 
 
-@dataclass(frozen=True)
-class Records:
-    """N images with their identities; the pixels lie in files under `root` or in the array `images`.
+class Encoded(Protocol):
+    """Encoded images inside larger files, by their row in a table."""
 
-    An identity with one image is kept: it serves as a negative. `skipped` lists what was left out.
+    def read(self, row: int) -> bytes:
+        """Return the bytes of an image; raises Unreadable if they are not what the table says."""
+
+    def mark(self, rows: np.ndarray) -> bytes:
+        """Return what tells the images of the given rows from changed ones."""
+
+
+class Table(NamedTuple):
+    """What is known of all images of a set, in memory or mapped from an index; views of it are :class:`Records`."""
+
+    paths: Texts
+    encoded: Encoded | None = None  # None: each image is a file
+
+
+@dataclass(frozen=True, eq=False)
+class Records:
+    """N images with their identities; the pixels lie in files under `root`, inside larger files, or in `images`.
+
+    An identity with one image is kept: it serves as a negative. `skipped` lists what was left out. The records are a
+    view of a table: an image takes the bytes of its row number and of its label, 8 together.
     """
 
-    paths: tuple[str, ...]  # N, relative to root, POSIX
-    identities: tuple[str, ...]  # N, "" where unknown
+    table: Table
+    names: Texts  # P distinct identities, sorted; "" where unknown
+    labels: np.ndarray  # (N,) int32, places in `names`
     root: str = ""
     images: np.ndarray | None = None  # (N, H, W, 3) uint8
     skipped: tuple[Skipped, ...] = field(default=())
     alignment: Alignment | None = None  # how the faces were cut out of photos, where a folder says so
+    rows: np.ndarray | None = None  # (N,) rows of the table; None: all, in order
+
+    @classmethod
+    def of(
+        cls,
+        paths: Sequence[str],
+        identities: Sequence[str],
+        root: str = "",
+        images: np.ndarray | None = None,
+        skipped: tuple[Skipped, ...] = (),
+        alignment: Alignment | None = None,
+    ) -> Records:
+        """Return records of N paths, relative to `root`, POSIX, and N identities."""
+        names = sorted(set(identities))
+        place = {name: number for number, name in enumerate(names)}
+        labels = np.fromiter((place[name] for name in identities), np.int32, len(identities))
+        return cls(Table(Texts.of(paths)), Texts.of(names), labels, root, images, skipped, alignment)
 
     def __len__(self) -> int:
         """Return N."""
-        return len(self.paths)
+        return len(self.labels)
+
+    @property
+    def paths(self) -> Texts:
+        """N paths, relative to root, POSIX; inside a larger file, the names of its images."""
+        return self.table.paths if self.rows is None else self.table.paths.take(self.rows)
+
+    @property
+    def identities(self) -> Texts:
+        """N names, "" where unknown."""
+        return self.names.take(self.labels)
 
     @property
     def keys(self) -> list[str]:
@@ -62,21 +109,28 @@ class Records:
         return [image_key(path) for path in self.paths]
 
     @property
-    def labels(self) -> np.ndarray:
-        """Identity numbers (N,) int64, in the order of the sorted names."""
-        return np.unique(np.asarray(self.identities, str), return_inverse=True)[1].astype(np.int64)
+    def counts(self) -> np.ndarray:
+        """How many images each of the P identities has, (P,) int64."""
+        return np.bincount(self.labels, minlength=len(self.names))
 
-    @property
-    def names(self) -> list[str]:
-        """Sorted distinct identities."""
-        return sorted(set(self.identities))
+    def source(self, row: int) -> Path | bytes | np.ndarray:
+        """Return the pixels (H, W, 3) of a row, its encoded bytes, or the file that holds them.
 
-    def source(self, row: int) -> Path | np.ndarray:
-        """Return the pixels (H, W, 3) of a row, or the file that holds them."""
-        return self.images[row] if self.images is not None else Path(self.root) / self.paths[row]
+        Raises:
+            Unreadable: the larger file does not hold what its index says.
+        """
+        if self.images is not None:
+            return self.images[row]
+        there = row if self.rows is None else int(self.rows[row])
+        if self.table.encoded is not None:
+            return self.table.encoded.read(there)
+        return Path(self.root) / self.table.paths[there]
 
     def mark(self, digest: Any) -> None:
         """Feed what tells these images from changed ones into a hash: names, and sizes and times, or pixels."""
+        if self.table.encoded is not None:
+            digest.update(self.table.encoded.mark(np.arange(len(self)) if self.rows is None else self.rows))
+            return
         for row, path in enumerate(self.paths):
             if self.images is not None:
                 digest.update(f"{path}\0".encode() + self.images[row].tobytes())
@@ -86,20 +140,45 @@ class Records:
     def subset(self, rows: Sequence[int] | np.ndarray) -> Records:
         """Return the given rows, in that order."""
         rows = np.asarray(rows, np.int64)
-        images = self.images[rows] if self.images is not None else None
-        paths, identities = (tuple(column[i] for i in rows) for column in (self.paths, self.identities))
-        return replace(self, paths=paths, identities=identities, images=images)
+        there = np.zeros(len(self.names), bool)
+        there[self.labels[rows]] = True
+        numbers = np.cumsum(there, dtype=np.int32) - 1  # of the names that are left
+        return replace(
+            self,
+            names=self.names.take(np.flatnonzero(there)),
+            labels=numbers[self.labels[rows]],
+            images=None if self.images is None else self.images[rows],
+            rows=(rows if self.rows is None else self.rows[rows]).astype(_row_type(len(self.table.paths))),
+        )
 
     def of_people(self, people: Iterable[str]) -> Records:
         """Return the rows of the given identities."""
         wanted = set(people)
-        return self.subset([i for i, name in enumerate(self.identities) if name in wanted])
+        return self.of_labels(np.fromiter((name in wanted for name in self.names), bool, len(self.names)))
+
+    def of_labels(self, wanted: np.ndarray) -> Records:
+        """Return the rows of the identities that are marked in `wanted` (P,) bool."""
+        return self.subset(np.flatnonzero(wanted[self.labels]))
 
     def without(self, bad: Sequence[tuple[int, str]]) -> Records:
         """Return the records less the given (row, reason), which join `skipped`."""
-        reasons = dict(bad)
-        skipped = (*self.skipped, *(Skipped(self.paths[row], reason) for row, reason in bad))
-        return replace(self.subset([i for i in range(len(self)) if i not in reasons]), skipped=skipped)
+        if not bad:
+            return self
+        kept = np.ones(len(self), bool)
+        kept[[row for row, _ in bad]] = False
+        paths = self.paths
+        skipped = (*self.skipped, *(Skipped(paths[row], reason) for row, reason in bad))
+        return replace(self.subset(np.flatnonzero(kept)), skipped=skipped)
+
+    def in_order(self) -> Records:
+        """Return the records sorted by identity and name, the order of every form of a set."""
+        paths = [path.encode(*CODEC) for path in self.paths]
+        order = sorted(range(len(self)), key=lambda row: (self.labels[row], paths[row]))
+        return self if order == list(range(len(self))) else self.subset(order)
+
+
+def _row_type(count: int) -> type[np.unsignedinteger[Any]]:
+    return np.uint32 if count < 1 << 32 else np.uint64
 
 
 def summary(skipped: Sequence[Skipped]) -> str:

@@ -81,14 +81,14 @@ def split_faces(
         raise DataError(
             f"{options.pairs}: {len(shared)} people of the reported pairs are in the training list ({some}, ...)"
         )
-    kept, held = _divide(training, options.held_out, options.seed + 1)
-    if len(held) < 2 or len(kept.names) < 2:
+    kept, held_out = _divide(training, options.held_out, options.seed + 1, options.most_apart)
+    if len(held_out.names) < 2 or len(kept.names) < 2:
         raise DataError(
             f"{records.root}: {len(labelled.names)} people are too few to train on, to choose checkpoints by and to"
             " report on; give a folder for each of at least 12 people, with several images each"
         )
     train = share_of_people(kept, options.train_share, options.seed)
-    return Splits(train, training.of_people(held), reported, pairs)
+    return Splits(train, held_out, reported, pairs)
 
 
 def reports_everybody(options: DataOptions) -> bool:
@@ -104,10 +104,11 @@ def share_of_people(records: Records, share: float, seed: int = 0) -> Records:
     """
     if share == 1:
         return records
-    names, counts = np.unique(np.asarray(records.identities, str), return_counts=True)
-    order = np.random.default_rng([seed, 11]).permutation(len(names))
-    held = np.cumsum(counts[order])
-    return records.of_people(names[order[: int(np.searchsorted(held, share * len(records) - 1e-6)) + 1]].tolist())
+    order = np.random.default_rng([seed, 11]).permutation(len(records.names))
+    held = np.cumsum(records.counts[order])
+    kept = np.zeros(len(order), bool)
+    kept[order[: int(np.searchsorted(held, share * len(records) - 1e-6)) + 1]] = True
+    return records.of_labels(kept)
 
 
 def named_faces(records: Records, pairs: Pairs) -> Records:
@@ -130,18 +131,18 @@ def protocol_file(name: str, records: Records, option: str) -> Path:
     raise DataError(f"{option}={name}: no such file, nor under {places[2].parent} or {places[3].parent}")
 
 
-def _divide(records: Records, share: float, seed: int) -> tuple[Records, set[str]]:
+def _divide(records: Records, share: float, seed: int, most: int) -> tuple[Records, Records]:
     """Take `share` of the identities away, the same share of those with one image and of those with more.
 
-    Of people with several images at least four go (pairs need four), as long as that leaves half of them.
+    Of people with several images at least four go (pairs need four), as long as that leaves half of them. No more go
+    than `most` of each kind. Returns the faces that stay and those of the people who go.
     """
-    names, counts = np.unique(np.asarray(records.identities, str), return_counts=True)
-    rng = np.random.default_rng([seed, 7])
-    taken: set[str] = set()
-    for group, least in ((names[counts > 1], 4), (names[counts == 1], 0)):
+    counts, rng = records.counts, np.random.default_rng([seed, 7])
+    taken = np.zeros(len(counts), bool)
+    for group, least in ((np.flatnonzero(counts > 1), 4), (np.flatnonzero(counts == 1), 0)):
         size = max(round(len(group) * share), min(least, len(group) // 2)) if share else 0
-        taken.update(rng.permutation(group)[:size].tolist())
-    return records.of_people(set(names.tolist()) - taken), taken
+        taken[rng.permutation(group)[: min(size, most)]] = True
+    return records.of_labels(~taken), records.of_labels(taken)
 
 
 def _train_and_reported(
@@ -160,14 +161,14 @@ def _train_and_reported(
         training = labelled.of_people(names)
         if not len(training):
             raise DataError(f"{options.people}: none of its {len(names)} people has an image under {records.root}")
-        rest = set(labelled.names) - names
+        rest = labelled.of_people(set(labelled.names) - names)
     elif reported is not None:
-        training, rest = labelled.of_people(set(labelled.names) - set(reported.names)), set()
+        return labelled.of_people(set(labelled.names) - set(reported.names)), reported, pairs
     else:
-        training, rest = _divide(labelled, options.evaluation, options.seed)
+        training, rest = _divide(labelled, options.evaluation, options.seed, options.most_apart)
     if reported is None:
-        reported = readable(labelled.of_people(rest))
-        pairs = held_out_pairs(reported, options.seed + 2) if rest else None
+        reported = readable(rest)
+        pairs = held_out_pairs(reported, options.seed + 2) if len(rest) else None
     return training, reported, pairs
 
 
@@ -209,7 +210,7 @@ def _draw(options: DataOptions, progress: Progress | None) -> Splits:
     ):
         people, cache_dir = range(first, first + count), options.cache_dir or default_cache()
         faces = draw(people, images, drawn, seed=options.seed, cache_dir=cache_dir, progress=progress)
-        sets.append(Records(tuple(faces.paths), tuple(faces.identities.tolist()), "", faces.images))
+        sets.append(Records.of(tuple(faces.paths), tuple(faces.identities.tolist()), "", faces.images))
         first += count
     train, held_out, evaluation = sets
     pairs = held_out_pairs(evaluation, options.seed)

@@ -15,7 +15,7 @@ from facenet.errors import DataError
 
 def test_subset_people_without(tmp_path: Path) -> None:
     images = np.arange(4, dtype=np.uint8).reshape(4, 1, 1, 1).repeat(3, 3)
-    records = Records(("a/1.png", "a/2.png", "b/1.png", "c/1.png"), ("a", "a", "b", "c"), "", images)
+    records = Records.of(("a/1.png", "a/2.png", "b/1.png", "c/1.png"), ("a", "a", "b", "c"), "", images)
     people = records.of_people(["c", "a"])
     assert people.paths == ("a/1.png", "a/2.png", "c/1.png")
     assert people.images is not None

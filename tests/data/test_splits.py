@@ -144,7 +144,7 @@ def test_lfw_view1_never_sees_a_person_of_the_test_list(lfw_root: Path) -> None:
 def uneven(people: int = 40) -> Records:
     """People p000 onwards with 1 to 9 images each."""
     paths = [f"p{i:03d}/{j}.png" for i in range(people) for j in range(1 + i * 5 % 9)]
-    return Records(tuple(paths), tuple(path.split("/")[0] for path in paths))
+    return Records.of(tuple(paths), tuple(path.split("/")[0] for path in paths))
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -162,8 +162,8 @@ def test_a_share_of_the_training_images_is_made_of_whole_people_and_nested(seed:
 
 
 def test_a_share_is_exact_where_it_can_be() -> None:
-    equal = Records(tuple(f"p{i:03d}/{j}.png" for i in range(100) for j in range(3)), tuple(np.repeat([*"ab"], 150)))
-    equal = Records(equal.paths, tuple(path.split("/")[0] for path in equal.paths))
+    equal = Records.of(tuple(f"p{i:03d}/{j}.png" for i in range(100) for j in range(3)), tuple(np.repeat([*"ab"], 150)))
+    equal = Records.of(equal.paths, tuple(path.split("/")[0] for path in equal.paths))
     for share in (0.01, 0.07, 0.1, 0.29, 0.57):  # 0.07 * 300 is above 21 in floats, 0.29 * 300 below 87
         assert len(share_of_people(equal, share).names) == round(100 * share)
 

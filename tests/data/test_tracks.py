@@ -31,7 +31,7 @@ def test_a_folder_gives_the_tracks_that_were_written(tmp_path: Path) -> None:
 
 def test_frames_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     paths = [f"ada/0/0.{number}.jpg" for number in (10, 9, 100, 1)] + ["ada/1/b.jpg", "ada/1/a2b.jpg", "ada/1/a10b.jpg"]
-    tracks = group_tracks(Records(tuple(paths), ("ada",) * 7))
+    tracks = group_tracks(Records.of(tuple(paths), ("ada",) * 7))
     names = [path.rsplit("/", 1)[1] for path in tracks.frames.paths]
     assert names == ["0.1.jpg", "0.9.jpg", "0.10.jpg", "0.100.jpg", "a2b.jpg", "a10b.jpg", "b.jpg"]
     assert tracks.keys == ("ada/0", "ada/1")

@@ -24,7 +24,7 @@ def test_files_and_arrays_give_the_same_vectors(tmp_path: Path) -> None:
     assert tuple(embeddings.identities) == kept.identities == records.identities
     images = np.stack([blob(i, j) for i in range(4) for j in range(3)])
     np.testing.assert_allclose(embeddings.vectors, encoder.embed(images), atol=1e-6)
-    in_memory, _ = embed_records(encoder, Records(records.paths, records.identities, "", images))
+    in_memory, _ = embed_records(encoder, Records.of(records.paths, records.identities, "", images))
     np.testing.assert_allclose(in_memory.vectors, embeddings.vectors, atol=1e-6)
 
 

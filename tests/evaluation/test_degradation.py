@@ -48,7 +48,7 @@ def drawn(people: int = 30, each: int = 4, side: int = 60, contrast: float = 0.0
             images.append(128 + contrast * np.kron(pattern, np.ones((side // 6, side // 6, 1))) + grain)
             names.append(f"p{person:02d}")
     paths = tuple(f"{name}/{row % each}.png" for row, name in enumerate(names))
-    return Records(paths, tuple(names), "", np.stack(images).clip(0, 255).astype(np.uint8))
+    return Records.of(paths, tuple(names), "", np.stack(images).clip(0, 255).astype(np.uint8))
 
 
 def pairs_of(faces: Records) -> Pairs:

@@ -21,7 +21,7 @@ def made(people: int = 12, tracks: int = 2, frames: int = 3) -> Tracks:
         f"p{i:02d}/t{t}/f{f}.png" for i in range(people) for t in range(tracks) for f in range(frames + (i + t) % 2)
     ]
     images = np.random.default_rng(0).integers(0, 256, (len(paths), 8, 8, 3), np.uint8)
-    return group_tracks(Records(tuple(paths), tuple(path.split("/")[0] for path in paths), "", images))
+    return group_tracks(Records.of(tuple(paths), tuple(path.split("/")[0] for path in paths), "", images))
 
 
 def toy(people: int = 40, tracks: int = 4, *, seed: int = 0, bad_share: float = 0.6, dim: int = 16) -> TrackSet:
@@ -38,5 +38,5 @@ def toy(people: int = 40, tracks: int = 4, *, seed: int = 0, bad_share: float = 
     keys = tuple(f"{name}/t{row % tracks}" for row, name in enumerate(names))
     kinds = tuple("bad" if part.mean() > 0.5 else "good" for part in np.split(bad[:, 0], np.cumsum(lengths)[:-1]))
     vectors, mask = pad(lengths, frames.astype(np.float32))
-    table = Tracks(Records((), ()), keys, tuple(names), lengths, kinds)
+    table = Tracks(Records.of((), ()), keys, tuple(names), lengths, kinds)
     return TrackSet(torch.from_numpy(vectors), torch.from_numpy(mask), table)

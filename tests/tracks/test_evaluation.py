@@ -103,7 +103,7 @@ def test_streaming_gap_sees_a_difference(form: str, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_pair_is_of_the_kinds_of_its_two_tracks() -> None:
-    tracks = Tracks(Records((), ()), ("a/0", "a/1", "b/0"), ("a", "a", "b"), np.ones(3, int), ("good", "bad", "bad"))
+    tracks = Tracks(Records.of((), ()), ("a/0", "a/1", "b/0"), ("a", "a", "b"), np.ones(3, int), ("good", "bad", "bad"))
     pairs = Pairs(("a/0", "a/0", "b/0"), ("a/0", "b/0", "a/1"), np.array([True, False, False]), np.zeros(3, int))
     found = _by_kind(np.array([True, False, True]), tracks, pairs)
     assert {name: row["accuracy"] for name, row in found.items()} == {

@@ -39,7 +39,7 @@ def test_what_few_people_reach_is_said() -> None:
 
 @pytest.mark.parametrize(("kind", "old", "lines"), [("folder", object(), 1), ("folder", None, 0), ("synthetic", 1, 0)])
 def test_a_run_on_photographs_says_it(kind: str, old: object, lines: int) -> None:
-    train = Records(("a.png",) * 3, ("a", "a", "b"))
+    train = Records.of(("a.png",) * 3, ("a", "a", "b"))
     run: Any = SimpleNamespace(old=old, data=SimpleNamespace(train=train))
     assert len(harmonic_hint(TrainOptions(data=DataOptions(kind=kind)), run)) == lines
 

@@ -68,7 +68,7 @@ def draw_tracks(
     keys = [f"{NAME.format(person=frame.person)}/track_{frame.clip:02d}" for frame in plan]
     paths = tuple(f"{key}/{frame.number + 1:04d}.png" for key, frame in zip(keys, plan, strict=True))
     names = tuple(key.split("/")[0] for key in keys)
-    return group_tracks(Records(paths, names, "", images), kinds)
+    return group_tracks(Records.of(paths, names, "", images), kinds)
 
 
 def draw_splits(options: DrawnTrackOptions, *, progress: Progress | None = None) -> TrackSplits:

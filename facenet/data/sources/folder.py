@@ -35,7 +35,7 @@ def scan_folder(root: str | Path, progress: Progress | None = None) -> Records:
         kinds = " ".join(sorted(SUFFIXES))
         raise NothingUsable(f"{root}: no usable image in this folder ({kinds}); expected <identity>/<image>", skipped)
     names = tuple(same_name(path.split("/", 1)[0]) if "/" in path else "" for path in paths)
-    return Records(tuple(paths), names, str(root), None, skipped, read_alignment(root))
+    return Records.of(tuple(paths), names, str(root), None, skipped, read_alignment(root))
 
 
 def scan_lfw(root: str | Path, progress: Progress | None = None) -> Records:

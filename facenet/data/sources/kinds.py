@@ -22,7 +22,7 @@ def scan(path: str | Path) -> Records:
     if path.suffix.lower() == ".csv":
         return scan_csv(path)
     if path.is_file():
-        return Records((path.name,), ("",), str(path.parent), alignment=read_alignment(path.parent))
+        return Records.of((path.name,), ("",), str(path.parent), alignment=read_alignment(path.parent))
     return scan_lfw(path) if (path / "images").is_dir() else scan_folder(path)
 
 

@@ -42,4 +42,4 @@ def scan_csv(file: str | Path, root: str | Path | None = None) -> Records:
     if not found:
         raise NothingUsable(f"{file}: none of its {len(rows)} rows names a usable image under {root}", skipped)
     paths, identities = tuple(p for p, _ in found), tuple(i for _, i in found)
-    return Records(paths, identities, str(root), None, tuple(skipped), read_alignment(root))
+    return Records.of(paths, identities, str(root), None, tuple(skipped), read_alignment(root))
