@@ -29,6 +29,7 @@ from facenet.data.augment import Augment
 from facenet.data.cache import pack
 from facenet.data.datamodule import BatchDataset
 from facenet.data.drawn.faces import draw, write_folder
+from facenet.data.face_cache import FaceCache
 from facenet.data.options import DrawnOptions
 from facenet.data.preprocess import Preprocess, stack
 from facenet.data.records import Records
@@ -109,7 +110,7 @@ def _one_core(records: Records, options: Options, crop: float) -> dict[str, Any]
     """Measure the whole path, its stages and the peers on one thread, one after the other in every repetition."""
     size, repeats = options.size, options.repeats
     preprocess, augment = Preprocess(size=(size, size), crop=crop), Augment()
-    dataset = BatchDataset(records, records.labels, preprocess, MARGIN, None)
+    dataset = BatchDataset(FaceCache(records, preprocess, MARGIN, keep=False), records.labels)
     batches = _batches(len(records), options.batch_size)
     generator = torch.Generator().manual_seed(0)
 
@@ -165,8 +166,8 @@ def _beside_a_net(records: Records, options: Options, name: str, workers: int) -
     times = interleave({"step": step}, wall, options.repeats + 2)["step"]
     preprocess = Preprocess(size=step.model.input_size, crop=NET_CROP)
     packed, _ = pack(records, preprocess, margin=MARGIN)
-    from_files = BatchDataset(records, records.labels, preprocess, MARGIN, None)
-    from_cache = BatchDataset(records, records.labels, preprocess, MARGIN, packed)
+    from_files = BatchDataset(FaceCache(records, preprocess, MARGIN, keep=False), records.labels)
+    from_cache = BatchDataset(packed, records.labels)
     entry: dict[str, Any] = {"batch_size": batch_size, "step": _spread([batch_size / t for t in times])}
     rate = entry["step"]["faces_per_second"]
     for key, dataset, processes in (("files", from_files, workers), ("cache", from_cache, 0)):

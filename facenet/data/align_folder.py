@@ -246,10 +246,12 @@ def _parallel(one: Callable[[int], list[Line]], rows: Sequence[int]) -> Iterator
             yield from pool.map(one, rows[start : start + 64 * workers])
 
 
-def _cut(source: Path | np.ndarray, photo: str, out: Path, name: str, alignment: Alignment, kind: str) -> list[Line]:
+def _cut(
+    source: Path | bytes | np.ndarray, photo: str, out: Path, name: str, alignment: Alignment, kind: str
+) -> list[Line]:
     """Write the faces of one photo and return its lines."""
     try:
-        picture = read_picture(source) if isinstance(source, Path) else Image.fromarray(source)
+        picture = Image.fromarray(source) if isinstance(source, np.ndarray) else read_picture(source)
     except DataError as error:
         return [Line(photo, 0, 0, why(error, source))]
     faces = find_faces(np.asarray(picture))

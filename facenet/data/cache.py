@@ -7,23 +7,20 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from facenet.data.options import LoaderOptions
 from facenet.data.pictures import why
-from facenet.data.preprocess import Preprocess, stack
+from facenet.data.preprocess import Preprocess
 from facenet.data.records import NothingUsable, Records, Skipped
 from facenet.errors import DataError
 from facenet.files import read_array, read_cached_array, write_cached_array
 from facenet.interrupts import thread_pool
 from facenet.types import Progress
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 VERSION = 1
 
@@ -65,7 +62,7 @@ class DecodedFaces(NamedTuple):
 
     train: Records
     held_out: Records
-    train_images: np.ndarray | None  # (N, 3, S, S') uint8; None: each batch is read from its files
+    train_images: np.ndarray | None  # (N, 3, S, S') uint8; None: decoded when a batch asks for them
     held_out_images: np.ndarray  # (M, 3, H, W) uint8
     preprocess: Preprocess
     margin: float  # of the training images, see `Preprocess.cut`
@@ -86,9 +83,10 @@ def decode_faces(
     margin: float = 1.0,
     progress: Progress | None = None,
 ) -> DecodedFaces:
-    """Decode every image before training, also without a cache; unreadable files are left out and listed.
+    """Decode the held-out faces; with a cache on disk the training faces too, else none of these before a batch asks.
 
-    With "auto" as ``options.cache`` the cache is RAM if the training images fit into ``options.cache_gb``, else none.
+    Held-out files that can not be read are left out and listed. With "auto" as ``options.cache`` the cache is RAM if
+    the training images fit into ``options.cache_gb``, else none.
 
     Raises:
         DataError: as :func:`pack`.
@@ -96,11 +94,8 @@ def decode_faces(
     fits = packed_bytes(train, preprocess, margin) <= options.cache_gb * 1e9
     cache = ("ram" if fits else "none") if options.cache == "auto" else options.cache
     images = None
-    if cache == "none":
-        train = readable(train, preprocess, margin=margin, progress=progress)
-    else:
-        folder = options.cache_dir if cache == "disk" else None
-        images, train = pack(train, preprocess, margin=margin, folder=folder, progress=progress)
+    if cache == "disk":
+        images, train = pack(train, preprocess, margin=margin, folder=options.cache_dir, progress=progress)
     held_out_images, held_out = pack(held_out, preprocess, progress=progress)
     return DecodedFaces(train, held_out, images, held_out_images, preprocess, margin, cache)
 
@@ -125,25 +120,6 @@ def readable(
     return records.without(_read(records, preprocess, margin, lambda row, image: None, progress))
 
 
-def read_batch(records: Records, rows: Sequence[int], preprocess: Preprocess, margin: float) -> tuple[Tensor, Tensor]:
-    """Decode a few rows: uint8 (B', 3, S, S') and their places (B',) in `rows`; unreadable images are left out.
-
-    Loader workers call it if the whole set does not fit in a cache.
-    """
-    import torch
-
-    preprocess = preprocess.of(records.alignment, records.root)
-    images, places = [], []
-    for place, row in enumerate(rows):
-        try:
-            images.append(preprocess.read(records.source(int(row)), margin))
-        except DataError:
-            continue
-        places.append(place)
-    batch = stack(images) if images else np.zeros((0, 3, *preprocess.stored_size(margin)), np.uint8)
-    return torch.from_numpy(batch), torch.tensor(places, dtype=torch.int64)
-
-
 def _decode(
     records: Records, preprocess: Preprocess, margin: float, progress: Progress | None
 ) -> tuple[np.ndarray, list[tuple[int, str]]]:
@@ -164,8 +140,9 @@ def _read(
     bad: list[tuple[int, str]] = []
 
     def one(row: int) -> None:
-        source = records.source(row)
+        source: Any = None
         try:
+            source = records.source(row)
             keep(row, preprocess.read(source, margin).transpose(2, 0, 1))
         except DataError as error:
             bad.append((row, why(error, source)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +13,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from facenet.data.augment import Augment, Draws, take
-from facenet.data.cache import DecodedFaces, read_batch
+from facenet.data.cache import DecodedFaces
+from facenet.data.face_cache import FaceCache
 from facenet.data.options import LoaderOptions, SamplerOptions
-from facenet.data.pictures import why
 from facenet.data.preprocess import Preprocess
-from facenet.data.records import Records, Skipped
+from facenet.data.records import Skipped
 from facenet.data.sampler import IdentitySampler, Schedule
 from facenet.errors import DataError
 from facenet.interrupts import init_worker_signals
@@ -28,53 +28,24 @@ Batch = tuple[Tensor, ...]
 class BatchDataset(Dataset[Batch]):
     """Items are whole batches: ``dataset[[rows]]`` is uint8 images (B, 3, S, S') and labels (B,)."""
 
-    def __init__(
-        self,
-        records: Records,
-        labels: np.ndarray,
-        preprocess: Preprocess,
-        margin: float,
-        packed: np.ndarray | None,
-        old: np.ndarray | None = None,
-    ) -> None:
-        self.records, self.preprocess, self.margin, self.packed = records, preprocess, margin, packed
-        self.labels = torch.as_tensor(labels, dtype=torch.int64)
-        self.old = None if old is None else torch.from_numpy(old)  # (N, D)
-        # (N,) bool, shared with the loader processes: images that were readable before training and are not now
-        self.lost = torch.zeros(0 if packed is not None else len(records), dtype=torch.bool).share_memory_()
+    def __init__(self, faces: FaceCache | np.ndarray, labels: np.ndarray, old: np.ndarray | None = None) -> None:
+        """Take faces decoded on demand or packed (N, 3, S, S'), labels (N,), and perhaps old vectors (N, D)."""
+        self.faces, self.labels = faces, labels
+        self.old = None if old is None else torch.from_numpy(old)
 
     def __len__(self) -> int:
         """Return the number of images N."""
         return len(self.labels)
 
     def __getitem__(self, rows: Sequence[int]) -> Batch:
-        """Return the batch of the given rows: images, labels, and old embeddings if there are any.
-
-        Another image of the batch replaces an image that can no longer be read, one of the same person if possible.
-        So batches keep their size. A batch without a readable image is empty.
-        """
-        index = torch.as_tensor(rows, dtype=torch.int64)
-        if self.packed is not None:
-            images = torch.from_numpy(self.packed[index.numpy()])
+        """Return the batch of the given rows: images, labels, and old embeddings if there are any."""
+        if isinstance(self.faces, FaceCache):
+            images, index = self.faces.batch(rows)
         else:
-            images, places = read_batch(self.records, rows, self.preprocess, self.margin)
-            if len(places) < len(index):
-                images, index = self._filled(images, index, places)
-        beside = () if self.old is None else (self.old[index],)
-        return (images, self.labels[index], *beside)
-
-    def _filled(self, images: Tensor, index: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
-        """Mark lost rows and replace them by others of the batch; an empty batch if all are lost."""
-        there = torch.zeros(len(index), dtype=torch.bool)
-        there[places] = True
-        self.lost[index[~there]] = True
-        if not len(places):
-            return images, index[:0]
-        labels = self.labels[index]
-        alike = labels[:, None] == labels[places]  # (B, B')
-        stand_in = torch.where(alike.any(1), alike.int().argmax(1), 0)  # (B,)
-        stand_in[places] = torch.arange(len(places))
-        return images.permute(0, 2, 3, 1)[stand_in].permute(0, 3, 1, 2), index[places][stand_in]
+            index = np.asarray(rows, np.int64)
+            images = self.faces[index]
+        beside = () if self.old is None else (self.old[torch.from_numpy(index)],)
+        return (torch.from_numpy(images), torch.from_numpy(self.labels[index].astype(np.int64)), *beside)
 
 
 @dataclass(frozen=True)
@@ -113,6 +84,7 @@ class FaceDataModule(pl.LightningDataModule):
         seed: Seed of sampler and augmentation.
         accumulate: Batches of an optimiser step.
         old: (N, D) embeddings of the training images by an old encoder; batches then have them as a third part.
+        max_bad_share: Largest share of the training images met so far that may be unreadable.
 
     Raises:
         ConfigError, DataError: as :class:`.sampler.IdentitySampler`.
@@ -128,6 +100,7 @@ class FaceDataModule(pl.LightningDataModule):
         seed: int = 0,
         accumulate: int = 1,
         old: np.ndarray | None = None,
+        max_bad_share: float = 1.0,
     ) -> None:
         super().__init__()
         self.train, self.held_out, self.preprocess, self.margin = (
@@ -140,31 +113,23 @@ class FaceDataModule(pl.LightningDataModule):
         self.augment, self.seed, self.repeat_batch = augment, seed, loader.repeat_batch
         self.accumulate, self._number = accumulate, 0
         self.workers = loader.workers if self.cache == "none" else 0
-        self.prefetch = loader.prefetch
-        self.dataset = BatchDataset(
-            faces.train, faces.train.labels, faces.preprocess, faces.margin, faces.train_images, old
-        )
+        self.prefetch, self.max_bad_share = loader.prefetch, max_bad_share
+        self.faces = None
+        if faces.train_images is None:
+            self.faces = FaceCache(faces.train, faces.preprocess, faces.margin, keep=self.cache == "ram")
+        stored: Any = faces.train_images if self.faces is None else self.faces
+        self.dataset = BatchDataset(stored, faces.train.labels, old)
         self._options = sampler
         self.sampler = self._sampler(0, 1)
 
     def _sampler(self, rank: int, world_size: int) -> IdentitySampler:
-        labels = self.dataset.labels.numpy()
-        return IdentitySampler(labels, self._options, seed=self.seed, rank=rank, world_size=world_size)
+        return IdentitySampler(self.dataset.labels, self._options, seed=self.seed, rank=rank, world_size=world_size)
 
     @property
     def skipped(self) -> tuple[Skipped, ...]:
         """Training and held-out files that were left out, before training or during it."""
-        return tuple(dict.fromkeys((*self.train.skipped, *self.held_out.skipped, *self._lost())))
-
-    def _lost(self) -> Iterator[Skipped]:
-        """Yield the files this rank's loader could no longer read; they are read again for the reason."""
-        for row in self.dataset.lost.nonzero().flatten().tolist():
-            reason, source = "not readable for a while", self.train.source(row)
-            try:
-                self.preprocess.of(self.train.alignment, self.train.root).read(source, self.margin)
-            except DataError as error:
-                reason = why(error, source)
-            yield Skipped(self.train.paths[row], f"lost during training: {reason}")
+        met = [] if self.faces is None else self.faces.unreadable()
+        return tuple(dict.fromkeys((*self.train.skipped, *self.held_out.skipped, *met)))
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return a loader of all batches of the run from the trainer's step on; one item is one batch."""
@@ -194,7 +159,7 @@ class FaceDataModule(pl.LightningDataModule):
     def val_dataloader(self) -> DataLoader[Batch]:
         """Return a loader of the held-out faces in order, uint8 (B, 3, H, W), with their labels."""
         rows = [list(range(i, min(i + 256, len(self.held_out)))) for i in range(0, len(self.held_out), 256)]
-        dataset = BatchDataset(self.held_out, self.held_out.labels, self.preprocess, 1.0, self._held_out_images)
+        dataset = BatchDataset(self._held_out_images, self.held_out.labels)
         return DataLoader(dataset, batch_size=None, sampler=rows)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> tuple[Any, ...]:
@@ -204,13 +169,15 @@ class FaceDataModule(pl.LightningDataModule):
         the same in a resumed run, and on another number of ranks.
         """
         images, *others = batch
-        if not len(images):
+        if self.faces is not None and not len(images):
+            reason = self.faces.unreadable(1)[0].reason
             raise DataError(
-                f"{self.train.root}: no image of a batch can be read any more ({next(self._lost()).reason}); is the"
-                " folder still there?"
+                f"{self.train.root}: no image of a batch can be read any more ({reason}); is it still there?"
             )
         if self.trainer is None or not self.trainer.training:
             return self.preprocess.normalise(images), *others
+        if self.faces is not None:
+            self.faces.check_share(self.max_bad_share)
         if self.augment is None:
             return TrainingImages(images, self.preprocess), *others
         number, self._number = self._number, self._number + 1

@@ -108,7 +108,7 @@ def _openable(source: str | Path | bytes) -> str | Path | io.BytesIO:
 
 def why(error: Exception, source: Any) -> str:
     """Return what an error says of a file, without the file's name: for a table that has a column for the name."""
-    return str(error).removeprefix(f"{source}: ")
+    return str(error).removeprefix("picture: " if isinstance(source, bytes | None) else f"{source}: ")
 
 
 def upright_rgb(picture: Image.Image) -> Image.Image:

@@ -127,7 +127,7 @@ class Preprocess:
 
         An image is cropped before it is copied, which saves copying what is cut away.
         """
-        if isinstance(source, str | Path):
+        if isinstance(source, str | Path | bytes):
             return decode(source, lambda picture: self._face_of(picture, margin))
         if isinstance(source, Image.Image):
             return self._face_of(source, margin)
@@ -206,12 +206,12 @@ def stack(images: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def read_pixels(image: Any) -> np.ndarray:
-    """Return the pixels (h, w, 3) uint8, RGB and upright, of a path, a PIL image or an array of this kind.
+    """Return the pixels (h, w, 3) uint8, RGB and upright, of a path, bytes, a PIL image or an array of this kind.
 
     Raises:
         DataError: a file that is missing, empty, truncated or not an image; an array of another kind.
     """
-    if isinstance(image, str | Path):
+    if isinstance(image, str | Path | bytes):
         return decode(image, read_pixels)
     if isinstance(image, Image.Image):
         return np.array(upright_rgb(image))

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -79,10 +80,12 @@ def embed_changed(
     preprocess = encoder.preprocess.of(records.alignment, records.root)
 
     def decode(row: int) -> list[np.ndarray] | str:
+        source: Any = None
         try:
-            return _changed(preprocess, records.source(row), image_key(records.paths[row]), changes)
+            source = records.source(row)
+            return _changed(preprocess, source, image_key(records.paths[row]), changes)
         except DataError as error:
-            return why(error, records.source(row))
+            return why(error, source)
 
     with thread_pool(min(32, os.cpu_count() or 1)) as pool:
 
@@ -121,7 +124,7 @@ def embed_changed(
 
 
 def _changed(
-    preprocess: Preprocess, source: Path | np.ndarray, key: str, changes: Sequence[Change | None]
+    preprocess: Preprocess, source: Path | bytes | np.ndarray, key: str, changes: Sequence[Change | None]
 ) -> list[np.ndarray]:
     """Decode one image and return it as the network reads it, once for each change: uint8 (H, W, 3)."""
     face = preprocess.face(source).view()

@@ -171,6 +171,7 @@ def build_run(
         seed=options.seed,
         accumulate=options.optim.accumulate,
         old=vectors,
+        max_bad_share=options.data.max_bad_share,
     )
     chunk = _choose_chunk(options, faces.decoded, device, trainer, saved, say)
     module = _build_module(options, faces.decoded, device, chunk)

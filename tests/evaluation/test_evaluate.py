@@ -153,7 +153,9 @@ def test_files_are_named_and_scored_again(face_tree: Path, tmp_path: Path, monke
 
 def test_drawn_faces_keep_thumbnails_and_missing_pairs_are_left_out(tmp_path: Path) -> None:
     images = np.stack([blob(i // 3, i % 3, 80) for i in range(12)])
-    faces = Records.of(tuple(f"p{i // 3}/p{i // 3}_{i % 3:04d}.jpg" for i in range(12)), tuple("aaabbbcccddd"), "", images)
+    faces = Records.of(
+        tuple(f"p{i // 3}/p{i // 3}_{i % 3:04d}.jpg" for i in range(12)), tuple("aaabbbcccddd"), "", images
+    )
     embeddings, kept = embed_records(make(), faces)
     keys = embeddings.keys
     pairs = Pairs(
