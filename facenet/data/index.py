@@ -181,7 +181,7 @@ class Index:
         columns = self.columns
         (path / "index.json").unlink(missing_ok=True)
         digest = np.zeros(0, np.uint64) if columns.digest is None else columns.digest
-        texts = (columns.paths, columns.names)
+        texts = (columns.paths.packed(), columns.names.packed())
         parts = [part for text in texts for part in (text.block, text.ends)]
         for name, array in zip(ARRAYS, (*parts, *columns[2:3], *columns[4:7], digest), strict=True):
             with atomic_write(path / f"{name}.npy") as file:
@@ -223,6 +223,14 @@ class Index:
         rows = read_csv(path / "skipped.csv", ("path", "reason"), remedy=again, whole=True)
         skipped = tuple(Skipped(row["path"], row["reason"]) for row in rows)
         return cls(head["form"], folder, Columns(paths, names, *where), skipped, head["about"])
+
+
+def set_folder(root: str | Path) -> Path:
+    """Return the folder that the paths of a set begin in: `root`, its folder ``images``, or the folder of a file."""
+    root = Path(root)
+    if root.is_file():
+        return root.parent
+    return root / "images" if (root / "images").is_dir() else root
 
 
 def index_folder(root: str | Path) -> Path:

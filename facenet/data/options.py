@@ -9,7 +9,7 @@ from facenet.faces.options import AlignOptions
 from facenet.options import INSIDE, RATE, SEED, SHARE, Options, option
 
 CLIP = 1_000  # most frames of a drawn clip
-KINDS = ("synthetic", "folder", "csv", "lfw")
+KINDS = ("synthetic", "folder", "csv", "lfw", "recordio", "tar", "zip", "parquet")
 
 
 def _check_order(name: str, pair: tuple[int, int]) -> None:
@@ -90,8 +90,8 @@ class DrawnTrackOptions(Options):
 class DataOptions(Options):
     """A data set and how its people are divided."""
 
-    kind: str = option("synthetic", choices=KINDS, help="synthetic (drawn), folder by person, csv table, lfw tree")
-    root: str | None = option(None, help="folder or table; not needed for drawn faces")
+    kind: str = option("synthetic", choices=KINDS, help="synthetic: drawn; folder: told from the path")
+    root: str | None = option(None, help="folder by person, larger file or table; not needed for drawn faces")
     people: str | None = option(None, help="file of the training people; without one people are divided by share")
     pairs: str | None = option(None, help="file of the reported pairs; without one pairs are drawn")
     pair_columns: PairColumns = PairColumns()

@@ -33,6 +33,10 @@ class Texts(Sequence[str]):
         """Return a view of the given rows, which may repeat."""
         return Texts(self.block, self.ends, rows if self.rows is None else self.rows[rows])
 
+    def packed(self) -> Texts:
+        """Return the same texts as a block of their own, in which every text stands once and in order."""
+        return self if self.rows is None else Texts.of(iter(self))
+
     def __len__(self) -> int:
         """Return N."""
         return len(self.ends if self.rows is None else self.rows)

@@ -105,7 +105,7 @@ def test_a_broken_image_is_met_by_a_batch_and_listed(tmp_path: Path) -> None:
     assert {one.path for one in data.skipped} == {path for name, path in broken.items() if name in used}
     assert all(one.reason.startswith("not a readable image") for one in data.skipped)
     data.max_bad_share = 0.05
-    batches = [batch for _ in range(8) for batch in data.train_dataloader()]
+    batches = [batch for _ in range(20) for batch in data.train_dataloader()]
     data.trainer = SimpleNamespace(training=True)  # type: ignore[assignment]
     with pytest.raises(
         DataError, match=r"images drawn so far \(\d+%\) can not be read, more than data.max_bad_share=0.05"

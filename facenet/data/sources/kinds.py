@@ -5,38 +5,78 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
+
+from facenet.data.index import Index, columns_of, index_folder, set_folder
 from facenet.data.records import NothingUsable, Records, Skipped, summary
 from facenet.data.sources.duplicates import without_duplicates
-from facenet.data.sources.folder import read_alignment, scan_folder, scan_lfw
+from facenet.data.sources.folder import read_alignment, scan_lfw
+from facenet.data.sources.forms import FORMS, form_of
 from facenet.data.sources.table import scan_csv
 from facenet.errors import ConfigError, DataError, choose
 from facenet.types import Progress
 
 SOURCES: dict[str, Callable[..., Records]] = {"folder": scan_lfw, "csv": scan_csv, "lfw": scan_lfw}
+MOST_UNSCANNED = 1_000_000  # images that are listed anew by every command
 Listed = Callable[[Sequence[Skipped]], None]  # called with what is left out
 
 
 def scan(path: str | Path) -> Records:
-    """List images from a folder, an LFW tree, a CSV table or a single image file, whichever `path` is."""
+    """List images from a folder, an LFW tree, larger files, a CSV table or a single image file, whichever `path` is.
+
+    Raises:
+        DataError: as :func:`scan_kind`.
+    """
     path = Path(path)
     if path.suffix.lower() == ".csv":
         return scan_csv(path)
-    if path.is_file():
+    if path.is_file() and form_of(path) is None:
         return Records.of((path.name,), ("",), str(path.parent), alignment=read_alignment(path.parent))
-    return scan_lfw(path) if (path / "images").is_dir() else scan_folder(path)
+    return scan_kind("folder", str(path))
 
 
 def scan_kind(kind: str, root: str | None, progress: Progress | None = None) -> Records:
-    """List all images of a source of the given kind; `progress` is called with (done, total) people of a folder.
+    """List all images of a source of the given kind; `progress` is called with (done, total) people or files.
+
+    What kind a root of `folder` is, pictures or larger files, is told from the path. The index that facenet scan made
+    is used if there is one.
 
     Raises:
         ConfigError: an unknown kind, or no root.
-        DataError: as the function of that kind.
+        DataError: as the function of that kind; an index that is damaged or older than the set; too many images to go
+            without one.
     """
-    list_images = choose(SOURCES, kind, "data.kind")
+    choose({**SOURCES, **FORMS}, kind, "data.kind")
     if not root:
         raise ConfigError(f"data.root: not set; data={kind} needs data.root=DIR (or FACENET_LFW in the environment)")
-    return list_images(root, progress) if progress and kind != "csv" else list_images(root)
+    if kind == "csv":
+        return scan_csv(root)
+    place = index_folder(root)
+    if (place / "index.json").is_file():
+        return read_index(place, root)
+    form = kind if kind in FORMS else form_of(root) if kind == "folder" else None
+    if form is None:
+        return SOURCES[kind](root, progress) if progress else SOURCES[kind](root)
+    listing = FORMS[form].list_images(Path(root), progress)
+    if len(listing.names) > MOST_UNSCANNED:
+        raise DataError(
+            f"{root}: {len(listing.names):,} images, which are many to list in every command; run facenet scan"
+            f" data.root={root} once, and this command again"
+        )
+    if not len(listing.names):
+        raise NothingUsable(f"{root}: no image in it ({form})", listing.skipped)
+    index = Index(form, set_folder(root), columns_of(listing), listing.skipped)
+    return index.records(FORMS[form].open_shard, root)
+
+
+def read_index(place: Path, root: str | Path) -> Records:
+    """Return the images of a set from its index in `place`.
+
+    Raises:
+        DataError: as :meth:`Index.open`.
+    """
+    index = Index.open(place, set_folder(root))
+    return index.records(None if index.form == "folder" else FORMS[index.form].open_shard, root)
 
 
 def scan_usable(
@@ -66,10 +106,10 @@ def scan_usable(
     except NothingUsable as error:
         report(error.skipped)
         raise
-    nameless = [
-        (row, "no identity: it lies in no person's folder") for row, name in enumerate(records.identities) if not name
-    ]
-    labelled = without_duplicates(records.without(nameless))
+    unknown = np.flatnonzero(records.labels == 0) if len(records) and not records.names[0] else ()
+    labelled = records.without([(int(row), "no identity: it lies in no person's folder") for row in unknown])
+    if records.table.encoded is None:  # else facenet scan has looked for them, and the order is canonical
+        labelled = without_duplicates(labelled).in_order()
     report(labelled.skipped)
     check_share(labelled.skipped, len(labelled), max_bad_share, records.root)
     return records, labelled
