@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +30,8 @@ FOUND = np.dtype([("digest", "<u8"), ("length", "<i8"), ("width", "<u4"), ("heig
 BINS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)  # images a person, least of each bin
 
 
-class Scan(NamedTuple):
+@dataclass(frozen=True)
+class Scan:
     """A finished scan: the index, and what was found by image."""
 
     index: Index

@@ -13,6 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from facenet.data.sources.listing import Form, Listing
+
 MAGIC = struct.pack("<I", 0xCED7230A)
 NARROW, WIDE, PACKED = "<IfQQ", "<I4xdQQ", "<IdQQ"  # headers of records
 
@@ -149,3 +151,15 @@ def write_parquet(
     images = [{"bytes": f.picture, "path": f"{f.name}.jpg"} if nested else f.picture for f in people]
     who = {"identity": [f.identity for f in people]} if text else {"label": [int(f.identity) for f in people]}
     pyarrow.parquet.write_table(pyarrow.table({"image": images, **who}), path, row_group_size=rows)
+
+
+def pictures_of(form: Form, root: Path) -> tuple[Listing, list[bytes]]:
+    """List a set, and read all of its images."""
+    listing = form.list_images(root, None)
+    folder = root if root.is_dir() else root.parent
+    shards = [form.open_shard(folder / shard) for shard in listing.shards]
+    rows = zip(listing.shard.tolist(), listing.offset.tolist(), listing.length.tolist(), strict=True)
+    found = [shards[shard].read(offset, length) for shard, offset, length in rows]
+    for shard in shards:
+        shard.close()
+    return listing, found

@@ -23,6 +23,7 @@ from tests.helpers.sets import (
     faces,
     headed,
     jpeg,
+    pictures_of,
     record,
     write_recordio,
     write_records,
@@ -30,13 +31,7 @@ from tests.helpers.sets import (
 
 
 def pictures(listing: Listing, root: Path) -> list[bytes]:
-    folder = root if root.is_dir() else root.parent
-    shards = [FORM.open_shard(folder / shard) for shard in listing.shards]
-    rows = zip(listing.shard.tolist(), listing.offset.tolist(), listing.length.tolist(), strict=True)
-    found = [shards[shard].read(offset, length) for shard, offset, length in rows]
-    for shard in shards:
-        shard.close()
-    return found
+    return pictures_of(FORM, root)[1]
 
 
 def listed(root: Path) -> Listing:
@@ -312,3 +307,20 @@ def test_which_paths_are_recordio(tmp_path: Path) -> None:
     assert not is_recordio(tmp_path / "x.idx")
     assert struct.calcsize(WIDE) == 32
     assert struct.calcsize(PACKED) == 28
+
+
+def test_the_builder_writes_what_mxnet_writes(tmp_path: Path) -> None:
+    """Bytes that mxnet 1.9.1 wrote: a header record, one that is split once, and an empty one."""
+    written = bytes.fromhex(
+        "0a23d7ce 20000000 02000000 00000000 00000000 00000000 00000000 00000000 00004040 0000a040 0a23d7ce 1c000020"
+        "00000000 0000e040 01000000 00000000 00000000 00000000 61626364 0a23d7ce 0e000060 65666768 690a23d7 ce0a23d7"
+        "ce6a0000 0a23d7ce 18000000 00000000 00000041 01000000 00000000 00000000 00000000"
+    )
+    records = [
+        (0, headed(b"", (3, 5), 0)),
+        (1, headed(b"abcd" + MAGIC + b"efghi" + MAGIC + MAGIC + b"j", [7.0], 1)),
+        (2, headed(b"", [8.0], 1)),
+    ]
+    write_records(tmp_path / "a.rec", records)
+    assert (tmp_path / "a.rec").read_bytes() == written
+    assert (tmp_path / "a.idx").read_text() == "0\t0\n1\t40\n2\t100\n"
