@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,8 +93,12 @@ class IndexedImages:
     def __init__(self, folder: Path, columns: Columns, open_shard: Callable[[Path], Shard] | None) -> None:
         """Take the set's folder and how its files are opened; None if each image is a file."""
         self._folder, self._columns, self._open_shard = folder, columns, open_shard
+        self._begin()
+
+    def _begin(self) -> None:
         self._opened: dict[int, Shard] = {}
         self._lock = threading.Lock()
+        weakref.finalize(self, _close_all, self._opened)
 
     def read(self, row: int) -> bytes:
         """Return the bytes of an image.
@@ -127,11 +132,17 @@ class IndexedImages:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave open files and the lock behind: another process opens its own."""
-        return {**self.__dict__, "_opened": {}, "_lock": None}
+        return {key: value for key, value in self.__dict__.items() if key not in ("_opened", "_lock")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Make a lock of this process."""
-        self.__dict__.update(state, _lock=threading.Lock())
+        """Begin without an open file."""
+        self.__dict__.update(state)
+        self._begin()
+
+
+def _close_all(opened: dict[int, Shard]) -> None:
+    for shard in opened.values():
+        shard.close()
 
 
 def _read_file(path: Path) -> bytes:
