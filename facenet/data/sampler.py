@@ -1,21 +1,24 @@
 """Identity-balanced mini-batches of a fixed size with random negatives.
 
-The batches are a pure function of (seed, epoch, rank, world size): a resumed or repeated run draws the same ones.
+The batches are a pure function of (seed, epoch, rank, world size): a resumed or repeated run draws the same ones. The
+rows of a batch cost time proportional to its size, however many images there are, and any batch can be the first.
 Source: Schroff et al. 2015, section 3.2 (about 40 faces per identity, plus randomly sampled negative faces).
-Letters: B batch, K faces of an identity, N images.
+Letters: B batch, G groups, K faces of an identity, N images, P identities.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from facenet.data.dealing import Dealing, Groups
 from facenet.data.options import SamplerOptions
+from facenet.data.permutation import Key, derive_keys, draw_below, permute
 from facenet.errors import ConfigError, DataError
 
-DRAWS = 2  # changes whenever the same seed draws other batches; checkpoints record it
+DRAWS = 3  # changes whenever the same seed draws other batches; checkpoints record it
+DEALT, FACES, FURTHER, SINGLE, ABSENT, EXTRA = range(6)  # what a key is for
 
 
 class Schedule:
@@ -48,6 +51,9 @@ class IdentitySampler:
     image, by turns, then of identities absent from the batch. So their number lies between ``negatives`` and
     ``negatives + 1``, if the data has enough people. No identity has more than K rows in a batch.
 
+    Besides the labels, memory holds about 12 bytes an identity. If the labels are not sorted, it also holds the order
+    that sorts them: 4 bytes an image (8 from 2**31 images on).
+
     Args:
         labels: Identity numbers (N,).
         options: B over all ranks, K, share of negatives and coverage.
@@ -75,45 +81,26 @@ class IdentitySampler:
             )
         self.batch_size, self.faces = options.batch_size, options.faces_per_identity
         self.seed, self.rank, self.world_size = seed, rank, world_size
-        self._planned = -1, np.empty((0, self.batch_size), np.int64)
         self.negatives, self.room = options.negatives, self.batch_size - options.negatives
-        labels = np.asarray(labels)
-        order = np.argsort(labels, kind="stable")
-        _, starts = np.unique(labels[order], return_index=True)
-        rows = np.split(order, starts[1:])
-        self._rows = [r[np.random.default_rng([seed, 1, i]).permutation(len(r))] for i, r in enumerate(rows)]
-        self._many = [i for i, r in enumerate(rows) if len(r) > 1]
-        self._single = np.array([r[0] for r in rows if len(r) == 1], np.int64)
-        self._identity = np.empty(len(labels), np.int64)  # (N,) identity number of each row
-        for i, r in enumerate(rows):
-            self._identity[r] = i
-        self._check(len(rows))
+        self._key = int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0])
+        self._order, self._starts = _sort(np.asarray(labels))
+        counts = np.diff(self._starts)
+        self._single = np.flatnonzero(counts == 1).astype(np.int32)  # identities with one image
+        self._check(counts)
         largest = min(self.faces, self.room)
-        counts = np.array([len(self._rows[i]) for i in self._many])
-        self._groups = -(-counts // (largest * options.coverage))  # of each identity in an epoch
-        self._sizes = np.minimum(largest, -(-counts // self._groups))
-        self.steps = self._steps()
+        self._dealing = Dealing(counts, largest=largest, coverage=options.coverage, room=self.room)
+        self.steps = self._dealing.steps
 
-    def _steps(self) -> int:
-        """Return the smallest number of batches over which :meth:`_deal` keeps the groups of an epoch within the room.
-
-        Sizes are dealt in descending order, so the first batch gets most.
-        """
-        sizes = np.sort(np.repeat(self._sizes, self._groups))[::-1]
-        steps = max(-(-int(sizes.sum()) // self.room), int(self._groups.max()))
-        while sizes[::steps].sum() > self.room:
-            steps += 1
-        return steps
-
-    def _check(self, identities: int) -> None:
-        if not self._many:
+    def _check(self, counts: np.ndarray) -> None:
+        identities = len(counts)
+        if counts.max() < 2:
             raise DataError(
                 f"training data: none of the {identities} identities has two images, so no anchor-positive pair"
                 " exists; give folders with several images of a person"
             )
         if identities < 2:
             raise DataError("training data: only one identity, so there is no negative; give images of two or more")
-        room = sum(min(len(r), self.faces) for r in self._rows)
+        room = int(np.minimum(counts, self.faces).sum())
         if room < self.batch_size:
             raise DataError(
                 f"training data: {identities} identities with up to {self.faces} faces each fill {room} rows, fewer"
@@ -137,88 +124,105 @@ class IdentitySampler:
 
     def whole(self, number: int) -> list[int]:
         """Return the rows of batch `number` of all ranks."""
-        epoch, place = divmod(number, self.steps)
-        if self._planned[0] != epoch:
-            self._planned = epoch, self.plan(epoch)
-        rows: list[int] = self._planned[1][place].tolist()
-        return rows
-
-    def plan(self, epoch: int) -> np.ndarray:
-        """Return the rows of all batches of an epoch, (steps, B) int64, for all ranks together."""
-        rng = np.random.default_rng([self.seed, 2, epoch])
-        batches = self._deal(rng, epoch)
-        singles, others = self._single_stream(epoch), itertools.cycle(rng.permutation(len(self._many)).tolist())
-        return np.array([self._fill(batches[i], others, singles, rng) for i in rng.permutation(self.steps)])
-
-    def _deal(self, rng: np.random.Generator, epoch: int) -> list[list[int]]:
-        """Deal the groups of an epoch to its batches in turn, larger ones first, those of a person after each other.
-
-        A person has no more groups than there are batches, so all of them lie in different batches.
-        """
-        order = rng.permutation(len(self._many))
-        batches: list[list[int]] = [[] for _ in range(self.steps)]
-        place = 0
-        for i in order[np.argsort(-self._sizes[order], kind="stable")]:
-            rows, size, groups = self._rows[self._many[i]], int(self._sizes[i]), int(self._groups[i])
-            window = rows[(np.arange(size * groups) + epoch * size * groups) % len(rows)]
-            for group in window.reshape(groups, size).tolist():
-                batches[place % self.steps] += group
-                place += 1
-        return batches
-
-    def _single_stream(self, epoch: int) -> Iterator[int]:
-        """Yield faces of identities with one image without end; consecutive epochs cycle through all of them."""
-        place = epoch * self.steps * self.negatives
-        while len(self._single):
-            cycle, offset = divmod(place, len(self._single))
-            order = np.random.default_rng([self.seed, 3, cycle]).permutation(len(self._single))
-            for i in order[offset:]:
-                yield int(self._single[i])
-            place += len(self._single) - offset
-
-    def _fill(
-        self, batch: list[int], others: Iterator[int], singles: Iterator[int], rng: np.random.Generator
-    ) -> list[int]:
-        """Fill a batch up to B rows: with groups of `others`, numbers of identities, then with negatives."""
-        present = set(self._identity[batch].tolist())
-        for _ in self._many:
-            space = self.room - len(batch)
-            if space < 2:
-                break
-            i = next(others)
-            if self._many[i] not in present:
-                present.add(self._many[i])
-                batch += rng.choice(self._rows[self._many[i]], min(self._sizes[i], space), replace=False).tolist()
-        self._add_negatives(batch, present, singles, rng)
-        return batch
-
-    def _add_negatives(
-        self, batch: list[int], present: set[int], singles: Iterator[int], rng: np.random.Generator
-    ) -> None:
-        """Fill the batch with one face of each absent identity, then, if these are too few, with other faces."""
-        while len(batch) < self.batch_size:
-            row = next(singles, -1)
-            if row < 0 or int(self._identity[row]) in present:
-                break  # there are none, or the next one is in the batch
-            present.add(int(self._identity[row]))
-            batch.append(row)
-        absent = [i for i in range(len(self._rows)) if i not in present]
-        chosen = rng.permutation(len(absent))[: self.batch_size - len(batch)]
-        batch += [int(rng.choice(self._rows[absent[i]])) for i in chosen]
-        need = self.batch_size - len(batch)
-        if need:  # too few absent identities: take more faces of those with fewer than K
-            batch += self._any_room(batch, need, rng)
-
-    def _any_room(self, batch: list[int], need: int, rng: np.random.Generator) -> list[int]:
-        used = np.zeros(len(self._identity), bool)
-        used[batch] = True
-        held = np.bincount(self._identity[batch], minlength=len(self._rows))
-        chosen: list[int] = []
-        for row in rng.permutation(len(used)):
-            identity = self._identity[row]
-            if not used[row] and held[identity] < self.faces:
-                chosen.append(int(row))
-                held[identity] += 1
-                if len(chosen) == need:
-                    break
+        groups = self._dealing.deal(number, self._derive(DEALT), self._derive(FACES))
+        if self.room - groups.faces >= 2:
+            groups += self._further_groups(number, groups)
+        if groups.faces < self.batch_size:
+            groups += self._lone_negatives(number, groups)
+        rows = self._rows(groups)
+        if len(rows) < self.batch_size:
+            rows = np.concatenate([rows, self._extra_faces(number, groups, rows)])
+        chosen: list[int] = rows.tolist()
         return chosen
+
+    def _derive(self, purpose: int, *parts: Key) -> Key:
+        return derive_keys(self._key, purpose, *parts)
+
+    def _counts(self, identities: np.ndarray) -> np.ndarray:
+        """Return the number of images of some identities."""
+        counts: np.ndarray = self._starts[identities + 1] - self._starts[identities]
+        return counts
+
+    def _rows(self, groups: Groups) -> np.ndarray:
+        """Return the rows of all faces of the groups, int64."""
+        group = np.repeat(np.arange(len(groups.sizes)), groups.sizes)  # (B,) group of each face
+        place = np.arange(len(group)) - (np.cumsum(groups.sizes) - groups.sizes)[group]  # in its group
+        counts = self._counts(groups.identities)[group]
+        face = (groups.first[group] + place) % counts
+        part = np.flatnonzero(groups.sizes[group] < counts)  # a group of all faces needs no order
+        face[part] = permute(face[part], counts[part], groups.keys[group[part]])
+        return self._sorted_rows(self._starts[groups.identities][group] + face)
+
+    def _sorted_rows(self, places: np.ndarray) -> np.ndarray:
+        """Return the rows at some places of the images sorted by identity."""
+        return places if self._order is None else self._order[places].astype(np.int64)
+
+    def _further_groups(self, number: int, dealt: Groups) -> Groups:
+        """Return groups of random identities that fill the room to the last row or to the last but one.
+
+        Every group has two faces at least. So enough candidates are as many as are in the batch, and half the room.
+        """
+        people, room = self._dealing.people, self.room - dealt.faces
+        count = min(len(people), len(dealt.identities) + room // 2)
+        candidates = people[permute(np.arange(count), len(people), self._derive(FURTHER, number))].astype(np.int64)
+        absent = candidates[np.isin(candidates, dealt.identities, invert=True)]
+        sizes, _ = self._dealing.shape(self._counts(absent))
+        left = room - (np.cumsum(sizes) - sizes)  # of the room, before each group
+        chosen, sizes = absent[left >= 2], np.minimum(sizes, left)[left >= 2]
+        return Groups(chosen, sizes, np.zeros_like(chosen), self._derive(FURTHER, number, chosen))
+
+    def _lone_negatives(self, number: int, groups: Groups) -> Groups:
+        """Return one face each of identities absent from the batch; fewer than wanted if too few are absent."""
+        need = self.batch_size - groups.faces
+        chosen = self._next_singles(number, need)
+        present = np.concatenate([groups.identities, chosen])
+        people = len(self._starts) - 1
+        if len(chosen) < need:
+            candidates = permute(np.arange(min(people, need + len(present))), people, self._derive(ABSENT, number))
+            absent = candidates[np.isin(candidates, present, invert=True)]
+            chosen = np.concatenate([chosen, absent])[:need]
+        keys = self._derive(ABSENT, number, chosen)
+        return Groups(chosen, np.ones_like(chosen), draw_below(self._counts(chosen), keys), keys)
+
+    def _next_singles(self, number: int, need: int) -> np.ndarray:
+        """Return identities with one image. They take turns: each is shown before any is shown again.
+
+        Every turn has an order of its own. If two turns meet in a batch, it may hold an identity of both only once.
+        """
+        people = len(self._single)
+        if not people:
+            return self._single.astype(np.int64)
+        turns, places = np.divmod(
+            number * max(1, self.negatives) + np.arange(min(need, 2 * people), dtype=np.int64), people
+        )
+        chosen = permute(places, people, self._derive(SINGLE, turns))
+        if turns[0] != turns[-1]:
+            chosen = chosen[np.sort(np.unique(chosen, return_index=True)[1])]
+        return self._single[chosen].astype(np.int64)
+
+    def _extra_faces(self, number: int, groups: Groups, rows: np.ndarray) -> np.ndarray:
+        """Return more faces of the identities of a batch that holds all identities; none gets more than K."""
+        held = groups.sizes
+        spare = np.minimum(self._counts(groups.identities), self.faces) - held  # (G,)
+        need, ends = self.batch_size - len(rows), np.cumsum(spare)
+        key = self._derive(EXTRA, number)
+        chosen = np.searchsorted(ends, permute(np.arange(need), int(ends[-1]), key), side="right")
+        extra = np.bincount(chosen, minlength=len(held))  # (G,) faces that each identity gives
+        some = extra > 0
+        identities, wanted = groups.identities[some], (held + extra)[some]
+        offered = self._rows(Groups(identities, wanted, np.zeros_like(wanted), derive_keys(key, identities)))
+        group = np.repeat(np.arange(len(wanted)), wanted)
+        new = np.isin(offered, rows, invert=True)  # of each group at least as many as it gives
+        offered, group = offered[new], group[new]
+        place = np.arange(len(group)) - np.searchsorted(group, group)
+        return offered[place < extra[some][group]]
+
+
+def _sort(labels: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
+    """Return the rows sorted by label, None if they are sorted already, and the place of each label's first (P + 1,)."""
+    order = None
+    if (labels[1:] < labels[:-1]).any():
+        order = np.argsort(labels, kind="stable").astype(np.int32 if len(labels) < 2**31 else np.int64)
+        labels = labels[order]
+    starts = np.flatnonzero(labels[1:] != labels[:-1]) + 1
+    return order, np.concatenate([[0], starts, [len(labels)]])
