@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from facenet.data.permutation import Key, derive_keys, permute
+from facenet.data.permutation import derive_key, derive_keys, permute
 
 BLOCKS = 64  # at most, of a class; each epoch puts the blocks of all classes into another order
 ORDER_OF_BATCHES, ORDER_OF_BLOCKS, ORDER_OF_PEOPLE = range(3)  # what a key is for
@@ -101,25 +101,25 @@ class Dealing:
         self._first = members * index // parts  # identity of the class with which a block begins
         self._places = (members * (index + 1) // parts - self._first) * self._groups[self._class_of]
 
-    def _blocks_in_line(self, key: Key, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+    def _blocks_in_line(self, key: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the order of all blocks in an epoch and the place at which each begins; the last epoch's are kept."""
         if self._line is None or self._line[0] != epoch:
-            draws = derive_keys(key, ORDER_OF_BLOCKS, epoch, np.arange(len(self._class_of)))
+            draws = derive_keys(derive_key(key, ORDER_OF_BLOCKS, epoch), np.arange(len(self._class_of)))
             order = np.lexsort((draws, -self._sizes[self._class_of]))
             places = self._places[order]
             self._line = epoch, order, np.cumsum(places) - places
         return self._line[1:]
 
-    def deal(self, number: int, key: Key, face_key: Key) -> Groups:
+    def deal(self, number: int, key: int, face_key: int) -> Groups:
         """Return the groups of batch `number`, counted over all epochs, in time proportional to their number.
 
         Args:
             number: Number of the batch, from 0 on.
-            key: Key of all orders; an object takes the same one in every call.
-            face_key: Key of the order of each identity's faces, which is the same in all epochs.
+            key: int of all orders; an object takes the same one in every call.
+            face_key: int of the order of each identity's faces, which is the same in all epochs.
         """
         epoch, turn = divmod(number, self.steps)
-        batch = int(permute(np.array([turn]), self.steps, derive_keys(key, ORDER_OF_BATCHES, epoch))[0])
+        batch = int(permute(np.array([turn]), self.steps, derive_key(key, ORDER_OF_BATCHES, epoch))[0])
         order, starts = self._blocks_in_line(key, epoch)
         places = np.arange(batch, self._length, self.steps)  # (G,)
         found = np.searchsorted(starts, places, side="right") - 1
@@ -127,7 +127,7 @@ class Dealing:
         kind = self._class_of[block]
         groups, sizes = self._groups[kind], self._sizes[kind]
         person, group = np.divmod(places - starts[found], groups)
-        keys = derive_keys(key, ORDER_OF_PEOPLE, epoch, kind)
+        keys = derive_keys(derive_key(key, ORDER_OF_PEOPLE, epoch), kind)
         member = permute(self._first[block] + person, self._members[kind], keys)
         identities = self.people[self._start[kind] + member].astype(np.int64)
         return Groups(identities, sizes, (epoch * groups + group) * sizes, derive_keys(face_key, identities))

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import numpy as np
 
-Key = int | np.ndarray  # one key, or an array (M,) of uint64
-
 ROUNDS = 8  # even; fewer leave visible differences between the permutations of few numbers
 FEW = 8  # numbers, at most, for which Python's integers are faster than numpy's arrays
 ALL_BITS = 2**64 - 1
@@ -21,26 +19,40 @@ STEP_ARRAY = np.array(STEPS, np.uint64)[:, None]  # (ROUNDS, 1)
 FIRST_ARRAY, SECOND_ARRAY, HALF_ARRAY = (np.array([value], np.uint64) for value in (FIRST, SECOND, 32))
 
 
-def derive_keys(*parts: Key) -> Key:
-    """Return a key that follows from some numbers: an int, or uint64 (M,) if some parts are arrays (M,) of integers.
+def derive_key(*numbers: int) -> int:
+    """Return a key that follows from some numbers, which are at least 0 and below 2**64; so is the key.
 
-    Numbers are at least 0 and below 2**64. Other numbers, or the same ones in another order, give another key.
+    Other numbers, or the same ones in another order, give another key.
     """
-    key: Key = 0
-    for part in parts:
-        key = key + (part.astype(np.uint64) if isinstance(part, np.ndarray) else part) + STEP & ALL_BITS
+    key = 0
+    for number in numbers:
+        key = (key + number + STEP) & ALL_BITS
         key = (key ^ key >> 30) * FIRST & ALL_BITS
         key = (key ^ key >> 27) * SECOND & ALL_BITS
-        key = key ^ key >> 31
+        key ^= key >> 31
     return key
+
+
+def derive_keys(key: int, numbers: np.ndarray) -> np.ndarray:
+    """Return a key for each of some numbers, uint64 (M,).
+
+    The key of a number is ``derive_key(*first, number)`` for ``key = derive_key(*first)``.
+    """
+    keys = numbers.astype(np.uint64) + ((key + STEP) & ALL_BITS)
+    for shift, factor in ((30, FIRST), (27, SECOND)):
+        keys ^= keys >> shift
+        keys *= factor
+    keys ^= keys >> 31
+    return keys
 
 
 def draw_below(limits: np.ndarray, keys: np.ndarray) -> np.ndarray:
     """Return a random number from 0 to ``limit - 1`` for each key, int64 (M,); limits are from 1 to 2**32."""
-    return ((keys >> 32) * limits.astype(np.uint64) >> 32).astype(np.int64)
+    drawn: np.ndarray = (keys >> 32) * limits.astype(np.uint64) >> 32
+    return drawn.astype(np.int64)
 
 
-def permute(places: np.ndarray, sizes: int | np.ndarray, keys: Key) -> np.ndarray:
+def permute(places: np.ndarray, sizes: int | np.ndarray, keys: int | np.ndarray) -> np.ndarray:
     """Return the number at each place of a permutation, int64 (M,).
 
     For one size n and one key, the places 0 to n - 1 give each number from 0 to n - 1 once.

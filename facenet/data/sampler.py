@@ -14,7 +14,7 @@ import numpy as np
 
 from facenet.data.dealing import Dealing, Groups
 from facenet.data.options import SamplerOptions
-from facenet.data.permutation import Key, derive_keys, draw_below, permute
+from facenet.data.permutation import derive_key, derive_keys, draw_below, permute
 from facenet.errors import ConfigError, DataError
 
 DRAWS = 3  # changes whenever the same seed draws other batches; checkpoints record it
@@ -82,7 +82,7 @@ class IdentitySampler:
         self.batch_size, self.faces = options.batch_size, options.faces_per_identity
         self.seed, self.rank, self.world_size = seed, rank, world_size
         self.negatives, self.room = options.negatives, self.batch_size - options.negatives
-        self._key = int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0])
+        self._seed_key = int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0])
         self._order, self._starts = _sort(np.asarray(labels))
         counts = np.diff(self._starts)
         self._single = np.flatnonzero(counts == 1).astype(np.int32)  # identities with one image
@@ -124,7 +124,7 @@ class IdentitySampler:
 
     def whole(self, number: int) -> list[int]:
         """Return the rows of batch `number` of all ranks."""
-        groups = self._dealing.deal(number, self._derive(DEALT), self._derive(FACES))
+        groups = self._dealing.deal(number, self._key(DEALT), self._key(FACES))
         if self.room - groups.faces >= 2:
             groups += self._further_groups(number, groups)
         if groups.faces < self.batch_size:
@@ -135,8 +135,8 @@ class IdentitySampler:
         chosen: list[int] = rows.tolist()
         return chosen
 
-    def _derive(self, purpose: int, *parts: Key) -> Key:
-        return derive_keys(self._key, purpose, *parts)
+    def _key(self, purpose: int, number: int = 0) -> int:
+        return derive_key(self._seed_key, purpose, number)
 
     def _counts(self, identities: np.ndarray) -> np.ndarray:
         """Return the number of images of some identities."""
@@ -164,12 +164,12 @@ class IdentitySampler:
         """
         people, room = self._dealing.people, self.room - dealt.faces
         count = min(len(people), len(dealt.identities) + room // 2)
-        candidates = people[permute(np.arange(count), len(people), self._derive(FURTHER, number))].astype(np.int64)
+        candidates = people[permute(np.arange(count), len(people), self._key(FURTHER, number))].astype(np.int64)
         absent = candidates[np.isin(candidates, dealt.identities, invert=True)]
         sizes, _ = self._dealing.shape(self._counts(absent))
         left = room - (np.cumsum(sizes) - sizes)  # of the room, before each group
         chosen, sizes = absent[left >= 2], np.minimum(sizes, left)[left >= 2]
-        return Groups(chosen, sizes, np.zeros_like(chosen), self._derive(FURTHER, number, chosen))
+        return Groups(chosen, sizes, np.zeros_like(chosen), derive_keys(self._key(FURTHER, number), chosen))
 
     def _lone_negatives(self, number: int, groups: Groups) -> Groups:
         """Return one face each of identities absent from the batch; fewer than wanted if too few are absent."""
@@ -178,10 +178,10 @@ class IdentitySampler:
         present = np.concatenate([groups.identities, chosen])
         people = len(self._starts) - 1
         if len(chosen) < need:
-            candidates = permute(np.arange(min(people, need + len(present))), people, self._derive(ABSENT, number))
+            candidates = permute(np.arange(min(people, need + len(present))), people, self._key(ABSENT, number))
             absent = candidates[np.isin(candidates, present, invert=True)]
             chosen = np.concatenate([chosen, absent])[:need]
-        keys = self._derive(ABSENT, number, chosen)
+        keys = derive_keys(self._key(ABSENT, number), chosen)
         return Groups(chosen, np.ones_like(chosen), draw_below(self._counts(chosen), keys), keys)
 
     def _next_singles(self, number: int, need: int) -> np.ndarray:
@@ -195,7 +195,7 @@ class IdentitySampler:
         turns, places = np.divmod(
             number * max(1, self.negatives) + np.arange(min(need, 2 * people), dtype=np.int64), people
         )
-        chosen = permute(places, people, self._derive(SINGLE, turns))
+        chosen = permute(places, people, derive_keys(self._key(SINGLE), turns))
         if turns[0] != turns[-1]:
             chosen = chosen[np.sort(np.unique(chosen, return_index=True)[1])]
         return self._single[chosen].astype(np.int64)
@@ -205,7 +205,7 @@ class IdentitySampler:
         held = groups.sizes
         spare = np.minimum(self._counts(groups.identities), self.faces) - held  # (G,)
         need, ends = self.batch_size - len(rows), np.cumsum(spare)
-        key = self._derive(EXTRA, number)
+        key = self._key(EXTRA, number)
         chosen = np.searchsorted(ends, permute(np.arange(need), int(ends[-1]), key), side="right")
         extra = np.bincount(chosen, minlength=len(held))  # (G,) faces that each identity gives
         some = extra > 0
@@ -219,7 +219,7 @@ class IdentitySampler:
 
 
 def _sort(labels: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
-    """Return the rows sorted by label, None if they are sorted already, and the place of each label's first (P + 1,)."""
+    """Return the rows sorted by label, None if they are sorted already, and where each label begins (P + 1,)."""
     order = None
     if (labels[1:] < labels[:-1]).any():
         order = np.argsort(labels, kind="stable").astype(np.int32 if len(labels) < 2**31 else np.int64)

@@ -129,8 +129,12 @@ def test_the_last_checkpoint_and_its_parameters(tmp_path: Path) -> None:
         check_checkpoint(OPTIONS, now | {"loss": {"margin": 0.3}}, saved)
     with pytest.raises(ConfigError, match=r"\(init: None then, else now\)"):
         check_checkpoint(other(init="else"), now, saved)
-    with pytest.raises(ConfigError, match=r"last\.ckpt is of another version, whose sampler drew other batches"):
-        check_checkpoint(OPTIONS, now, Saved(path, {**saved.content, "draws": None}))
+    text = (
+        r"last\.ckpt is of another version, whose sampler drew other batches .*; finish the run with that version, or"
+    )
+    for draws in (None, DRAWS - 1):
+        with pytest.raises(ConfigError, match=text):
+            check_checkpoint(OPTIONS, now, Saved(path, {**saved.content, "draws": draws}))
     strange = Saved(path, whole(hyper_parameters={**now, "optim": {"lrs": 1}}))
     with pytest.raises(ConfigError, match=r"last\.ckpt: of another version \(optim\.unknown option 'lrs'"):
         check_checkpoint(OPTIONS, now, strange)
