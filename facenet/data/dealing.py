@@ -119,7 +119,8 @@ class Dealing:
             face_key: int of the order of each identity's faces, which is the same in all epochs.
         """
         epoch, turn = divmod(number, self.steps)
-        batch = int(permute(np.array([turn]), self.steps, derive_key(key, ORDER_OF_BATCHES, epoch))[0])
+        batch_key = derive_keys(derive_key(key, ORDER_OF_BATCHES), np.array([epoch]))
+        batch = int(permute(np.array([turn]), np.array([0]), np.array([self.steps]), batch_key)[0])
         order, starts = self._blocks_in_line(key, epoch)
         places = np.arange(batch, self._length, self.steps)  # (G,)
         found = np.searchsorted(starts, places, side="right") - 1
@@ -128,6 +129,7 @@ class Dealing:
         groups, sizes = self._groups[kind], self._sizes[kind]
         person, group = np.divmod(places - starts[found], groups)
         keys = derive_keys(derive_key(key, ORDER_OF_PEOPLE, epoch), kind)
-        member = permute(self._first[block] + person, self._members[kind], keys)
+        each = np.arange(len(kind))
+        member = permute(self._first[block] + person, each, self._members[kind], keys)
         identities = self.people[self._start[kind] + member].astype(np.int64)
         return Groups(identities, sizes, (epoch * groups + group) * sizes, derive_keys(face_key, identities))

@@ -1,22 +1,22 @@
 """Pseudo-random permutations that can be entered at any place, and the keys that choose them.
 
-A permutation of n numbers is computed place by place, so no list of n numbers is made. It is a Feistel network over an
-a x b rectangle with a * b >= n. Numbers outside are mapped again until they fall inside (cycle walking).
-Source: Black and Rogaway 2002, "Ciphers with arbitrary finite domains", methods 2 and 3. Keys are hashed by the
-finaliser of SplitMix64 (Steele et al. 2014). All of it mixes well but is no protection against an attacker.
+A permutation of the numbers from 0 to n - 1 is ``x -> (a * x + b) mod p``, for the smallest prime p >= n and a, b that
+follow from a key. Results from n on are mapped again until they are below n (cycle walking), or left out. So a number
+costs the same for any n, and no list is kept.
+Sources: Carter and Wegman 1979, "Universal classes of hash functions"; Black and Rogaway 2002, "Ciphers with arbitrary
+finite domains" (cycle walking); Steele et al. 2014 (SplitMix64, whose finaliser hashes the keys).
 """
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
-ROUNDS = 8  # even; fewer leave visible differences between the permutations of few numbers
-FEW = 8  # numbers, at most, for which Python's integers are faster than numpy's arrays
-ALL_BITS = 2**64 - 1
+ALL_BITS, LOW_BITS = 2**64 - 1, 2**32 - 1
+FEW = 256  # numbers, at most, that are sorted by their hashes, which makes all orders equally likely
+LARGEST_GAP = 336  # between two primes below 2**32
 STEP, FIRST, SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB  # of SplitMix64
-STEPS = [number * STEP & ALL_BITS for number in range(1, ROUNDS + 1)]
-STEP_ARRAY = np.array(STEPS, np.uint64)[:, None]  # (ROUNDS, 1)
-FIRST_ARRAY, SECOND_ARRAY, HALF_ARRAY = (np.array([value], np.uint64) for value in (FIRST, SECOND, 32))
 
 
 def derive_key(*numbers: int) -> int:
@@ -47,67 +47,64 @@ def derive_keys(key: int, numbers: np.ndarray) -> np.ndarray:
 
 
 def draw_below(limits: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    """Return a random number from 0 to ``limit - 1`` for each key, int64 (M,); limits are from 1 to 2**32."""
-    drawn: np.ndarray = (keys >> 32) * limits.astype(np.uint64) >> 32
-    return drawn.astype(np.int64)
+    """Return a random number from 0 to ``limit - 1`` for each key, int64 (M,); limits are from 1 to 2**31."""
+    return _scale(keys >> 32, limits)
 
 
-def permute(places: np.ndarray, sizes: int | np.ndarray, keys: int | np.ndarray) -> np.ndarray:
-    """Return the number at each place of a permutation, int64 (M,).
+def draw_distinct(count: int, size: int, key: int) -> np.ndarray:
+    """Return `count` different numbers from 0 to ``size - 1`` in random order, int64 (M,).
 
-    For one size n and one key, the places 0 to n - 1 give each number from 0 to n - 1 once.
+    Pairs of numbers are about equally likely. Fewer numbers of the same key are the first ones of more.
+    """
+    if size <= FEW:
+        return np.argsort(derive_keys(key, np.arange(size)))[:count]
+    prime = int(_next_primes(np.array([size]))[0])
+    factor, offset = 1 + ((key >> 32) * (prime - 1) >> 32), (key & LOW_BITS) * prime >> 32
+    numbers: np.ndarray = (np.arange(count + prime - size) * factor + offset) % prime
+    return numbers[numbers < size][:count]
+
+
+def permute(places: np.ndarray, which: np.ndarray, sizes: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """Return the numbers at some places of several permutations, int64 (M,).
+
+    Numbers are about equally likely at a place. The first call with a size n takes up to 2 * n bytes for a moment.
 
     Args:
-        places: Places (M,), from 0 to n - 1.
-        sizes: Size n of the permutation, from 1 to 2**53, or one for each place (M,).
-        keys: Key of the permutation, or one for each place (M,).
+        places: Places (M,), from 0 to n - 1; all of a permutation give each number from 0 to n - 1 once.
+        which: Index (M,) of the permutation of each place.
+        sizes: Sizes n of the permutations (Q,), from 1 to 2**31.
+        keys: Keys of the permutations (Q,), uint64.
     """
-    n, keys = np.full(places.shape, sizes, np.uint64), np.full(places.shape, keys, np.uint64)
-    a = np.ceil(np.sqrt(n)).astype(np.uint64)
-    b = (n + a - 1) // a
-    numbers, outside = places.astype(np.uint64), np.arange(len(places))  # outside: whose number is yet to be found
-    if len(places) > FEW:
-        numbers = _feistel(numbers, a, b, keys)
-        outside = np.flatnonzero(numbers >= n)
-    while len(outside) > FEW:
-        numbers[outside] = _feistel(numbers[outside], a[outside], b[outside], keys[outside])
-        outside = outside[numbers[outside] >= n[outside]]
-    for i in outside.tolist():
-        numbers[i] = _permute_one(int(numbers[i]), int(n[i]), int(a[i]), int(b[i]), int(keys[i]))
-    return numbers.astype(np.int64)
+    primes = _next_primes(sizes)
+    factors, offsets = 1 + _scale(keys >> 32, primes - 1), _scale(keys & LOW_BITS, primes)
+    numbers: np.ndarray = (places * factors[which] + offsets[which]) % primes[which]
+    outside = np.flatnonzero(numbers >= sizes[which])
+    while len(outside):
+        one = which[outside]
+        numbers[outside] = (numbers[outside] * factors[one] + offsets[one]) % primes[one]
+        outside = outside[numbers[outside] >= sizes[one]]
+    return numbers
 
 
-def _permute_one(number: int, n: int, a: int, b: int, key: int) -> int:
-    """Permute the a * b numbers of a rectangle until the number is below n.
-
-    A round adds a hash of the row to the column, modulo the width. Then rows and columns change places.
-    """
-    while True:
-        row, column = divmod(number, a)
-        width, height = a, b
-        for step in STEPS:
-            moved = (row + key + step) * FIRST & ALL_BITS
-            moved = (moved ^ moved >> 32) * SECOND & ALL_BITS
-            row, column = (column + ((moved >> 32) * width >> 32)) % width, row
-            width, height = height, width
-        number = row * a + column
-        if number < n:
-            return number
+def _scale(bits: np.ndarray, limits: np.ndarray) -> np.ndarray:
+    """Scale random numbers of 32 bits to 0 to ``limit - 1``, int64."""
+    scaled: np.ndarray = bits * limits.astype(np.uint64) >> 32
+    return scaled.astype(np.int64)
 
 
-def _feistel(numbers: np.ndarray, a: np.ndarray, b: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    """Permute the numbers once, as :func:`_permute_one` does, with as few numpy calls as possible."""
-    rows, width, height = numbers // a, a, b
-    columns = numbers - rows * a
-    for key in keys + STEP_ARRAY:
-        moved = rows + key
-        moved *= FIRST_ARRAY
-        moved ^= moved >> HALF_ARRAY
-        moved *= SECOND_ARRAY
-        moved >>= HALF_ARRAY
-        moved *= width
-        moved >>= HALF_ARRAY
-        moved += columns
-        columns, rows = rows, np.minimum(moved, moved - width)  # what is below 0 wraps to a huge number
-        width, height = height, width
-    return rows * a + columns
+def _next_primes(numbers: np.ndarray) -> np.ndarray:
+    """Return the smallest prime that is at least as large as each number from 1 on."""
+    primes = _primes_below((1 << int(numbers.max()).bit_length()) + LARGEST_GAP)
+    found: np.ndarray = primes[np.searchsorted(primes, numbers)]
+    return found
+
+
+@functools.cache
+def _primes_below(limit: int) -> np.ndarray:
+    """Return all primes below a limit in order, by the sieve of Eratosthenes."""
+    prime = np.ones(limit, bool)
+    prime[:2] = False
+    for number in range(2, int(limit**0.5) + 1):
+        if prime[number]:
+            prime[number * number :: number] = False
+    return np.flatnonzero(prime)

@@ -14,7 +14,7 @@ import numpy as np
 
 from facenet.data.dealing import Dealing, Groups
 from facenet.data.options import SamplerOptions
-from facenet.data.permutation import derive_key, derive_keys, draw_below, permute
+from facenet.data.permutation import derive_key, derive_keys, draw_below, draw_distinct, permute
 from facenet.errors import ConfigError, DataError
 
 DRAWS = 3  # changes whenever the same seed draws other batches; checkpoints record it
@@ -147,10 +147,8 @@ class IdentitySampler:
         """Return the rows of all faces of the groups, int64."""
         group = np.repeat(np.arange(len(groups.sizes)), groups.sizes)  # (B,) group of each face
         place = np.arange(len(group)) - (np.cumsum(groups.sizes) - groups.sizes)[group]  # in its group
-        counts = self._counts(groups.identities)[group]
-        face = (groups.first[group] + place) % counts
-        part = np.flatnonzero(groups.sizes[group] < counts)  # a group of all faces needs no order
-        face[part] = permute(face[part], counts[part], groups.keys[group[part]])
+        counts = self._counts(groups.identities)
+        face = permute((groups.first[group] + place) % counts[group], group, counts, groups.keys)
         return self._sorted_rows(self._starts[groups.identities][group] + face)
 
     def _sorted_rows(self, places: np.ndarray) -> np.ndarray:
@@ -164,7 +162,7 @@ class IdentitySampler:
         """
         people, room = self._dealing.people, self.room - dealt.faces
         count = min(len(people), len(dealt.identities) + room // 2)
-        candidates = people[permute(np.arange(count), len(people), self._key(FURTHER, number))].astype(np.int64)
+        candidates = people[draw_distinct(count, len(people), self._key(FURTHER, number))].astype(np.int64)
         absent = candidates[np.isin(candidates, dealt.identities, invert=True)]
         sizes, _ = self._dealing.shape(self._counts(absent))
         left = room - (np.cumsum(sizes) - sizes)  # of the room, before each group
@@ -178,7 +176,7 @@ class IdentitySampler:
         present = np.concatenate([groups.identities, chosen])
         people = len(self._starts) - 1
         if len(chosen) < need:
-            candidates = permute(np.arange(min(people, need + len(present))), people, self._key(ABSENT, number))
+            candidates = draw_distinct(min(people, need + len(present)), people, self._key(ABSENT, number))
             absent = candidates[np.isin(candidates, present, invert=True)]
             chosen = np.concatenate([chosen, absent])[:need]
         keys = derive_keys(self._key(ABSENT, number), chosen)
@@ -191,12 +189,12 @@ class IdentitySampler:
         """
         people = len(self._single)
         if not people:
-            return self._single.astype(np.int64)
-        turns, places = np.divmod(
-            number * max(1, self.negatives) + np.arange(min(need, 2 * people), dtype=np.int64), people
-        )
-        chosen = permute(places, people, derive_keys(self._key(SINGLE), turns))
-        if turns[0] != turns[-1]:
+            return np.empty(0, np.int64)
+        start = number * max(1, self.negatives)
+        turns, places = np.divmod(np.arange(start, start + min(need, 2 * people)), people)
+        keys = derive_keys(self._key(SINGLE), np.arange(turns[0], turns[-1] + 1))
+        chosen = permute(places, turns - turns[0], np.full(len(keys), people), keys)
+        if len(keys) > 1:
             chosen = chosen[np.sort(np.unique(chosen, return_index=True)[1])]
         return self._single[chosen].astype(np.int64)
 
@@ -206,7 +204,7 @@ class IdentitySampler:
         spare = np.minimum(self._counts(groups.identities), self.faces) - held  # (G,)
         need, ends = self.batch_size - len(rows), np.cumsum(spare)
         key = self._key(EXTRA, number)
-        chosen = np.searchsorted(ends, permute(np.arange(need), int(ends[-1]), key), side="right")
+        chosen = np.searchsorted(ends, draw_distinct(need, int(ends[-1]), key), side="right")
         extra = np.bincount(chosen, minlength=len(held))  # (G,) faces that each identity gives
         some = extra > 0
         identities, wanted = groups.identities[some], (held + extra)[some]
