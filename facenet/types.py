@@ -5,24 +5,18 @@ Letters: N embeddings, D embedding width, P pairs, Q queries, k neighbours, T tr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import csv
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from facenet.errors import DataError
-from facenet.files import (
-    atomic_write,
-    is_inside,
-    read_array,
-    read_csv,
-    read_sealed,
-    sha256_file,
-    write_csv,
-    write_sealed,
-)
+from facenet.errors import DataError, one_line
+from facenet.files import atomic_write, is_inside, read_array, read_sealed, sha256_file, write_csv, write_sealed
+from facenet.texts import Texts
 from facenet.vectors import square_norms
 
 if TYPE_CHECKING:
@@ -31,7 +25,8 @@ if TYPE_CHECKING:
 EMBEDDINGS_SCHEMA = 1
 EMBEDDINGS_FILES = ("vectors.npy", "items.csv")  # beside meta.json
 ITEMS_COLUMNS = ("row", "path", "identity")  # of items.csv
-META_FIELDS = ("schema", "fingerprint", "count", "dim", "root", "sha256")  # of meta.json, beside what `extra` holds
+META_FIELDS = ("schema", "fingerprint", "count", "dim", "root", "sha256", "plan")  # of meta.json, beside `extra`
+ROWS = 1 << 16  # vectors that are written or checked at a time
 Progress = Callable[[int, int], None]  # called with (done, total)
 
 
@@ -151,8 +146,10 @@ class EmbeddingSet:
     def subset(self, rows: Sequence[int] | np.ndarray) -> EmbeddingSet:
         """Return the given rows as a new set, in that order."""
         rows = np.asarray(rows, np.int64)
-        paths = [self.paths[i] for i in rows]
-        identities = [self.identities[i] for i in rows]
+        paths, identities = (
+            column.take(rows) if isinstance(column, Texts) else [column[i] for i in rows]
+            for column in (self.paths, self.identities)
+        )
         return replace(self, vectors=self.vectors[rows], paths=paths, identities=identities, extra=dict(self.extra))
 
     def save(self, folder: str | Path, *, beside: Sequence[str] = ()) -> None:
@@ -163,28 +160,17 @@ class EmbeddingSet:
         Raises:
             DataError: a path that leads outside the root, or a folder that can not be written.
         """
-        folder = Path(folder)
-        _check_paths(self.paths, folder)
-        try:
-            (folder / "meta.json").unlink(missing_ok=True)
-        except OSError as error:
-            raise DataError(f"{folder}: can not be written ({error.strerror}); choose another folder") from error
-        with atomic_write(folder / "vectors.npy") as file:
-            np.save(file, np.ascontiguousarray(self.vectors))
-        write_csv(folder / "items.csv", ITEMS_COLUMNS, zip(range(len(self)), self.paths, self.identities, strict=True))
-        meta = {
-            "schema": EMBEDDINGS_SCHEMA,
-            "fingerprint": self.fingerprint,
-            "count": len(self),
-            "dim": self.dim,
-            "root": self.root,
-            "sha256": {name: sha256_file(folder / name) for name in (*EMBEDDINGS_FILES, *beside)},
-        }
-        write_sealed(folder / "meta.json", {**self.extra, **meta})
+        rows = (self.vectors[start : start + ROWS] for start in range(0, len(self), ROWS))
+        texts = self.paths, self.identities
+        extra = {**self.extra, "root": self.root}
+        save_embeddings(folder, rows, self.vectors.shape, *texts, self.fingerprint, extra=extra, beside=beside)
 
     @classmethod
     def load(cls, folder: str | Path, *, mmap: bool = False) -> EmbeddingSet:
-        """Read a folder written by :meth:`save`; anything missing, changed or foreign raises DataError."""
+        """Read a folder written by :meth:`save`; anything missing, changed or foreign raises DataError.
+
+        With `mmap` the vectors stay on disk: they are checked in blocks, and read when they are used.
+        """
         folder = Path(folder)
         if not folder.is_dir():
             raise DataError(f"{folder}: no such embeddings folder; make one with facenet embed")
@@ -205,9 +191,44 @@ class EmbeddingSet:
         fingerprint, root, shape = meta.get("fingerprint"), meta.get("root"), [meta.get("count"), meta.get("dim")]
         if not isinstance(fingerprint, str) or not isinstance(root, str) or shape != [*vectors.shape]:
             raise DataError(f"{folder}/meta.json: not of the vectors {vectors.shape} beside it; embed again")
-        if not np.isfinite(square_norms(vectors)).all():
-            raise DataError(f"{folder}/vectors.npy: a vector that is not finite; embed again")
-        return cls(vectors, paths, identities, fingerprint, root, extra)
+        found = cls(vectors, paths, identities, fingerprint, root, extra)
+        _check_finite(folder / "vectors.npy", found.vectors.shape)
+        return found
+
+
+def save_embeddings(
+    folder: str | Path,
+    blocks: Iterable[np.ndarray],
+    shape: tuple[int, ...],
+    paths: Sequence[str],
+    identities: Sequence[str],
+    fingerprint: str,
+    *,
+    extra: Mapping[str, Any],
+    beside: Sequence[str] = (),
+) -> None:
+    """Write an embeddings folder from blocks of vectors (n, D) float32 that are N in all; see `EmbeddingSet.save`.
+
+    Memory holds one block. `extra` holds further fields of ``meta.json``, `root` among them.
+
+    Raises:
+        DataError: a path that leads outside the root, or a folder that can not be written.
+    """
+    folder = Path(folder)
+    _check_paths(paths, folder)
+    try:
+        (folder / "meta.json").unlink(missing_ok=True)
+    except OSError as error:
+        raise DataError(f"{folder}: can not be written ({error.strerror}); choose another folder") from error
+    with atomic_write(folder / "vectors.npy") as file:
+        header = {"descr": "<f4", "fortran_order": False, "shape": tuple(map(int, shape))}
+        np.lib.format.write_array_header_1_0(file, header)
+        for block in blocks:
+            file.write(np.ascontiguousarray(block, "<f4").data)
+    write_csv(folder / "items.csv", ITEMS_COLUMNS, zip(range(shape[0]), paths, identities, strict=True))
+    sums = {name: sha256_file(folder / name) for name in (*EMBEDDINGS_FILES, *beside)}
+    meta = {"schema": EMBEDDINGS_SCHEMA, "fingerprint": fingerprint, "count": int(shape[0]), "dim": int(shape[1])}
+    write_sealed(folder / "meta.json", {"root": "", **extra, **meta, "sha256": sums})
 
 
 def _check_paths(paths: Sequence[str], where: Path) -> None:
@@ -217,11 +238,39 @@ def _check_paths(paths: Sequence[str], where: Path) -> None:
             raise DataError(f"{where}: the path {path[:80]!r} is empty or leads outside its root; use paths below it")
 
 
-def _read_items(file: Path) -> tuple[list[str], list[str]]:
-    """Return the paths and identities of ``items.csv``; raises DataError."""
-    rows = read_csv(file, ITEMS_COLUMNS, remedy="embed again", whole=True)
-    if any(len(row) != len(ITEMS_COLUMNS) or row["row"] != str(number) for number, row in enumerate(rows)):
-        raise DataError(f"{file}: expected the columns row, path, identity, rows numbered from 0; embed again")
-    paths = [row["path"] for row in rows]
+def _check_finite(file: Path, shape: tuple[int, ...]) -> None:
+    """Raise DataError for a vector (D,) that is not finite; the file is read in blocks and not mapped."""
+    with file.open("rb") as stream:
+        stream.seek(file.stat().st_size - 4 * shape[0] * shape[1])
+        for _ in range(0, shape[0], ROWS):
+            block = np.fromfile(stream, np.float32, ROWS * shape[1]).reshape(-1, shape[1])
+            if not np.isfinite(square_norms(block)).all():
+                raise DataError(f"{file}: a vector that is not finite; embed again")
+
+
+def _read_items(file: Path) -> tuple[Texts, Texts]:
+    """Return the paths and identities of ``items.csv``, line by line; raises DataError."""
+    people: dict[str, int] = {}
+    rows = array("q")  # of each image's identity among the people
+
+    def read(stream: Iterable[str]) -> Iterator[str]:
+        lines = csv.reader(stream, strict=True)
+        whole = next(lines, None) == [*ITEMS_COLUMNS]
+        for number, line in enumerate(line for line in lines if line):
+            if not whole or len(line) != len(ITEMS_COLUMNS) or line[0] != str(number):
+                whole = False
+                break
+            rows.append(people.setdefault(line[2], len(people)))
+            yield line[1]
+        if not whole:
+            raise DataError(f"{file}: expected the columns row, path, identity, rows numbered from 0; embed again")
+
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as stream:
+            paths = Texts.of(read(stream))
+    except (OSError, ValueError, csv.Error) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{file}: not readable as CSV ({one_line(error)}); embed again") from error
     _check_paths(paths, file)
-    return paths, [row["identity"] for row in rows]
+    return paths, Texts.of(people).take(np.frombuffer(rows, np.int64))

@@ -18,7 +18,7 @@ ROOMS = sorted(p for p in (ROOT / "facenet").rglob("*.py"))
 # In import order: a row imports from rows above and, without cycles, from its own.
 LAYERS = (
     ("errors", "interrupts", "options", "registry"),
-    ("files", "types", "vectors", "console"),
+    ("files", "types", "vectors", "console", "texts"),
     ("foreign",),
     ("faces",),
     ("models", "data"),

@@ -12,7 +12,7 @@ Source: Schroff et al. 2015, section 5.8 (agglomerative clustering); Biemann 200
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from facenet.clustering import whispers
 from facenet.errors import ConfigError, DataError, choose
 from facenet.files import read_csv, write_csv
 from facenet.neighbours import knn_graph, knn_search
+from facenet.texts import numbered
 from facenet.types import Neighbours
 from facenet.vectors import finite_rows
 
@@ -178,11 +179,11 @@ def scores(labels: np.ndarray, identities: Sequence[str] | np.ndarray) -> dict[s
     from sklearn.metrics import normalized_mutual_info_score
     from sklearn.metrics.cluster import pair_confusion_matrix
 
-    names = np.asarray(identities)
     labels = np.asarray(labels)
-    if labels.ndim != 1 or labels.shape != names.shape:
-        raise DataError(f"scores: expected one identity for each label, got {labels.shape} and {names.shape}")
-    known = names != "" if names.dtype.kind in "US" else np.ones(len(names), bool)
+    if labels.shape != (len(identities),):
+        raise DataError(f"scores: expected one identity for each label, got {labels.shape} and {len(identities)}")
+    distinct, names = numbered(identities)
+    known = names != distinct.index("") if "" in distinct else np.ones(len(names), bool)
     if not known.any():
         raise DataError("scores: expected identities, got none that is known; scores need labelled faces")
     found, n_i = np.unique(labels[known], return_inverse=True, return_counts=True)[1:]
@@ -218,7 +219,15 @@ def _f1(name: str, precision: float, recall: float) -> dict[str, float]:
 
 def write_clusters(file: str | Path, labels: np.ndarray, paths: Sequence[str], identities: Sequence[str]) -> None:
     """Write ``clusters.csv``: a line for each of N faces, sorted by cluster and path."""
-    write_csv(file, COLUMNS, sorted(zip(labels.tolist(), paths, identities, strict=True)))
+    order = np.argsort(labels, kind="stable")
+    ends = np.flatnonzero(np.append(np.diff(labels[order]), 1)) + 1
+
+    def lines() -> Iterator[tuple[int, str, str]]:
+        for start, end in zip((0, *ends[:-1].tolist()), ends.tolist(), strict=True):
+            rows = order[start:end].tolist()
+            yield from sorted((int(labels[row]), paths[row], identities[row]) for row in rows)
+
+    write_csv(file, COLUMNS, lines())
 
 
 def read_clusters(file: str | Path, paths: Sequence[str]) -> np.ndarray:

@@ -41,7 +41,7 @@ def load(folder: str, fingerprint: str | None = None) -> Any:
     from facenet.errors import DataError
     from facenet.types import EmbeddingSet
 
-    found = EmbeddingSet.load(folder)
+    found = EmbeddingSet.load(folder, mmap=True)
     if fingerprint not in (None, found.fingerprint):
         raise DataError(f"{folder}: embedded by another encoder than the faces to cluster; embed again")
     return found
@@ -55,6 +55,7 @@ def run(options: ClusterOptions, out: Path) -> dict[str, Any]:
     from facenet.clustering.threshold import find_threshold
     from facenet.encoders import lookup as encoders
     from facenet.errors import ConfigError, DataError
+    from facenet.texts import Texts
 
     if bool(options.known) != bool(options.clusters):
         raise ConfigError("cluster: known=EMBEDDINGS and clusters=FILE go together")
@@ -64,7 +65,7 @@ def run(options: ClusterOptions, out: Path) -> dict[str, Any]:
         raise DataError(f"{options.embeddings}: embedded by another encoder than {options.encoder}; embed again")
     folders = [options.known] if isinstance(options.known, str) else options.known or []
     sets = [*(load(folder, new.fingerprint) for folder in folders), new]
-    paths = [path for one in sets for path in one.paths]
+    paths = Texts.of(path for one in sets for path in one.paths) if folders else new.paths
     if folders and len(set(paths)) < len(paths):
         raise DataError("cluster: some paths are among the new and the known faces, or twice; give each face once")
     method = "chinese_whispers" if folders else method_for(len(new), options.method)
@@ -88,7 +89,7 @@ def run(options: ClusterOptions, out: Path) -> dict[str, Any]:
     else:
         labels = cluster(new.vectors, threshold, method=method, **search)
     seconds = time.perf_counter() - started
-    identities = [name for one in sets for name in one.identities]
+    identities = Texts.repeated(name for one in sets for name in one.identities)
     if any(identities):
         metrics |= scores(labels, identities)
     metrics = {"faces": len(new), "threshold": threshold, "method": method, "seconds": seconds, **metrics}

@@ -78,6 +78,7 @@ def check(options: IndexOptions) -> None:
 
 def run(options: IndexOptions, out: Path) -> dict[str, Any]:
     from facenet.errors import DataError
+    from facenet.gallery.batches import add_in_batches
 
     check(options)
     metrics: dict[str, Any] = {}
@@ -86,7 +87,9 @@ def run(options: IndexOptions, out: Path) -> dict[str, Any]:
     with open_gallery(options.gallery, create=bool(options.add)) as gallery:
         if given is not None:
             embeddings, ids, metadata = given
-            added = gallery.add(embeddings, ids=ids, metadata=metadata, on_duplicate=options.on_duplicate)
+            how = {"ids": ids, "metadata": metadata, "on_duplicate": options.on_duplicate}
+            with progress("adding") as report:
+                added = add_in_batches(gallery, embeddings, **how, progress=report)
             metrics |= added._asdict()
         if options.remove:
             metrics["removed"] = gallery.remove(options.remove, by=options.by)

@@ -33,7 +33,7 @@ class VerifyOptions(EvaluationOptions, EncoderUse, CommandOptions):
 
 
 def training_faces(options: VerifyOptions) -> EmbeddingSet | None:
-    return EmbeddingSet.load(options.train_embeddings) if options.train_embeddings else None
+    return EmbeddingSet.load(options.train_embeddings, mmap=True) if options.train_embeddings else None
 
 
 def of_encoder(name: str, options: VerifyOptions, out: Path) -> dict[str, Any]:

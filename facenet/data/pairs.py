@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -100,7 +100,7 @@ def read_people(path: str | Path) -> list[list[str]]:
     return people
 
 
-def pair_rows(pairs: Pairs, keys: Sequence[str]) -> tuple[np.ndarray, np.ndarray, list[str]]:
+def pair_rows(pairs: Pairs, keys: Iterable[str]) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Look up the rows of P pairs among N image keys: (rows of first (P,), rows of second (P,), missing keys).
 
     Rows are int64, -1 where the key is missing; missing keys are listed once, in the order of the pairs.
@@ -108,12 +108,11 @@ def pair_rows(pairs: Pairs, keys: Sequence[str]) -> tuple[np.ndarray, np.ndarray
     Raises:
         DataError: a key that the pairs name stands for several rows.
     """
-    row_of = {key: row for row, key in enumerate(keys)}
     wanted = dict.fromkeys(key for pair in zip(pairs.first, pairs.second, strict=True) for key in pair)
-    if len(row_of) < len(keys):
-        again = next((key for row, key in enumerate(keys) if row_of[key] != row and key in wanted), None)
-        if again is not None:
-            raise DataError(f"pairs: several images have the key {again!r}; keep one file type for each image")
+    row_of: dict[str, int] = {}
+    for row, key in enumerate(keys):
+        if key in wanted and row_of.setdefault(key, row) != row:
+            raise DataError(f"pairs: several images have the key {key!r}; keep one file type for each image")
     first, second = (
         np.fromiter((row_of.get(key, -1) for key in side), np.int64, len(pairs)) for side in (pairs.first, pairs.second)
     )

@@ -6,6 +6,7 @@ first, so that a record can not ask for more memory than the weights beside it t
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -124,7 +125,8 @@ def pick_device(device: str) -> torch.device:
     """
     if device == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda")
+            local = int(os.environ.get("LOCAL_RANK", 0))  # ranks of one machine take a GPU each
+            return torch.device("cuda", local % torch.cuda.device_count()) if local else torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         return torch.empty(0, device=device).device

@@ -74,7 +74,40 @@ def embed_changed(
     Raises:
         DataError: as :func:`embed_records`.
     """
-    vectors: list[np.ndarray] = []
+    stacked, bad = embed_rows(encoder, records, range(len(records)), changes, batch_size=batch_size, progress=progress)
+    if not len(stacked):
+        raise none_readable(records, bad)
+    kept = records.without(bad)
+    parts = [np.ascontiguousarray(stacked[:, place]) for place in range(len(changes))]
+    joins = tuple(encoder.compatible_with)
+    rows = kept.paths, kept.identities, encoder.fingerprint, kept.root
+    return [EmbeddingSet(part, *rows, compatible_with=joins) for part in parts], kept
+
+
+def none_readable(records: Records, bad: Sequence[tuple[int, str]]) -> DataError:
+    """Return the error for records of which no image could be read; `bad` has (row, reason)."""
+    reason = f"{records.paths[bad[0][0]]}: {bad[0][1]}" if bad else "there is none"
+    return DataError(f"{records.root or 'images'}: no image could be read ({reason})")
+
+
+def embed_rows(
+    encoder: Encoder,
+    records: Records,
+    rows: range,
+    changes: Sequence[Change | None] = (None,),
+    *,
+    batch_size: int = 256,
+    progress: Progress | None = None,
+) -> tuple[np.ndarray, list[tuple[int, str]]]:
+    """Embed the readable images among some rows: vectors (n, V, D), and (row, reason) of each other image.
+
+    The batches are those of :func:`embed_changed` on these rows alone. They begin at the first row, so the vectors are
+    a function of the rows and of `batch_size`. `progress` is called with (done, total) of these rows.
+
+    Raises:
+        DataError: as :meth:`Encoder.embed_batch`.
+    """
+    vectors: list[np.ndarray] = [np.empty((0, encoder.dim), np.float32)]
     bad: list[tuple[int, str]] = []
     step = max(1, batch_size // len(changes))
     preprocess = encoder.preprocess.of(records.alignment, records.root)
@@ -90,19 +123,19 @@ def embed_changed(
     with thread_pool(min(32, os.cpu_count() or 1)) as pool:
 
         def submit(start: int) -> list[tuple[int, Future[list[np.ndarray] | str]]]:
-            return [(row, pool.submit(decode, row)) for row in range(start, min(start + step, len(records)))]
+            return [(row, pool.submit(decode, row)) for row in rows[start : start + step]]
 
         if progress:
-            progress(0, len(records))
+            progress(0, len(rows))
         waiting = submit(0)
-        for start in range(0, len(records), step):
+        for start in range(0, len(rows), step):
             current, waiting = waiting, submit(start + step)
             images: list[np.ndarray] = []
             names: list[str] = []
-            for row, future in current:
+            for place, (row, future) in enumerate(current, start):
                 result = future.result()
                 if progress:  # photos of which faces are cut take long
-                    progress(row, len(records))
+                    progress(place, len(rows))
                 if isinstance(result, str):
                     bad.append((row, result))
                 else:
@@ -111,16 +144,8 @@ def embed_changed(
             if images:
                 vectors.append(encoder.embed_batch(encoder.preprocess.normalise(stack(images)), names=names))
             if progress:
-                progress(min(start + step, len(records)), len(records))
-    if not vectors:
-        reason = f"{records.paths[bad[0][0]]}: {bad[0][1]}" if bad else "there is none"
-        raise DataError(f"{records.root or 'images'}: no image could be read ({reason})")
-    kept = records.without(bad)
-    stacked = np.concatenate(vectors).reshape(len(kept), len(changes), -1)  # (N, V, D)
-    parts = [np.ascontiguousarray(stacked[:, place]) for place in range(len(changes))]
-    joins = tuple(encoder.compatible_with)
-    rows = kept.paths, kept.identities, encoder.fingerprint, kept.root
-    return [EmbeddingSet(part, *rows, compatible_with=joins) for part in parts], kept
+                progress(min(start + step, len(rows)), len(rows))
+    return np.concatenate(vectors).reshape(-1, len(changes), encoder.dim), bad
 
 
 def _changed(

@@ -17,6 +17,7 @@ import numpy as np
 
 from facenet.errors import ConfigError, DataError
 from facenet.evaluation.roc import FARS, allowed_accepts, at_far, far_name
+from facenet.texts import numbered
 from facenet.types import Progress
 from facenet.vectors import finite_rows
 
@@ -129,13 +130,16 @@ class _Tail:
 
 def _labelled(vectors: np.ndarray, labels: Sequence[str] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the vectors of known identity in the order of their identities, and identity numbers (N,)."""
-    names = np.asarray(labels)
-    if vectors.ndim != 2 or names.shape != vectors.shape[:1]:
-        raise DataError(f"all pairs: expected vectors (N, D) and N labels, got {vectors.shape} and {names.shape}")
-    rows = np.flatnonzero(names != "") if names.dtype.kind in "US" else np.arange(len(names))
-    codes = np.unique(names[rows], return_inverse=True)[1]
+    if vectors.ndim != 2 or len(labels) != len(vectors):
+        raise DataError(f"all pairs: expected vectors (N, D) and N labels, got {vectors.shape} and {len(labels)}")
+    names, found = numbered(labels)
+    rows = np.flatnonzero(found != names.index("")) if "" in names else np.arange(len(found))
+    codes = np.unique(found[rows], return_inverse=True)[1]
     order = np.argsort(codes, kind="stable")
-    return vectors[rows[order]], codes[order]
+    rows = rows[order]
+    if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and (np.diff(rows) == 1).all():
+        return vectors[rows[0] : rows[-1] + 1], codes  # a view: mapped vectors stay on disk
+    return vectors[rows], codes[order]
 
 
 def tiles(

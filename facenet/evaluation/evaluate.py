@@ -147,8 +147,8 @@ def evaluate_embeddings(
     elif wanted:
         raise ConfigError("quantise: scored on given pairs; pass pairs=FILE")
     else:
-        names = list(embeddings.identities)
-        found = all_pairs(embeddings.vectors, names, options.fars, memory_gb=options.memory_gb, progress=progress)
+        known = embeddings.vectors, embeddings.identities
+        found = all_pairs(*known, options.fars, memory_gb=options.memory_gb, progress=progress)
         metrics["all_pairs"] = found.metrics()
     if options.identification:
         protocol = options.protocol

@@ -16,6 +16,7 @@ import numpy as np
 
 from facenet.errors import DataError
 from facenet.evaluation.all_pairs import BLOCK_ROWS, TILE_COLUMNS, tiles
+from facenet.texts import numbered
 from facenet.types import EmbeddingSet
 from facenet.vectors import sq_dist_matrix
 
@@ -124,8 +125,8 @@ class _Near:
 
 def _within(embeddings: EmbeddingSet, near: float, size: tuple[int, int]) -> _Near:
     """Find the pairs of faces of two different known people that are nearer than `near`."""
-    names = np.unique(np.asarray(embeddings.identities, str), return_inverse=True)[1]
-    known = np.asarray([bool(name) for name in embeddings.identities])
+    people, names = numbered(embeddings.identities)
+    known = np.array([bool(name) for name in people], bool)[names]
     vectors, found = np.ascontiguousarray(embeddings.vectors, np.float32), _Near(embeddings.paths, embeddings.paths)
     for top, left, tile in tiles(vectors, *size):
         one, two = np.nonzero(tile >= np.float32(1 - near / 2))  # D = 2 - 2 s

@@ -28,7 +28,7 @@ from facenet.evaluation.roc import (
     far_name,
     roc,
 )
-from facenet.types import EmbeddingSet, Pairs
+from facenet.types import EmbeddingSet, Pairs, image_key
 from facenet.vectors import sq_dist as row_sq_dist
 
 __all__ = [
@@ -163,7 +163,7 @@ def score_pairs(embeddings: EmbeddingSet, pairs: Pairs, *, allow_missing: bool =
     Raises:
         DataError: pairs without an embedding, unless `allow_missing`.
     """
-    first, second, missing = pair_rows(pairs, embeddings.keys)
+    first, second, missing = pair_rows(pairs, map(image_key, embeddings.paths))
     found = np.flatnonzero((first >= 0) & (second >= 0))
     if len(found) < len(pairs) and not allow_missing:
         raise DataError(

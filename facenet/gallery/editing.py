@@ -47,7 +47,7 @@ def add_items(
     choose(dict.fromkeys(("error", "skip", "replace")), on_duplicate, "on_duplicate")
     vectors = unit_rows(embeddings.vectors, "embeddings", names=embeddings.paths)
     ids, extra = paired(embeddings, ids, metadata)
-    texts = _texts(embeddings, ids, extra)
+    texts = checked_texts(embeddings, ids, extra)
     keep = distinct(ids, on_duplicate)
     with truth.writing() as before:
         content = _content(embeddings.fingerprint, texts, vectors) if once else {}
@@ -224,7 +224,7 @@ def paired(
     return names, extra
 
 
-def _texts(embeddings: EmbeddingSet, ids: Sequence[str], extra: Sequence[Mapping[str, Any]]) -> list[Texts]:
+def checked_texts(embeddings: EmbeddingSet, ids: Sequence[str], extra: Sequence[Mapping[str, Any]]) -> list[Texts]:
     """Return the checked text columns of N items."""
     rows = []
     for name, identity, path, more in zip(ids, embeddings.identities, embeddings.paths, extra, strict=True):

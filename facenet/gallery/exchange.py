@@ -31,7 +31,7 @@ def read_embeddings(folder: str | Path, record: Mapping[str, Any] | None) -> Emb
     Raises:
         DataError: no such folder, a damaged file, or embeddings of another encoder than the one given.
     """
-    embeddings = EmbeddingSet.load(folder)
+    embeddings = EmbeddingSet.load(folder, mmap=True)
     if record is None:
         return embeddings
     if embeddings.fingerprint != record.get("fingerprint"):

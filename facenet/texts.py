@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, overload
 
@@ -26,8 +27,18 @@ class Texts(Sequence[str]):
         """Return texts from memory."""
         if isinstance(texts, cls):
             return texts
-        parts = [text.encode(*CODEC) for text in texts]
-        return cls(np.frombuffer(b"".join(parts), np.uint8), np.cumsum([len(part) for part in parts], dtype=np.int64))
+        block, ends = bytearray(), array("q")
+        for text in texts:  # nothing else is held of an iterator
+            block += text.encode(*CODEC)
+            ends.append(len(block))
+        return cls(np.frombuffer(block, np.uint8), np.frombuffer(ends, np.int64))
+
+    @classmethod
+    def repeated(cls, texts: Iterable[str]) -> Texts:
+        """Return texts of which many are equal, such as the names of people; each is kept once."""
+        places: dict[str, int] = {}
+        rows = np.fromiter((places.setdefault(text, len(places)) for text in texts), np.int64)
+        return cls.of(places).take(rows)
 
     def take(self, rows: np.ndarray) -> Texts:
         """Return a view of the given rows, which may repeat."""
@@ -77,3 +88,17 @@ class Texts(Sequence[str]):
     def _text(self, row: int) -> str:
         start = int(self.ends[row - 1]) if row else 0
         return self.block[start : self.ends[row]].tobytes().decode(*CODEC)
+
+
+def numbered(names: Iterable[str]) -> tuple[list[str], np.ndarray]:
+    """Return the sorted distinct names, and for each of N names its place among them (N,) int64.
+
+    >>> numbered(["b", "a", "b"])
+    (['a', 'b'], array([1, 0, 1]))
+    """
+    places: dict[str, int] = {}
+    found = np.fromiter((places.setdefault(name, len(places)) for name in names), np.int64)
+    known = sorted(places)
+    order = np.empty(len(known), np.int64)
+    order[[places[name] for name in known]] = np.arange(len(known))
+    return known, order[found]
