@@ -82,8 +82,9 @@ def add_in_batches(
         if progress:
             progress(part.start, len(embeddings))
         try:
-            more = {"ids": list(names[part]), "metadata": metadata and metadata[part]}
-            results.append(gallery.add(_part(embeddings, part), on_duplicate=on_duplicate, **more))
+            chosen, told = list(names[part]), metadata and metadata[part]
+            items = _part(embeddings, part)
+            results.append(gallery.add(items, ids=chosen, metadata=told, on_duplicate=on_duplicate))
         except FacenetError as error:
             if results:
                 error.args = (f"{error}; the {part.start:,} items before are in (on_duplicate=skip adds the rest)",)
@@ -94,7 +95,7 @@ def add_in_batches(
 
 
 def _part(embeddings: EmbeddingSet, part: slice) -> EmbeddingSet:
-    return embeddings.subset(np.arange(len(embeddings))[part])
+    return embeddings.subset(np.arange(part.start, min(part.stop, len(embeddings))))
 
 
 def _check(items: EmbeddingSet, names: Sequence[str], metadata: Sequence[Mapping[str, Any]] | None) -> None:
