@@ -20,9 +20,9 @@ from facenet.data.pictures import Unreadable
 from facenet.data.records import Records, Skipped, Table
 from facenet.data.sources.folder import read_alignment, same_name
 from facenet.data.sources.listing import Listing, Shard
-from facenet.data.texts import CODEC, Texts
 from facenet.errors import DataError
 from facenet.files import atomic_write, read_array, read_csv, read_sealed, sha256_file, write_csv, write_sealed
+from facenet.texts import CODEC, Texts
 
 SCHEMA = "facenet-index-1"
 ARRAYS = ("paths", "path_ends", "names", "name_ends", "labels", "shard", "offset", "length", "digest")

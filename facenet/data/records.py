@@ -12,10 +12,10 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from PIL import Image
 
-from facenet.data.texts import CODEC, Texts
 from facenet.errors import DataError
 from facenet.faces.alignment import Alignment
 from facenet.files import write_csv
+from facenet.texts import CODEC, Texts
 from facenet.types import image_key
 
 

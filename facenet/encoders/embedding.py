@@ -110,13 +110,13 @@ def embed_rows(
     vectors: list[np.ndarray] = [np.empty((0, encoder.dim), np.float32)]
     bad: list[tuple[int, str]] = []
     step = max(1, batch_size // len(changes))
-    preprocess = encoder.preprocess.of(records.alignment, records.root)
+    preprocess, paths = encoder.preprocess.of(records.alignment, records.root), records.paths
 
     def decode(row: int) -> list[np.ndarray] | str:
         source: Any = None
         try:
             source = records.source(row)
-            return _changed(preprocess, source, image_key(records.paths[row]), changes)
+            return _changed(preprocess, source, image_key(paths[row]), changes)
         except DataError as error:
             return why(error, source)
 
@@ -140,7 +140,7 @@ def embed_rows(
                     bad.append((row, result))
                 else:
                     images += result
-                    names += [records.paths[row]] * len(result)
+                    names += [paths[row]] * len(result)
             if images:
                 vectors.append(encoder.embed_batch(encoder.preprocess.normalise(stack(images)), names=names))
             if progress:
