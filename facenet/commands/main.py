@@ -22,6 +22,7 @@ TASKS = {
         "align": "cut the faces out of photographs",
     },
     "Train": {
+        "scan": "read a large face set once, and index it",
         "train": "train an encoder on drawn faces or your own",
         "summary": "layers, weights and operations of a net",
         "tracks": "train one template for the frames of a video's track",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -112,7 +113,8 @@ class FaceDataModule(pl.LightningDataModule):
         self.cache, self._held_out_images = faces.cache, faces.held_out_images
         self.augment, self.seed, self.repeat_batch = augment, seed, loader.repeat_batch
         self.accumulate, self._number = accumulate, 0
-        self.workers = loader.workers if self.cache == "none" else 0
+        workers = os.cpu_count() or 1 if loader.workers is None else loader.workers
+        self.workers = workers if self.cache == "none" else 0
         self.prefetch, self.max_bad_share = loader.prefetch, max_bad_share
         self.faces = None
         if faces.train_images is None:

@@ -180,6 +180,6 @@ class LoaderOptions(Options):
     )
     cache_gb: float = option(4.0, least=0, resumable=True, help="largest cache in RAM, gigabytes")
     cache_dir: str | None = option(None, resumable=True, help="folder of the disk cache; null: ~/.cache/facenet")
-    workers: int = option(0, least=0, resumable=True, help="processes that load batches")
+    workers: int | None = option(None, least=0, resumable=True, help="processes that decode; null: one for each core")
     prefetch: int = option(2, least=1, resumable=True, help="batches that each worker prepares ahead")
     repeat_batch: bool = option(False, help="one batch again and again (debug=overfit)")

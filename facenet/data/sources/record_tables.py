@@ -11,9 +11,9 @@ import numpy as np
 
 from facenet.data.sources.folder import same_name
 from facenet.data.sources.shards import digest, distinct
-from facenet.data.texts import CODEC, Texts
 from facenet.errors import DataError, one_line
 from facenet.files import is_inside
+from facenet.texts import CODEC, Texts
 
 BLOCK = 1 << 24  # bytes that are read at a time
 MOST_LINE = 1 << 16  # bytes

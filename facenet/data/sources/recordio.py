@@ -27,8 +27,8 @@ from facenet.data.sources.record_headers import (
 )
 from facenet.data.sources.record_tables import read_index, read_list
 from facenet.data.sources.shards import MOST_BYTES, RangeFile, relative, shards_of
-from facenet.data.texts import Texts
 from facenet.errors import DataError
+from facenet.texts import Texts
 from facenet.types import Progress
 
 SUFFIX = (".rec",)

@@ -18,9 +18,9 @@ from facenet.data.records import NothingUsable, Skipped, shown
 from facenet.data.sources.folder import same_name
 from facenet.data.sources.listing import Listing
 from facenet.data.sources.walk import OTHER, SUFFIXES
-from facenet.data.texts import CODEC, Texts
 from facenet.errors import DataError, one_line
 from facenet.files import is_inside
+from facenet.texts import CODEC, Texts
 
 MOST_BYTES = 1 << 26  # of one image: 64 MB, a hundred times a large photo
 MOST_SHARDS = 1 << 16  # a listing numbers them by 16 bits

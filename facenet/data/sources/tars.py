@@ -13,8 +13,8 @@ from typing import NamedTuple
 from facenet.data.pictures import Unreadable
 from facenet.data.sources.listing import Form, Listing
 from facenet.data.sources.shards import MOST_BYTES, Members, RangeFile, is_packed, shards_of
-from facenet.data.texts import CODEC
 from facenet.errors import DataError
+from facenet.texts import CODEC
 from facenet.types import Progress
 
 SUFFIX = (".tar",)
