@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from benchmarks.faults.options import CheckpointFaults, DataFaults, FileFaults, ResumeFaults
+from benchmarks.faults.options import CheckpointFaults, DataFaults, FileFaults, ResumeFaults, SetFaults
 from benchmarks.tables import Table
 from facenet.options import SEED, option
 from facenet.options import Options as BaseOptions
 
-PARTS = ("checkpoints", "resume", "files", "data")
+PARTS = ("checkpoints", "resume", "files", "data", "sets")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +27,7 @@ class Options(BaseOptions):
     resume: ResumeFaults = ResumeFaults()
     files: FileFaults = FileFaults()
     data: DataFaults = DataFaults()
+    sets: SetFaults = SetFaults()
     folder: str = option("", help="where everything is written; empty: a temporary folder")
     temporary: str = option("", help="temporary folder of the children, to be on another file system: /dev/shm")
     seed: int = option(0, **SEED, help="of the faults")

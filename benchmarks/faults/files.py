@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from benchmarks.faults import onnx_graphs
@@ -74,9 +74,18 @@ def _summed(count: int, found: Counter[str]) -> dict[str, int]:
     return {"files": count, **{name: found[name] for name in OUTCOMES}}
 
 
-def played(place: Path, name: str, first: int, count: int, seed: int) -> Iterator[tuple[str, str]]:
+def played(
+    place: Path,
+    name: str,
+    first: int,
+    count: int,
+    seed: int,
+    *,
+    kinds: Mapping[str, Kind] = ALL,
+    change: Callable[[str, bytes, random.Random], bytes] = mutated,
+) -> Iterator[tuple[str, str]]:
     """Play the mutations `first` to `count` of a kind in a folder; yields the outcome of each, and its message."""
-    kind, sound = ALL[name], place / "sound"
+    kind, sound = kinds[name], place / "sound"
     with tiny_net():
         if not sound.exists():
             (place / "tried").mkdir()
@@ -89,7 +98,7 @@ def played(place: Path, name: str, first: int, count: int, seed: int) -> Iterato
             files = [path for path in sorted(sound.glob(kind.sealed if sealed else kind.files)) if path.is_file()]
             chosen = rng.choice(files).relative_to(sound)
             tried = fresh_copy(sound, place / "tried")
-            (tried / chosen).write_bytes(mutated(chosen.name, (sound / chosen).read_bytes(), rng))
+            (tried / chosen).write_bytes(change(chosen.name, (sound / chosen).read_bytes(), rng))
             if sealed and kind.reseal:
                 kind.reseal(tried, chosen.as_posix())
             outcome, message = outcome_of(kind, tried, expected, sealed)

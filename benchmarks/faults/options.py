@@ -45,3 +45,11 @@ class DataFaults(Options):
     images: int = option(1000, least=1, help="files of the dirty folder")
     steps: int = option(24, least=1, help="training steps")
     lost: int = option(10, least=0, help="files that break while training runs")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetFaults(Options):
+    """Counts of :mod:`benchmarks.faults.sets`."""
+
+    each: int = option(500, least=0, help="damaged files of each of ten face sets")
+    pickles: int = option(50, least=0, help="files with a payload")

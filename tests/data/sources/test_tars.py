@@ -162,5 +162,7 @@ def test_damaged_and_mixed_ones_are_refused(tmp_path: Path) -> None:
     write_tar(tmp_path / "b.tar", faces(), labelled=False)
     with pytest.raises(DataError, match="members in some of the tar files and none in others"):
         FORM.list_images(tmp_path, None)
+    shard = FORM.open_shard(tmp_path / "a.tar")
     with pytest.raises(Unreadable):
-        FORM.open_shard(tmp_path / "a.tar").read(0, 1 << 40)
+        shard.read(0, 1 << 40)
+    shard.close()
