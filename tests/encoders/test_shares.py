@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -90,7 +91,11 @@ def test_ranks_wait_for_each_other_and_one_of_them_seals(
         found[rank] = embed(encoder, records, out, Share(rank, 3), progress=show)
 
     threads = [threading.Thread(target=work, args=(rank,)) for rank in (0, 1, 2)]
-    for thread in threads:
+    threads[0].start()
+    deadline = time.monotonic() + 60
+    while len([*(out / PARTS).glob("block-*.json")]) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    for thread in threads[1:]:
         thread.start()
     for thread in threads:
         thread.join()
@@ -154,6 +159,7 @@ def test_a_process_killed_while_it_seals(
         with pytest.raises(KeyboardInterrupt):
             embed(encoder, records, out, Share())
     assert (out / "vectors.npy").is_file()
+    (out / ".vectors.npy.abcdefgh.tmp").write_bytes(b"of a killed process")
     with pytest.raises(DataError, match=r"meta\.json: no such file"):
         EmbeddingSet.load(out)
     with pytest.MonkeyPatch.context() as patch:
