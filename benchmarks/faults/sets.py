@@ -32,6 +32,7 @@ from tests.helpers import sets
 
 MOST_MEMORY = 1 << 30  # bytes that a child may hold, with torch
 SPACE = 1 << 34  # bytes that it may reserve
+SILENCE = 240.0  # seconds without output after which a child counts as hanging: it imports much on a busy machine
 CHILD = (
     "import faulthandler, sys; from benchmarks.faults.sets import print_outcomes;"
     " faulthandler.enable(); print_outcomes(*sys.argv[1:])"
@@ -58,7 +59,7 @@ def run(
             place, started = Path(name) / kind, time.perf_counter()
             place.mkdir()
             if apart:
-                found[kind] = files._apart(place, kind, counts.each, seed, temporary, child=CHILD)
+                found[kind] = files._apart(place, kind, counts.each, seed, temporary, child=CHILD, silence=SILENCE)
             else:
                 outcomes = files.played(place, kind, 0, counts.each, seed, kinds=SETS, change=damaged)
                 found[kind] = files._summed(counts.each, Counter(outcome for outcome, _ in outcomes))

@@ -27,7 +27,7 @@ def test_every_part_gets_its_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     result = run(Options(resume=ResumeFaults(cuts=2), folder="f", temporary="t", seed=3))
     assert tuple(asked) == PARTS
     assert asked["resume"] == (ResumeFaults(cuts=2, terms=10), {"folder": "f", "temporary": "t", "seed": 3})
-    assert [rows for _, _, rows in tables(result)] == [[("kills", "lost", n)] for n in range(1, 5)]
+    assert [rows for _, _, rows in tables(result)] == [[("kills", "lost", n)] for n in range(1, len(PARTS) + 1)]
     asked.clear()
     assert list(run(Options(parts=("files",), files=FileFaults(pickles=1)))["seconds"]) == ["files"]
     assert asked == {"files": (FileFaults(pickles=1), {"folder": "", "temporary": "", "seed": 0})}

@@ -50,6 +50,14 @@ def test_long_names(tmp_path: Path, form: int) -> None:
     assert pictures == [jpeg(0), jpeg(1), jpeg(5)]
 
 
+def test_a_name_in_two_parts(tmp_path: Path) -> None:
+    """The header of ustar holds 100 bytes of a name, and 155 bytes of the folders before them."""
+    write_tar(tmp_path / "a.tar", [Face("y" * 90, "x" * 90, jpeg(0))], labelled=False, form=tarfile.USTAR_FORMAT)
+    found, pictures = pictures_of(FORM, tmp_path / "a.tar")
+    assert list(found.names) == [f"{'x' * 90}/{'y' * 90}.jpg"]
+    assert pictures == [jpeg(0)]
+
+
 def test_sizes_of_pax_and_base_256(tmp_path: Path) -> None:
     for name, form, headers in (
         ("pax", tarfile.PAX_FORMAT, {"size": str(len(jpeg(0)))}),
