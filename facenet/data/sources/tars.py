@@ -179,8 +179,9 @@ def _members(file: RangeFile) -> Iterator[Member]:
                 name, size, sparse = _pax(file, member, content, name)
             position = member.next
             continue
-        kind = SPARSE if sparse else member.kind
-        yield member._replace(kind=kind, name=member.name if name is None else name)
+        if sparse:
+            member = member._replace(kind=SPARSE)
+        yield member if name is None else member._replace(name=name)
         name, size, sparse = None, None, False
         position = member.next
     else:
