@@ -115,8 +115,8 @@ class Dealing:
 
         Args:
             number: Number of the batch, from 0 on.
-            key: int of all orders; an object takes the same one in every call.
-            face_key: int of the order of each identity's faces, which is the same in all epochs.
+            key: Key of all orders; an object takes the same one in every call.
+            face_key: Key of the order of each identity's faces, which is the same in all epochs.
         """
         epoch, turn = divmod(number, self.steps)
         batch_key = derive_keys(derive_key(key, ORDER_OF_BATCHES), np.array([epoch]))

@@ -52,10 +52,10 @@ class IdentitySampler:
     ``negatives + 1``, if the data has enough people. No identity has more than K rows in a batch.
 
     Besides the labels, memory holds about 12 bytes an identity. If the labels are not sorted, it also holds the order
-    that sorts them: 4 bytes an image (8 from 2**31 images on).
+    that sorts them, 4 bytes an image.
 
     Args:
-        labels: Identity numbers (N,).
+        labels: Identity numbers (N,), integers below 2**31; fewer than 2**32 of them.
         options: B over all ranks, K, share of negatives and coverage.
         seed: Seed of all random draws.
         rank: Rank of this process; its rows of a batch are those from ``rank * B / world_size`` on.
@@ -217,10 +217,18 @@ class IdentitySampler:
 
 
 def _sort(labels: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
-    """Return the rows sorted by label, None if they are sorted already, and where each label begins (P + 1,)."""
+    """Return the rows sorted by label, None if they are sorted already, and where each label begins (P + 1,).
+
+    A label and its row are sorted as one number of 64 bits, which is several times as fast as a stable argsort.
+    """
     order = None
     if (labels[1:] < labels[:-1]).any():
-        order = np.argsort(labels, kind="stable").astype(np.int32 if len(labels) < 2**31 else np.int64)
-        labels = labels[order]
+        numbers = labels.astype(np.int64)
+        numbers <<= 32
+        numbers += np.arange(len(labels), dtype=np.uint32)
+        numbers.sort()
+        order = numbers.astype(np.uint32)  # the lower half
+        numbers >>= 32
+        labels = numbers
     starts = np.flatnonzero(labels[1:] != labels[:-1]) + 1
     return order, np.concatenate([[0], starts, [len(labels)]])
