@@ -32,7 +32,7 @@ class DegradeOptions(CommandOptions):
     """Options of ``degrade``."""
 
     encoder: str = option(help="encoder folder, ONNX file or pretrained name")
-    pairs: str | None = option(None, help="LFW pairs file or CSV; without one pairs are drawn")
+    pairs: str | None = option(None, help="LFW pairs file, CSV or .bin set; without one pairs are drawn")
     kinds: tuple[str, ...] | None = option(None, help="jpeg, pixels, blur, noise, occlusion, brightness; null: all")
     levels: LevelOptions = LevelOptions()
     sides: str = option("both", choices=("both", "first"), help="images of a pair that are changed")
@@ -46,14 +46,16 @@ class DegradeOptions(CommandOptions):
 
 def run(options: DegradeOptions, out: Path) -> dict[str, Any]:
     from facenet.data.cache import readable
-    from facenet.data.reported import refuse_missing, reported_faces
+    from facenet.data.reported import refuse_missing, reported_faces, source_of_pairs, unpack_pairs
     from facenet.encoders import lookup as encoders
     from facenet.evaluation.degradation import degrade, plan
     from facenet.evaluation.degradation_plot import write_plot
 
     changes = plan(options.kinds, to_dict(options.levels), options.seed)
     encoder = encoders.load(options.encoder, device=options.device)
-    data = replace(options.data, pairs=options.pairs or options.data.pairs)
+    with progress("unpacking images") as report:
+        data = unpack_pairs(replace(options.data, pairs=options.pairs or options.data.pairs), progress=report)
+    source = source_of_pairs(data)
     faces, pairs = reported_faces(data, readable=lambda faces: readable(faces, encoder.preprocess))
     if data.pairs:
         refuse_missing(faces, pairs, data.pairs, data.root, allow_missing=options.allow_missing)
@@ -69,6 +71,8 @@ def run(options: DegradeOptions, out: Path) -> dict[str, Any]:
             batch_size=options.batch_size,
             progress=report,
         )
+    if source is not None:
+        metrics["source"] = source._asdict()
     show(metrics, options.far)
     write_plot(metrics, out / "degrade.svg", options.far)
     print(f"plot: {out / 'degrade.svg'}")

@@ -29,6 +29,8 @@ TASKS = {
     },
     "Measure": {
         "verify": "accuracy, ROC and rates on pairs of faces",
+        "pairs": "pairs drawn among your own faces, or unpacked from a .bin set",
+        "ijb": "IJB-B and IJB-C: templates, verification and search",
         "calibrate": "thresholds from your own faces",
         "degrade": "accuracy on faces that are compressed, blurred, covered",
         "report": "one HTML page from run folders",

@@ -24,7 +24,7 @@ class VerifyOptions(EvaluationOptions, EncoderUse, CommandOptions):
     encoder: str | None = option(None, help="encoder folder, ONNX file or pretrained name")
     embeddings: str | None = option(None, help="embeddings folder instead: all of its pairs, or those of pairs=")
     pairs: str | None = option(
-        None, help="LFW pairs file or CSV (first,second,same[,fold]); without one pairs are drawn"
+        None, help="LFW pairs file, CSV (first,second,same[,fold]) or .bin set; without one pairs are drawn"
     )
     calibrate: bool = option(False, help="calibrate the encoder's thresholds on the reported faces")
     baselines: bool = option(False, help="score pixels, colours, PCA and the untrained net on the same pairs")
@@ -40,7 +40,7 @@ def of_encoder(name: str, options: VerifyOptions, out: Path) -> dict[str, Any]:
     from facenet.data.cache import readable
     from facenet.data.pairs import write_pairs
     from facenet.data.records import Records
-    from facenet.data.reported import other_faces, refuse_missing, reported_faces
+    from facenet.data.reported import other_faces, refuse_missing, reported_faces, source_of_pairs, unpack_pairs
     from facenet.encoders import lookup as encoders
     from facenet.evaluation.baselines import compare_baselines
     from facenet.evaluation.evaluate import evaluate_all
@@ -49,7 +49,9 @@ def of_encoder(name: str, options: VerifyOptions, out: Path) -> dict[str, Any]:
     if options.calibrate:
         encoders.check_calibration(name)
     encoder = encoders.load(name, device=options.device, detector=options.detector)
-    data = replace(options.data, pairs=options.pairs or options.data.pairs)
+    with progress("unpacking images") as shown:
+        data = unpack_pairs(replace(options.data, pairs=options.pairs or options.data.pairs), progress=shown)
+    source = source_of_pairs(data)
 
     def decodable(records: Records) -> Records:  # pairs are drawn among these, as in training
         return readable(records, encoder.preprocess)
@@ -66,6 +68,8 @@ def of_encoder(name: str, options: VerifyOptions, out: Path) -> dict[str, Any]:
     known: dict[str, Any] = {"train_faces": others, "train_embeddings": training_faces(options), "world": world}
     with progress("embedding") as shown:
         metrics = evaluate_all(encoder, faces, pairs, options, save=out / "evaluation", progress=shown, **known)
+    if source is not None:
+        metrics["verification"]["source"] = source._asdict()  # copies of a set differ, and so do their scores
     if baselines and others is not None:
         metrics |= compare_baselines(encoder, faces, pairs, others, options.seed)
     if options.calibrate:
@@ -94,6 +98,8 @@ def run(options: VerifyOptions, out: Path) -> dict[str, Any]:
     else:
         metrics = of_embeddings(str(options.embeddings), options)
     rows = evaluation_rows(metrics)
+    if source := metrics.get("verification", {}).get("source"):
+        rows.append((f"SHA-256 of {source['file']}", source["sha256"]))
     baselines = {k: v for k, v in metrics.items() if isinstance(v, dict) and set(v) == {"accuracy", "auc"}}
     rows += [(f"{name.replace('_', ' ')}: accuracy", value["accuracy"]) for name, value in baselines.items()]
     rows += [(f"threshold at FAR {far}", value) for far, value in metrics.get("thresholds", {}).items()]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from facenet.data.pairs import pair_rows
 from facenet.data.records import Records
 from facenet.errors import ConfigError, DataError
 from facenet.types import Pairs
@@ -70,9 +71,52 @@ def held_out_pairs(held_out: Records, seed: int = 0) -> Pairs:
     Images that only their file type tells from others (``1.jpg`` and ``1.png``) are in no pair: pairs name keys.
     """
     remedy = "more people with several images, or a larger share"
-    counts = Counter(held_out.keys)
-    own = held_out.subset([row for row, key in enumerate(held_out.keys) if counts[key] == 1])
+    own = _of_unique_keys(held_out)
     return make_pairs_in_folds(own.keys, own.identities, of="pairs", remedy=remedy, seed=seed)
+
+
+def draw_pairs(
+    faces: Records,
+    *,
+    pairs_per_fold: int,
+    folds: int,
+    seed: int,
+    readable: Callable[[Records], Records] = lambda faces: faces,
+) -> tuple[Pairs, Records]:
+    """Draw exactly so many pairs among faces by :func:`make_pairs`; returns them, and the faces that they name.
+
+    `readable` returns the faces that can be decoded. Only faces that were drawn are shown to it: if some can not be
+    read, they are left out and all pairs are drawn again. Images that only their file type tells from others are in no
+    pair. The same arguments and faces give the same pairs.
+
+    Raises:
+        DataError: fewer people or pairs than asked for; the message says how many there could be.
+        ConfigError: as :func:`make_pairs`.
+    """
+    left = _of_unique_keys(faces)
+    while True:
+        pairs = make_pairs(left.keys, left.identities, pairs_per_fold=pairs_per_fold, folds=folds, seed=seed)
+        possible = len(pairs) // folds
+        if possible < pairs_per_fold:
+            raise DataError(
+                f"{faces.root}: {folds} folds of {pairs_per_fold} pairs are asked for, and its {len(left.names)} people"
+                f" supply {possible} pairs in each of {folds} folds; ask for pairs_per_fold={possible} or fewer, or for"
+                " fewer folds"
+            )
+        first, second, _ = pair_rows(pairs, left.keys)
+        rows = np.unique(np.concatenate([first, second]))
+        named = left.subset(rows)
+        kept = readable(named)
+        if len(kept) == len(named):
+            return pairs, kept
+        broken = set(named.paths) - set(kept.paths)
+        left = left.subset([row for row, path in enumerate(left.paths) if path not in broken])
+
+
+def _of_unique_keys(faces: Records) -> Records:
+    """Return the images that no other image shares its key with."""
+    counts = Counter(faces.keys)
+    return faces.subset([row for row, key in enumerate(faces.keys) if counts[key] == 1])
 
 
 def _split(identities: Sequence[str], folds: int, rng: np.random.Generator) -> list[People]:

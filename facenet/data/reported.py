@@ -2,14 +2,46 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 from facenet.data.options import DataOptions, PairColumns
 from facenet.data.pair_folds import held_out_pairs
 from facenet.data.pairs import pair_rows, read_pairs
 from facenet.data.records import Records
+from facenet.data.sources.bin_pairs import SUFFIX, TABLE, Source, source_of, unpacked
 from facenet.data.sources.kinds import scan_kind, scan_usable
 from facenet.data.splits import Readable, Splits, named_faces, protocol_file, reports_everybody, split_faces
-from facenet.errors import DataError
-from facenet.types import Pairs, image_key
+from facenet.errors import ConfigError, DataError
+from facenet.types import Pairs, Progress, image_key
+
+
+def unpack_pairs(options: DataOptions, *, progress: Progress | None = None) -> DataOptions:
+    """Return options that name the folder of a ``.bin`` set if `pairs` is such a file, else the options as they are.
+
+    The set is unpacked below the cache folder at the first call. `progress` is called with (done, total) images.
+
+    Raises:
+        ConfigError: a root beside a ``.bin`` set, which brings its own images.
+        DataError: as :func:`~facenet.data.sources.bin_pairs.convert_bin`.
+    """
+    if not options.pairs or not options.pairs.lower().endswith(SUFFIX):
+        return options
+    if options.root:
+        raise ConfigError(f"pairs={options.pairs}: a .bin set brings its own images; leave data.root out")
+    folder = unpacked(options.pairs, options.cache_dir, progress=progress)
+    return replace(options, kind="folder", root=str(folder), pairs=str(folder / TABLE), fold=None)
+
+
+def source_of_pairs(options: DataOptions) -> Source | None:
+    """Return which ``.bin`` file the reported pairs and the images under the root were made of; None for others.
+
+    Raises:
+        DataError: they are not those that were unpacked.
+    """
+    if not options.pairs or not options.root or Path(options.root).resolve() != Path(options.pairs).resolve().parent:
+        return None
+    return source_of(options.pairs)
 
 
 def reported_faces(options: DataOptions, *, readable: Readable | None = None) -> tuple[Records, Pairs]:
