@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load as load_tensors
 
+from benchmarks.faults import bin_sets
 from benchmarks.faults.outcomes import Kind
 from benchmarks.faults.tiny import NAME, PEOPLE, PICTURES, POOL, SIDE, D, tiny_encoder
 from benchmarks.gallery import faces, ids, vector_of
@@ -283,6 +284,7 @@ KINDS: dict[str, Kind] = {
     "caches": Kind(_make_cache, _packed, _cache_again, "cache/*", "cache/*.npy"),
     "faces_csv": Kind(_make_faces, lambda folder: read_table(folder / TABLE)),
     "pairs": Kind(_make_pairs, _use_pairs),
+    "bin_sets": bin_sets.KIND,
     "tables": Kind(_make_table, _use_table, None, "faces.csv"),
     "vectors": Kind(_make_query, _use_query, None, "query.npy"),
 }

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 MOST_PIECE = 1 << 26  # bytes of one text or bytes object: an image has a thousandth of it
 MOST_LINE = 1 << 10  # bytes of an argument that ends in a line break, such as a name
-MOST_STEPS = 2_000_000  # operations; 7,000 pairs take about 50,000, each label as a NumPy scalar 200,000
+MOST_STEPS = 1_000_000  # operations; 7,000 pairs take about 50,000, each image as an array 350,000
 WORD = 2**63
 
 
