@@ -32,6 +32,8 @@ TRACKS = (
     "encoder={encoder} data.root={tracks} seeds=[0] device=cpu training.steps=1 training.identities=4"
     " training.tracks_each=2"
 )
+PAIRS = "data.root={faces} folds=2 pairs_per_fold=4 out={new}"
+IJB = "encoder={encoder} root={faces}"
 CALIBRATE = "encoder={encoder} data.root={faces}"
 INDEX = "gallery={gallery}"
 SERVE = "gallery={gallery} encoder={encoder} port=0"
@@ -39,6 +41,8 @@ BASE = {
     "train": TRAIN,
     "verify": VERIFY,
     "calibrate": CALIBRATE,
+    "pairs": PAIRS,
+    "ijb": IJB,
     "embed": EMBED,
     "search": SEARCH,
     "compare": COMPARE,
@@ -95,6 +99,13 @@ SINGLE = [
     Case("index", "gallery={gallery} add={embeddings} metadata={missing}.csv", 3, "missing.csv"),
     Case("index", "gallery={gallery}", 2, "nothing to do"),
     Case("calibrate", "encoder={encoder}", 2, "data.root"),
+    Case("pairs", "out={new}", 2, "pass data.root=FACES"),
+    Case("pairs", f"{PAIRS} folds=9", 3, "ask for folds=6 or fewer"),
+    Case("pairs", f"{PAIRS} pairs_per_fold=3", 2, "even pairs_per_fold"),
+    Case("pairs", f"{PAIRS} data.root={{empty}}", 3, "no usable image"),
+    Case("pairs", "bin={text} out={new}", 3, "not a set of pairs"),
+    Case("ijb", IJB, 3, "meta/ and loose_crop/"),
+    Case("ijb", "encoder={encoder}", 2, "root"),
     Case("calibrate", f"{CALIBRATE} encoder={{missing}}", 3, "no such encoder folder"),
     Case("calibrate", f"{CALIBRATE} data.root={{one}}", 3, "two or more identities"),
     Case("calibrate", f"{CALIBRATE} data.root={{empty}}", 3, "no usable image"),

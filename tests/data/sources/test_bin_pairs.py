@@ -136,7 +136,7 @@ def check_lfw(root: Path, tmp_path: Path, each: int) -> None:
     every, encoder = read_pairs(root / "protocol" / "pairs.txt"), make(crop=0.6)
     pairs = every.subset([row for row in range(len(every)) if row % 300 < each])
     keys = sorted({*pairs.first, *pairs.second})
-    faces = Records(tuple(f"{key}.jpg" for key in keys), ("",) * len(keys), str(root / "images"))
+    faces = Records.of([f"{key}.jpg" for key in keys], [""] * len(keys), root=str(root / "images"))
     write_bin(tmp_path / "lfw.bin", pairs, root / "images", protocol=2)
     data = unpack_pairs(DataOptions(kind="folder", pairs=str(tmp_path / "lfw.bin"), cache_dir=str(tmp_path)))
     others, named = reported_faces(data)
