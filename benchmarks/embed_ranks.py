@@ -22,52 +22,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor, nn
 
 from benchmarks.resources import environment
 from benchmarks.tables import Table, megabytes
-from facenet.data.preprocess import Preprocess
 from facenet.encoders.blocks import PARTS
-from facenet.encoders.bundle import save_bundle
-from facenet.encoders.encoder import Encoder
-from facenet.models.registry import NETS, register_net
 from facenet.options import SEED, option
 from facenet.options import Options as BaseOptions
 from facenet.types import EmbeddingSet
 
-NET, SIDE = "embed_ranks_tiny", 16
+SIDE = 16  # pixels of a picture
+PLUGIN = "benchmarks.tiny_net"  # the processes import it; here its net would stand in every list of nets
 BROKEN = 3  # of the pictures
 FILES = ("vectors.npy", "items.csv", "skipped.csv", "meta.json")
 LONGEST = 3600.0  # seconds that a process may take
-
-
-class Tiny(nn.Module):
-    """One convolution and one linear layer."""
-
-    def __init__(self, embedding_dim: int, input_size: tuple[int, int]) -> None:
-        super().__init__()
-        self.embedding_dim, self.input_size = embedding_dim, tuple(input_size)
-        self.features = nn.Sequential(nn.Conv2d(3, 8, 4, stride=4), nn.ReLU(), nn.Flatten())
-        self.embedding = nn.Linear(8 * (SIDE // 4) ** 2, embedding_dim)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return unit vectors (B, D)."""
-        return nn.functional.normalize(self.embedding(self.features(images)), eps=1e-6)
-
-    def embedding_layer(self) -> nn.Module:
-        """Return the last layer."""
-        return self.embedding
-
-
-def build_tiny(**options: Any) -> nn.Module:
-    """Build the net from the options of a registered one."""
-    return Tiny(options["embedding_dim"], options["input_size"])
-
-
-if NET not in NETS:
-    register_net(NET, build_tiny, input_size=(SIDE, SIDE))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +58,8 @@ def run(options: Options) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="facenet-ranks-", dir=options.folder) as name:
         place = Path(name)
         make_faces(place / "faces", options)
-        make_encoder(place / "encoder", options.dim)
+        code = f"from {PLUGIN} import make_encoder; make_encoder({str(place / 'encoder')!r}, {options.dim}, {SIDE})"
+        subprocess.run([sys.executable, "-c", code], env=environment(), check=True)
         started = time.perf_counter()
         one = _Process(place, "one", options, 0, 1)
         one.wait()
@@ -126,14 +95,6 @@ def make_faces(folder: Path, options: Options) -> None:
         table.writerows((f"{number:05d}.png", f"p{row // 10:07d}") for row, number in enumerate(rows.tolist()))
 
 
-def make_encoder(folder: Path, dim: int) -> None:
-    """Write an encoder with the tiny net."""
-    torch.manual_seed(0)
-    settings = {"embedding_dim": dim, "input_size": [SIDE, SIDE]}
-    preprocess = Preprocess(size=(SIDE, SIDE), mirror=False)
-    save_bundle(Encoder(Tiny(dim, (SIDE, SIDE)), NET, settings, preprocess), folder)
-
-
 class _Process:
     """One ``facenet embed``."""
 
@@ -142,7 +103,7 @@ class _Process:
         code = "from facenet.commands.embed import main; main()"
         sizes = (f"batch_size={options.batch_size}", f"block={options.block}", "device=cpu")
         given = (f"encoder={place / 'encoder'}", f"images={place / 'faces' / 'faces.csv'}", f"out={place / out}")
-        plugin = f"plugins=[{__name__}]"
+        plugin = f"plugins=[{PLUGIN}]"
         command = [sys.executable, "-c", code, *given, *sizes, plugin, f"hydra.run.dir={place / f'run_{out}'}"]
         self.log = (place / f"{out}_{rank}.log").open("a+")
         self.rank, self.peak, self.code = rank, 0, -1

@@ -32,6 +32,7 @@ class Pixels:
     preprocess = Preprocess(size=(24, 24), crop=0.9)
     fingerprint = "0" * 64
     compatible_with: tuple[str, ...] = ()
+    dim = 24 * 24 * 3
 
     def embed_batch(self, images: np.ndarray, *, names: object = ()) -> np.ndarray:
         flat = images.reshape(len(images), -1).astype(np.float64)

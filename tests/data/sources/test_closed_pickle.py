@@ -67,7 +67,7 @@ def test_texts_of_python_2_are_bytes() -> None:
         (np.zeros((2, 2, 2), np.uint8), "not one of bytes"),
         (np.float64(2), "other items"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 @pytest.mark.parametrize("protocol", [2, 4])
 def test_anything_else_is_refused_by_name(value: Any, says: str, protocol: int) -> None:
