@@ -47,7 +47,7 @@ def columns_of(listing: Listing) -> Columns:
     names, labels = _numbered(listing.identities)
     if isinstance(listing.names, np.ndarray):
         order = np.lexsort((listing.names, labels))
-        paths = _padded(listing.names[order])
+        paths = padded(listing.names[order])
     else:
         texts = [name.encode(*CODEC) for name in listing.names]
         order = np.array(sorted(range(len(texts)), key=lambda row: (labels[row], texts[row])), np.int64)
@@ -61,7 +61,7 @@ def _numbered(identities: Sequence[str] | np.ndarray) -> tuple[Texts, np.ndarray
     if isinstance(identities, np.ndarray):
         numbers, labels = np.unique(identities, return_inverse=True)
         unknown = int(len(numbers) > 0 and numbers[0] < 0)
-        names = Texts.of([*[""] * unknown, *_padded(numbers[unknown:])])
+        names = Texts.of([*[""] * unknown, *padded(numbers[unknown:])])
         return names, labels.astype(np.int32)
     texts = [same_name(name) for name in identities]
     distinct = sorted(set(texts))
@@ -69,7 +69,7 @@ def _numbered(identities: Sequence[str] | np.ndarray) -> tuple[Texts, np.ndarray
     return Texts.of(distinct), np.fromiter((place[name] for name in texts), np.int32, len(texts))
 
 
-def _padded(numbers: np.ndarray) -> Texts:
+def padded(numbers: np.ndarray) -> Texts:
     """Return numbers (N,) of at least 0 as texts that are padded with zeros to the width of the largest."""
     width = len(str(int(numbers.max(initial=0))))
     powers = 10 ** np.arange(width - 1, -1, -1, dtype=np.int64)

@@ -1,0 +1,29 @@
+"""The time to the first batch, of a small made set: what it returns, and that what it reads is what the index says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.ready import STAGES, Options, make_set, run, tables
+from facenet.data.sources.kinds import scan_usable
+
+
+def test_a_training_begins_on_a_made_set(tmp_path: Path) -> None:
+    result = run(Options(images=(3000,), batch_size=60, size=32, folder=str(tmp_path)))
+    entry = result["images"]["3000"]
+    assert entry["train"] + entry["held_out"] + entry["reported"] == 3000
+    assert entry["faces"] == 60
+    assert set(entry["stages"]) == set(STAGES)
+    assert min(entry["stages"].values()) >= 0
+    (table,) = tables(result)
+    assert table.rows[0][0] == "3,000"
+
+
+def test_the_made_set_is_read_as_its_index_says(tmp_path: Path) -> None:
+    make_set(tmp_path / "faces.tar", 1000)
+    _, records = scan_usable("folder", str(tmp_path / "faces.tar"), max_bad_share=0)
+    assert len(records) == 1000
+    assert (np.diff(records.labels) >= 0).all()
+    assert isinstance(records.source(999), bytes)
