@@ -21,7 +21,7 @@ from facenet.types import Progress
 SUFFIX = (".parquet",)
 IMAGE, LABEL, IDENTITY = "image", "label", "identity"  # names of columns
 GROUPS = 2  # row groups that a shard keeps decoded
-MOST_GROUP = 1 << 28  # bytes of the images of a row group: 256 MB
+MOST_GROUP = 1 << 28  # bytes of a row group: 256 MB
 ROW_BITS = 32  # of an offset; the bits above them are the row group's number
 
 
@@ -174,20 +174,11 @@ def _list_file(path: Path) -> tuple[np.ndarray, np.ndarray | list[str]]:
     """Return the offset of each row of a file, and who is on it."""
     file = _opened(path)
     try:
-        column = _image_column(path, file)
+        _image_column(path, file)
         name = next((name for name in (LABEL, IDENTITY) if name in file.schema_arrow.names), None)
         if name is None:
             raise DataError(f"{path}: no column {LABEL!r} or {IDENTITY!r}; add one")
-        groups = [np.empty(0, np.int64)]
-        for number in range(file.metadata.num_row_groups):
-            group = file.metadata.row_group(number)
-            sizes = [group.column(place) for place in range(group.num_columns)]
-            size = sum(one.total_uncompressed_size for one in sizes if one.path_in_schema == column)
-            if size > MOST_GROUP or not 0 <= group.num_rows < 1 << ROW_BITS:
-                raise DataError(
-                    f"{path}: row group {number} holds {size >> 20} MB of images; write it with smaller row groups"
-                )
-            groups.append((number << ROW_BITS) + np.arange(group.num_rows, dtype=np.int64))
+        rows = _rows(path, file)
         values = file.read(columns=[name], use_threads=False).column(0)
         values.validate(full=True)
         who = _identities(path, name, values)
@@ -197,10 +188,27 @@ def _list_file(path: Path) -> tuple[np.ndarray, np.ndarray | list[str]]:
         raise DataError(f"{path}: not readable as parquet ({one_line(error)}); download it again") from error
     finally:
         file.close()
-    places = np.concatenate(groups)
-    if len(places) != len(who):
-        raise DataError(f"{path}: {len(who)} values in {name!r} for {len(places)} rows; download it again")
-    return places, who
+    if sum(rows) != len(who):
+        raise DataError(f"{path}: {len(who)} values in {name!r} for {sum(rows)} rows; download it again")
+    groups = [(group << ROW_BITS) + np.arange(count, dtype=np.int64) for group, count in enumerate(rows)]
+    return np.concatenate([np.empty(0, np.int64), *groups]), who
+
+
+def _rows(path: Path, file: Any) -> list[int]:
+    """Return how many rows each row group has.
+
+    The metadata of columns are not asked for: pyarrow (26) ends the process where they are damaged.
+    """
+    size, counts = path.stat().st_size, []
+    for number in range(file.metadata.num_row_groups):
+        group = file.metadata.row_group(number)
+        if not 0 <= group.total_byte_size <= MOST_GROUP:
+            held = f"row group {number} holds {group.total_byte_size >> 20} MB"
+            raise DataError(f"{path}: {held}, more than {MOST_GROUP >> 20}; write it with smaller row groups")
+        if not 0 <= group.num_rows <= size:  # an image takes a byte at least
+            raise DataError(f"{path}: {group.num_rows} rows in row group {number}; download it again")
+        counts.append(group.num_rows)
+    return counts
 
 
 def _identities(path: Path, name: str, values: Any) -> np.ndarray | list[str]:

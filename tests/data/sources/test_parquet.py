@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.faults.sets import SETS, damaged
 from facenet.data.pictures import Unreadable
 from facenet.data.sources.parquet import FORM
 from facenet.errors import ConfigError, DataError
@@ -80,6 +83,26 @@ def test_other_tables_are_refused(tmp_path: Path, columns: dict[str, Any], messa
     parquet.write_table(pyarrow.table(columns), tmp_path / "a.parquet")
     with pytest.raises(DataError, match=message):
         FORM.list_images(tmp_path / "a.parquet", None)
+
+
+def test_a_row_group_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("facenet.data.sources.parquet.MOST_GROUP", 1000)
+    write_parquet(tmp_path / "a.parquet", faces())
+    with pytest.raises(DataError, match="row group 0 holds 0 MB, more than 0; write it with smaller row groups"):
+        FORM.list_images(tmp_path / "a.parquet", None)
+
+
+@pytest.mark.parametrize("seed", [200, 322])
+def test_damage_that_ends_the_process_elsewhere(tmp_path: Path, seed: int) -> None:
+    """Metadata of columns that pyarrow 26 aborts on, found by the campaign of faults."""
+    kind = SETS["parquet_nested"]
+    kind.make(tmp_path)
+    path = tmp_path / "a.parquet"
+    rng = random.Random(f"0 parquet_nested {seed}")
+    rng.choice([path])
+    path.write_bytes(damaged(path.name, path.read_bytes(), rng))
+    with contextlib.suppress(DataError):
+        kind.use(tmp_path)
 
 
 def test_what_is_no_parquet(tmp_path: Path) -> None:
