@@ -105,11 +105,13 @@ def shards_of(root: Path, suffixes: Sequence[str]) -> list[Path]:
 
 
 def is_packed(root: Path, suffixes: Sequence[str]) -> bool:
-    """Return whether a path is such a file, or a folder with such files and no folders of pictures beside them."""
+    """Return whether a path is such a file, or a folder of such files without pictures or folders beside them."""
     if not root.is_dir() or not shards_of(root, suffixes):
         return root.is_file() and _ends(root, suffixes)
     with os.scandir(root) as entries:
-        return not any(entry.is_dir() and entry.name != DATA and not entry.name.startswith(".") for entry in entries)
+        shown = [entry for entry in entries if not entry.name.startswith(".")]
+    pictures = any(Path(entry.name).suffix.lower() in SUFFIXES for entry in shown)
+    return not pictures and not any(entry.is_dir() and entry.name != DATA for entry in shown)
 
 
 def relative(shards: Sequence[Path], root: Path) -> tuple[str, ...]:

@@ -26,6 +26,8 @@ def test_forms_are_told_by_the_path(tmp_path: Path) -> None:
         assert form_of(folder / f"x.{suffix}") == form_of(folder) == form_of(folder.parent) == form
     (tmp_path / "zip" / "Ada").mkdir()
     assert form_of(tmp_path / "zip") is None
+    (tmp_path / "tar" / "photo.jpg").write_bytes(b"x")
+    assert form_of(tmp_path / "tar") is None, "pictures with an archive beside them are read as pictures"
     (tmp_path / "notes.txt").write_text("x")
     assert form_of(tmp_path / "notes.txt") is None
 
