@@ -97,9 +97,7 @@ class DataOptions(Options):
     pair_columns: PairColumns = PairColumns()
     held_out: float = option(0.1, **INSIDE, help="share of the training people for checkpoints and thresholds")
     evaluation: float = option(0.1, **SHARE, help="share of all people kept for reporting; 1: all, nobody to train on")
-    most_apart: int = option(
-        2000, least=4, help="most people that held_out or evaluation keep, of those with images alike"
-    )
+    most_apart: int = option(500, least=4, help="most people that held_out and evaluation take, of each kind")
     fold: int | None = option(None, least=0, help="fold of people and pairs that is reported, from 1 (LFW View 2)")
     train_share: float = option(1.0, **RATE, help="share of the training images kept, by whole people")
     crop: float = option(1.0, **RATE, help="side of the central square that is used, over the shorter side")

@@ -18,6 +18,8 @@ from facenet.files import write_csv
 from facenet.texts import CODEC, Texts
 from facenet.types import image_key
 
+BLOCK = 1 << 20  # rows that are looked at together, so that intermediate arrays stay small
+
 
 class Skipped(NamedTuple):
     """A file that is not used, and why."""
@@ -111,7 +113,10 @@ class Records:
     @property
     def counts(self) -> np.ndarray:
         """How many images each of the P identities has, (P,) int64."""
-        return np.bincount(self.labels, minlength=len(self.names))
+        found = np.zeros(len(self.names), np.int64)
+        for start in range(0, len(self), BLOCK):
+            found += np.bincount(self.labels[start : start + BLOCK], minlength=len(self.names))
+        return found
 
     def source(self, row: int) -> Path | bytes | np.ndarray:
         """Return the pixels (H, W, 3) of a row, its encoded bytes, or the file that holds them.
@@ -139,16 +144,16 @@ class Records:
 
     def subset(self, rows: Sequence[int] | np.ndarray) -> Records:
         """Return the given rows, in that order."""
-        rows = np.asarray(rows, np.int64)
-        there = np.zeros(len(self.names), bool)
-        there[self.labels[rows]] = True
+        rows = np.asarray(rows, self._row_type)
+        labels, there = self.labels[rows], np.zeros(len(self.names), bool)
+        there[labels] = True
         numbers = np.cumsum(there, dtype=np.int32) - 1  # of the names that are left
         return replace(
             self,
             names=self.names.take(np.flatnonzero(there)),
-            labels=numbers[self.labels[rows]],
+            labels=numbers[labels],
             images=None if self.images is None else self.images[rows],
-            rows=(rows if self.rows is None else self.rows[rows]).astype(_row_type(len(self.table.paths))),
+            rows=rows if self.rows is None else self.rows[rows],
         )
 
     def of_people(self, people: Iterable[str]) -> Records:
@@ -158,7 +163,15 @@ class Records:
 
     def of_labels(self, wanted: np.ndarray) -> Records:
         """Return the rows of the identities that are marked in `wanted` (P,) bool."""
-        return self.subset(np.flatnonzero(wanted[self.labels]))
+        blocks = [
+            (np.flatnonzero(wanted[self.labels[start : start + BLOCK]]) + start).astype(self._row_type)
+            for start in range(0, len(self), BLOCK)
+        ]
+        return self.subset(np.concatenate([np.zeros(0, self._row_type), *blocks]))
+
+    @property
+    def _row_type(self) -> type[np.unsignedinteger[Any]]:
+        return np.uint32 if len(self.table.paths) < 1 << 32 else np.uint64
 
     def without(self, bad: Sequence[tuple[int, str]]) -> Records:
         """Return the records less the given (row, reason), which join `skipped`."""
@@ -175,10 +188,6 @@ class Records:
         paths = [path.encode(*CODEC) for path in self.paths]
         order = sorted(range(len(self)), key=lambda row: (self.labels[row], paths[row]))
         return self if order == list(range(len(self))) else self.subset(order)
-
-
-def _row_type(count: int) -> type[np.unsignedinteger[Any]]:
-    return np.uint32 if count < 1 << 32 else np.uint64
 
 
 def summary(skipped: Sequence[Skipped]) -> str:

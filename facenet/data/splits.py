@@ -75,9 +75,10 @@ def split_faces(
     training, reported, pairs = divided
     if listed is not None:
         listed(reported.skipped)
-    shared = set(training.names) & set(reported.names)
+    apart = set(reported.names)
+    shared = [name for name in training.names if name in apart]
     if shared:
-        some = ", ".join(sorted(shared)[:3])
+        some = ", ".join(shared[:3])
         raise DataError(
             f"{options.pairs}: {len(shared)} people of the reported pairs are in the training list ({some}, ...)"
         )
