@@ -116,10 +116,12 @@ class FaceDataModule(pl.LightningDataModule):
         workers = os.cpu_count() or 1 if loader.workers is None else loader.workers
         self.workers = workers if self.cache == "none" else 0
         self.prefetch, self.max_bad_share = loader.prefetch, max_bad_share
-        self.faces = None
+        self.faces: FaceCache | None = None  # none are needed of packed faces
+        stored: FaceCache | np.ndarray
         if faces.train_images is None:
-            self.faces = FaceCache(faces.train, faces.preprocess, faces.margin, keep=self.cache == "ram")
-        stored: Any = faces.train_images if self.faces is None else self.faces
+            stored = self.faces = FaceCache(faces.train, faces.preprocess, faces.margin, keep=self.cache == "ram")
+        else:
+            stored = faces.train_images
         self.dataset = BatchDataset(stored, faces.train.labels, old)
         self._options = sampler
         self.sampler = self._sampler(0, 1)
