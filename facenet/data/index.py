@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,16 +17,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from facenet.data.pictures import Unreadable
-from facenet.data.records import Records, Skipped, Table
+from facenet.data.records import BLOCK, Records, Skipped, Table
 from facenet.data.sources.folder import read_alignment, same_name
 from facenet.data.sources.listing import Listing, Shard
 from facenet.errors import DataError
 from facenet.files import atomic_write, read_array, read_csv, read_sealed, sha256_file, write_csv, write_sealed
-from facenet.texts import CODEC, Texts
+from facenet.texts import CODEC, Texts, numbered
 
 SCHEMA = "facenet-index-1"
 ARRAYS = ("paths", "path_ends", "names", "name_ends", "labels", "shard", "offset", "length", "digest")
-BLOCK = 1 << 20  # rows whose numbers become text at a time
 
 
 class Columns(NamedTuple):
@@ -35,7 +34,7 @@ class Columns(NamedTuple):
     paths: Texts
     names: Texts  # P identities, sorted
     labels: np.ndarray  # (N,) int32, places in names, ascending
-    shards: tuple[str, ...]  # files, relative to the set's folder; none: each image is a file
+    shards: tuple[str, ...]  # relative to the set's folder: its larger files, or its folders of people
     shard: np.ndarray  # (N,) uint16
     offset: np.ndarray  # (N,) int64
     length: np.ndarray  # (N,) int64
@@ -63,10 +62,8 @@ def _numbered(identities: Sequence[str] | np.ndarray) -> tuple[Texts, np.ndarray
         unknown = int(len(numbers) > 0 and numbers[0] < 0)
         names = Texts.of([*[""] * unknown, *padded(numbers[unknown:])])
         return names, labels.astype(np.int32)
-    texts = [same_name(name) for name in identities]
-    distinct = sorted(set(texts))
-    place = {name: number for number, name in enumerate(distinct)}
-    return Texts.of(distinct), np.fromiter((place[name] for name in texts), np.int32, len(texts))
+    distinct, places = numbered(map(same_name, identities))
+    return Texts.of(distinct), places.astype(np.int32)
 
 
 def padded(numbers: np.ndarray) -> Texts:
@@ -172,7 +169,6 @@ class Index:
     folder: Path  # that of the set
     columns: Columns
     skipped: tuple[Skipped, ...] = ()
-    about: Mapping[str, Any] | None = None  # what the scan found, for people
 
     def records(self, open_shard: Callable[[Path], Shard] | None, root: str | Path) -> Records:
         """Return all images as records of `root`, the path of the set."""
@@ -207,7 +203,6 @@ class Index:
             "shards": list(columns.shards),
             "states": states(self.folder, columns.shards),
             "sha256": {name: sha256_file(path / name) for name in files},
-            "about": dict(self.about or {}),
         }
         write_sealed(path / "index.json", content)
 
@@ -233,7 +228,7 @@ class Index:
         where = array["labels"], tuple(head["shards"]), array["shard"], array["offset"], array["length"], digest
         rows = read_csv(path / "skipped.csv", ("path", "reason"), remedy=again, whole=True)
         skipped = tuple(Skipped(row["path"], row["reason"]) for row in rows)
-        return cls(head["form"], folder, Columns(paths, names, *where), skipped, head["about"])
+        return cls(head["form"], folder, Columns(paths, names, *where), skipped)
 
 
 def set_folder(root: str | Path) -> Path:

@@ -15,7 +15,7 @@ from PIL import Image
 from facenet.errors import DataError
 from facenet.faces.alignment import Alignment
 from facenet.files import write_csv
-from facenet.texts import CODEC, Texts
+from facenet.texts import CODEC, Texts, numbered
 from facenet.types import image_key
 
 BLOCK = 1 << 20  # rows that are looked at together, so that intermediate arrays stay small
@@ -86,10 +86,9 @@ class Records:
         alignment: Alignment | None = None,
     ) -> Records:
         """Return records of N paths, relative to `root`, POSIX, and N identities."""
-        names = sorted(set(identities))
-        place = {name: number for number, name in enumerate(names)}
-        labels = np.fromiter((place[name] for name in identities), np.int32, len(identities))
-        return cls(Table(Texts.of(paths)), Texts.of(names), labels, root, images, skipped, alignment)
+        names, labels = numbered(identities)
+        table = Table(Texts.of(paths))
+        return cls(table, Texts.of(names), labels.astype(np.int32), root, images, skipped, alignment)
 
     def __len__(self) -> int:
         """Return N."""
@@ -145,13 +144,11 @@ class Records:
     def subset(self, rows: Sequence[int] | np.ndarray) -> Records:
         """Return the given rows, in that order."""
         rows = np.asarray(rows, self._row_type)
-        labels, there = self.labels[rows], np.zeros(len(self.names), bool)
-        there[labels] = True
-        numbers = np.cumsum(there, dtype=np.int32) - 1  # of the names that are left
+        places, labels = renumbered(self.labels[rows], len(self.names))
         return replace(
             self,
-            names=self.names.take(np.flatnonzero(there)),
-            labels=numbers[labels],
+            names=self.names.take(places),
+            labels=labels,
             images=None if self.images is None else self.images[rows],
             rows=rows if self.rows is None else self.rows[rows],
         )
@@ -188,6 +185,13 @@ class Records:
         paths = [path.encode(*CODEC) for path in self.paths]
         order = sorted(range(len(self)), key=lambda row: (self.labels[row], paths[row]))
         return self if order == list(range(len(self))) else self.subset(order)
+
+
+def renumbered(labels: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return which of `count` numbers labels (N,) hold, ascending, and the place of each label there (N,) int32."""
+    there = np.zeros(count, bool)
+    there[labels] = True
+    return np.flatnonzero(there), (np.cumsum(there, dtype=np.int32) - 1)[labels]
 
 
 def summary(skipped: Sequence[Skipped]) -> str:

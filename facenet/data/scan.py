@@ -16,9 +16,11 @@ import numpy as np
 
 from facenet.data.index import Columns, Index, IndexedImages, columns_of, digest_of_image, set_folder, states
 from facenet.data.pictures import decode, why
-from facenet.data.records import NothingUsable, Skipped
+from facenet.data.records import NothingUsable, Skipped, renumbered
+from facenet.data.sources.duplicates import left_out
 from facenet.data.sources.folder import scan_lfw
 from facenet.data.sources.forms import FORMS, form_of
+from facenet.data.sources.kinds import list_packed
 from facenet.data.sources.listing import Listing
 from facenet.errors import DataError
 from facenet.files import atomic_write, digest_of, read_array, read_json, read_sealed, write_json, write_sealed
@@ -39,23 +41,20 @@ class Scan:
     duplicates: int
 
 
-def list_set(kind: str, root: str, progress: Progress | None = None) -> tuple[str, Columns, tuple[Skipped, ...]]:
-    """Return the form of a set, its images in canonical order, and what is left out already.
+def list_set(kind: str, root: str, progress: Progress | None = None) -> Index:
+    """Return all images of a set that its structure names, in canonical order.
 
     Raises:
         DataError: there is no image, or no such set.
     """
     form = kind if kind in FORMS else form_of(root)
     if form is not None:
-        listing = FORMS[form].list_images(Path(root), progress)
-        if not len(listing.names):
-            raise NothingUsable(f"{root}: no image in it ({form})", listing.skipped)
-        return form, columns_of(listing), listing.skipped
+        return list_packed(form, root, progress)
     records = scan_lfw(root, progress)
     nothing = np.zeros(len(records), np.int64)
     people = tuple(name for name in dict.fromkeys(path.partition("/")[0] for path in records.paths))
     listing = Listing(records.paths, records.identities, people, nothing.astype(np.uint16), nothing, nothing)
-    return "folder", columns_of(listing), records.skipped
+    return Index("folder", set_folder(root), columns_of(listing), records.skipped)
 
 
 def scan_set(
@@ -78,11 +77,11 @@ def scan_set(
     Raises:
         DataError: no such set, no usable image in it, or `place` can not be written.
     """
-    form, columns, skipped = list_set(kind, root, listing)
-    folder = set_folder(root)
-    images = IndexedImages(folder, columns, None if form == "folder" else FORMS[form].open_shard)
+    listed = list_set(kind, root, listing)
+    columns = listed.columns
+    images = IndexedImages(listed.folder, columns, None if listed.form == "folder" else FORMS[listed.form].open_shard)
     parts = place / "parts"
-    begin(parts, form, columns, folder, decoded=decoded)
+    begin(parts, listed, decoded=decoded)
     found = np.zeros(len(columns.labels), FOUND)
     bad: list[tuple[int, str]] = []
     with thread_pool() as pool:
@@ -97,19 +96,20 @@ def scan_set(
             if progress:
                 progress(rows.stop, len(found))
     doubles = duplicates(columns, found)
-    index = assemble(form, folder, columns, found, skipped, [*bad, *doubles])
+    index = assemble(listed, found, [*bad, *doubles])
     index.save(place)
     shutil.rmtree(parts)
     return Scan(index, found, len(doubles))
 
 
-def begin(parts: Path, form: str, columns: Columns, folder: Path, *, decoded: bool) -> None:
+def begin(parts: Path, listed: Index, *, decoded: bool) -> None:
     """Keep the parts of the same scan, and delete those of another."""
+    columns = listed.columns
     plan = {
-        "form": form,
+        "form": listed.form,
         "images": len(columns.labels),
         "decoded": decoded,
-        "states": digest_of({"states": states(folder, columns.shards)}),
+        "states": digest_of({"states": states(listed.folder, columns.shards)}),
         "last": columns.paths[len(columns.paths) - 1],
     }
     try:
@@ -168,39 +168,27 @@ def duplicates(columns: Columns, found: np.ndarray) -> list[tuple[int, str]]:
     starts, ends = np.concatenate([[0], bounds]), np.concatenate([bounds, [len(order)]])
     bad: list[tuple[int, str]] = []
     for place in np.flatnonzero(ends - starts > 1).tolist():
-        group = order[starts[place] : ends[place]]
-        labels = columns.labels[group]
-        if (labels == labels[0]).all():
-            first = columns.paths[int(group[0])]
-            bad += [(int(row), f"the same file twice: {first} is used") for row in group[1:]]
-            continue
-        for row, label in zip(group.tolist(), labels, strict=True):
-            other = columns.paths[int(group[np.argmax(labels != label)])]
-            bad.append((row, f"the same file under another identity: {other}"))
+        bad += left_out(order[starts[place] : ends[place]].tolist(), columns.labels, columns.paths)
     return bad
 
 
-def assemble(
-    form: str, folder: Path, columns: Columns, found: np.ndarray, skipped: Sequence[Skipped],
-    bad: Sequence[tuple[int, str]],
-) -> Index:  # fmt: skip
-    """Return the index of the images that can be used.
+def assemble(listed: Index, found: np.ndarray, bad: Sequence[tuple[int, str]]) -> Index:
+    """Return the index of the listed images less the given (row, reason).
 
     Raises:
         NothingUsable: there is none.
     """
+    columns = listed.columns
     kept = np.ones(len(found), bool)
     kept[[row for row, _ in bad]] = False
     rows = np.flatnonzero(kept)
-    left = (*skipped, *(Skipped(columns.paths[row], reason) for row, reason in sorted(bad)))
+    left = (*listed.skipped, *(Skipped(columns.paths[row], reason) for row, reason in sorted(bad)))
     if not len(rows):
-        raise NothingUsable(f"{folder}: no image could be read", left)
-    there = np.zeros(len(columns.names), bool)
-    there[columns.labels[rows]] = True
-    labels = (np.cumsum(there, dtype=np.int32) - 1)[columns.labels[rows]]
+        raise NothingUsable(f"{listed.folder}: no image could be read", left)
+    places, labels = renumbered(columns.labels[rows], len(columns.names))
     where = columns.shard[rows], columns.offset[rows], columns.length[rows], found["digest"][rows]
-    names = columns.names.take(np.flatnonzero(there))
-    return Index(form, folder, Columns(columns.paths.take(rows), names, labels, columns.shards, *where), left)
+    parts = columns.paths.take(rows), columns.names.take(places), labels, columns.shards
+    return Index(listed.form, listed.folder, Columns(*parts, *where), left)
 
 
 def summary(scan: Scan) -> dict[str, Any]:

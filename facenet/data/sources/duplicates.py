@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from facenet.data.pictures import read_picture
 from facenet.data.records import Records
 from facenet.errors import DataError
@@ -28,13 +30,19 @@ def without_duplicates(records: Records) -> Records:
     for rows in same_files(records):
         if not _is_image(Path(records.root) / records.paths[rows[0]]):
             continue
-        if len({records.identities[row] for row in rows}) == 1:
-            bad += [(row, f"the same file twice: {records.paths[rows[0]]} is used") for row in rows[1:]]
-            continue
-        for row in rows:
-            other = next(r for r in rows if records.identities[r] != records.identities[row])
-            bad.append((row, f"the same file under another identity: {records.paths[other]}"))
+        bad += left_out(rows, records.labels, records.paths)
     return records.without(sorted(bad)) if bad else records
+
+
+def left_out(rows: Sequence[int], labels: np.ndarray, paths: Sequence[str]) -> list[tuple[int, str]]:
+    """Return (row, reason) of what is not used of two or more rows, in order, that hold the same bytes."""
+    whose = labels[rows]
+    if (whose == whose[0]).all():
+        return [(row, f"the same file twice: {paths[rows[0]]} is used") for row in rows[1:]]
+    others = [rows[int(np.argmax(whose != label))] for label in whose]
+    return [
+        (row, f"the same file under another identity: {paths[other]}") for row, other in zip(rows, others, strict=True)
+    ]
 
 
 def same_files(records: Records) -> list[list[int]]:

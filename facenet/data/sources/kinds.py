@@ -57,16 +57,26 @@ def scan_kind(kind: str, root: str | None, progress: Progress | None = None) -> 
     form = kind if kind in FORMS else form_of(root) if kind == "folder" else None
     if form is None:
         return SOURCES[kind](root, progress) if progress else SOURCES[kind](root)
-    listing = FORMS[form].list_images(Path(root), progress)
-    if len(listing.names) > MOST_UNSCANNED:
+    index = list_packed(form, root, progress)
+    if len(index.columns.labels) > MOST_UNSCANNED:
         raise DataError(
-            f"{root}: {len(listing.names):,} images, which are many to list in every command; run facenet scan"
+            f"{root}: {len(index.columns.labels):,} images, which are many to list in every command; run facenet scan"
             f" data.root={root} once, and this command again"
         )
+    return index.records(FORMS[form].open_shard, root)
+
+
+def list_packed(form: str, root: str | Path, progress: Progress | None = None) -> Index:
+    """Return the images inside the larger files of a set, by the structure of these files alone.
+
+    Raises:
+        NothingUsable: there is none.
+        DataError: as the form's `list_images`.
+    """
+    listing = FORMS[form].list_images(Path(root), progress)
     if not len(listing.names):
         raise NothingUsable(f"{root}: no image in it ({form})", listing.skipped)
-    index = Index(form, set_folder(root), columns_of(listing), listing.skipped)
-    return index.records(FORMS[form].open_shard, root)
+    return Index(form, set_folder(root), columns_of(listing), listing.skipped)
 
 
 def read_index(place: Path, root: str | Path) -> Records:
