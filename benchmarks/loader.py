@@ -1,11 +1,13 @@
 """Loader benchmark: image files to normalised batches, faces per second and core by stage, beside a training step.
 
-The stages are the library's own path with ``cache=none``: decode, crop and resize, augment and normalise. The
-peers crop, resize, mirror, jitter colours and normalise image by image; ours also rotates, scales, shifts and cuts out.
+The stages are the library's own path with ``cache=none``: decode and crop, resize, augment and normalise. Bare decoding
+is of bytes that are in memory, and all that the library adds is measured against it. The peers crop, resize, mirror,
+jitter colours and normalise image by image; ours also rotates, scales, shifts and cuts out.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import statistics
 import tempfile
@@ -17,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import simplejpeg
 import torch
 from PIL import Image
 from torch import Tensor
@@ -31,6 +34,7 @@ from facenet.data.datamodule import BatchDataset
 from facenet.data.drawn.faces import draw, write_folder
 from facenet.data.face_cache import FaceCache
 from facenet.data.options import DrawnOptions
+from facenet.data.pictures import decode
 from facenet.data.preprocess import Preprocess, stack
 from facenet.data.records import Records
 from facenet.data.sources.kinds import scan
@@ -40,7 +44,6 @@ from facenet.models.registry import NETS
 from facenet.options import Options as BaseOptions
 from facenet.options import option
 
-SIDE = 250  # pixels of the drawn JPEGs, as in Labeled Faces in the Wild
 MARGIN = 1.25  # what the data module keeps around an image that is augmented
 NET_CROP = 0.52  # conf/data/lfw.yaml
 
@@ -49,7 +52,8 @@ NET_CROP = 0.52  # conf/data/lfw.yaml
 class Options(BaseOptions):
     """Options of the loader benchmark."""
 
-    root: str | None = option(None, help="folder of 250x250 JPEGs; null draws faces into a temporary folder")
+    root: str | None = option(None, help="folder, .rec, .tar or .zip of JPEGs; null draws faces into a folder")
+    side: int = option(250, least=32, help="pixels of a drawn JPEG; 250 is that of Labeled Faces in the Wild")
     faces: int = option(480, least=1, help="files read; a small folder is read again and again")
     size: int = option(160, least=1, help="pixels of the network's input in the stages")
     crops: tuple[float, ...] = option((0.64, 0.52, 1.0), above=0, most=1, help="0.64: 160 of 250 pixels, not resized")
@@ -78,7 +82,7 @@ def run(options: Options) -> dict[str, Any]:
     workers = _cores() if options.workers is None else options.workers
     with ExitStack() as cleanup:
         folder = options.root or cleanup.enter_context(tempfile.TemporaryDirectory())
-        records = _records(folder, options.faces, drawn=options.root is None)
+        records = _records(folder, options)
         return {
             "images": "drawn" if options.root is None else "files",
             "faces": len(records),
@@ -94,11 +98,11 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _records(folder: str, faces: int, *, drawn: bool) -> Records:
+def _records(folder: str, options: Options) -> Records:
     """Return `faces` rows, spread over the folder; a small folder is read again and again."""
-    if drawn:
-        write_folder(draw(range(24), 5, DrawnOptions(size=SIDE, difficulty=0.5)), folder)
-    found = scan(folder)
+    if options.root is None:
+        write_folder(draw(range(24), 5, DrawnOptions(size=options.side, difficulty=0.5)), folder)
+    found, faces = scan(folder), options.faces
     return found.subset([i * len(found) // faces if faces <= len(found) else i % len(found) for i in range(faces)])
 
 
@@ -107,7 +111,7 @@ def _batches(count: int, batch_size: int) -> list[list[int]]:
 
 
 def _one_core(records: Records, options: Options, crop: float) -> dict[str, Any]:
-    """Measure the whole path, its stages and the peers on one thread, one after the other in every repetition."""
+    """Measure the whole path, its stages and the peers on one core, one after the other in every repetition."""
     size, repeats = options.size, options.repeats
     preprocess, augment = Preprocess(size=(size, size), crop=crop), Augment()
     dataset = BatchDataset(FaceCache(records, preprocess, MARGIN, keep=False), records.labels)
@@ -118,7 +122,7 @@ def _one_core(records: Records, options: Options, crop: float) -> dict[str, Any]
         for rows in batches:
             augment(dataset[rows][0], preprocess.size, generator, preprocess)
 
-    contestants: dict[str, Callable[[], object]] = {"ours": ours}
+    contestants: dict[str, Callable[[], object]] = {"bare decoding": _bare(records), "ours": ours}
     if options.peers:
         contestants |= {name: build(records, batches, size, crop) for name, build in PEERS.items()}
     rates: dict[str, list[float]] = {name: [] for name in contestants}
@@ -130,33 +134,41 @@ def _one_core(records: Records, options: Options, crop: float) -> dict[str, Any]
             for name, spent in _stages(records, preprocess, augment, batches).items():
                 stages.setdefault(name, []).append(spent / len(records) * 1e3)
     result: dict[str, Any] = {name: _spread(values[1:], "faces_per_core_second") for name, values in rates.items()}
+    bare = result["bare decoding"]["faces_per_core_second"]
     return {
         **result,
+        "of_bare_decoding": result["ours"]["faces_per_core_second"] / bare,
         "stages": {name: statistics.median(values[1:]) for name, values in stages.items()},
     }  # one warms up
 
 
+def _bare(records: Records) -> Callable[[], object]:
+    """Return what decodes all images, whose bytes are in memory, and does nothing else."""
+    files = [_content(records, row) for row in range(len(records))]
+    return lambda: [simplejpeg.decode_jpeg(data) for data in files]
+
+
+def _content(records: Records, row: int) -> bytes:
+    """Return the bytes of an image."""
+    source: Any = records.source(row)
+    return source if isinstance(source, bytes) else Path(source).read_bytes()
+
+
 def _stages(records: Records, preprocess: Preprocess, augment: Augment, batches: list[list[int]]) -> dict[str, float]:
     """Return the CPU seconds of each stage over all batches."""
-    spent = dict.fromkeys(("decode", "crop and resize", "augment and normalise"), 0.0)
+    spent = dict.fromkeys(("decode and crop", "resize", "augment and normalise"), 0.0)
     generator = torch.Generator().manual_seed(0)
     for rows in batches:
         times = [time.thread_time()]
-        pictures = [_loaded(str(records.source(row))) for row in rows]
+        cut = [preprocess.face(records.source(row), MARGIN) for row in rows]
         times.append(time.thread_time())
-        batch = torch.from_numpy(stack([preprocess.read(picture, MARGIN) for picture in pictures]))
+        batch = torch.from_numpy(stack([preprocess.fit(face, MARGIN) for face in cut]))
         times.append(time.thread_time())
         augment(batch, preprocess.size, generator, preprocess)
         times.append(time.thread_time())
         for name, start, end in zip(spent, times, times[1:], strict=False):
             spent[name] += end - start
     return spent
-
-
-def _loaded(path: str) -> Image.Image:
-    with Image.open(path) as picture:
-        picture.load()
-        return picture
 
 
 def _beside_a_net(records: Records, options: Options, name: str, workers: int) -> dict[str, Any]:
@@ -204,16 +216,16 @@ def _loaded_per_second(
 
 
 def _cpu_seconds(call: Callable[[], object]) -> float:
-    start = time.thread_time()
+    start = time.process_time()  # faces are decoded by threads
     call()
-    return time.thread_time() - start
+    return time.process_time() - start
 
 
-def _per_image(size: int, crop: float) -> Callable[[Any], Tensor]:
+def _per_image(side: int, size: int, crop: float) -> Callable[[Any], Tensor]:
     from torchvision.transforms import v2
 
     chain = [
-        v2.CenterCrop(round(SIDE * crop)),
+        v2.CenterCrop(round(side * crop)),
         v2.Resize((size, size), antialias=True),
         v2.RandomHorizontalFlip(),
         v2.ColorJitter(brightness=0.1, contrast=0.25),
@@ -224,18 +236,23 @@ def _per_image(size: int, crop: float) -> Callable[[Any], Tensor]:
     return v2.Compose(chain)
 
 
+def _side(records: Records) -> int:
+    """Return the shorter side of the first image, in pixels; all have one size."""
+    return min(decode(_content(records, 0), lambda picture: picture.size))
+
+
 def _pil_v2(records: Records, batches: list[list[int]], size: int, crop: float) -> Callable[[], object]:
-    change = _per_image(size, crop)
+    change = _per_image(_side(records), size, crop)
 
     def load() -> None:
         for rows in batches:
-            torch.stack([change(Image.open(str(records.source(row))).convert("RGB")) for row in rows])
+            torch.stack([change(Image.open(io.BytesIO(_content(records, row))).convert("RGB")) for row in rows])
 
     return load
 
 
 def _decode_jpeg_v2(records: Records, batches: list[list[int]], size: int, crop: float) -> Callable[[], object]:
-    change = _per_image(size, crop)
+    change = _per_image(_side(records), size, crop)
 
     def load() -> None:
         from torchvision.io import ImageReadMode, decode_jpeg
@@ -243,10 +260,7 @@ def _decode_jpeg_v2(records: Records, batches: list[list[int]], size: int, crop:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torchvision is about to drop it
             for rows in batches:
-                data = [
-                    torch.frombuffer(bytearray(Path(str(records.source(row))).read_bytes()), dtype=torch.uint8)
-                    for row in rows
-                ]
+                data = [torch.frombuffer(bytearray(_content(records, row)), dtype=torch.uint8) for row in rows]
                 torch.stack([change(decode_jpeg(item, ImageReadMode.RGB)) for item in data])
 
     return load
@@ -270,10 +284,11 @@ def tables(result: dict[str, Any]) -> list[Table]:
     for crop, entry in result["crops"].items():
         total = sum(entry["stages"].values())
         for name, value in entry.items():
-            if name != "stages":
+            if isinstance(value, dict) and name != "stages":
                 core.append(
                     (crop, name, *(round(value[key]) for key in ("faces_per_core_second", "least", "most")), "")
                 )
+        core.append((crop, "ours, of bare decoding", "", "", "", f"{entry['of_bare_decoding']:.2f}x"))
         for name, spent in entry["stages"].items():
             core.append((crop, f"ours: {name}", "", "", "", f"{spent:.3f} ms, {spent / total:.0%}"))
     nets: list[tuple[Any, ...]] = []

@@ -7,11 +7,11 @@ face of the same person takes its place. Letters: N images, B batch, S S' stored
 from __future__ import annotations
 
 import mmap
-import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from facenet.data.pictures import why
 from facenet.data.preprocess import Preprocess
@@ -22,6 +22,9 @@ from facenet.interrupts import thread_pool
 UNKNOWN, READABLE, UNREADABLE = 0, 1, 2
 TRIES = 1000  # faces that are looked at to replace one that can not be read
 ENOUGH = 1000  # draws from which the share of unreadable ones is judged
+PARTS = (
+    4  # of a batch for each thread: a thread takes many faces at once, since handing out one takes as long as reading
+)
 PROCESSES = 1024  # that count their draws apart
 
 
@@ -56,16 +59,19 @@ class FaceCache:
             return self.kept[wanted], wanted
         images = np.empty((len(wanted), *self.shape), np.uint8)
 
-        def fill(place: int) -> int:
-            return self._read_or_replace(int(wanted[place]), images[place])
+        found = np.empty(len(wanted), np.int64)
 
-        todo = range(len(wanted))
-        if worker:
-            rows = [fill(place) for place in todo]
+        def fill(places: np.ndarray) -> None:
+            for place in places.tolist():
+                found[place] = self._read_or_replace(int(wanted[place]), images[place])
+
+        places = np.arange(len(wanted))
+        threads = min(32, torch.get_num_threads())  # 1 in a loader process
+        if threads == 1:
+            fill(places)
         else:
-            with thread_pool(min(32, os.cpu_count() or 1)) as pool:
-                rows = list(pool.map(fill, todo))
-        found = np.array(rows, np.int64)
+            with thread_pool(threads) as pool:
+                list(pool.map(fill, np.array_split(places, PARTS * threads)))
         self._drawn[worker % PROCESSES] += (len(wanted), np.count_nonzero(found != wanted))
         return (images, found) if (found >= 0).all() else (images[:0], found[:0])
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
 from facenet.errors import DataError
@@ -20,6 +21,9 @@ from facenet.errors import DataError
 MOST_PIXELS = 89_478_485  # PIL's own bound: 256 MB of RGB
 BOMB = "more than 89 million pixels (a decompression bomb?)"
 SCAN, MOST_SCANS = b"\xff\xda", 40  # marker of a scan of a JPEG; a progressive one has about ten
+START, COLOURS = b"\xff\xd8\xff", ("Gray", "YCbCr", "RGB")  # of a common JPEG
+MAY_BE_TURNED = (b"Exif\0", b"http://ns.adobe.com/xap/", b"MPF\0")  # blocks that tell how, or of several pictures
+MOST_BYTES = 1 << 24  # of a common JPEG of fewer than LARGE_PIXELS
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM", "GIF")  # others run programs (EPS) or are no pictures
 LARGE_PIXELS = 4_000_000  # pictures of so many take 9 bytes a pixel while they are cut ...
 LARGE_AT_ONCE = 8  # ... so that only a few are decoded at a time, however many threads there are
@@ -109,6 +113,33 @@ def _openable(source: str | Path | bytes) -> str | Path | io.BytesIO:
 def why(error: Exception, source: Any) -> str:
     """Return what an error says of a file, without the file's name: for a table that has a column for the name."""
     return str(error).removeprefix("picture: " if isinstance(source, bytes | None) else f"{source}: ")
+
+
+def plain_jpeg(source: str | Path | bytes) -> np.ndarray | None:
+    """Return the pixels (h, w, 3) uint8 that :func:`read_picture` gives for a common JPEG, in half of its time.
+
+    None: PIL has to look at it. It is no JPEG, a large, damaged or unusual one, or may have to be turned.
+    """
+    try:
+        data = source if isinstance(source, bytes) else _content(source)
+        if data[:3] != START or data.count(SCAN) > MOST_SCANS or any(mark in data for mark in MAY_BE_TURNED):
+            return None
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+        if min(height, width) < LEAST_SIDE or height * width >= LARGE_PIXELS or colours not in COLOURS:
+            return None
+        pixels: np.ndarray = simplejpeg.decode_jpeg(data)
+    except (OSError, ValueError):
+        return None
+    return pixels
+
+
+def _content(path: str | Path) -> bytes:
+    """Return the bytes of a file; raises ValueError for a pipe, since opening it would wait for a writer."""
+    status = os.stat(path)  # noqa: PTH116 - for every image
+    if not stat.S_ISREG(status.st_mode) or status.st_size > MOST_BYTES:
+        raise ValueError
+    with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - for every image
+        return file.read(status.st_size)
 
 
 def upright_rgb(picture: Image.Image) -> Image.Image:

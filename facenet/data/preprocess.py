@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from facenet.data.pictures import decode, upright_rgb
+from facenet.data.pictures import decode, plain_jpeg, upright_rgb
 from facenet.data.resize import resize
 from facenet.errors import ConfigError, DataError
 from facenet.faces.alignment import Alignment
@@ -128,12 +128,18 @@ class Preprocess:
         An image is cropped before it is copied, which saves copying what is cut away.
         """
         if isinstance(source, str | Path | bytes):
-            return decode(source, lambda picture: self._face_of(picture, margin))
+            pixels = plain_jpeg(source) if self.align is None else None
+            if pixels is None:
+                return decode(source, lambda picture: self._face_of(picture, margin))
+            return self._centre(pixels, margin)
         if isinstance(source, Image.Image):
             return self._face_of(source, margin)
         pixels = read_pixels(source)
         if self.align is not None:
             pixels = np.asarray(self.align.cut(Image.fromarray(pixels)))
+        return self._centre(pixels, margin)
+
+    def _centre(self, pixels: np.ndarray, margin: float) -> np.ndarray:
         top, left, bottom, right = self._box(pixels.shape[0], pixels.shape[1], margin)
         return pixels[top:bottom, left:right]
 

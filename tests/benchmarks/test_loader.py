@@ -21,10 +21,12 @@ def test_run_returns_plain_positive_numbers(tmp_path: Path) -> None:
     )  # fmt: skip
     result = run(options)
     crop, net = result["crops"]["0.5"], result["nets"]["small"]
-    rates = [value for name, value in crop.items() if name != "stages"]
-    assert len(rates) == 3, "ours and two peers"
+    rates = [value for name, value in crop.items() if name not in ("stages", "of_bare_decoding")]
+    assert len(rates) == 4, "ours, bare decoding and two peers"
     assert all(0 < rate["least"] <= rate["faces_per_core_second"] <= rate["most"] for rate in rates)
-    assert set(crop["stages"]) == {"decode", "crop and resize", "augment and normalise"}
+    ours, bare = (crop[name]["faces_per_core_second"] for name in ("ours", "bare decoding"))
+    assert crop["of_bare_decoding"] == ours / bare < 1
+    assert set(crop["stages"]) == {"decode and crop", "resize", "augment and normalise"}
     assert min(crop["stages"].values()) > 0
     for key in ("files", "cache", "files_trained", "cache_trained"):
         expected = net[key]["faces_per_second"] / net["step"]["faces_per_second"]
@@ -32,14 +34,14 @@ def test_run_returns_plain_positive_numbers(tmp_path: Path) -> None:
     (_, header, rows), (_, net_header, net_rows) = tables(result)
     assert {len(row) for row in rows} == {len(header)}
     assert {len(row) for row in net_rows} == {len(net_header)}
-    assert (len(rows), len(net_rows)) == (3 + 3, 5)
+    assert (len(rows), len(net_rows)) == (4 + 1 + 3, 5)
 
 
 @pytest.mark.slow  # 120 faces of 250 pixels are drawn
 def test_drawn_faces_need_no_folder() -> None:
     result = run(Options(faces=5, size=32, crops=(1.0,), repeats=1, nets=(), peers=False, batch_size=5))
     assert (result["images"], result["faces"], result["nets"]) == ("drawn", 5, {})
-    assert set(result["crops"]["1"]) == {"ours", "stages"}
+    assert set(result["crops"]["1"]) == {"bare decoding", "ours", "of_bare_decoding", "stages"}
 
 
 def test_mistakes_are_one_line(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 
 from benchmarks.faults.image_files import grey_png
 from facenet.data import pictures
-from facenet.data.pictures import decode, read_picture, why
+from facenet.data.pictures import decode, plain_jpeg, read_picture, why
 from facenet.errors import DataError
 from tests.helpers.pictures import picture
 
@@ -172,3 +172,54 @@ def test_few_large_pictures_are_decoded_at_a_time(tmp_path: Path, monkeypatch: p
     with ThreadPoolExecutor(2 * pictures.LARGE_AT_ONCE) as pool:
         list(pool.map(lambda _: decode(tmp_path / "a.png", then), range(2 * pictures.LARGE_AT_ONCE)))
     assert most == pictures.LARGE_AT_ONCE
+
+
+def jpeg(side: tuple[int, int], mode: str = "RGB", seed: int = 0, **how: object) -> bytes:
+    coarse = np.random.default_rng(seed).integers(0, 256, (side[0] // 4 + 1, side[1] // 4 + 1, 3), dtype=np.uint8)
+    pixels = coarse.repeat(4, 0).repeat(4, 1)[: side[0], : side[1]]
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).convert(mode).save(buffer, "JPEG", **how)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+PLAIN: list[dict[str, object]] = [
+    {},
+    {"mode": "L"},
+    {"keep_rgb": True},
+    {"progressive": True, "quality": 20},
+    {"optimize": True, "quality": 100, "subsampling": "4:4:4"},
+    {"subsampling": "4:2:2", "restart_marker_blocks": 1},
+    {"subsampling": "4:2:0", "comment": b"a comment"},
+]
+
+
+@pytest.mark.parametrize("side", [(8, 8), (33, 47), (250, 250)])
+def test_common_jpegs_have_the_pixels_of_pil(tmp_path: Path, side: tuple[int, int]) -> None:
+    for number, how in enumerate(PLAIN):
+        data = jpeg(side, seed=number, **how)  # type: ignore[arg-type]
+        (tmp_path / "one.jpg").write_bytes(data)
+        for source in (data, tmp_path / "one.jpg"):
+            found = plain_jpeg(source)
+            assert found is not None, how
+            assert np.array_equal(found, np.asarray(read_picture(data))), how
+
+
+def test_other_files_are_left_to_pil(tmp_path: Path) -> None:
+    turned = Image.Exif()
+    turned[pictures.ORIENTATION] = 6
+    whole = jpeg((40, 50))
+    others = {
+        "turned": jpeg((40, 50), exif=turned),
+        "cmyk": jpeg((40, 50), mode="CMYK"),
+        "too small": jpeg((7, 40)),
+        "cut off": whole[: len(whole) // 2],
+        "empty": b"",
+        "png": grey_png(16, 16),
+        "many scans": whole + pictures.SCAN * pictures.MOST_SCANS,
+    }
+    for name, data in others.items():
+        assert plain_jpeg(data) is None, name
+    assert plain_jpeg(tmp_path / "missing.jpg") is None
+    os.mkfifo(tmp_path / "pipe.jpg")  # opening it would wait for a writer
+    assert plain_jpeg(tmp_path / "pipe.jpg") is None
+    assert plain_jpeg(whole) is not None
