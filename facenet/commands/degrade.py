@@ -46,7 +46,8 @@ class DegradeOptions(CommandOptions):
 
 def run(options: DegradeOptions, out: Path) -> dict[str, Any]:
     from facenet.data.cache import readable
-    from facenet.data.reported import refuse_missing, reported_faces, source_of_pairs, unpack_pairs
+    from facenet.data.pair_files import refuse_missing, source_of_pairs, unpack_pairs
+    from facenet.data.reported import reported_faces
     from facenet.encoders import lookup as encoders
     from facenet.evaluation.degradation import degrade, plan
     from facenet.evaluation.degradation_plot import write_plot

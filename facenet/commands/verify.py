@@ -38,9 +38,10 @@ def training_faces(options: VerifyOptions) -> EmbeddingSet | None:
 
 def of_encoder(name: str, options: VerifyOptions, out: Path) -> dict[str, Any]:
     from facenet.data.cache import readable
+    from facenet.data.pair_files import refuse_missing, source_of_pairs, unpack_pairs
     from facenet.data.pairs import write_pairs
     from facenet.data.records import Records
-    from facenet.data.reported import other_faces, refuse_missing, reported_faces, source_of_pairs, unpack_pairs
+    from facenet.data.reported import other_faces, reported_faces
     from facenet.encoders import lookup as encoders
     from facenet.evaluation.baselines import compare_baselines
     from facenet.evaluation.evaluate import evaluate_all

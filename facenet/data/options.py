@@ -95,6 +95,10 @@ class DataOptions(Options):
     people: str | None = option(None, help="file of the training people; without one people are divided by share")
     pairs: str | None = option(None, help="file of the reported pairs; without one pairs are drawn")
     pair_columns: PairColumns = PairColumns()
+    validation: str | None = option(
+        None, help="pairs that choose checkpoint and thresholds (.bin set or file); null: drawn of held-out people"
+    )
+    validation_root: str | None = option(None, help="folder of the images of validation's pairs; null: data.root")
     held_out: float = option(0.1, **INSIDE, help="share of the training people for checkpoints and thresholds")
     evaluation: float = option(0.1, **SHARE, help="share of all people kept for reporting; 1: all, nobody to train on")
     most_apart: int = option(500, least=4, help="most people that held_out and evaluation take, of each kind")

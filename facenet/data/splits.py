@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
 
 from facenet.data.drawn.faces import draw
 from facenet.data.options import DataOptions, PairColumns
+from facenet.data.pair_files import Validation, named_faces, protocol_file, read_validation
 from facenet.data.pair_folds import held_out_pairs
 from facenet.data.pairs import read_pairs, read_people
 from facenet.data.records import Records
@@ -29,6 +29,7 @@ class Splits(NamedTuple):
     held_out: Records
     evaluation: Records
     pairs: Pairs | None  # None: nothing to report on
+    validation: Validation | None = None  # `held_out` are its faces; None: pairs are drawn of them
 
 
 def split_faces(
@@ -43,7 +44,8 @@ def split_faces(
     Files that can not be used are left out: what the scan lists, images without identity, and files that are there
     twice, see :mod:`facenet.data.sources.duplicates`. Images that `options.pairs` names are reported as they are. With
     `options.fold`, from 1, that fold of `people` and `pairs` is reported (LFW View 2); the people of the other folds
-    train and choose. Who is held out or reported does not depend on `train_share`.
+    train and choose. With `options.validation` the pairs of a file choose, and whom they name neither trains nor is
+    reported. Who is held out or reported does not depend on `train_share`.
 
     Args:
         options: Kind and place of the data set, and how it is divided.
@@ -61,12 +63,16 @@ def split_faces(
             f"fold={options.fold}: a fold is one of data.people and data.pairs, of which data={options.kind} has not"
             " both; use experiment=lfw_view2, or leave fold out"
         )
+    validation = read_validation(options, progress=progress)
     if options.kind == "synthetic":
-        return _draw(options, progress)
+        drawn = _draw(options, progress)
+        return drawn if validation is None else drawn._replace(held_out=validation.faces, validation=validation)
     if reports_everybody(options):
         raise ConfigError("data.evaluation=1: everybody is reported and nobody is left to train on; lower it")
     most = options.max_bad_share
     records, labelled = scan_usable(options.kind, options.root, max_bad_share=most, listed=listed, progress=progress)
+    if validation is not None and validation.people:
+        labelled = labelled.of_people(set(labelled.names) - validation.people)
     divided: tuple[Records, Records, Pairs | None]
     if options.people and options.pairs and options.fold is not None:
         divided = _leave_out(records, labelled, options.people, options.pairs, options.fold, options.pair_columns)
@@ -75,21 +81,29 @@ def split_faces(
     training, reported, pairs = divided
     if listed is not None:
         listed(reported.skipped)
-    apart = set(reported.names)
-    shared = [name for name in training.names if name in apart]
-    if shared:
-        some = ", ".join(shared[:3])
-        raise DataError(
-            f"{options.pairs}: {len(shared)} people of the reported pairs are in the training list ({some}, ...)"
-        )
-    kept, held_out = _divide(training, options.held_out, options.seed + 1, options.most_apart)
-    if len(held_out.names) < 2 or len(kept.names) < 2:
+    _refuse_shared(reported, training.names, f"{options.pairs}", "in the training list")
+    if validation is None:
+        kept, held_out = _divide(training, options.held_out, options.seed + 1, options.most_apart)
+    else:
+        _refuse_shared(reported, validation.people, f"{options.validation}", "named by it")
+        kept, held_out = training, validation.faces
+    if len(kept.names) < 2 or (validation is None and len(held_out.names) < 2):
         raise DataError(
             f"{records.root}: {len(labelled.names)} people are too few to train on, to choose checkpoints by and to"
             " report on; give a folder for each of at least 12 people, with several images each"
         )
     train = share_of_people(kept, options.train_share, options.seed)
-    return Splits(train, held_out, reported, pairs)
+    return Splits(train, held_out, reported, pairs, validation)
+
+
+def _refuse_shared(reported: Records, others: Iterable[str], file: str, where: str) -> None:
+    """Raise DataError if people of the reported faces are among others, which `file` tells of."""
+    apart = set(reported.names)
+    shared = sorted(name for name in others if name in apart)
+    if shared:
+        raise DataError(
+            f"{file}: {len(shared)} people of the reported pairs are {where} ({', '.join(shared[:3])}, ...)"
+        )
 
 
 def reports_everybody(options: DataOptions) -> bool:
@@ -110,26 +124,6 @@ def share_of_people(records: Records, share: float, seed: int = 0) -> Records:
     kept = np.zeros(len(order), bool)
     kept[order[: int(np.searchsorted(held, share * len(records) - 1e-6)) + 1]] = True
     return records.of_labels(kept)
-
-
-def named_faces(records: Records, pairs: Pairs) -> Records:
-    """Return the images that the pairs name."""
-    wanted = set(pairs.first) | set(pairs.second)
-    return records.subset([i for i, key in enumerate(records.keys) if key in wanted])
-
-
-def protocol_file(name: str, records: Records, option: str) -> Path:
-    """Find a file of people or pairs: as given, under ``<root>``, its ``protocol`` folder, or beside the images.
-
-    Raises:
-        DataError: it is in none of these places.
-    """
-    base = Path(records.root)
-    places = [Path(name), base / name, base / "protocol" / name, base.parent / "protocol" / name]
-    for place in places:
-        if place.is_file():
-            return place
-    raise DataError(f"{option}={name}: no such file, nor under {places[2].parent} or {places[3].parent}")
 
 
 def _divide(records: Records, share: float, seed: int, most: int) -> tuple[Records, Records]:

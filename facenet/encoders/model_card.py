@@ -57,7 +57,10 @@ def card(encoder: Encoder, metrics: Mapping[str, Any], config: Mapping[str, Any]
     weights = "The weights follow the terms of the data they were trained on; look these up before passing them on."
     if _drawn(config):
         weights = "So are the weights: they were made of drawn faces, without data of others."
+    given = encoder.training.get("validation") or {}
     held = f"all pairs of faces of {_count(metrics, 'held_out', 'identities')} held-out people, who did not train"
+    if given:
+        held = f"the pairs of different people of `{given['file']}`, SHA-256 `{given['sha256']}`"
     far = min(encoder.thresholds, default=None)
     blind = (
         "\n- It has seen drawn faces alone. What it does with photographs is unknown: take it for a test of the tools."
@@ -108,7 +111,8 @@ def _facts(encoder: Encoder, metrics: Mapping[str, Any]) -> Rows:
     align = "none: a picture shows one face"
     if done.align is not None:
         align = f"{done.align.detector}, template {done.align.template}, margin {done.align.margin:g}"
-    loss, best = (encoder.training.get(key) or {} for key in ("loss", "best"))
+    loss, best, given = (encoder.training.get(key) or {} for key in ("loss", "best", "validation"))
+    chosen = f"pairs of `{given['file']}`" if given else "held-out people"
     return [
         ("network", f"{encoder.name} ({options})"),
         ("output", f"{encoder.dim} numbers, a vector of length 1"),
@@ -119,22 +123,27 @@ def _facts(encoder: Encoder, metrics: Mapping[str, Any]) -> Rows:
         ("fingerprint", f"`{encoder.fingerprint}`"),
         ("loss", f"{loss.get('name', UNKNOWN)}, margin {loss.get('margin', UNKNOWN)}"),
         ("steps, images a step", f"{_count(metrics, 'train', 'steps')}, {_count(metrics, 'run', 'batch_size')}"),
-        ("checkpoint", f"best on held-out people, step {best.get('step', UNKNOWN)}"),
+        ("checkpoint", f"best on {chosen}, step {best.get('step', UNKNOWN)}"),
         ("seed", encoder.training.get("seed", UNKNOWN)),
     ]
 
 
 def _people(metrics: Mapping[str, Any]) -> Rows:
     train = f"{_count(metrics, 'train', 'identities')} people, {_count(metrics, 'train', 'images')} images"
+    held = f"{_count(metrics, 'held_out', 'identities')} people"
+    if file := (metrics.get("held_out") or {}).get("file"):
+        held = f"{_count(metrics, 'held_out', 'pairs')} pairs of `{file}`"
     return [
         ("trained on", train),
-        ("held out: chose checkpoint and thresholds", f"{_count(metrics, 'held_out', 'identities')} people"),
+        ("held out: chose checkpoint and thresholds", held),
         ("reported", f"{_count(metrics, 'leakage', 'people')} people"),
     ]
 
 
 def _split(data: Mapping[str, Any]) -> str:
     held, reported = (f"{data[key]:.0%}" if key in data else UNKNOWN for key in ("held_out", "evaluation"))
+    if data.get("validation"):
+        held = "nobody, since pairs of a file choose the checkpoint"
     if data.get("fold"):
         return f"The people of fold {data['fold']} of the protocol are reported; those of the other folds train."
     if data.get("kind") == "synthetic":

@@ -200,13 +200,41 @@ def calibration(
     records = faces if isinstance(faces, Records) else scan(faces)
     embeddings, kept = embed_records(encoder, records, progress=progress)
     found = all_pairs(embeddings.vectors, list(kept.identities), fars)
-    thresholds = {
+    on = {"folder": Path(records.root).name, "people": found.identities, "faces": found.faces}
+    return _resolved(found.val_at_far), {**on, "pairs_of_different_people": found.different}
+
+
+def calibration_on_pairs(
+    encoder: Encoder,
+    faces: Records,
+    pairs: Pairs,
+    fars: Sequence[float] = CALIBRATED_FARS,
+    *,
+    progress: Progress | None = None,
+) -> tuple[dict[float, float], dict[str, Any]]:
+    """Return the thresholds of :func:`calibrate` over P given pairs of faces whose people need not be known.
+
+    Also returns the numbers of faces and of pairs of different people. `progress` is called with (done, total) embedded
+    faces.
+
+    Raises:
+        DataError: an image of a pair is missing or can not be read.
+    """
+    scored = score_pairs(embed_records(encoder, faces, progress=progress)[0], pairs)
+    same, different = (np.sort(scored.sq_dist[scored.pairs.same == side]) for side in (True, False))
+    rows = {far: at_far(same, different, far) for far in fars}
+    for row in rows.values():
+        row["accepted_different"] = np.count_nonzero(different <= row["threshold"]) if row["resolvable"] else 0
+    return _resolved(rows), {"faces": len(faces), "pairs_of_different_people": len(different)}
+
+
+def _resolved(found: Mapping[float, Mapping[str, Any]]) -> dict[float, float]:
+    """Return the threshold at each rate that there are enough pairs to resolve."""
+    return {
         far: float(row["threshold"])
-        for far, row in found.val_at_far.items()
+        for far, row in found.items()
         if row["resolvable"] and (far >= 1e-4 or row["accepted_different"] >= CERTAIN)
     }
-    on = {"folder": Path(records.root).name, "people": found.identities, "faces": found.faces}
-    return thresholds, {**on, "pairs_of_different_people": found.different}
 
 
 def calibrate_with_older(

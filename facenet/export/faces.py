@@ -12,10 +12,10 @@ from torch import Tensor
 
 from facenet.data.cache import pack
 from facenet.data.options import PairColumns
+from facenet.data.pair_files import faces_of_file, refuse_missing
 from facenet.data.pairs import COLUMNS
 from facenet.data.preprocess import Preprocess
 from facenet.data.records import Records
-from facenet.data.reported import faces_of_file, refuse_missing
 from facenet.data.sources.kinds import scan
 from facenet.encoders.onnx_file import load_onnx
 from facenet.errors import DataError
@@ -61,7 +61,7 @@ def faces_of_pairs(
     """Return the faces of a folder or table that a file of pairs names, and the pairs.
 
     Raises:
-        DataError: a single picture, or as :func:`~facenet.data.reported.refuse_missing`.
+        DataError: a single picture, or as :func:`~facenet.data.pair_files.refuse_missing`.
     """
     path = Path(images)
     if path.is_file() and path.suffix.lower() != ".csv":

@@ -176,33 +176,42 @@ def build_run(
     chunk = _choose_chunk(options, faces.decoded, device, trainer, saved, say)
     module = _build_module(options, faces.decoded, device, chunk)
     if saved is not None:
-        resume.check_checkpoint(options, module.hparams, saved)
+        resume.check_checkpoint(options, module.hparams, saved, validation=validation_digest(faces))
         check_states(module, trainer, saved)
     return Run(trainer, own, data, module, old, None if saved is None else saved.path)
 
 
 def describe(run: Run, faces: Faces) -> str:
     """Return lines on data, network and batches of a run."""
-    data, splits = run.data, faces.splits
+    data, splits, given = run.data, faces.splits, faces.splits.validation
     weights = sum(p.numel() for p in run.module.model.parameters())
+    held_out = f"held out {len(data.held_out)} of {len(data.held_out.names)}"
+    if given is not None:
+        held_out = f"validated on {len(given.pairs)} pairs of {given.source.file}"
     return (
         f"training on {len(data.train)} faces of {len(data.train.names)} people ({data.cache} cache),"
-        f" held out {len(data.held_out)} of {len(data.held_out.names)}, reported {len(splits.evaluation)}"
+        f" {held_out}, reported {len(splits.evaluation)}"
         f" of {len(splits.evaluation.names)}; {len(data.skipped)} files skipped (skipped.csv)\n"
         f"{run.module.hparams['model']['name']}: {weights:,} weights; {len(data.sampler)} batches of"
         f" {data.sampler.batch_size} an epoch"
     )
 
 
+def validation_digest(faces: Faces) -> str | None:
+    """Return the SHA-256 of the file of pairs that choose the checkpoint; None if they are drawn."""
+    return None if faces.splits.validation is None else faces.splits.validation.source.sha256
+
+
 def _build_callbacks(
     options: TrainOptions, faces: Faces, out: Path, request: StopRequest, say: Callable[[str], None]
 ) -> Callbacks:
     pairs, optim = faces.held_out_pairs, options.optim
+    kept = {"options": fixed(options), "validation": validation_digest(faces)}
     first, second, _ = pair_rows(pairs, faces.decoded.held_out.keys)
     folder = out / "checkpoints"
     checkpoint = functools.partial(ModelCheckpoint, folder, enable_version_counter=False, save_on_train_epoch_end=False)
     return Callbacks(
-        StopAtSignal(request, folder / "last.ckpt", accumulate=optim.accumulate, options=fixed(options)),
+        StopAtSignal(request, folder / "last.ckpt", accumulate=optim.accumulate, kept=kept),
         StepSeeds(options.seed),
         HeldOutVerification(pairs, (first, second)),
         NotFiniteSteps(out, fatal=optim.not_finite == "fatal", limit=optim.not_finite_limit),

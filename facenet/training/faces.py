@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 from facenet.console import progress
 from facenet.data.cache import DecodedFaces, decode_faces, readable
+from facenet.data.pair_files import check_pairs
 from facenet.data.pair_folds import held_out_pairs
 from facenet.data.preprocess import Preprocess
 from facenet.data.records import NothingUsable, Records, Skipped, write_skipped
-from facenet.data.reported import check_pairs
 from facenet.data.sources.kinds import Listed, check_share
 from facenet.data.splits import Splits, split_faces
 from facenet.errors import choose
@@ -78,7 +78,8 @@ def prepare_faces(options: TrainOptions, out: Path, say: Callable[[str], None] =
                 readable=read_faces,
                 listed=list_skipped,
             )
-        check_pairs(splits, data.pairs)
+        if splits.pairs is not None:
+            check_pairs(splits.evaluation, splits.pairs, data.pairs)
         check_old(options.harmonic.old, splits.train, options.model.embedding_dim)
         with progress("decoding faces", enabled=is_first_rank(), say=say) as report:
             decoded = decode_faces(
@@ -95,7 +96,12 @@ def prepare_faces(options: TrainOptions, out: Path, say: Callable[[str], None] =
     list_skipped(decoded.skipped)
     used = len(decoded.train) + len(decoded.held_out) + len(splits.evaluation)
     check_share(list(found), used, data.max_bad_share, splits.train.root)
-    return Faces(decoded, held_out_pairs(decoded.held_out, data.seed), splits, list_skipped)
+    if splits.validation is None:
+        pairs = held_out_pairs(decoded.held_out, data.seed)
+    else:
+        pairs = splits.validation.pairs
+        check_pairs(decoded.held_out, pairs, data.validation)
+    return Faces(decoded, pairs, splits, list_skipped)
 
 
 def _as_aligned(preprocess: Preprocess, faces: Records) -> Preprocess:

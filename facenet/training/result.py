@@ -12,7 +12,7 @@ from facenet.console import progress
 from facenet.encoders.bundle import load_bundle
 from facenet.encoders.encoder import Encoder
 from facenet.errors import ConfigError
-from facenet.evaluation.evaluate import calibration, evaluate_all, evaluate_fold
+from facenet.evaluation.evaluate import calibration, calibration_on_pairs, evaluate_all, evaluate_fold
 from facenet.evaluation.leakage import people_record, world_of
 from facenet.evaluation.options import EvaluationOptions
 from facenet.options import to_dict
@@ -23,10 +23,13 @@ from facenet.training.old_embeddings import write_old
 from facenet.training.options import TrainOptions
 
 
-def best_encoder(options: TrainOptions, run: Run, out: Path, say: Callable[[str], None] = print) -> Encoder:
+def best_encoder(
+    options: TrainOptions, run: Run, faces: Faces, out: Path, say: Callable[[str], None] = print
+) -> Encoder:
     """Return the encoder of the best checkpoint, with thresholds that were calibrated on the held-out people.
 
-    Its training summary holds hashes of the people it was trained on, and under "best" the accuracy and step.
+    Its training summary holds hashes of the people it was trained on, and under "best" the accuracy and step. With
+    ``data.validation`` the different pairs of that file tell the thresholds, and the summary names the file.
 
     Raises:
         ConfigError: no validation ran, so there is no best checkpoint.
@@ -47,13 +50,19 @@ def best_encoder(options: TrainOptions, run: Run, out: Path, say: Callable[[str]
     }
     model = {**run.module.hparams["model"]}
     encoder = Encoder(run.module.model.cpu(), model.pop("name"), model, run.data.preprocess, training=summary)
-    people = {"train": run.data.train.names, "held_out": run.data.held_out.names}
+    given, held_out = faces.splits.validation, run.data.held_out
+    people = {"train": run.data.train.names, "held_out": held_out.names if given is None else sorted(given.people)}
     world = world_of(options.data.kind, options.data.seed)
     earlier = load_bundle(options.init).training.get("people", []) if options.init else []
     summary["people"] = [*people_record(people, encoder.fingerprint, world=world), *earlier]
     run.module.model.to(run.trainer.strategy.root_device)  # which embeds the faces below
     with progress("calibrating on held-out faces", say=say) as report:
-        encoder.thresholds, encoder.calibration = calibration(encoder, run.data.held_out, progress=report)
+        if given is None:
+            encoder.thresholds, encoder.calibration = calibration(encoder, held_out, progress=report)
+        else:
+            summary["validation"] = given.source._asdict()
+            encoder.thresholds, found = calibration_on_pairs(encoder, held_out, given.pairs, progress=report)
+            encoder.calibration = {"file": given.source.file, **found}
     return encoder
 
 
@@ -79,9 +88,12 @@ def score(
     return metrics
 
 
-def describe_run(options: TrainOptions, run: Run, encoder: Encoder) -> dict[str, Any]:
+def describe_run(options: TrainOptions, run: Run, faces: Faces, encoder: Encoder) -> dict[str, Any]:
     """Return the metrics of the training itself, and the settings by which a report groups runs."""
-    data, shown = run.data, run.callbacks.progress
+    data, shown, given = run.data, run.callbacks.progress, faces.splits.validation
+    held_out: dict[str, Any] = {"identities": len(data.held_out.names)}
+    if given is not None:
+        held_out = {"pairs": len(given.pairs), **given.source._asdict()}
     return {
         "run": {
             "table": options.table,
@@ -108,6 +120,6 @@ def describe_run(options: TrainOptions, run: Run, encoder: Encoder) -> dict[str,
             "threads": torch.get_num_threads(),
             "chunk_size": run.module.hparams["chunk_size"],
         },
-        "held_out": {"identities": len(data.held_out.names), **encoder.training["best"]},
+        "held_out": {**held_out, **encoder.training["best"]},
         "thresholds": {f"{far:g}": value for far, value in encoder.thresholds.items()},
     }

@@ -76,13 +76,16 @@ def last_checkpoint(options: TrainOptions, out: Path, say: Callable[[str], None]
     return None
 
 
-def check_checkpoint(options: TrainOptions, parameters: Mapping[str, Any], saved: Saved) -> None:
+def check_checkpoint(
+    options: TrainOptions, parameters: Mapping[str, Any], saved: Saved, *, validation: str | None = None
+) -> None:
     """Refuse a checkpoint of another run, also if ``config.json`` is missing or belongs to a later run.
 
     Options are compared, and hyper-parameters of the module. The latter also differ if the data has other people.
+    `validation` is the SHA-256 of the file ``data.validation``: scores on other pairs can not be compared.
 
     Raises:
-        ConfigError: options or hyper-parameters differ, or an earlier version drew other batches from the seed.
+        ConfigError: options, hyper-parameters or pairs differ, or an earlier version drew other batches from the seed.
     """
     path, content = saved
     if content.get("draws") != DRAWS:
@@ -94,6 +97,8 @@ def check_checkpoint(options: TrainOptions, parameters: Mapping[str, Any], saved
     _compare(path, {key: before.get(key) for key in now}, now)
     if isinstance(content.get("options"), Mapping):
         _compare(path, stored_options(content["options"], path), fixed(options))
+    digests = ({"SHA-256 of data.validation": digest} for digest in (content.get("validation"), validation))
+    _compare(path, *digests)
 
 
 def stored_options(values: Mapping[str, Any], path: Path) -> dict[str, Any]:

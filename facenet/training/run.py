@@ -87,9 +87,9 @@ def _train(
         _fit(run, faces, request)
         if not run.trainer.is_global_zero:
             return {}
-        encoder = best_encoder(options, run, out, say)
+        encoder = best_encoder(options, run, faces, out, say)
         save_bundle(encoder, out / "encoder")
-        metrics = describe_run(options, run, encoder) | score(options, run, faces, encoder, out, say)
+        metrics = describe_run(options, run, faces, encoder) | score(options, run, faces, encoder, out, say)
         model_card.write(out / "encoder", encoder, metrics, to_dict(options))
         log_result(run.trainer.loggers, metrics, run.trainer.global_step)
     return {**metrics, "seconds": time.perf_counter() - started}

@@ -27,13 +27,13 @@ class StopAtSignal(pl.Callback):
         request: Holds the signal.
         last: Path of ``last.ckpt``.
         accumulate: Batches of a step.
-        options: Plain data that checkpoints keep as "options".
+        kept: Plain data that checkpoints keep, by name.
     """
 
     def __init__(
-        self, request: StopRequest, last: Path, *, accumulate: int = 1, options: Mapping[str, Any] | None = None
+        self, request: StopRequest, last: Path, *, accumulate: int = 1, kept: Mapping[str, Any] | None = None
     ) -> None:
-        self.request, self.last, self.accumulate, self.options = request, last, accumulate, dict(options or {})
+        self.request, self.last, self.accumulate, self.kept = request, last, accumulate, dict(kept or {})
         self._saved, self._pending = -1, False  # step of the last checkpoint; whether a validation was interrupted
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -63,8 +63,8 @@ class StopAtSignal(pl.Callback):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Store the options, set the counts to a place between two batches, and write the logs to disk."""
-        checkpoint["options"], checkpoint["draws"] = self.options, DRAWS
+        """Store what is kept, set the counts to a place between two batches, and write the logs to disk."""
+        checkpoint.update(self.kept, draws=DRAWS)
         set_between_batches(checkpoint["loops"]["fit_loop"], validation_pending=self._pending)
         self._saved = trainer.global_step
         for logger in trainer.loggers:

@@ -10,11 +10,12 @@ from PIL import Image
 
 from facenet.data.cache import readable
 from facenet.data.options import DataOptions
+from facenet.data.pair_files import check_pairs
 from facenet.data.pair_folds import held_out_pairs
 from facenet.data.pairs import read_pairs, read_people
 from facenet.data.preprocess import Preprocess
 from facenet.data.records import Records, Skipped
-from facenet.data.reported import check_pairs, other_faces, reported_faces
+from facenet.data.reported import other_faces, reported_faces
 from facenet.data.sources.folder import scan_lfw
 from facenet.data.sources.kinds import SOURCES
 from facenet.data.splits import Splits, share_of_people, split_faces
@@ -309,11 +310,11 @@ def test_pairs_are_drawn_among_readable_images(tmp_path: Path) -> None:
     broken = {image_key(one.path) for one in splits.evaluation.skipped}
     assert len(broken) > 3
     assert not broken & {*splits.pairs.first, *splits.pairs.second}
-    check_pairs(splits, None)
+    check_pairs(splits.evaluation, splits.pairs, None)
     row = splits.evaluation.keys.index(splits.pairs.first[0])
     lost = splits._replace(evaluation=splits.evaluation.without([(row, "it broke")]))
     with pytest.raises(DataError, match=r"pairs.csv: 1 images that the pairs name .* it broke"):
-        check_pairs(lost, "pairs.csv")
+        check_pairs(lost.evaluation, splits.pairs, "pairs.csv")
 
 
 def test_images_of_one_name_are_in_no_drawn_pair(tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 
 from facenet.data.options import DataOptions
+from facenet.data.pair_files import source_of_pairs, unpack_pairs
 from facenet.data.pairs import read_pairs
 from facenet.data.records import Records
-from facenet.data.reported import reported_faces, source_of_pairs, unpack_pairs
+from facenet.data.reported import reported_faces
 from facenet.data.sources import bin_pairs
 from facenet.data.sources.bin_pairs import TABLE, convert_bin, read_bin, source_of, unpacked
 from facenet.data.sources.folder import read_alignment
