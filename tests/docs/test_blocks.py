@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from PIL import Image, ImageOps
 
+from facenet.data.pairs import read_pairs
 from facenet.encoders.bundle import save_bundle
+from tests.helpers.bin_sets import write_bin
 from tests.helpers.commands import play
 from tests.helpers.encoders import make
 from tests.helpers.pages import NAMES, SHELL, blocks
@@ -87,3 +89,4 @@ def furnish(root: Path, portrait: Image.Image) -> None:
         f"p{a:03d}/p{a:03d}_0001.png,p{b:03d}/p{b:03d}_0002.png,{int(a == b)}" for a in range(8) for b in (a, a + 1)
     ]
     (root / "pairs.csv").write_text("\n".join(["first,second,same", *pairs]) + "\n")
+    write_bin(root / "lfw.bin", read_pairs(root / "pairs.csv"), root / "faces", ".png")
