@@ -89,4 +89,8 @@ def furnish(root: Path, portrait: Image.Image) -> None:
         f"p{a:03d}/p{a:03d}_0001.png,p{b:03d}/p{b:03d}_0002.png,{int(a == b)}" for a in range(8) for b in (a, a + 1)
     ]
     (root / "pairs.csv").write_text("\n".join(["first,second,same", *pairs]) + "\n")
+    others = [
+        f"{first},{second},{['No', 'Yes'][int(same)]}" for first, second, same in (row.split(",") for row in pairs)
+    ]
+    (root / "faces" / "master.csv").write_text("\n".join(["file_x,file_y,Decision", *others]) + "\n")
     write_bin(root / "lfw.bin", read_pairs(root / "pairs.csv"), root / "faces", ".png")
