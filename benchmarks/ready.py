@@ -67,7 +67,7 @@ def make_set(root: Path, images: int) -> int:
             digests.append(digest_of_image(buffer.getvalue()))
     few = columns_of(FORMS["tar"].list_images(root, None))
     shard = FORMS["tar"].open_shard(root)
-    read = [shard.read(*place) for place in zip(few.offset.tolist(), few.length.tolist(), strict=True)]
+    read = [shard.read(*place) for place in zip(few.offset[:], few.length[:], strict=True)]
     shard.close()
     labels = draw_labels(images)
     which = np.arange(images) % len(read)

@@ -9,6 +9,7 @@ from typing import Any, overload
 import numpy as np
 
 CODEC = "utf-8", "surrogateescape"  # file names that are no UTF-8 are kept as they are
+TOGETHER = 1 << 16  # texts that are looked up at once
 
 
 class Texts(Sequence[str]):
@@ -66,8 +67,13 @@ class Texts(Sequence[str]):
         return self._text(row if self.rows is None else int(self.rows[row]))
 
     def __iter__(self) -> Iterator[str]:
-        """Yield the texts in order."""
-        return map(self._text, range(len(self.ends)) if self.rows is None else map(int, self.rows))
+        """Yield the texts in order; where they lie is looked up for many at a time."""
+        for first in range(0, len(self), TOGETHER):
+            rows = np.arange(first, min(first + TOGETHER, len(self)))
+            rows = rows if self.rows is None else self.rows[rows]
+            starts = np.where(rows > 0, self.ends[np.maximum(rows, 1) - 1], 0)
+            for start, end in zip(starts.tolist(), self.ends[rows].tolist(), strict=True):
+                yield self._decoded(start, end)
 
     def __eq__(self, other: object) -> bool:
         """Whether the other is a sequence of the same texts."""
@@ -86,8 +92,11 @@ class Texts(Sequence[str]):
         return f"Texts({[*self[:3]]!r}, {len(self)} in all)"
 
     def _text(self, row: int) -> str:
-        start = int(self.ends[row - 1]) if row else 0
-        return self.block[start : self.ends[row]].tobytes().decode(*CODEC)
+        return self._decoded(int(self.ends[row - 1]) if row else 0, int(self.ends[row]))
+
+    def _decoded(self, start: int, end: int) -> str:
+        text: str = self.block[start:end].tobytes().decode(*CODEC)
+        return text
 
 
 def numbered(names: Iterable[str]) -> tuple[list[str], np.ndarray]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
+from facenet import texts as texts_module
 from facenet.texts import Texts, numbered
 
 NAMES = ["b", "", "é\n", "b", "\udce9x", "a"]
@@ -16,6 +18,14 @@ def test_texts_are_the_list_they_were_made_of() -> None:
         assert texts.take(np.array([5, 0, 0])) == ["a", "b", "b"]
         assert texts != NAMES[::-1]
     assert (len(Texts.of([])), [*Texts.repeated([])]) == (0, [])
+
+
+def test_texts_are_looked_up_by_blocks_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(texts_module, "TOGETHER", 4)
+    texts = Texts.of(NAMES)
+    assert [*texts] == NAMES
+    rows = np.array([5, 0, 4, 3, 3, 0, 1, 2], np.uint32)
+    assert [*texts.take(rows)] == [NAMES[row] for row in rows]
 
 
 def test_repeated_texts_are_kept_once() -> None:

@@ -1,6 +1,6 @@
 """The index of a face set: what each image is called, who is on it, where its bytes lie and what they hash to.
 
-An index is a folder of arrays, which are mapped: it opens in the same time for a thousand images and for forty million.
+An index is a folder of arrays, of which little is read: it opens for forty million images as for a thousand.
 Rows lie in canonical order, by identity and name, in every form of a set. Letters: N images, P identities.
 """
 
@@ -20,12 +20,49 @@ from facenet.data.pictures import Unreadable
 from facenet.data.records import BLOCK, Records, Skipped, Table
 from facenet.data.sources.folder import read_alignment, same_name
 from facenet.data.sources.listing import Listing, Shard
+from facenet.data.sources.shards import RangeFile
 from facenet.errors import DataError
 from facenet.files import atomic_write, read_array, read_csv, read_sealed, sha256_file, write_csv, write_sealed
 from facenet.texts import CODEC, Texts, numbered
 
 SCHEMA = "facenet-index-1"
 ARRAYS = ("paths", "path_ends", "names", "name_ends", "labels", "shard", "offset", "length", "digest")
+MAPPED = ("names", "name_ends", "labels")  # which are read as a whole; of the others a command needs some rows
+
+
+class Column:
+    """An array in a file, of which only the rows that are asked for are read.
+
+    If it were mapped, the system would make up to 2 MB around each of them part of the process's memory.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open a file of :func:`numpy.save`.
+
+        Raises:
+            DataError: as :func:`~facenet.files.read_array`.
+        """
+        array = read_array(path, mode="r")
+        self._path, self._file = path, RangeFile(path)
+        self._dtype, self._length, self._start = array.dtype, len(array), self._file.size - array.nbytes
+        weakref.finalize(self, self._file.close)
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return self._length
+
+    def __getitem__(self, rows: Any) -> Any:
+        """Return one row, the rows of a slice, or those of an array of numbers; raises Unreadable."""
+        if isinstance(rows, np.ndarray):
+            return np.asarray(read_array(self._path, mode="r")[rows])  # mapped for this moment
+        start, stop, _ = rows.indices(self._length) if isinstance(rows, slice) else (rows, rows + 1, 1)
+        size = self._dtype.itemsize
+        found = np.frombuffer(self._file.read(self._start + start * size, (stop - start) * size), self._dtype)
+        return found if isinstance(rows, slice) else found[0]
+
+    def __reduce__(self) -> tuple[type, tuple[Path]]:
+        """Leave the open file behind: another process opens its own."""
+        return Column, (self._path,)
 
 
 class Columns(NamedTuple):
@@ -35,10 +72,10 @@ class Columns(NamedTuple):
     names: Texts  # P identities, sorted
     labels: np.ndarray  # (N,) int32, places in names, ascending
     shards: tuple[str, ...]  # relative to the set's folder: its larger files, or its folders of people
-    shard: np.ndarray  # (N,) uint16
-    offset: np.ndarray  # (N,) int64
-    length: np.ndarray  # (N,) int64
-    digest: np.ndarray | None = None  # (N,) uint64, see digest_of_image
+    shard: np.ndarray | Column  # (N,) uint16
+    offset: np.ndarray | Column  # (N,) int64
+    length: np.ndarray | Column  # (N,) int64
+    digest: np.ndarray | Column | None = None  # (N,) uint64, see digest_of_image
 
 
 def columns_of(listing: Listing) -> Columns:
@@ -89,7 +126,8 @@ class IndexedImages:
 
     def __init__(self, folder: Path, columns: Columns, open_shard: Callable[[Path], Shard] | None) -> None:
         """Take the set's folder and how its files are opened; None if each image is a file."""
-        self._folder, self._columns, self._open_shard = folder, columns, open_shard
+        self._columns = columns._replace(labels=np.zeros(0, np.int32))  # so that a map of the labels can be given back
+        self._folder, self._open_shard = folder, open_shard
         self._begin()
 
     def _begin(self) -> None:
@@ -222,13 +260,17 @@ class Index:
                 raise DataError(f"{path}/{name}: missing or damaged (its SHA-256 is not that of index.json); {again}")
         if states(folder, head["shards"]) != head["states"]:
             raise DataError(f"{path}: the files of {folder} have changed since the scan; {again}")
-        array = {name: read_array(path / f"{name}.npy", mode="r") for name in ARRAYS}
+        array: dict[str, Any] = {name: (_mapped if name in MAPPED else Column)(path / f"{name}.npy") for name in ARRAYS}
         paths, names = (Texts(array[f"{one}s"], array[f"{one}_ends"]) for one in ("path", "name"))
         digest = array["digest"] if len(array["digest"]) else None
         where = array["labels"], tuple(head["shards"]), array["shard"], array["offset"], array["length"], digest
         rows = read_csv(path / "skipped.csv", ("path", "reason"), remedy=again, whole=True)
         skipped = tuple(Skipped(row["path"], row["reason"]) for row in rows)
         return cls(head["form"], folder, Columns(paths, names, *where), skipped)
+
+
+def _mapped(path: Path) -> Any:
+    return np.asarray(read_array(path, mode="r"))  # rows of a plain array are several times as fast as a memmap's
 
 
 def set_folder(root: str | Path) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -113,8 +113,8 @@ class Records:
     def counts(self) -> np.ndarray:
         """How many images each of the P identities has, (P,) int64."""
         found = np.zeros(len(self.names), np.int64)
-        for start in range(0, len(self), BLOCK):
-            found += np.bincount(self.labels[start : start + BLOCK], minlength=len(self.names))
+        for part in blocks(len(self)):
+            found += np.bincount(self.labels[part], minlength=len(self.names))
         return found
 
     def source(self, row: int) -> Path | bytes | np.ndarray:
@@ -144,14 +144,7 @@ class Records:
     def subset(self, rows: Sequence[int] | np.ndarray) -> Records:
         """Return the given rows, in that order."""
         rows = np.asarray(rows, self._row_type)
-        places, labels = renumbered(self.labels[rows], len(self.names))
-        return replace(
-            self,
-            names=self.names.take(places),
-            labels=labels,
-            images=None if self.images is None else self.images[rows],
-            rows=rows if self.rows is None else self.rows[rows],
-        )
+        return self._of_parts((rows[part] for part in blocks(len(rows))), len(rows))
 
     def of_people(self, people: Iterable[str]) -> Records:
         """Return the rows of the given identities."""
@@ -160,11 +153,22 @@ class Records:
 
     def of_labels(self, wanted: np.ndarray) -> Records:
         """Return the rows of the identities that are marked in `wanted` (P,) bool."""
-        blocks = [
-            (np.flatnonzero(wanted[self.labels[start : start + BLOCK]]) + start).astype(self._row_type)
-            for start in range(0, len(self), BLOCK)
-        ]
-        return self.subset(np.concatenate([np.zeros(0, self._row_type), *blocks]))
+        parts = (np.flatnonzero(wanted[self.labels[part]]) + part.start for part in blocks(len(self)))
+        return self._of_parts(parts, int(self.counts[wanted].sum()))
+
+    def _of_parts(self, parts: Iterable[np.ndarray], count: int) -> Records:
+        """Return the rows that the parts give, `count` together; beyond the result it takes the memory of one part."""
+        rows, labels = np.empty(count, self._row_type), np.empty(count, np.int32)
+        images = None if self.images is None else np.empty((count, *self.images.shape[1:]), self.images.dtype)
+        end = 0
+        for part in parts:
+            place = slice(end, end := end + len(part))
+            rows[place] = part if self.rows is None else self.rows[part]
+            labels[place] = self.labels[part]
+            if images is not None and self.images is not None:
+                images[place] = self.images[part]
+        places = renumber(labels, len(self.names))
+        return replace(self, names=self.names.take(places), labels=labels, images=images, rows=rows)
 
     @property
     def _row_type(self) -> type[np.unsignedinteger[Any]]:
@@ -187,11 +191,20 @@ class Records:
         return self if order == list(range(len(self))) else self.subset(order)
 
 
-def renumbered(labels: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return which of `count` numbers labels (N,) hold, ascending, and the place of each label there (N,) int32."""
+def blocks(count: int) -> Iterator[slice]:
+    """Yield the slices of at most `BLOCK` rows that `count` rows consist of."""
+    return (slice(start, min(start + BLOCK, count)) for start in range(0, count, BLOCK))
+
+
+def renumber(labels: np.ndarray, count: int) -> np.ndarray:
+    """Return which of `count` numbers labels (N,) hold, ascending; each label becomes its place there."""
     there = np.zeros(count, bool)
-    there[labels] = True
-    return np.flatnonzero(there), (np.cumsum(there, dtype=np.int32) - 1)[labels]
+    for part in blocks(len(labels)):
+        there[labels[part]] = True
+    places = np.cumsum(there, dtype=np.int32) - 1
+    for part in blocks(len(labels)):
+        labels[part] = places[labels[part]]
+    return np.flatnonzero(there)
 
 
 def summary(skipped: Sequence[Skipped]) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 
 from facenet.data.index import Columns, Index, IndexedImages, columns_of, digest_of_image, set_folder, states
 from facenet.data.pictures import decode, why
-from facenet.data.records import NothingUsable, Skipped, renumbered
+from facenet.data.records import NothingUsable, Skipped, renumber
 from facenet.data.sources.duplicates import left_out
 from facenet.data.sources.folder import scan_lfw
 from facenet.data.sources.forms import FORMS, form_of
@@ -185,7 +185,8 @@ def assemble(listed: Index, found: np.ndarray, bad: Sequence[tuple[int, str]]) -
     left = (*listed.skipped, *(Skipped(columns.paths[row], reason) for row, reason in sorted(bad)))
     if not len(rows):
         raise NothingUsable(f"{listed.folder}: no image could be read", left)
-    places, labels = renumbered(columns.labels[rows], len(columns.names))
+    labels = columns.labels[rows]
+    places = renumber(labels, len(columns.names))
     where = columns.shard[rows], columns.offset[rows], columns.length[rows], found["digest"][rows]
     parts = columns.paths.take(rows), columns.names.take(places), labels, columns.shards
     return Index(listed.form, listed.folder, Columns(*parts, *where), left)
