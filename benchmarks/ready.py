@@ -6,18 +6,22 @@ names and people of their own. So everything but the size of the file on disk is
 
 from __future__ import annotations
 
+import hashlib
 import io
 import tarfile
 import tempfile
 import time
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from PIL import Image
 
-from benchmarks.resources import STATUS, in_fresh_process, status_bytes
+from benchmarks.resources import STATUS, in_fresh_process, status_bytes, watched_peak
 from benchmarks.sampler import IMAGES, draw_labels
 from benchmarks.tables import Table, megabytes
 from facenet.data.drawn.faces import draw
@@ -27,7 +31,16 @@ from facenet.data.sources.forms import FORMS
 from facenet.options import Options as BaseOptions
 from facenet.options import option
 
-STAGES = ("imports", "index and division", "held-out and reported faces", "sampler", "first batch", "a later batch")
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from facenet.data.datamodule import FaceDataModule
+    from facenet.data.splits import Splits
+
+STAGES = (
+    *("imports", "index and division", "held-out and reported faces", "sampler"),
+    *("first batch", "rows of all batches until the later one", "the later batch"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,21 +49,28 @@ class Options(BaseOptions):
 
     images: tuple[int, ...] = option((100_000, 1_000_000, 10_000_000, IMAGES), least=1000, help="numbers of images N")
     batch_size: int = option(1800, least=5, help="faces of a batch")
+    later: int = option(1000, least=1, help="batch that a training resumes at")
     size: int = option(96, least=16, help="pixels of a side that the net reads")
     folder: str | None = option(None, help="where to write; null: a temporary folder")
 
 
 def run(options: Options) -> dict[str, Any]:
-    """Make an index of each size and begin a training on it; returns seconds of each stage, and the peak of memory."""
+    """Make an index of each size, begin a training on it, and resume one; returns plain numbers in nested objects.
+
+    ``images.<N>``: seconds of the `stages` and until `ready`, `peak_bytes` of resident memory, which mapped files are
+    part of, `anonymous_bytes`, the peak without these, and `resumed`, the seconds until the first batch of a resumed
+    training. `same`: rows, pixels and labels of that batch are those of the training that came from the beginning.
+    """
     found: dict[str, Any] = {}
     for images in options.images:
         with tempfile.TemporaryDirectory(prefix="facenet-ready-", dir=options.folder) as name:
             root = Path(name) / "faces.tar"
             size = make_set(root, images)
-            found[str(images)] = {"index_bytes": size} | in_fresh_process(
-                begin, str(root), options.batch_size, options.size
-            )
-    return {"batch_size": options.batch_size, "images": found}
+            call = str(root), options.batch_size, options.size, options.later
+            entry, again = in_fresh_process(begin, *call), in_fresh_process(resume, *call)
+            resumed = {"resumed": again["ready"], "same": entry.pop("sha256") == again["sha256"]}
+            found[str(images)] = {"index_bytes": size, **entry, **resumed}
+    return {"batch_size": options.batch_size, "later": options.later, "images": found}
 
 
 def make_set(root: Path, images: int) -> int:
@@ -79,9 +99,47 @@ def make_set(root: Path, images: int) -> int:
     return sum(file.stat().st_size for file in place.iterdir())
 
 
-def begin(root: str, batch_size: int, size: int) -> dict[str, Any]:
-    """Do what a training does before its first step, and take two batches; for a fresh process."""
-    times = [time.perf_counter()]
+def begin(root: str, batch_size: int, size: int, later: int) -> dict[str, Any]:
+    """Do what a training does before its first step, and take batches 0 and `later`; for a fresh process.
+
+    The rows of the batches between the two are drawn as well, one batch after the other.
+    """
+    with watched_peak("RssAnon") if STATUS.exists() else nullcontext([None]) as anonymous:
+        times = [time.perf_counter()]
+        from facenet.data.sampler import Schedule
+
+        data, splits = _ready(root, batch_size, size, times)
+        first, _ = data.dataset[data.sampler.batch(0)]
+        times.append(time.perf_counter())
+        (*_, rows) = Schedule(data.sampler.batch, later + 1)
+        times.append(time.perf_counter())
+        batch = data.dataset[rows]
+        times.append(time.perf_counter())
+    return {
+        "train": len(splits.train),
+        "held_out": len(splits.held_out),
+        "reported": len(splits.evaluation),
+        "faces": len(first),
+        "stages": dict(zip(STAGES, np.diff(times).tolist(), strict=True)),
+        "ready": times[STAGES.index("first batch") + 1] - times[0],
+        "peak_bytes": status_bytes("VmHWM") if STATUS.exists() else None,
+        "anonymous_bytes": anonymous[0],
+        "sha256": _sha256(rows, batch),
+    }
+
+
+def resume(root: str, batch_size: int, size: int, later: int) -> dict[str, Any]:
+    """Do what a resumed training does before its first step, and take batch `later` alone; for a fresh process."""
+    start = time.perf_counter()
+    data, _ = _ready(root, batch_size, size, [])
+    data.trainer = cast("Any", SimpleNamespace(global_step=later, max_steps=later + 1, world_size=1))
+    loader = data.train_dataloader()
+    (rows,), (batch,) = loader.sampler, loader
+    return {"ready": time.perf_counter() - start, "sha256": _sha256(rows, batch)}
+
+
+def _ready(root: str, batch_size: int, size: int, times: list[float]) -> tuple[FaceDataModule, Splits]:
+    """Return what gives the batches, and the divided set; adds the time after each stage."""
     from facenet.data.cache import decode_faces
     from facenet.data.datamodule import FaceDataModule
     from facenet.data.options import DataOptions, LoaderOptions, SamplerOptions
@@ -97,20 +155,15 @@ def begin(root: str, batch_size: int, size: int) -> dict[str, Any]:
     sampler = SamplerOptions(batch_size=batch_size, faces_per_identity=8)
     data = FaceDataModule(faces, sampler=sampler, loader=loader)
     times.append(time.perf_counter())
-    first, _ = data.dataset[data.sampler.batch(0)]
-    times.append(time.perf_counter())
-    data.dataset[data.sampler.batch(len(data.sampler) // 2)]
-    times.append(time.perf_counter())
-    stages = dict(zip(STAGES, np.diff(times).tolist(), strict=True))
-    return {
-        "train": len(splits.train),
-        "held_out": len(splits.held_out),
-        "reported": len(splits.evaluation),
-        "faces": len(first),
-        "stages": stages,
-        "ready": times[-2] - times[0],
-        "peak_bytes": status_bytes("VmHWM") if STATUS.exists() else None,
-    }
+    return data, splits
+
+
+def _sha256(rows: Sequence[int], batch: Sequence[Tensor]) -> str:
+    """Hash the rows, pixels and labels of a batch."""
+    digest = hashlib.sha256(np.asarray(rows, np.int64).tobytes())
+    for part in batch:
+        digest.update(part.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def tables(result: dict[str, Any]) -> list[Table]:
@@ -118,6 +171,11 @@ def tables(result: dict[str, Any]) -> list[Table]:
     rows: list[tuple[Any, ...]] = []
     for images, entry in result["images"].items():
         stages = [f"{entry['stages'][stage]:.2f}" for stage in STAGES]
-        rows.append((f"{int(images):,}", *stages, f"{entry['ready']:.1f}", megabytes(entry["peak_bytes"])))
-    header = ("images", *(f"{stage}, s" for stage in STAGES), "ready, s", "peak of memory")
-    return [Table(f"to the first batch of {result['batch_size']} faces", header, rows)]
+        memory = megabytes(entry["peak_bytes"]), megabytes(entry["anonymous_bytes"])
+        resumed = f"{entry['resumed']:.1f}", "yes" if entry["same"] else "no"
+        rows.append((f"{int(images):,}", *stages, f"{entry['ready']:.1f}", *memory, *resumed))
+    header = ("images", *(f"{stage}, s" for stage in STAGES), "ready, s", "peak of memory", "without mapped files")
+    title = (
+        f"to the first batch of {result['batch_size']} faces, and to batch {result['later']:,} of a resumed training"
+    )
+    return [Table(title, (*header, "resumed, s", "the same batch"), rows)]

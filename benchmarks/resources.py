@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -71,6 +72,27 @@ def peak_above(call: Callable[[], object]) -> int:
     before = status_bytes("VmRSS")
     call()
     return status_bytes("VmHWM") - before
+
+
+@contextmanager
+def watched_peak(name: str, every: float = 0.005) -> Iterator[list[int]]:
+    """Look at a memory figure of this process every few milliseconds; the list holds the largest at the end.
+
+    The system keeps the peak of the resident memory alone, in which files that are mapped count too.
+    """
+    most, ended = [status_bytes(name)], threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(every):
+            most[0] = max(most[0], status_bytes(name))
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield most
+    finally:
+        ended.set()
+        watcher.join()
 
 
 def status_bytes(name: str) -> int:

@@ -22,14 +22,15 @@ def in_this_process(function: Callable[..., Any], *arguments: Any) -> Any:
 
 def test_a_training_begins_on_a_made_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ready, "in_fresh_process", in_this_process)
-    result = run(Options(images=(3000,), batch_size=60, size=32, folder=str(tmp_path)))
+    result = run(Options(images=(3000,), batch_size=60, size=32, later=3, folder=str(tmp_path)))
     entry = result["images"]["3000"]
     assert entry["train"] + entry["held_out"] + entry["reported"] == 3000
     assert entry["faces"] == 60
     assert set(entry["stages"]) == set(STAGES)
     assert min(entry["stages"].values()) >= 0
+    assert entry["same"] is True, "a resumed training takes the same batch"
     (table,) = tables(result)
-    assert table.rows[0][0] == "3,000"
+    assert (table.rows[0][0], table.rows[0][-1]) == ("3,000", "yes")
 
 
 def test_the_made_set_is_read_as_its_index_says(tmp_path: Path) -> None:

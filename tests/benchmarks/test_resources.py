@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 
+import numpy as np
 import pytest
 import torch
 
-from benchmarks.resources import extra_bytes, in_fresh_process, limited_threads, peak_above
+from benchmarks.resources import extra_bytes, in_fresh_process, limited_threads, peak_above, watched_peak
 from benchmarks.tables import megabytes
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
@@ -48,3 +50,15 @@ def test_memory_of_a_benchmark_is_measured(name: str) -> None:
     calls = {"mining": (mining.measure_memory, 200, 0.6, 1), "cluster": (cluster.measure_memory, 400, 0.9, 1, drawn)}
     found = extra_bytes(*calls[name])  # type: ignore[arg-type]
     assert found is None or 0 <= found < 64e6
+
+
+@linux
+def test_a_watched_peak_is_kept_after_what_made_it() -> None:
+    with watched_peak("RssAnon") as before:
+        pass
+    with watched_peak("RssAnon", every=0.001) as most:
+        held = np.ones(2**25, np.uint8)
+        time.sleep(0.1)
+        del held
+        time.sleep(0.1)
+    assert 2**24 < most[0] - before[0] < 2**27
