@@ -97,6 +97,8 @@ class Dealing:
         number = np.minimum(self._members, BLOCKS)
         self._class_of = np.repeat(np.arange(len(number)), number)
         index = np.arange(len(self._class_of)) - np.repeat(np.cumsum(number) - number, number)
+        ranks = np.unique(-self._sizes, return_inverse=True)[1].astype(np.uint16)  # of so few bits, numpy sorts fast
+        self._rank = ranks[self._class_of]  # 0: the largest size
         members, parts = self._members[self._class_of], number[self._class_of]
         self._first = members * index // parts  # identity of the class with which a block begins
         self._places = (members * (index + 1) // parts - self._first) * self._groups[self._class_of]
@@ -105,7 +107,8 @@ class Dealing:
         """Return the order of all blocks in an epoch and the place at which each begins; the last epoch's are kept."""
         if self._line is None or self._line[0] != epoch:
             draws = derive_keys(derive_key(key, ORDER_OF_BLOCKS, epoch), np.arange(len(self._class_of)))
-            order = np.lexsort((draws, -self._sizes[self._class_of]))
+            drawn = np.argsort(draws)  # no two draws are equal
+            order = drawn[np.argsort(self._rank[drawn], kind="stable")]
             places = self._places[order]
             self._line = epoch, order, np.cumsum(places) - places
         return self._line[1:]
