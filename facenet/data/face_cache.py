@@ -51,7 +51,8 @@ class FaceCache:
         """Return faces (B, 3, S, S') uint8 and the rows (B,) int64 that they are of.
 
         A row that can not be read is replaced by the next one of the same person that can, else by the next at all. The
-        batch is empty if there is none among a thousand: the data are not there any more.
+        batch is empty if there is none among a thousand: the data are not there any more. Images that lie near each
+        other in a larger file are read one after the other, wherever they stand in the batch.
         """
         wanted, worker = np.asarray(rows, np.int64), self._worker()
         if self.kept is not None and (self.state[wanted] == READABLE).all():
@@ -65,7 +66,7 @@ class FaceCache:
             for place in places.tolist():
                 found[place] = self._read_or_replace(int(wanted[place]), images[place])
 
-        places = np.arange(len(wanted))
+        places = self.records.as_they_lie(wanted)
         threads = min(32, torch.get_num_threads())  # 1 in a loader process
         if threads == 1:
             fill(places)

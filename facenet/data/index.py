@@ -27,6 +27,7 @@ from facenet.texts import CODEC, Texts, numbered
 
 SCHEMA = "facenet-index-1"
 ARRAYS = ("paths", "path_ends", "names", "name_ends", "labels", "shard", "offset", "length", "digest")
+FEW = 1000  # a map is worth its memory if one of so many rows is asked for
 MAPPED = ("names", "name_ends", "labels")  # which are read as a whole; of the others a command needs some rows
 
 
@@ -53,12 +54,17 @@ class Column:
 
     def __getitem__(self, rows: Any) -> Any:
         """Return one row, the rows of a slice, or those of an array of numbers; raises Unreadable."""
-        if isinstance(rows, np.ndarray):
+        if isinstance(rows, np.ndarray) and len(rows) * FEW > self._length:
             return np.asarray(read_array(self._path, mode="r")[rows])  # mapped for this moment
-        start, stop, _ = rows.indices(self._length) if isinstance(rows, slice) else (rows, rows + 1, 1)
+        if isinstance(rows, np.ndarray):
+            return np.frombuffer(b"".join([self._read(row, row + 1) for row in rows.tolist()]), self._dtype)
+        if isinstance(rows, slice):
+            return np.frombuffer(self._read(*rows.indices(self._length)[:2]), self._dtype)
+        return np.frombuffer(self._read(rows, rows + 1), self._dtype)[0]
+
+    def _read(self, start: int, stop: int) -> bytes:
         size = self._dtype.itemsize
-        found = np.frombuffer(self._file.read(self._start + start * size, (stop - start) * size), self._dtype)
-        return found if isinstance(rows, slice) else found[0]
+        return self._file.read(self._start + start * size, (stop - start) * size)
 
     def __reduce__(self) -> tuple[type, tuple[Path]]:
         """Leave the open file behind: another process opens its own."""
@@ -149,6 +155,10 @@ class IndexedImages:
         if columns.digest is not None and digest_of_image(data) != int(columns.digest[row]):
             raise Unreadable("picture: its bytes are not those that were scanned (damaged?); run facenet scan again")
         return data
+
+    def as_they_lie(self, rows: np.ndarray) -> np.ndarray:
+        """Return the places of the rows (M,) in the order of file and offset."""
+        return np.lexsort((self._columns.offset[rows], self._columns.shard[rows]))
 
     def mark(self, rows: np.ndarray) -> bytes:
         """Return what tells these images from changed ones: their digests, or the states of their files."""

@@ -50,6 +50,9 @@ class Encoded(Protocol):
     def mark(self, rows: np.ndarray) -> bytes:
         """Return what tells the images of the given rows from changed ones."""
 
+    def as_they_lie(self, rows: np.ndarray) -> np.ndarray:
+        """Return the places of the rows (M,) in the order in which their bytes lie in the larger files."""
+
 
 class Table(NamedTuple):
     """What is known of all images of a set, in memory or mapped from an index; views of it are :class:`Records`."""
@@ -129,6 +132,15 @@ class Records:
         if self.table.encoded is not None:
             return self.table.encoded.read(there)
         return Path(self.root) / self.table.paths[there]
+
+    def as_they_lie(self, rows: np.ndarray) -> np.ndarray:
+        """Return the places of some rows (M,) in the order in which they are read best: those that lie near together.
+
+        Where each image is a file, or in memory, that is their own order.
+        """
+        if self.table.encoded is None or self.images is not None:
+            return np.arange(len(rows))
+        return self.table.encoded.as_they_lie(rows if self.rows is None else self.rows[rows])
 
     def mark(self, digest: Any) -> None:
         """Feed what tells these images from changed ones into a hash: names, and sizes and times, or pixels."""

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks.ready import make_set
+from facenet.data import index
 from facenet.data.index import Column, index_folder
 from facenet.data.options import DataOptions
 from facenet.data.splits import split_faces
@@ -18,7 +19,9 @@ from facenet.errors import DataError
 MAPS = Path("/proc/self/maps")
 
 
-def test_a_column_has_the_rows_of_its_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("few", [1, 1000], ids=["single rows", "a map"])
+def test_a_column_has_the_rows_of_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few: int) -> None:
+    monkeypatch.setattr(index, "FEW", few)
     array = np.random.default_rng(0).integers(1 << 40, size=50)
     np.save(tmp_path / "a.npy", array)
     column = Column(tmp_path / "a.npy")
