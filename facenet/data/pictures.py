@@ -21,8 +21,8 @@ from facenet.errors import DataError
 MOST_PIXELS = 89_478_485  # PIL's own bound: 256 MB of RGB
 BOMB = "more than 89 million pixels (a decompression bomb?)"
 SCAN, MOST_SCANS = b"\xff\xda", 40  # marker of a scan of a JPEG; a progressive one has about ten
-START, COLOURS = b"\xff\xd8\xff", ("Gray", "YCbCr", "RGB")  # of a common JPEG
-MAY_BE_TURNED = (b"Exif\0", b"http://ns.adobe.com/xap/", b"MPF\0")  # blocks that tell how, or of several pictures
+# markers of a common JPEG: frames of Huffman codes; JFIF and Adobe blocks, tables, restart interval, comment
+FRAMES, HARMLESS, COLOURS = (0xC0, 0xC1), (0xE0, 0xEE, 0xDB, 0xC4, 0xDD, 0xFE), ("Gray", "YCbCr", "RGB")
 MOST_BYTES = 1 << 24  # of a common JPEG of fewer than LARGE_PIXELS
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM", "GIF")  # others run programs (EPS) or are no pictures
 LARGE_PIXELS = 4_000_000  # pictures of so many take 9 bytes a pixel while they are cut ...
@@ -122,15 +122,32 @@ def plain_jpeg(source: str | Path | bytes) -> np.ndarray | None:
     """
     try:
         data = source if isinstance(source, bytes) else _content(source)
-        if data[:3] != START or data.count(SCAN) > MOST_SCANS or any(mark in data for mark in MAY_BE_TURNED):
+        if not _is_common(data):
             return None
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
         if min(height, width) < LEAST_SIDE or height * width >= LARGE_PIXELS or colours not in COLOURS:
             return None
         pixels: np.ndarray = simplejpeg.decode_jpeg(data)
-    except (OSError, ValueError):
+    except (OSError, ValueError, IndexError):
         return None
     return pixels
+
+
+def _is_common(data: bytes) -> bool:
+    """Whether the header is that of a JPEG of one scan, without a block that turns a picture or holds others."""
+    if data[:2] != b"\xff\xd8":
+        return False
+    place, components = 2, 0
+    while data[place] == 0xFF:
+        marker = data[place + 1]
+        if marker == SCAN[1]:
+            return data[place + 4] == components  # all of them in this scan, so that it is the only one
+        if marker in FRAMES:
+            components = data[place + 9]
+        elif marker not in HARMLESS:
+            return False
+        place += 2 + (data[place + 2] << 8 | data[place + 3])
+    return False
 
 
 def _content(path: str | Path) -> bytes:

@@ -186,7 +186,7 @@ PLAIN: list[dict[str, object]] = [
     {},
     {"mode": "L"},
     {"keep_rgb": True},
-    {"progressive": True, "quality": 20},
+    {"quality": 20},
     {"optimize": True, "quality": 100, "subsampling": "4:4:4"},
     {"subsampling": "4:2:2", "restart_marker_blocks": 1},
     {"subsampling": "4:2:0", "comment": b"a comment"},
@@ -215,7 +215,10 @@ def test_other_files_are_left_to_pil(tmp_path: Path) -> None:
         "cut off": whole[: len(whole) // 2],
         "empty": b"",
         "png": grey_png(16, 16),
-        "many scans": whole + pictures.SCAN * pictures.MOST_SCANS,
+        "several scans": jpeg((40, 50), progressive=True),
+        "a colour profile": jpeg((40, 50), icc_profile=b"profile"),
+        "ends in its header": whole[:40],
+        "a scan of one component of three": whole.replace(b"\xff\xda\x00\x0c\x03", b"\xff\xda\x00\x0c\x01"),
     }
     for name, data in others.items():
         assert plain_jpeg(data) is None, name
