@@ -150,6 +150,7 @@ class SamplerOptions(Options):
     faces_per_identity: int = option(8, least=2, help="faces of one person in a batch, at most")
     negative_share: float = option(0.1, least=0, most=0.9, help="share of faces of people seen once in the batch")
     coverage: int = option(5, least=1, help="epochs that show every image of each person who has two or more")
+    views: int = option(1, least=1, help="rows of a person seen once; with 2, augmented apart, each has a positive")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -167,9 +168,15 @@ class SamplerOptions(Options):
                 f" triplet; use {self.batch_size // 2} or less"
             )
 
+        if self.views > self.faces_per_identity:
+            raise ConfigError(
+                f"views: {self.views} rows of a person seen once are more than faces_per_identity="
+                f"{self.faces_per_identity}; lower it"
+            )
+
     @property
     def negatives(self) -> int:
-        """Faces of people seen once in a batch."""
+        """Rows of people seen once in a batch."""
         return round(self.batch_size * self.negative_share)
 
 

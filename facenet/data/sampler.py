@@ -49,7 +49,9 @@ class IdentitySampler:
 
     Further groups of random identities fill what is left of the room. Single faces follow: first of identities with one
     image, by turns, then of identities absent from the batch. So their number lies between ``negatives`` and
-    ``negatives + 1``, if the data has enough people. No identity has more than K rows in a batch.
+    ``negatives + 1``, if the data has enough people. No identity has more than K rows in a batch. With ``views`` V of 2
+    or more a single face fills V rows of the batch, so that V times fewer people are seen once. Augmented apart, the
+    rows are each other's positives. An absent identity with several images shows V of them.
 
     Besides the labels, memory holds about 12 bytes an identity. If the labels are not sorted, it also holds the order
     that sorts them, 4 bytes an image.
@@ -82,6 +84,7 @@ class IdentitySampler:
         self.batch_size, self.faces = options.batch_size, options.faces_per_identity
         self.seed, self.rank, self.world_size = seed, rank, world_size
         self.negatives, self.room = options.negatives, self.batch_size - options.negatives
+        self.views = options.views
         self._seed_key = int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0])
         self._order, self._starts = _sort(np.asarray(labels))
         counts = np.diff(self._starts)
@@ -170,8 +173,9 @@ class IdentitySampler:
         return Groups(chosen, sizes, np.zeros_like(chosen), derive_keys(self._key(FURTHER, number), chosen))
 
     def _lone_negatives(self, number: int, groups: Groups) -> Groups:
-        """Return one face each of identities absent from the batch; fewer than wanted if too few are absent."""
-        need = self.batch_size - groups.faces
+        """Return `views` rows each of identities absent from the batch; fewer than wanted if too few are absent."""
+        rows = self.batch_size - groups.faces
+        need = -(-rows // self.views)
         chosen = self._next_singles(number, need)
         present = np.concatenate([groups.identities, chosen])
         people = len(self._starts) - 1
@@ -180,7 +184,8 @@ class IdentitySampler:
             absent = candidates[np.isin(candidates, present, invert=True)]
             chosen = np.concatenate([chosen, absent])[:need]
         keys = derive_keys(self._key(ABSENT, number), chosen)
-        return Groups(chosen, np.ones_like(chosen), draw_below(self._counts(chosen), keys), keys)
+        sizes = np.minimum(self.views, rows - self.views * np.arange(len(chosen)))
+        return Groups(chosen, sizes, draw_below(self._counts(chosen), keys), keys)
 
     def _next_singles(self, number: int, need: int) -> np.ndarray:
         """Return identities with one image. They take turns: each is shown before any is shown again.
@@ -190,7 +195,7 @@ class IdentitySampler:
         people = len(self._single)
         if not people:
             return np.empty(0, np.int64)
-        start = number * max(1, self.negatives)
+        start = number * max(1, -(-self.negatives // self.views))
         turns, places = np.divmod(np.arange(start, start + min(need, 2 * people)), people)
         keys = derive_keys(self._key(SINGLE), np.arange(turns[0], turns[-1] + 1))
         chosen = permute(places, turns - turns[0], np.full(len(keys), people), keys)
@@ -201,7 +206,7 @@ class IdentitySampler:
     def _extra_faces(self, number: int, groups: Groups, rows: np.ndarray) -> np.ndarray:
         """Return more faces of the identities of a batch that holds all identities; none gets more than K."""
         held = groups.sizes
-        spare = np.minimum(self._counts(groups.identities), self.faces) - held  # (G,)
+        spare = np.maximum(np.minimum(self._counts(groups.identities), self.faces) - held, 0)  # (G,)
         need, ends = self.batch_size - len(rows), np.cumsum(spare)
         key = self._key(EXTRA, number)
         chosen = np.searchsorted(ends, draw_distinct(need, int(ends[-1]), key), side="right")

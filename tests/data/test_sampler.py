@@ -70,6 +70,26 @@ def test_a_lone_face_in_the_room_for_groups_takes_its_turn_too() -> None:
         assert (seen < 20).sum() == 20
 
 
+@pytest.mark.parametrize("views", [2, 3])
+def test_with_views_a_single_face_has_a_positive(views: int) -> None:
+    """90 people have one image; of the 13 rows for single faces the last person may get fewer than the views."""
+    made = sampler(batch_size=65, views=views)
+    plain = sampler(batch_size=65)
+    shown = np.zeros(90, int)
+    for number in range(2 * len(made)):
+        batch = np.array(made.whole(number))
+        assert len(batch) == 65
+        rows, times = np.unique(batch, return_counts=True)
+        assert (rows[times > 1] < 90).all(), "other people show several faces"
+        shown[rows[rows < 90]] += 1
+        held = np.bincount(LONG_TAIL[batch])
+        lone = sum(min(views, 13 - place) for place in range(0, 13, views))
+        assert held[:90].sum() in (lone, lone + 1), "and what no group can fill"
+        assert sorted(held[held > 0])[1] > 1, "all but one have a positive"
+        assert set(batch[batch >= 90]) == {row for row in plain.whole(number) if row >= 90}, "the same groups"
+    assert shown.max() - shown.min() <= 1, "by turns"
+
+
 def test_large_identities_do_not_crowd_out_the_others() -> None:
     shown = np.bincount(LONG_TAIL[np.concatenate([epoch_of(sampler(), e).ravel() for e in range(5)])])
     assert shown[90:180].min() >= 5, "every identity with a pair is shown about once an epoch"
@@ -140,10 +160,13 @@ def cases(draw: st.DrawFn) -> tuple[np.ndarray, SamplerOptions]:
     few, many = st.integers(1, 6), st.integers(1, 60)
     counts = np.array(draw(st.lists(draw(st.sampled_from([few, many])), min_size=2, max_size=40)))
     size, faces = draw(st.integers(3, 40)), draw(st.integers(2, 9))
+    views = draw(st.integers(1, min(3, faces)))
     share, coverage = draw(st.sampled_from([0.0, 0.1, 0.3, 0.6])), draw(st.integers(1, 4))
     assume(counts.max() > 1 and np.minimum(counts, faces).sum() >= size)
     try:
-        options = SamplerOptions(batch_size=size, faces_per_identity=faces, negative_share=share, coverage=coverage)
+        options = SamplerOptions(
+            batch_size=size, faces_per_identity=faces, negative_share=share, coverage=coverage, views=views
+        )
     except ConfigError:
         assume(False)
         raise
@@ -167,11 +190,14 @@ def test_promises_for_any_people(case: tuple[np.ndarray, SamplerOptions], start:
     for epoch in range(start, start + coverage):
         rows = epoch_of(made, epoch)
         held = np.array([np.bincount(labels[batch], minlength=len(counts)) for batch in rows])  # (steps, P)
-        assert all(len(set(batch)) == size for batch in rows.tolist()), "no row twice"
+        for batch, shown in zip(rows.tolist(), held, strict=True):
+            twice = np.flatnonzero(np.bincount(batch) > 1)
+            assert (shown[labels[twice]] <= options.views).all(), "no row twice but of people seen once"
+            assert (counts[labels[twice]] < options.views).all(), "and of these only for want of images"
         assert held.max() <= faces
         assert (((held > 1).any(1)) & ((held > 0).sum(1) > 1)).all(), "a triplet"
         assert ((held >= group_sizes).sum(0) >= groups)[several].all(), "all groups, in different batches"
-        if enough:
+        if enough and options.views == 1:
             lone = (held == 1).sum(1)
             assert lone.min() >= options.negatives
             assert lone.max() <= options.negatives + 1
