@@ -1,7 +1,7 @@
 """Classification heads: losses on (embeddings, labels) with weights of their own.
 
 Letters: B batch, D width, C classes.
-Sources: CosFace: Wang et al., arXiv 1801.09414, equation 4.
+Sources: CosFace: Wang et al., arXiv 1801.09414, equation 4. ArcFace: Deng et al., arXiv 1801.07698, equation 3.
 """
 
 from __future__ import annotations
@@ -38,12 +38,41 @@ class Softmax(nn.Module):
         return _cross_entropy(self.linear(embeddings), labels, self.label_smoothing)
 
 
-class CosFace(nn.Module):
+class MarginHead(nn.Module):
+    """Cross entropy of scale * cosines to class directions (C, D), of which the own class's is lowered by a margin.
+
+    Rows with label -1 are ignored; when all are, the loss is 0 with a graph.
+    """
+
+    def __init__(
+        self, num_classes: int, embedding_dim: int, *, scale: float, margin: float, most: float, label_smoothing: float
+    ) -> None:
+        """Make the class directions, drawn evenly on the sphere. `most` bounds the margin; raises ConfigError."""
+        super().__init__()
+        _check_head(num_classes, embedding_dim, label_smoothing)
+        if not (scale > 0 and math.isfinite(scale) and 0 <= margin < most):
+            name = type(self).__name__.lower()
+            raise ConfigError(f"{name}: expected scale > 0 and 0 <= margin < {most:g}, got {scale} and {margin}")
+        self.scale, self.margin, self.label_smoothing = scale, margin, label_smoothing
+        self.weight = nn.Parameter(F.normalize(torch.randn(num_classes, embedding_dim), dim=1))
+
+    def lower(self, cosines: Tensor) -> Tensor:
+        """Return what stands for the cosines of the own classes."""
+        raise NotImplementedError
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """Return the scalar loss of `embeddings` (B, D) with class numbers `labels` (B,)."""
+        eps = 1e-6  # bounds the gradient near the zero vector
+        cosines = F.linear(F.normalize(embeddings, dim=1, eps=eps), F.normalize(self.weight, dim=1, eps=eps))
+        own = F.one_hot(labels.clamp(min=0), cosines.shape[1]).bool()  # (B, C)
+        return _cross_entropy(self.scale * torch.where(own, self.lower(cosines), cosines), labels, self.label_smoothing)
+
+
+class CosFace(MarginHead):
     """Large margin cosine loss: cross entropy of scale * (cos(x, w_c) - margin [c = label]), x (B, D), w (C, D).
 
-    `scale` multiplies cosines into logits (the paper's 64), `margin` is in cosine (the paper's 0.35). Rows with
-    label -1 are ignored; when all are, the loss is 0 with a graph. Raises ConfigError for options out of range.
-    Source: Wang et al. 2018, equation 4.
+    `scale` multiplies cosines into logits (the paper's 64), `margin` is in cosine (the paper's 0.35). Raises
+    ConfigError for options out of range. Source: Wang et al. 2018, equation 4.
     """
 
     def __init__(
@@ -55,20 +84,42 @@ class CosFace(nn.Module):
         margin: float = 0.35,
         label_smoothing: float = 0.0,
     ) -> None:
-        """Make the class directions, drawn evenly on the sphere."""
-        super().__init__()
-        _check_head(num_classes, embedding_dim, label_smoothing)
-        if not (scale > 0 and math.isfinite(scale) and 0 <= margin < 2):
-            raise ConfigError(f"cosface: expected scale > 0 and 0 <= margin < 2, got {scale} and {margin}")
-        self.scale, self.margin, self.label_smoothing = scale, margin, label_smoothing
-        self.weight = nn.Parameter(F.normalize(torch.randn(num_classes, embedding_dim), dim=1))
+        """Make the class directions."""
+        known = {"scale": scale, "margin": margin, "label_smoothing": label_smoothing}
+        super().__init__(num_classes, embedding_dim, most=2, **known)
 
-    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """Return the scalar loss of `embeddings` (B, D) with class numbers `labels` (B,)."""
-        eps = 1e-6  # bounds the gradient near the zero vector
-        cosines = F.linear(F.normalize(embeddings, dim=1, eps=eps), F.normalize(self.weight, dim=1, eps=eps))
-        own = F.one_hot(labels.clamp(min=0), cosines.shape[1]).to(cosines.dtype)  # (B, C)
-        return _cross_entropy(self.scale * (cosines - self.margin * own), labels, self.label_smoothing)
+    def lower(self, cosines: Tensor) -> Tensor:
+        """Return cos - margin."""
+        return cosines - self.margin
+
+
+class ArcFace(MarginHead):
+    """Additive angular margin loss: the own class has scale * cos(angle + margin), x (B, D), w (C, D).
+
+    `scale` multiplies cosines into logits (the paper's 64), `margin` is an angle in radians (the paper's 0.5). Beyond
+    pi - margin, where the cosine of the sum would grow again, cos - margin sin(margin) takes its place, as in the
+    authors' code. Raises ConfigError for options out of range. Source: Deng et al. 2019, equation 3.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        embedding_dim: int,
+        *,
+        scale: float = 64.0,
+        margin: float = 0.5,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        """Make the class directions."""
+        known = {"scale": scale, "margin": margin, "label_smoothing": label_smoothing}
+        super().__init__(num_classes, embedding_dim, most=math.pi / 2, **known)
+
+    def lower(self, cosines: Tensor) -> Tensor:
+        """Return cos(angle + margin)."""
+        sines = (1 - cosines.square()).clamp(min=1e-12).sqrt()  # the bound keeps the gradient finite at angle 0
+        turned = cosines * math.cos(self.margin) - sines * math.sin(self.margin)
+        beyond = cosines - self.margin * math.sin(self.margin)
+        return torch.where(cosines > -math.cos(self.margin), turned, beyond)
 
 
 def _check_head(num_classes: int, embedding_dim: int, label_smoothing: float) -> None:
@@ -90,7 +141,7 @@ def _cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float) -> Te
     return total / (labels != -1).sum().clamp(min=1)
 
 
-HEADS: dict[str, Callable[..., nn.Module]] = {"softmax": Softmax, "cosface": CosFace}
+HEADS: dict[str, Callable[..., nn.Module]] = {"softmax": Softmax, "cosface": CosFace, "arcface": ArcFace}
 
 
 def build_head(options: Mapping[str, Any] | None, num_classes: int, embedding_dim: int) -> nn.Module:

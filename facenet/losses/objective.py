@@ -100,15 +100,15 @@ class MinedObjective:
     it. Triplets are mined at every step, since their statistics are logged.
 
     Args:
-        name: "triplet" (no head), "softmax" (the head alone) or "softmax_then_triplet" (the head for `head_share` of
-            the steps).
+        name: "triplet" (no head), "softmax" (the head alone), "softmax_then_triplet" (the head for `head_share` of
+            the steps) or "joint" (both from the first step on).
         margin: In squared L2, in (0, 4].
         reduction: As for :func:`~facenet.losses.triplet.triplet_loss`.
         mining: Options of :func:`facenet.mining.online.mine`, less margin and seed.
         seed: Seed of random mining; the step is added.
         head: ``name`` and options of the head.
         head_share: Share of `total_steps`.
-        head_weight: w_h afterwards; 0 drops the head.
+        head_weight: w_h beside triplets; 0 drops the head.
         harmonic: Values of :class:`.options.HarmonicOptions`; None without an old encoder.
         num_classes: Training identities, for the head.
         embedding_dim: D.
@@ -143,7 +143,9 @@ class MinedObjective:
             self.options |= {"slots": options.slots, "own_positive": options.own_positive}
         self.head = None if name == "triplet" else build_head(head, num_classes, embedding_dim)
         self.head_weight = 0.0 if name == "triplet" else head_weight
-        self.head_steps = {"triplet": 0.0, "softmax": math.inf}.get(name, head_share * total_steps)
+        self.head_steps = {"triplet": 0.0, "softmax": math.inf, "joint": 0.0}.get(name, head_share * total_steps)
+        if name == "joint" and not head_weight:
+            raise ConfigError("loss.head_weight: loss.name=joint needs a weight above 0; without one use loss=triplet")
 
     def weights(self, step: int) -> tuple[float, float]:
         """Return the weights (w_h, w_t) of the head's loss and of the triplet loss at a step."""

@@ -25,9 +25,11 @@ class MiningOptions(Options):
 class HeadOptions(Options):
     """A classification head over the training people."""
 
-    name: str = option("cosface", help="softmax or cosface")
+    name: str = option("cosface", help="softmax, cosface or arcface")
     scale: float | None = option(None, above=0, help="scale of the logits; null: the head's own")
-    margin: float | None = option(None, least=0, help="margin of the cosine; null: the head's own")
+    margin: float | None = option(
+        None, least=0, help="margin: cosface's of the cosine, arcface's an angle; null: the head's own"
+    )
     label_smoothing: float = option(0.0, least=0, below=1, help="share of the target spread over all classes")
 
 
@@ -35,12 +37,12 @@ class HeadOptions(Options):
 class LossOptions(Options):
     """The objective of a batch."""
 
-    name: str = option("triplet", help="triplet, softmax, softmax_then_triplet, or one a plugin registers")
+    name: str = option("triplet", help="triplet, softmax, softmax_then_triplet, joint, or one a plugin registers")
     margin: float = option(0.2, above=0, most=4, help="margin of the triplet loss, squared L2 (paper: 0.2)")
     reduction: str = option("mean", help="mean or sum over the triplets")
     head: HeadOptions | None = None
     head_share: float = option(0.5, **SHARE, help="share of the steps in which the head alone teaches")
-    head_weight: float = option(0.0, least=0, help="weight of the head's loss afterwards")
+    head_weight: float = option(0.0, least=0, help="weight of the head's loss beside triplets")
 
 
 @dataclass(frozen=True, kw_only=True)

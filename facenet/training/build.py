@@ -33,7 +33,7 @@ from facenet.models.options import ModelOptions, edition_of, recorded_options
 from facenet.options import build as build_options
 from facenet.options import fixed, to_dict
 from facenet.training import resume
-from facenet.training.callbacks import CollapseGuard, HeldOutVerification, StepSeeds, TrainingProgress
+from facenet.training.callbacks import AveragedWeights, CollapseGuard, HeldOutVerification, StepSeeds, TrainingProgress
 from facenet.training.checkpoints import AtomicCheckpointIO, Restoring, Saved, check_states
 from facenet.training.faces import Faces, build_preprocess
 from facenet.training.loggers import check_logger, is_first_rank
@@ -58,6 +58,7 @@ class Callbacks(NamedTuple):
     collapse: CollapseGuard
     progress: TrainingProgress
     restoring: Restoring
+    averaging: AveragedWeights | None
     best: ModelCheckpoint
     last: ModelCheckpoint  # saved after each validation
 
@@ -155,7 +156,8 @@ def build_run(
     step = 0 if saved is None else int(saved.content["global_step"])
     own = _build_callbacks(options, faces, out, request, say)
     files = AtomicCheckpointIO(saved)
-    trainer = build_trainer(options, device, out, callbacks=(*callbacks, *own), checkpoints=files, step=step)
+    used = [*callbacks, *(callback for callback in own if callback is not None)]
+    trainer = build_trainer(options, device, out, callbacks=used, checkpoints=files, step=step)
     old, vectors = None, None
     if options.harmonic.old:
         place = str(trainer.strategy.root_device)
@@ -218,7 +220,8 @@ def _build_callbacks(
         CollapseGuard(),
         TrainingProgress(enabled=options.trainer.progress, refresh_rate=options.trainer.refresh_rate, say=say),
         Restoring(),
-        checkpoint(filename="best", monitor="val_accuracy", mode="max"),
+        None if optim.ema is None else AveragedWeights(optim.ema),
+        checkpoint(filename="best", monitor=options.trainer.monitor, mode="max"),
         checkpoint(filename="last"),
     )
 

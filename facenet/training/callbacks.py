@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import EMAWeightAveraging
 from torch import Tensor
 
 from facenet.console import ProgressReport, progress
@@ -39,11 +40,23 @@ class StepSeeds(pl.Callback):
 
 
 class HeldOutVerification(pl.Callback):
-    """Score pairs of held-out people at every validation; logs ``val_accuracy``, ``val_auc``, ``val_spread``."""
+    """Score pairs of held-out people at every validation; logs ``val_accuracy``, ``val_auc``, ``val_spread``.
+
+    Checkpoints keep the `scores` of the last validation: accuracy and auc.
+    """
 
     def __init__(self, pairs: Pairs, rows: tuple[np.ndarray, np.ndarray]) -> None:
         self.pairs, self.rows = pairs, rows
+        self.scores = {"accuracy": 0.0, "auc": 0.0}
         self._parts: list[Tensor] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the scores."""
+        return dict(self.scores)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the scores."""
+        self.scores = dict(state_dict)
 
     def on_validation_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *args: Any, **kwargs: Any
@@ -59,8 +72,38 @@ class HeldOutVerification(pl.Callback):
         distances = sq_dist(vectors[self.rows[0]], vectors[self.rows[1]])
         result = verify_pairs(distances, self.pairs.same, self.pairs.fold)
         spread = float(2 - 2 * (vectors.mean(0) ** 2).sum())  # mean squared distance of two random faces
+        self.scores = {"accuracy": result.accuracy, "auc": result.auc}
         pl_module.log("val_accuracy", result.accuracy, sync_dist=True)
         pl_module.log_dict({"val_auc": result.auc, "val_spread": spread}, sync_dist=True)
+
+
+class AveragedWeights(EMAWeightAveraging):
+    """The exponential moving average of the weights: validations and encoders have it, the optimiser does not.
+
+    w' = decay w' + (1 - decay) w after every step, from the first step's weights on; also of batch norm's statistics.
+    """
+
+    def __init__(self, decay: float) -> None:
+        super().__init__(decay=decay)
+        self._swapped = False
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Put the average into the module."""
+        super().on_validation_epoch_start(trainer, pl_module)
+        self._swapped = True
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Put the weights back."""
+        super().on_validation_epoch_end(trainer, pl_module)
+        self._swapped = False
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Store both; a signal may stop the run within a validation, when they are exchanged."""
+        if self._swapped:
+            self.on_validation_epoch_end(trainer, pl_module)
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
 
 
 class TrainingCollapsed(FacenetError):

@@ -24,6 +24,7 @@ class OptimOptions(Options):
     warmup_steps: int = option(20, least=0, help="steps over which the rate rises")
     clip_norm: float | None = option(None, above=0, help="largest norm of the gradient; null is no limit")
     accumulate: int = option(1, least=1, help="batches of a step")
+    ema: float | None = option(None, above=0, below=1, help="decay of averaged weights (0.999), which encoders have")
     not_finite: str = option("fatal", choices=("fatal", "skip"), resumable=True, help="a step whose loss is not finite")
     not_finite_limit: int = option(10, least=1, resumable=True, help="so many in a row end the run")
 
@@ -44,6 +45,9 @@ class TrainerOptions(Options):
 
     max_steps: int = option(400, least=1, help="optimiser steps of the run")
     val_check_interval: int = option(100, least=1, help="steps between two looks at the held-out people")
+    monitor: str = option(
+        "val_accuracy", choices=("val_accuracy", "val_auc"), help="what chooses the checkpoint; the AUC is steadier"
+    )
     accelerator: str = option("auto", resumable=True, help="Lightning's: auto, cpu, gpu")
     devices: int | str | tuple[int, ...] = option(1, resumable=True, help="Lightning's: ranks on this machine")
     num_nodes: int = option(1, least=1, resumable=True, help="machines")

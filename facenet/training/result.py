@@ -41,12 +41,13 @@ def best_encoder(
     path = out / "checkpoints" / Path(best.best_model_path).name  # the folder may have moved
     content = read_checkpoint(path).content
     run.module.load_state_dict(content["state_dict"])
-    score = best.best_model_score
+    verification = run.callbacks.verification
+    scores = content["callbacks"].get(verification.state_key) or {"accuracy": float(best.best_model_score or 0)}
     summary: dict[str, Any] = {
         "data": options.data.kind,
         "loss": to_dict(options.loss),
         "seed": options.seed,
-        "best": {"accuracy": None if score is None else float(score), "step": int(content["global_step"])},
+        "best": {**scores, "step": int(content["global_step"])},
     }
     model = {**run.module.hparams["model"]}
     encoder = Encoder(run.module.model.cpu(), model.pop("name"), model, run.data.preprocess, training=summary)

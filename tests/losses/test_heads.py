@@ -29,8 +29,10 @@ def test_heads_equal_the_loops_and_ignore_unlabelled_rows(name: str, smoothing: 
     else:
         logits = F.normalize(embeddings, dim=1) @ F.normalize(head.weight, dim=1).T
         for row, label in enumerate(labels.tolist()):
-            if label >= 0:
+            if label >= 0 and name == "cosface":
                 logits[row, label] -= head.margin
+            elif label >= 0:
+                logits[row, label] = (logits[row, label].acos() + head.margin).cos()
         logits = head.scale * logits
     loss = head(embeddings, labels)
     expected = softmax_cross_entropy_loops(logits, labels, smoothing)
@@ -80,10 +82,25 @@ def test_cosface_margin_makes_the_loss_larger_and_length_does_not_matter() -> No
     assert zero.grad.isfinite().all()
 
 
+def test_arcface_falls_with_the_angle_and_its_gradient_is_finite() -> None:
+    head = HEADS["arcface"](2, 2, scale=1.0, margin=0.5).double()
+    angles = torch.linspace(0, torch.pi, 101, dtype=torch.float64)
+    own = head.lower(angles.cos())
+    assert (own.diff() < 0).all(), "also beyond pi - 0.5, where the cosine of the sum grows"
+    before = angles < torch.pi - 0.5
+    assert torch.allclose(own[before][1:], (angles[before][1:] + 0.5).cos(), atol=1e-9)
+    for cosine in (1.0, -1.0):
+        value = torch.tensor([cosine], requires_grad=True)
+        head.lower(value).sum().backward()
+        assert value.grad is not None
+        assert value.grad.isfinite().all()
+
+
 @pytest.mark.parametrize(
     ("name", "options"),
     [
         ("softmax", {"label_smoothing": 1.0}),
+        ("arcface", {"margin": 1.6}),
         ("softmax", {"label_smoothing": -0.1}),
         ("softmax", {"num_classes": 0}),
         ("cosface", {"scale": 0.0}),

@@ -65,9 +65,12 @@ def test_each_name_weighs_its_parts_by_the_step() -> None:
         "triplet": [(0.0, 1.0)] * 4,
         "softmax": [(1.0, 0.0)] * 4,
         "softmax_then_triplet": [(1.0, 0.0), (1.0, 0.0), (0.25, 1.0), (0.25, 1.0)],
+        "joint": [(0.25, 1.0)] * 4,
     }
     for name, weights in expected.items():
         assert [MinedObjective(name, **OPTIONS).weights(step) for step in steps] == weights
+    with pytest.raises(ConfigError, match=r"loss.head_weight: loss.name=joint needs a weight above 0"):
+        MinedObjective("joint", **{**OPTIONS, "head_weight": 0.0})
 
 
 def test_the_loss_is_the_weighed_sum_and_the_shares_are_of_pairs() -> None:

@@ -472,3 +472,31 @@ def test_baselines_of_harmonic_training(
     new = load_bundle(tmp_path / "run" / "encoder")
     away = (embed_records(new, splits.train)[0].vectors - EmbeddingSet.load(tmp_path / "v").vectors) ** 2
     assert (away.sum(1).mean() < 0.6) == (method != "none")
+
+
+class Weights(pl.Callback):
+    """Keep a copy of the net's weights after each step."""
+
+    def __init__(self) -> None:
+        self.steps: list[dict[str, torch.Tensor]] = []
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any, **kwargs: Any) -> None:
+        self.steps.append({key: value.clone() for key, value in pl_module.model.state_dict().items()})
+
+
+def test_an_encoder_has_the_averaged_weights(cache: Path, tmp_path: Path) -> None:
+    kept, decay = Weights(), 0.6
+    options = small_options(
+        cache, optim={"ema": decay}, trainer={"max_steps": 3, "val_check_interval": 3, "monitor": "val_auc"}
+    )
+    metrics = train(options, tmp_path, callbacks=[kept])
+    encoder = load_bundle(tmp_path / "encoder")
+    for key, value in encoder.model.state_dict().items():
+        if not value.is_floating_point():
+            continue
+        average = kept.steps[0][key]
+        for step in kept.steps[1:]:
+            average = decay * average + (1 - decay) * step[key]
+        torch.testing.assert_close(value, average, atol=1e-5, rtol=1e-4)
+    assert metrics["held_out"].keys() == {"identities", "accuracy", "auc", "step"}
+    assert metrics["held_out"]["step"] == 3

@@ -141,6 +141,17 @@ def test_the_last_step_is_saved_also_without_a_validation(cache: Path, tmp_path:
     assert logged(runs[0]) == logged(runs[1])
 
 
+@pytest.mark.parametrize("place", [("train", 3), ("validation", 2)], ids=str)
+def test_averaged_weights_survive_a_stop(place: tuple[Any, ...], cache: Path, tmp_path: Path) -> None:
+    """Within a validation the module holds the average, and the average the weights."""
+    chosen = options(cache, optim={"ema": 0.5})
+    runs = tmp_path / "whole", tmp_path / "cut"
+    metrics = train(chosen, runs[0], say=lambda line: None)
+    stopped_at(place, chosen, runs[1])
+    assert differences(metrics, train(chosen, runs[1], say=lambda line: None)) == []
+    assert differences(content(runs[0]), content(runs[1])) == []
+
+
 def test_workers_end_with_a_run_that_is_stopped_in_a_validation(cache: Path, tmp_path: Path) -> None:
     chosen = options(cache, loader={"workers": 2, "cache": "none"}, optim={"accumulate": 2})
     stopped_at(("validation", 2), chosen, tmp_path)
