@@ -44,6 +44,7 @@ TASKS = {
         "serve": "who is this, over HTTP, with a page",
     },
     "Ship and upgrade": {
+        "ensemble": "several encoders as one, with several views of a face",
         "export": "an encoder as one ONNX file, also in 8 bits",
         "compat": "may a new encoder join the old one's gallery?",
     },

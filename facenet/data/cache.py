@@ -17,6 +17,7 @@ from facenet.data.options import LoaderOptions
 from facenet.data.pictures import why
 from facenet.data.preprocess import Preprocess
 from facenet.data.records import NothingUsable, Records, Skipped
+from facenet.data.views import MIDDLE
 from facenet.errors import DataError
 from facenet.files import read_array, read_cached_array, write_cached_array
 from facenet.interrupts import thread_pool
@@ -161,7 +162,8 @@ def _read(
 
 def _key(records: Records, preprocess: Preprocess, margin: float) -> str:
     digest = hashlib.sha256(repr((VERSION, records.root, preprocess.size, preprocess.crop, margin)).encode())
-    if preprocess.align is not None:
-        digest.update(repr(preprocess.align).encode())
+    for later in (preprocess.align, preprocess.views, preprocess.centre if preprocess.centre != MIDDLE else None):
+        if later:
+            digest.update(repr(later).encode())
     records.mark(digest)
     return digest.hexdigest()[:32]

@@ -105,6 +105,7 @@ class DataOptions(Options):
     fold: int | None = option(None, least=0, help="fold of people and pairs that is reported, from 1 (LFW View 2)")
     train_share: float = option(1.0, **RATE, help="share of the training images kept, by whole people")
     crop: float = option(1.0, **RATE, help="side of the central square that is used, over the shorter side")
+    centre: tuple[float, float] = option((0.5, 0.5), **SHARE, help="middle of the crop, (y, x) as shares of the sides")
     align: AlignOptions = AlignOptions()
     max_bad_share: float = option(0.2, **SHARE, resumable=True, help="share of the files that may be left out")
     synthetic: DrawnOptions = DrawnOptions()
@@ -121,6 +122,9 @@ class PreprocessOptions(Options):
         (0.5, 0.5, 0.5), above=0, help="standard deviation of each channel, values in [0, 1]"
     )
     mirror: bool = option(True, help="average the embeddings of an image and its mirror image")
+    views: int = option(
+        1, least=1, most=7, help="views of a face that the trained encoder averages: crop, sizes, shifts"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

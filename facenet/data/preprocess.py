@@ -15,10 +15,12 @@ from PIL import Image
 
 from facenet.data.pictures import decode, plain_jpeg, upright_rgb
 from facenet.data.resize import resize
+from facenet.data.views import MIDDLE, View, cut_views, tall_size
 from facenet.errors import ConfigError, DataError
 from facenet.faces.alignment import Alignment
 from facenet.vectors import Array
 
+MOST_VIEWS = 128
 LARGEST = 2048  # pixels a side that a network may read
 SMALLEST_STD = 1e-4  # below it, values that are divided by it leave the range of float32 in the layers behind
 
@@ -35,6 +37,9 @@ class Preprocess:
         mirror: Average the embeddings of the image and its mirror image, then scale to unit length.
         channels: Channel order; only "RGB".
         align: How the face is found in a photo and cut out of it, before the central crop; None: images are faces.
+        centre: (y, x) of the middle of the crop, as shares of height and width.
+        views: Several parts of the face that the network reads as one tall image; then `size` is that of it, and `crop`
+            and `centre` are those of each view.
     """
 
     size: tuple[int, int] = (64, 64)
@@ -44,13 +49,21 @@ class Preprocess:
     mirror: bool = True
     channels: str = "RGB"
     align: Alignment | None = None
+    centre: tuple[float, float] = MIDDLE
+    views: tuple[View, ...] = ()
 
     def __post_init__(self) -> None:
         """Check ranges; raises ConfigError."""
-        if len(self.size) != 2 or not all(type(side) is int and 16 <= side <= LARGEST for side in self.size):
-            raise ConfigError(f"size: expected (height, width) of 16 to {LARGEST} pixels, got {self.size}")
+        for size in [view.size for view in self.views] or [self.size]:
+            if len(size) != 2 or not all(type(side) is int and 16 <= side <= LARGEST for side in size):
+                raise ConfigError(f"size: expected (height, width) of 16 to {LARGEST} pixels, got {size}")
+        if self.views and (self.size != tall_size(self.views) or (self.crop, self.centre) != (1.0, MIDDLE)):
+            raise ConfigError(f"views: expected size {tall_size(self.views)}, crop 1 and the middle, got {self.size}")
+        if len(self.views) > MOST_VIEWS:
+            raise ConfigError(f"views: at most {MOST_VIEWS} are read, got {len(self.views)}")
         if not 0 < self.crop <= 1:
             raise ConfigError(f"crop: expected a share in (0, 1], got {self.crop}")
+        View(self.size, self.crop, self.centre)  # checks the centre
         if not _three(self.mean):
             raise ConfigError(f"mean: expected three numbers, got {self.mean}")
         if not _three(self.std) or min(self.std) < SMALLEST_STD:
@@ -64,17 +77,31 @@ class Preprocess:
     def from_dict(cls, values: dict[str, Any]) -> Preprocess:
         """Rebuild from :meth:`to_dict`; unknown or missing keys raise ConfigError."""
         known = cls().to_dict()
-        if set(values) - {"align"} != set(known):
+        if set(values) - {"align", "centre", "views"} != set(known):
             raise ConfigError(f"preprocessing: expected the keys {sorted(known)}, got {sorted(values)}")
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         if "align" in values:
             fields["align"] = Alignment.from_dict(values["align"])
+        if "views" in values:
+            fields["views"] = tuple(map(View.from_dict, values["views"]))
         return cls(**fields)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON; `align` only where there is one: other fingerprints stay as they are."""
+        """Return plain values for JSON; what came later only if it is used: other fingerprints stay as they are."""
         values = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
-        return {key: value for key, value in values.items() if value is not None}
+        values["views"] = [view.to_dict() for view in self.views]
+        unused = {"align": None, "centre": list(MIDDLE), "views": []}
+        return {key: value for key, value in values.items() if key not in unused or value != unused[key]}
+
+    def with_views(self, count: int) -> Preprocess:
+        """Return what averages `count` views of a face: the crop, two sizes and four shifts, in this order."""
+        if count == 1:
+            return self
+        return self.reading(View(self.size, self.crop, self.centre).around(count))
+
+    def reading(self, views: Sequence[View]) -> Preprocess:
+        """Return this preprocessing with other views."""
+        return replace(self, size=tall_size(views), crop=1.0, centre=MIDDLE, views=tuple(views))
 
     def of(self, alignment: Alignment | None, where: str = "") -> Preprocess:
         """Return what happens to images that are cut out of photos already, in the given way (None: they are not).
@@ -89,8 +116,11 @@ class Preprocess:
         if alignment is None or self.align is None:
             return self
         share = self.align.within(alignment)
+        if share is not None and self.views:
+            return replace(self, align=None).reading([view.scaled(share) for view in self.views])
         if share is not None:
-            return replace(self, align=None, crop=self.crop * share)
+            inner = View(self.size, self.crop, self.centre).scaled(share)
+            return replace(self, align=None, crop=inner.crop, centre=inner.centre)
         own = self.align
         raise DataError(
             f"{where}: its faces are cut at {alignment}, the encoder reads {own}, which they do not hold;"
@@ -111,6 +141,8 @@ class Preprocess:
 
     def stored_size(self, margin: float = 1.0) -> tuple[int, int]:
         """Return (S, S') of :meth:`read`: the network's size, times the margin as far as an image can reach."""
+        if self.views:
+            return self.size
         reach = min(1 / self.crop, margin)
         return round(self.size[0] * reach), round(self.size[1] * reach)
 
@@ -131,36 +163,35 @@ class Preprocess:
             pixels = plain_jpeg(source) if self.align is None else None
             if pixels is None:
                 return decode(source, lambda picture: self._face_of(picture, margin))
-            return self._centre(pixels, margin)
+            return self._cut(pixels, margin)
         if isinstance(source, Image.Image):
             return self._face_of(source, margin)
         pixels = read_pixels(source)
         if self.align is not None:
             pixels = np.asarray(self.align.cut(Image.fromarray(pixels)))
-        return self._centre(pixels, margin)
+        return self._cut(pixels, margin)
 
-    def _centre(self, pixels: np.ndarray, margin: float) -> np.ndarray:
-        top, left, bottom, right = self._box(pixels.shape[0], pixels.shape[1], margin)
-        return pixels[top:bottom, left:right]
+    def _cut(self, pixels: np.ndarray, margin: float) -> np.ndarray:
+        return self._part(margin).region(pixels)
+
+    def _part(self, margin: float) -> View:
+        """Return the part of a picture that is decoded: crop and margin, or the square that views are cut of."""
+        if self.views:
+            return View((1, 1))
+        return View(self.size, min(1.0, self.crop * margin), self.centre)
 
     def fit(self, face: np.ndarray, margin: float = 1.0) -> np.ndarray:
-        """Resize a crop (h, w, 3) to (S, S', 3), uint8."""
-        return resize(face, self.stored_size(margin))
+        """Resize a crop (h, w, 3) to (S, S', 3), uint8; with views, cut them out of it."""
+        return cut_views(face, self.views) if self.views else resize(face, self.stored_size(margin))
 
     def _face_of(self, picture: Image.Image, margin: float) -> np.ndarray:
         picture = upright_rgb(picture)
         if self.align is not None:
             picture = self.align.cut(picture)
-        top, left, bottom, right = self._box(picture.height, picture.width, margin)
+        top, left, bottom, right = self._part(margin).box(picture.height, picture.width)
+        if min(top, left) < 0 or bottom > picture.height or right > picture.width:
+            return self._cut(np.asarray(picture), margin)
         return np.array(picture.crop((left, top, right, bottom)))
-
-    def _box(self, height: int, width: int, margin: float) -> tuple[int, int, int, int]:
-        """Return top, left, bottom, right of the central crop."""
-        aspect = self.size[0] / self.size[1]
-        side = min(height / aspect, width) * min(1.0, self.crop * margin)  # width of the crop, in pixels
-        h, w = max(1, round(side * aspect)), max(1, round(side))
-        top, left = (height - h) // 2, (width - w) // 2
-        return top, left, top + h, left + w
 
     def normalise(self, images: Array) -> Array:
         """Turn uint8 (B, 3, H, W), or floats in [0, 255], into normalised float32: an array or tensor like the given.

@@ -7,9 +7,9 @@ first, so that a record can not ask for more memory than the weights beside it t
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import load as load_tensors
@@ -17,6 +17,7 @@ from safetensors.torch import save as save_tensors
 
 from facenet.data.preprocess import Preprocess
 from facenet.encoders.encoder import Encoder
+from facenet.encoders.ensemble import NAME, Ensemble
 from facenet.encoders.onnx_net import OnnxNet
 from facenet.encoders.record import FILE, SCHEMA, notes_of, write_record
 from facenet.errors import ConfigError, DataError, FacenetError, one_line
@@ -64,12 +65,9 @@ def load_bundle(folder: str | Path, *, device: str = "cpu") -> Encoder:
         raise DataError(f"{weights}: no such file; the bundle is incomplete")
     try:
         name, options = record["model"]["name"], dict(record["model"]["options"])
-        options["input_size"] = tuple(options["input_size"])
         preprocess = Preprocess.from_dict(record["preprocessing"])
-        model = read_weights(lambda: build_recorded(name, **options), weights).to(memory_format=torch.channels_last)
-        encoder = Encoder(
-            model, name, {**options, "input_size": list(options["input_size"])}, preprocess, *notes_of(record)
-        )
+        model = read_weights(lambda: _build(name, options), weights).to(memory_format=torch.channels_last)
+        encoder = Encoder(model, name, options, preprocess, *notes_of(record))
     except DataError:
         raise
     except FacenetError as error:
@@ -80,6 +78,13 @@ def load_bundle(folder: str | Path, *, device: str = "cpu") -> Encoder:
         raise DataError(f"{folder}: weights or settings do not match the recorded fingerprint; copy the bundle again")
     model.to(pick_device(device))
     return encoder
+
+
+def _build(name: str, options: Mapping[str, Any]) -> torch.nn.Module:
+    """Build the network of a record."""
+    if name == NAME:
+        return Ensemble(**options)
+    return build_recorded(name, **{**options, "input_size": tuple(options["input_size"])})
 
 
 def write_weights(module: torch.nn.Module, path: Path) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from facenet.data.preprocess import Preprocess
+from facenet.data.views import View, place
 from facenet.encoders.onnx_net import OnnxNet
 from facenet.errors import DataError
 from facenet.vectors import UNIT_TOLERANCE, square_norms
@@ -115,6 +116,7 @@ class Encoder:
             return self.model.embed(np.asarray(images), mirror=self.preprocess.mirror)
         import torch
 
+        views = () if "members" in self.options else self.preprocess.views  # an ensemble cuts them itself
         device = next(itertools.chain(self.model.parameters(), self.model.buffers())).device
         # parts of nearly one size: kernels give the same bits for 16 images or more, others for a few
         count = max(1, math.ceil(len(images) / AT_ONCE)) if device.type == "cpu" else 1
@@ -122,7 +124,7 @@ class Encoder:
             found = []
             for part in torch.as_tensor(images).tensor_split(count):
                 given = part.to(device, memory_format=torch.channels_last)
-                found.append(encode(self.model, given, mirror=self.preprocess.mirror).float().cpu())
+                found.append(encode(self.model, given, mirror=self.preprocess.mirror, views=views).float().cpu())
             return torch.cat(found).numpy()
 
     def _checked(self, vectors: np.ndarray, names: Sequence[str] = ()) -> np.ndarray:
@@ -173,14 +175,30 @@ def _test_images(height: int, width: int) -> np.ndarray:
     return squares[:, :, rows][..., columns]
 
 
-def encode(model: nn.Module, images: Tensor, *, mirror: bool) -> Tensor:
-    """Embed normalised images (B, 3, H, W): unit vectors (B, D), averaged with the mirror images' if asked."""
+def encode(model: nn.Module, images: Tensor, *, mirror: bool, views: Sequence[View] = ()) -> Tensor:
+    """Embed normalised images (B, 3, H, W): unit vectors (B, D), averaged over views and mirror images if asked.
+
+    `views` are those that a tall image holds, see :mod:`facenet.data.views`; none: the image is the only one.
+    """
+    return average(model, views_of(images, views) if views else [images], mirror=mirror)
+
+
+def average(model: nn.Module, parts: Sequence[Tensor], *, mirror: bool) -> Tensor:
+    """Embed some views (B, 3, H, W) of the same images, and their mirror images if asked: unit vectors (B, D)."""
     from torch.nn.functional import normalize
 
-    embeddings: Tensor = model(images)
-    if mirror:
-        embeddings = normalize(embeddings + model(images.flip(-1)), dim=-1, eps=1e-4)
-    return embeddings
+    given = [image for part in parts for image in ((part, part.flip(-1)) if mirror else (part,))]
+    embeddings: Tensor = model(given[0])
+    if len(given) == 1:
+        return embeddings
+    for image in given[1:]:
+        embeddings = embeddings + model(image)
+    return normalize(embeddings, dim=-1, eps=1e-4)
+
+
+def views_of(images: Tensor, views: Sequence[View]) -> list[Tensor]:
+    """Return the views that tall images (B, 3, H, W) hold."""
+    return [images[..., rows, columns] for rows, columns in place(views)]
 
 
 def fingerprint(state: Mapping[str, Any], name: str, options: Mapping[str, Any], preprocess: Preprocess) -> str:

@@ -13,6 +13,8 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from facenet.data.preprocess import Preprocess
+from facenet.data.views import MIDDLE
 from facenet.encoders.encoder import Encoder
 from facenet.files import atomic_write
 
@@ -116,7 +118,7 @@ def _facts(encoder: Encoder, metrics: Mapping[str, Any]) -> Rows:
     return [
         ("network", f"{encoder.name} ({options})"),
         ("output", f"{encoder.dim} numbers, a vector of length 1"),
-        ("input", f"RGB, {height}x{width} pixels; the central {done.crop:.0%} of the picture"),
+        ("input", f"RGB, {height}x{width} pixels; {_part(done)}"),
         ("alignment", align),
         ("scaling", f"(value / 255 - mean) / std; mean {_plain(done.mean)}, std {_plain(done.std)}"),
         ("mirror image", "averaged in" if done.mirror else "not used"),
@@ -126,6 +128,16 @@ def _facts(encoder: Encoder, metrics: Mapping[str, Any]) -> Rows:
         ("checkpoint", f"best on {chosen}, step {best.get('step', UNKNOWN)}"),
         ("seed", encoder.training.get("seed", UNKNOWN)),
     ]
+
+
+def _part(done: Preprocess) -> str:
+    """Return which part of a picture the network reads."""
+    if done.views:
+        return f"{len(done.views)} views of the picture, one below the other"
+    if done.centre == MIDDLE:
+        return f"the central {done.crop:.0%} of the picture"
+    y, x = done.centre
+    return f"{done.crop:.0%} of the picture around ({y:.0%} down, {x:.0%} across)"
 
 
 def _people(metrics: Mapping[str, Any]) -> Rows:

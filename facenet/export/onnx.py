@@ -11,7 +11,7 @@ import contextlib
 import copy
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from facenet.encoders.encoder import Encoder
+from facenet.data.preprocess import Preprocess
+from facenet.encoders.encoder import Encoder, views_of
+from facenet.encoders.ensemble import Ensemble
 from facenet.encoders.onnx_file import need, seal
 from facenet.encoders.onnx_net import OnnxNet
 from facenet.encoders.record import record_of
@@ -37,10 +39,10 @@ LONG = ("people",)  # of the training summary: hashes of everybody's name
 class WholeNet(nn.Module):
     """All that happens after the preprocessing: images (B, 3, H, W) to unit embeddings (B, D)."""
 
-    def __init__(self, net: nn.Module, *, mirror: bool) -> None:
+    def __init__(self, net: nn.Module, preprocess: Preprocess) -> None:
         """Copy the network, in plain memory format, with batch norm folded into the convolutions."""
         super().__init__()
-        self.mirror = mirror
+        self.mirror, self.views = preprocess.mirror, preprocess.views
         self.net = copy.deepcopy(net).cpu().to(memory_format=torch.contiguous_format)
         for block in self.net.modules():
             if isinstance(block, ConvBlock) and isinstance(block.norm, nn.BatchNorm2d):
@@ -48,12 +50,20 @@ class WholeNet(nn.Module):
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Run image and mirror image as one batch, so that each layer is there once."""
-        if not self.mirror:
-            return self.net(images)
-        both = self.net(torch.cat([images, images.flip(-1)]))  # (2 B, D)
-        both = both.reshape(2, images.shape[0], both.shape[1])
-        return nn.functional.normalize(both.sum(0), dim=-1, eps=1e-4)
+        """Embed the images; views and mirror images are one batch of a network, so that each layer is there once."""
+        if isinstance(self.net, Ensemble):
+            return self.net.joined([_as_one_batch(*member) for member in self.net.members(images)])
+        return _as_one_batch(self.net, views_of(images, self.views) if self.views else [images], self.mirror)
+
+
+def _as_one_batch(net: nn.Module, parts: Sequence[Tensor], mirror: bool) -> Tensor:
+    """Do as :func:`~facenet.encoders.encoder.average`."""
+    given = [*parts, *(part.flip(-1) for part in parts if mirror)]
+    if len(given) == 1:
+        return net(given[0])
+    every = net(torch.cat(given))  # (V B, D)
+    every = every.reshape(len(given), given[0].shape[0], every.shape[1])
+    return nn.functional.normalize(every.sum(0), dim=-1, eps=1e-4)
 
 
 def export_onnx(encoder: Encoder, path: str | Path) -> dict[str, Any]:
@@ -96,7 +106,7 @@ def graph(encoder: Encoder) -> bytes:
     images = torch.zeros(2, 3, *encoder.preprocess.size)
     with quiet(), torch.no_grad():
         program = torch.onnx.export(
-            WholeNet(network_of(encoder), mirror=encoder.preprocess.mirror),
+            WholeNet(network_of(encoder), encoder.preprocess),
             (images,),
             dynamo=True,
             verbose=False,

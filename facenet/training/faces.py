@@ -47,6 +47,7 @@ def build_preprocess(options: TrainOptions) -> Preprocess:
         mean=given.mean,
         std=given.std,
         mirror=given.mirror,
+        centre=options.data.centre,
         align=None if align.detector == "none" else Alignment.from_dict(to_dict(align)),
     )
 

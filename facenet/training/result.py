@@ -50,7 +50,8 @@ def best_encoder(
         "best": {**scores, "step": int(content["global_step"])},
     }
     model = {**run.module.hparams["model"]}
-    encoder = Encoder(run.module.model.cpu(), model.pop("name"), model, run.data.preprocess, training=summary)
+    preprocess = run.data.preprocess.with_views(options.preprocess.views)
+    encoder = Encoder(run.module.model.cpu(), model.pop("name"), model, preprocess, training=summary)
     given, held_out = faces.splits.validation, run.data.held_out
     people = {"train": run.data.train.names, "held_out": held_out.names if given is None else sorted(given.people)}
     world = world_of(options.data.kind, options.data.seed)

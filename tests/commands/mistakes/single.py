@@ -33,6 +33,7 @@ TRACKS = (
     " training.tracks_each=2"
 )
 PAIRS = "data.root={faces} folds=2 pairs_per_fold=4 out={new}"
+ENSEMBLE = "encoders=[{encoder}] out={new}"
 IJB = "encoder={encoder} root={faces}"
 CALIBRATE = "encoder={encoder} data.root={faces}"
 INDEX = "gallery={gallery}"
@@ -43,6 +44,7 @@ BASE = {
     "calibrate": CALIBRATE,
     "scan": "data.root={faces}",
     "pairs": PAIRS,
+    "ensemble": ENSEMBLE,
     "ijb": IJB,
     "embed": EMBED,
     "search": SEARCH,
@@ -106,6 +108,11 @@ SINGLE = [
     Case("scan", "data.root={faces} check=pixel", 2, "did you mean 'pixels'"),
     Case("scan", "data.kind=recordio data.root={text}", 3, "text.txt"),
     Case("pairs", "out={new}", 2, "pass data.root=FACES"),
+    Case("ensemble", "encoders=[{encoder},{encoder}] out={new}", 2, "is number 1 again; leave it out"),
+    Case("ensemble", f"{ENSEMBLE} reduce=pca", 2, "pass data.root=DIR"),
+    Case("ensemble", "encoders=[{encoder}] out={faces}", 2, "it exists"),
+    Case("ensemble", f"{ENSEMBLE} views=8", 2, "views"),
+    Case("ensemble", f"{ENSEMBLE} reduce=lda dim=16 data.root={{faces}}", 3, "give more people"),
     Case("pairs", f"{PAIRS} folds=9", 3, "ask for folds=6 or fewer"),
     Case("pairs", f"{PAIRS} pairs_per_fold=3", 2, "even pairs_per_fold"),
     Case("pairs", f"{PAIRS} data.root={{empty}}", 3, "no usable image"),

@@ -1,0 +1,92 @@
+"""Several encoders as one: their vectors side by side, averaged over several views of a face, and reduced if asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from facenet.commands.launch import launch
+from facenet.commands.options import CommandOptions
+from facenet.console import progress, table
+from facenet.data.options import DataOptions
+from facenet.options import option
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnsembleOptions(CommandOptions):
+    """Options of ``ensemble``."""
+
+    encoders: tuple[str, ...] = option(help="encoder folders; one is enough with views")
+    out: str = option(help="encoder folder to write; it holds copies of the weights")
+    views: int = option(1, least=1, most=7, help="views of a face that each net averages: the crop, sizes, shifts")
+    reduce: str | None = option(
+        None, choices=("pca", "whiten", "lda"), help="map the joined vectors to dim numbers, fitted on training people"
+    )
+    dim: int | None = option(None, least=1, help="width with reduce; null: that of the first encoder")
+    data: DataOptions = DataOptions(kind="folder")
+
+
+def run(options: EnsembleOptions, out: Path) -> dict[str, Any]:
+    from facenet.data.splits import split_faces
+    from facenet.encoders import model_card
+    from facenet.encoders.bundle import save_bundle
+    from facenet.encoders.embedding import embed_records
+    from facenet.encoders.ensemble import join, reduce
+    from facenet.encoders.lookup import load
+    from facenet.encoders.reduction import fit_reduction
+    from facenet.errors import ConfigError
+    from facenet.evaluation.evaluate import calibration, calibration_on_pairs
+
+    given = bool(options.data.root) or options.data.kind == "synthetic"
+    if options.reduce and not given:
+        raise ConfigError("reduce: it is fitted on the training people; pass data.root=DIR, as the encoders had it")
+    if Path(options.out).exists():
+        raise ConfigError(f"out={options.out}: it exists; give a folder that does not")
+    found = [load(name, device="cpu") for name in options.encoders]
+    if options.views > 1:
+        found = [replace(one, preprocess=one.preprocess.with_views(options.views), fingerprint="") for one in found]
+    encoder, width = join(found), None
+    splits = None
+    if given:
+        with progress("reading faces") as shown:
+            splits = split_faces(options.data, progress=shown)
+    if options.reduce and splits is not None:
+        width = options.dim or found[0].dim
+        with progress("embedding training faces") as shown:
+            vectors, kept = embed_records(encoder, splits.train, progress=shown)
+        encoder = reduce(encoder, *fit_reduction(vectors.vectors, kept.labels, options.reduce, width))
+    if splits is not None:
+        with progress("calibrating on held-out faces") as shown:
+            if splits.validation is None:
+                encoder.thresholds, encoder.calibration = calibration(encoder, splits.held_out, progress=shown)
+            else:
+                pairs = splits.validation.pairs
+                encoder.thresholds, on = calibration_on_pairs(encoder, splits.held_out, pairs, progress=shown)
+                encoder.calibration = {"file": splits.validation.source.file, **on}
+    save_bundle(encoder, options.out)
+    model_card.write(options.out, encoder, {}, {})
+    passes = sum(len(one.preprocess.views or (0,)) * (2 if one.preprocess.mirror else 1) for one in found)
+    thresholds = {f"{far:g}": value for far, value in encoder.thresholds.items()}
+    metrics = {
+        "members": [one.fingerprint for one in found],
+        "embedding_dim": encoder.dim,
+        "passes": passes,
+        "reduced_from": None if width is None else sum(one.dim for one in found),
+        "thresholds": thresholds,
+        "fingerprint": encoder.fingerprint,
+        "encoder": options.out,
+    }
+    rows: list[tuple[str, Any]] = [
+        ("members", ", ".join(f"{one.name} {one.fingerprint[:12]}" for one in found)),
+        ("numbers of a vector", encoder.dim),
+        ("passes of a net for a face", passes),
+        *((f"threshold at FAR {far}", value) for far, value in thresholds.items()),
+        ("encoder", options.out),
+    ]
+    table(rows, title="ensemble")
+    return metrics
+
+
+def main() -> None:
+    launch("ensemble", run)
