@@ -57,6 +57,8 @@ def of_encoder(name: str, options: VerifyOptions, out: Path) -> dict[str, Any]:
     def decodable(records: Records) -> Records:  # pairs are drawn among these, as in training
         return readable(records, encoder.preprocess)
 
+    if data.fold:
+        return of_fold(encoder, data, options, out)
     faces, pairs = reported_faces(data, readable=decodable)
     if data.pairs:
         refuse_missing(faces, pairs, data.pairs, data.root, allow_missing=options.allow_missing)
@@ -64,8 +66,8 @@ def of_encoder(name: str, options: VerifyOptions, out: Path) -> dict[str, Any]:
         write_pairs(out / "pairs.csv", pairs)  # what was drawn, to be used again with pairs=FILE
     baselines, world = options.baselines, world_of(data.kind, data.seed)
     others = None
-    if baselines or options.quantise in ("pq", "all"):
-        others = other_faces(data, needed=baselines, readable=decodable)
+    if baselines or options.backend or options.quantise in ("pq", "all"):
+        others = other_faces(data, needed=baselines or bool(options.backend), readable=decodable)
     known: dict[str, Any] = {"train_faces": others, "train_embeddings": training_faces(options), "world": world}
     with progress("embedding") as shown:
         metrics = evaluate_all(encoder, faces, pairs, options, save=out / "evaluation", progress=shown, **known)
@@ -76,6 +78,23 @@ def of_encoder(name: str, options: VerifyOptions, out: Path) -> dict[str, Any]:
     if options.calibrate:
         metrics |= calibrate_encoder(encoder, name, faces, out) | {"calibrated_on_reported": True}
     return metrics
+
+
+def of_fold(encoder: Any, data: DataOptions, options: VerifyOptions, out: Path) -> dict[str, Any]:
+    """Score one fold of View 2 at the threshold of held-out people; nobody opens the fold's faces before."""
+    from facenet.data.pair_folds import held_out_pairs
+    from facenet.data.splits import split_faces
+    from facenet.evaluation.evaluate import evaluate_fold
+    from facenet.evaluation.leakage import world_of
+
+    splits = split_faces(data)
+    assert splits.pairs is not None, "a fold has pairs"
+    given = held_out_pairs(splits.held_out, data.seed) if splits.validation is None else splits.validation.pairs
+    known: dict[str, Any] = {"save": out / "evaluation", "world": world_of(data.kind, data.seed)}
+    if options.backend:
+        known["backend"] = options.backend, splits.train
+    with progress("embedding") as known["progress"]:
+        return evaluate_fold(encoder, splits.evaluation, splits.pairs, splits.held_out, given, **known)
 
 
 def of_embeddings(folder: str, options: VerifyOptions) -> dict[str, Any]:

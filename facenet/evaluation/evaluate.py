@@ -10,20 +10,29 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from facenet.data.pairs import pair_rows
 from facenet.data.records import Records
 from facenet.data.sources.kinds import scan
 from facenet.encoders.embedding import embed_records
 from facenet.encoders.encoder import Encoder
 from facenet.errors import ConfigError, DataError
 from facenet.evaluation.all_pairs import all_pairs
+from facenet.evaluation.backends import Scores, fit_backend
 from facenet.evaluation.identification import enrol, identify
 from facenet.evaluation.leakage import leakage
 from facenet.evaluation.options import EvaluationOptions
 from facenet.evaluation.quantisation import compare_quantised, methods
 from facenet.evaluation.roc import at_far
-from facenet.evaluation.verification import best_threshold, common_grid, score_at, score_pairs, verify_embeddings
+from facenet.evaluation.verification import (
+    best_threshold,
+    common_grid,
+    score_at,
+    score_pairs,
+    verify_embeddings,
+    verify_pairs,
+)
 from facenet.files import atomic_write, write_csv
-from facenet.types import EmbeddingSet, Pairs, Progress
+from facenet.types import EmbeddingSet, Pairs, Progress, image_key
 from facenet.vectors import sq_dist_matrix
 
 CALIBRATED_FARS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
@@ -54,6 +63,7 @@ def evaluate_fold(
     held_out: Records,
     held_out_pairs: Pairs,
     *,
+    backend: tuple[str, Records] | None = None,
     save: str | Path | None = None,
     world: str = "",
     progress: Progress | None = None,
@@ -62,17 +72,36 @@ def evaluate_fold(
 
     Returns `verification`, see :func:`score_at`, and `leakage`. The fold's faces are opened last; `save`
     names a folder to keep them and the scored pairs in. `progress` is called with (done, total) embedded faces.
+    `backend`, a name and the training faces, adds the scores of :mod:`.backends` at a threshold chosen in the same way.
 
     Raises:
         DataError: an image of a pair is missing or can not be read.
     """
-    others = score_pairs(embed_records(encoder, held_out, progress=progress)[0], held_out_pairs)
-    threshold = best_threshold(others.sq_dist, others.pairs.same)
+    others = embed_records(encoder, held_out, progress=progress)[0]
+    chosen_on = score_pairs(others, held_out_pairs)
+    threshold = best_threshold(chosen_on.sq_dist, chosen_on.pairs.same)
+    scores = None if backend is None else _fitted(encoder, *backend, progress)
     embeddings, kept = embed_records(encoder, faces, progress=progress)
-    score = score_at(score_pairs(embeddings, pairs).sq_dist, pairs.same, threshold)
+    metrics = {"verification": score_at(score_pairs(embeddings, pairs).sq_dist, pairs.same, threshold)}
+    if backend is not None and scores is not None:
+        away = best_threshold(_backend_distances(scores, others, held_out_pairs), held_out_pairs.same)
+        metrics["backend"] = score_at(_backend_distances(scores, embeddings, pairs), pairs.same, away)
+        metrics["backend"]["name"] = backend[0]
     if save is not None:
         save_evaluation(save, embeddings, kept, pairs)
-    return {"verification": score, "leakage": leakage(embeddings, encoder.training.get("people"), world=world)}
+    return metrics | {"leakage": leakage(embeddings, encoder.training.get("people"), world=world)}
+
+
+def _fitted(encoder: Encoder, name: str, train_faces: Records, progress: Progress | None) -> Scores:
+    """Fit a back-end of that name on training faces."""
+    embeddings, kept = embed_records(encoder, train_faces, progress=progress)
+    return fit_backend(name, embeddings.vectors, kept.labels)
+
+
+def _backend_distances(scores: Scores, embeddings: EmbeddingSet, pairs: Pairs) -> np.ndarray:
+    """Return minus the scores of pairs (P,), which fall like a distance the more alike two faces are."""
+    first, second, _ = pair_rows(pairs, map(image_key, embeddings.paths))
+    return -scores(embeddings.vectors[first], embeddings.vectors[second])
 
 
 def evaluate_all(
@@ -90,8 +119,8 @@ def evaluate_all(
     """Embed the reported faces once and report all that is asked about them, see :func:`evaluate_embeddings`.
 
     `save` names a folder to keep faces and scored pairs in, see :func:`save_evaluation`. The centroids of
-    ``quantise="pq"`` are fitted on `train_faces`, which are faces of other people. `progress` is called with
-    (done, total) embedded faces.
+    ``quantise="pq"`` and a back-end are fitted on `train_faces`, which are faces of other people. `progress` is called
+    with (done, total) embedded faces.
 
     Raises:
         DataError, ConfigError: what the parts refuse.
@@ -103,6 +132,13 @@ def evaluate_all(
         fit_on = embed_records(encoder, train_faces)[0].vectors
     known: dict[str, Any] = {"people": encoder.training.get("people"), "train_embeddings": train_embeddings}
     metrics = evaluate_embeddings(embeddings, pairs, options, fit_on=fit_on, world=world, **known)
+    if options.backend and train_faces is not None:
+        scored = score_pairs(embeddings, pairs, allow_missing=options.allow_missing).pairs
+        scores = _fitted(encoder, options.backend, train_faces, progress)
+        found = verify_pairs(
+            _backend_distances(scores, embeddings, scored), scored.same, scored.fold, fars=options.fars
+        )
+        metrics["backend"] = found.metrics() | {"name": options.backend}
     if save is not None:
         save_evaluation(save, embeddings, kept, pairs)
     return metrics

@@ -28,6 +28,11 @@ class EvaluationOptions(Options):
     identification: bool = option(False, help="enrol some of the reported faces and look up the others")
     protocol: ProtocolOptions = ProtocolOptions()
     quantise: str | None = option(None, choices=("int8", "pq", "all"), help="score embeddings in fewer bytes too")
+    backend: str | None = option(
+        None,
+        choices=("plda", "asnorm"),
+        help="score the pairs also by a model of the training faces: for reports alone",
+    )
     fars: tuple[float, ...] = option((1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6), **RATE, help="false accept rates")
     memory_gb: float = option(2.0, above=0, help="memory for the scores of all pairs; rates that need more are refused")
     seed: int = option(0, **SEED, help="seed of drawn pairs and enrolment; the faces have data.seed")

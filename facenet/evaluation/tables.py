@@ -55,6 +55,9 @@ def evaluation_rows(metrics: Mapping[str, Any]) -> list[tuple[str, Any]]:
     if "verification" in metrics:
         found = metrics["verification"]
         rows += fold_rows(found) if "correct" in found else verification_rows(found)
+    if found := metrics.get("backend"):
+        rows.append((f"{found['name']}: accuracy, AUC", f"{found['accuracy']:.4f}, {found['auc']:.4f}"))
+        rows.append((f"{found['name']}: for reports alone", "no distance: galleries and thresholds do not know it"))
     if "all_pairs" in metrics:
         found = metrics["all_pairs"]
         rows += [(name, found[name]) for name in ("faces", "identities")]
