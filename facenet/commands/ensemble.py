@@ -17,7 +17,7 @@ from facenet.options import option
 class EnsembleOptions(CommandOptions):
     """Options of ``ensemble``."""
 
-    encoders: tuple[str, ...] = option(help="encoder folders; one is enough with views")
+    encoders: str | tuple[str, ...] = option(help="encoder folders; one is enough with views")
     out: str = option(help="encoder folder to write; it holds copies of the weights")
     views: int = option(1, least=1, most=7, help="views of a face that each net averages: the crop, sizes, shifts")
     reduce: str | None = option(
@@ -43,7 +43,8 @@ def run(options: EnsembleOptions, out: Path) -> dict[str, Any]:
         raise ConfigError("reduce: it is fitted on the training people; pass data.root=DIR, as the encoders had it")
     if Path(options.out).exists():
         raise ConfigError(f"out={options.out}: it exists; give a folder that does not")
-    found = [load(name, device="cpu") for name in options.encoders]
+    names = [options.encoders] if isinstance(options.encoders, str) else options.encoders
+    found = [load(name, device="cpu") for name in names]
     if options.views > 1:
         found = [replace(one, preprocess=one.preprocess.with_views(options.views), fingerprint="") for one in found]
     encoder, width = join(found), None
