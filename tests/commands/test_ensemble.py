@@ -34,9 +34,8 @@ def test_the_held_fold_is_opened_last(view2_root: Path, tmp_path: Path, monkeypa
         save_bundle(make(seed), tmp_path / f"e{seed}")
     fold = ["data=lfw", f"data.root={view2_root}", "data.people=people.txt", "data.pairs=pairs.txt", "data.fold=3"]
     held = {f"p{i:03d}_{j:04d}" for i in range(12, 18) for j in (1, 2, 3)}
-    made = play(
-        "ensemble", "encoders=[e0,e1]", "out=both", "views=3", "reduce=pca", "dim=8", *fold, "data.held_out=0.2"
-    )
+    asked = ["encoders=[e0,e1]", "out=both", "views=3", "reduce=pca", "dim=8", *fold, "data.held_out=0.2"]
+    made = play("ensemble", *asked, out=tmp_path / "m")
     assert made.code == 0, made.errors
     assert not held & set(opened)
     assert len(opened) == 54 * 3, "everybody else was of use"
