@@ -34,6 +34,7 @@ def drawn(options: PairsOptions, file: Path, out: Path) -> dict[str, Any]:
     from facenet.data.records import write_skipped
     from facenet.data.sources.bin_pairs import source_of
     from facenet.data.sources.kinds import scan_usable
+    from facenet.data.splits import listed_people
     from facenet.errors import ConfigError
 
     data = options.data
@@ -41,6 +42,8 @@ def drawn(options: PairsOptions, file: Path, out: Path) -> dict[str, Any]:
         raise ConfigError(f"out={options.out}: it holds the pairs of a .bin set; give another folder")
     with progress("listing people") as shown:
         _, faces = scan_usable(data.kind, data.root, max_bad_share=data.max_bad_share, progress=shown)
+    if data.people:
+        faces = listed_people(faces, data.people)
     pairs, named = draw_pairs(
         faces,
         pairs_per_fold=options.pairs_per_fold,

@@ -126,6 +126,16 @@ def share_of_people(records: Records, share: float, seed: int = 0) -> Records:
     return records.of_labels(kept)
 
 
+def listed_people(records: Records, file: str) -> Records:
+    """Return the faces of the people in a file; raises DataError if there are none, or as :func:`read_people`."""
+    listed = read_people(protocol_file(file, records, "data.people"))
+    names = {same_name(name) for fold in listed for name in fold}
+    found = records.of_people(names)
+    if not len(found):
+        raise DataError(f"{file}: none of its {len(names)} people has an image under {records.root}")
+    return found
+
+
 def _divide(records: Records, share: float, seed: int, most: int) -> tuple[Records, Records]:
     """Take `share` of the identities away, the same share of those with one image and of those with more.
 
@@ -151,12 +161,8 @@ def _train_and_reported(
         )
         reported = readable(named_faces(records, pairs))
     if options.people:
-        listed = read_people(protocol_file(options.people, records, "data.people"))
-        names = {same_name(name) for fold in listed for name in fold}
-        training = labelled.of_people(names)
-        if not len(training):
-            raise DataError(f"{options.people}: none of its {len(names)} people has an image under {records.root}")
-        rest = labelled.of_people(set(labelled.names) - names)
+        training = listed_people(labelled, options.people)
+        rest = labelled.of_people(set(labelled.names) - set(training.names))
     elif reported is not None:
         return labelled.of_people(set(labelled.names) - set(reported.names)), reported, pairs
     else:

@@ -46,6 +46,14 @@ def test_drawn_pairs_are_balanced_and_people_are_in_one_fold(faces: Path, tmp_pa
     assert (tmp_path / "p" / "pairs.csv").read_text() != text
 
 
+def test_pairs_of_listed_people_alone(faces: Path, tmp_path: Path) -> None:
+    (tmp_path / "some.txt").write_text("5\n" + "".join(f"p{person:03d}\t4\n" for person in range(5, 10)))
+    given = (f"data.root={faces}", f"data.people={tmp_path / 'some.txt'}", "folds=2", "pairs_per_fold=12")
+    assert succeed("pairs", *given, f"out={tmp_path / 'p'}", out=tmp_path / "run")["pairs"] == 24
+    pairs = read_pairs(tmp_path / "p" / "pairs.csv")
+    assert {key[:4] for key in (*pairs.first, *pairs.second)} == {f"p{person:03d}" for person in range(5, 10)}
+
+
 @pytest.mark.parametrize(
     ("given", "code", "says"),
     [
