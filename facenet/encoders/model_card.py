@@ -110,6 +110,8 @@ def _facts(encoder: Encoder, metrics: Mapping[str, Any]) -> Rows:
     if not (shown.get("attention") or {}).get("after") and shown.get("pool") != "attention":
         shown["attention"] = None  # its options without a place are no attention
     options = ", ".join(f"{key} {_plain(value)}" for key, value in shown.items() if value is not None)
+    if members := encoder.options.get("members"):
+        options = "of " + ", ".join(str(member["name"]) for member in members)
     align = "none: a picture shows one face"
     if done.align is not None:
         align = f"{done.align.detector}, template {done.align.template}, margin {done.align.margin:g}"

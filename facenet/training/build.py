@@ -21,6 +21,7 @@ from facenet.data.datamodule import FaceDataModule
 from facenet.data.pairs import pair_rows
 from facenet.encoders.bundle import load_bundle
 from facenet.encoders.encoder import Encoder
+from facenet.encoders.ensemble import NAME as ENSEMBLE
 from facenet.errors import ConfigError, choose
 from facenet.files import default_cache
 from facenet.interrupts import StopRequest
@@ -103,6 +104,8 @@ def take_net(options: TrainOptions, given: Collection[str] = ()) -> TrainOptions
     if options.init is None:
         return options
     start = load_bundle(options.init)
+    if start.name == ENSEMBLE:
+        raise ConfigError(f"init={options.init}: it joins several nets; start from one of its members")
     recorded = {**start.options, "name": start.name, "edition": edition_of(start.options)}
     theirs, ours, plain = (
         to_dict(each) for each in (build_options(ModelOptions, recorded), options.model, ModelOptions())

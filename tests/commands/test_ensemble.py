@@ -64,3 +64,9 @@ def test_a_single_encoder_gains_views(view2_root: Path, tmp_path: Path, monkeypa
     image = next((view2_root / "images").rglob("*.png"))
     seven = load_bundle(tmp_path / "seven").embed(image)
     assert np.abs(seven - make(0).embed(image)).max() > 1e-4
+    card = (tmp_path / "seven" / "README.md").read_text()
+    assert "| network | ensemble (of small) |" in card
+    assert "7 views of the picture" in card
+    begun = play("train", "init=seven", out=tmp_path / "t")
+    assert begun.code == 2
+    assert "start from one of its members" in begun.errors
