@@ -8,7 +8,6 @@ jitter colours and normalise image by image; ours also rotates, scales, shifts a
 from __future__ import annotations
 
 import io
-import os
 import statistics
 import tempfile
 import time
@@ -25,7 +24,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from benchmarks.resources import limited_threads
+from benchmarks.resources import cores, limited_threads
 from benchmarks.tables import Table
 from benchmarks.training import SETTINGS, Step
 from facenet.data.augment import Augment
@@ -79,7 +78,7 @@ def run(options: Options) -> dict[str, Any]:
     """
     for name in options.nets:
         choose(NETS, name, "benchmark.nets")
-    workers = _cores() if options.workers is None else options.workers
+    workers = cores() if options.workers is None else options.workers
     with ExitStack() as cleanup:
         folder = options.root or cleanup.enter_context(tempfile.TemporaryDirectory())
         records = _records(folder, options)
@@ -92,10 +91,6 @@ def run(options: Options) -> dict[str, Any]:
             "crops": {f"{crop:g}": _one_core(records, options, crop) for crop in options.crops},
             "nets": {name: _beside_a_net(records, options, name, workers) for name in options.nets},
         }
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _records(folder: str, options: Options) -> Records:

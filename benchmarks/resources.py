@@ -35,6 +35,11 @@ def limited_threads(count: int | None) -> Iterator[int]:
         torch.set_num_threads(before)
 
 
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def environment(temporary: str = "") -> dict[str, str]:
     """Return the environment of a child process: it imports what this one does, with `temporary` as TMPDIR if given."""
     paths = os.pathsep.join(path for path in sys.path if path)

@@ -16,7 +16,7 @@ from facenet.data.sources.kinds import scan_usable
 from facenet.errors import DataError
 from facenet.files import read_sealed
 from tests.helpers.pictures import write_tree
-from tests.helpers.sets import Face, faces, jpeg, write_parquet, write_recordio, write_tar, write_zip
+from tests.helpers.sets import Face, faces, jpeg, write_folder, write_parquet, write_recordio, write_tar, write_zip
 
 
 @pytest.fixture
@@ -132,12 +132,10 @@ def test_every_form_of_a_set_gives_the_same_rows_and_bytes(tmp_path: Path, scann
     sets = {form: tmp_path / form / f"set.{form}" for form in ("rec", "tar", "zip", "parquet")}
     write_recordio(sets["rec"], people)
     write_tar(sets["tar"], people)
-    write_zip(sets["zip"], [Face(one.name, f"{int(one.identity):02d}", one.picture) for one in people])
+    padded = [one._replace(identity=f"{int(one.identity):02d}") for one in people]
+    write_zip(sets["zip"], padded)
     write_parquet(sets["parquet"], people)
-    for one in people:
-        file = tmp_path / "folder" / f"{int(one.identity):02d}" / f"{one.name}.jpg"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(one.picture)
+    write_folder(tmp_path / "folder", padded)
     found = []
     for root in (tmp_path / "folder", *sets.values()):
         if scanned:

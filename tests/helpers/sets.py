@@ -153,6 +153,14 @@ def write_parquet(
     pyarrow.parquet.write_table(pyarrow.table({"image": images, **who}), path, row_group_size=rows)
 
 
+def write_folder(root: Path, people: Sequence[Face]) -> None:
+    """Write faces as files <identity>/<name>.jpg."""
+    for face in people:
+        file = root / face.identity / f"{face.name}.jpg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(face.picture)
+
+
 def pictures_of(form: Form, root: Path) -> tuple[Listing, list[bytes]]:
     """List a set, and read all of its images."""
     listing = form.list_images(root, None)
