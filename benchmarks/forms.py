@@ -256,7 +256,7 @@ def tables(result: dict[str, Any]) -> list[Table]:
         for form, one in result["trained"].items()
     ]
     speed: list[tuple[Any, ...]] = [
-        (form, way, *(round(one[name]) for name in ("faces_per_second", "least", "most")), f"{one['of_packed']:.3f}x")
+        (form, way, *(round(one[name]) for name in ("faces_per_second", "least", "most")), f"{one['of_packed']:.2g}x")
         for form, ways in result["speed"].items()
         for way, one in ways.items()
     ]

@@ -60,7 +60,8 @@ def all_pairs(
     the largest possible VAL, exactly; and `accepted_same`, `accepted_different`, the counts at that threshold. If
     it has no threshold, `reason` says why: far |P_diff| < 1, or a tail beyond `memory_gb`. Rows with the label ""
     (unknown) are left out. The intervals take pairs for independent; pairs that share a face are not, so the true
-    ones are wider. Time is one product of all vectors with each other, memory the tail and the same pairs.
+    ones are wider. Time is one product of all vectors with each other, memory the tail and the same pairs. `progress`
+    is called with (done, total) pairs.
 
     Raises:
         DataError: NaN, other lengths, or no different pair.
@@ -163,6 +164,7 @@ def _compare_all(
     vectors: np.ndarray, codes: np.ndarray, tail: _Tail, size: tuple[int, int], progress: Progress | None
 ) -> np.ndarray:
     """Feed the similarities of different pairs to `tail`; return those of the same pairs, (S,)."""
+    count = len(codes)
     ends = np.searchsorted(codes, codes, side="right").tolist()  # the rows of one identity lie together
     same = [np.empty(0, np.float32)]
     for top, left, tile in tiles(vectors, *size):
@@ -173,10 +175,10 @@ def _compare_all(
             for line, (_, end) in zip(tile, columns, strict=True):
                 line[:end] = -np.inf  # the same person, and what lies below the diagonal
         tail.add(tile[tile > tail.bound])
-        if progress and left == top:
-            progress(top, len(codes))
+        if progress and left == top:  # pairs and not rows: the first rows are compared with most others
+            progress(top * (2 * count - top - 1) // 2, count * (count - 1) // 2)
     if progress:
-        progress(len(codes), len(codes))
+        progress(count * (count - 1) // 2, count * (count - 1) // 2)
     return np.concatenate(same)
 
 

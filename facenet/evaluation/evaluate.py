@@ -165,7 +165,7 @@ def evaluate_embeddings(
         people: Whom the encoder was trained on, see :func:`~facenet.evaluation.leakage.people_record`.
         train_embeddings: Embeddings of the training faces, among which near-duplicates are looked for.
         world: See :func:`~facenet.evaluation.leakage.world_of`.
-        progress: Called with (done, total) rows of all pairs.
+        progress: Called with (done, total) of all pairs.
 
     Raises:
         ConfigError: `quantise` without pairs; and what the parts refuse.

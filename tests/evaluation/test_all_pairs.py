@@ -111,11 +111,11 @@ def test_a_tail_beyond_the_memory_is_refused_and_the_smaller_rates_stay_exact() 
         all_pairs(vectors, labels, memory_gb=1e-6)
 
 
-def test_metrics_are_plain_json_and_progress_ends_at_all_rows() -> None:
+def test_metrics_are_plain_json_and_progress_counts_pairs() -> None:
     labels, shown = np.arange(60) // 3, []
     found = all_pairs(unit(60, 8, labels, 1), labels, block_rows=25, progress=lambda *done: shown.append(done))
     metrics = found.metrics()
     assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
     assert metrics["pairs"] == 60 * 59 // 2 == metrics["same"] + metrics["different"]
     assert list(metrics["val_at_far"]) == ["1e-1", "1e-2", "1e-3", "1e-4", "1e-5", "1e-6"]
-    assert shown == [(0, 60), (25, 60), (50, 60), (60, 60)]
+    assert shown == [(0, 1770), (25 * 59 - 300, 1770), (1770 - 45, 1770), (1770, 1770)]
