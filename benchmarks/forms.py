@@ -73,8 +73,8 @@ def run(options: Options) -> dict[str, Any]:
     ``sets.<form>``: `images`, `people`, `duplicates`, `bytes` on disk, and `sha256` over the labels and the digest of
     each image. ``trained.<form>``: SHA-256 over `rows` and over `pixels` of all batches, and over the final `weights`.
     `same`: whether all of these are equal in all forms. ``speed.<form>.<way>``: faces per second, `least`, `most`, and
-    the median ratio of a round to the packed cache, `of_packed`. The ways: `read` takes the bytes alone, `here` decodes
-    in this process, `workers` in loader processes.
+    `packed_ratio`, that of the packed cache over it (median of the rounds). The ways: `read` takes the bytes alone,
+    `here` decodes in this process, `workers` in loader processes.
 
     Raises:
         ConfigError: an unknown form.
@@ -234,7 +234,7 @@ def _entry(rates: np.ndarray, packed: np.ndarray) -> dict[str, float]:
         "faces_per_second": statistics.median(rates.tolist()),
         "least": float(rates.min()),
         "most": float(rates.max()),
-        "of_packed": statistics.median((rates / packed).tolist()),
+        "packed_ratio": statistics.median((packed / rates).tolist()),
     }
 
 
@@ -256,7 +256,12 @@ def tables(result: dict[str, Any]) -> list[Table]:
         for form, one in result["trained"].items()
     ]
     speed: list[tuple[Any, ...]] = [
-        (form, way, *(round(one[name]) for name in ("faces_per_second", "least", "most")), f"{one['of_packed']:.2g}x")
+        (
+            form,
+            way,
+            *(round(one[name]) for name in ("faces_per_second", "least", "most")),
+            f"{one['packed_ratio']:.3g}x",
+        )
         for form, ways in result["speed"].items()
         for way, one in ways.items()
     ]
@@ -266,5 +271,5 @@ def tables(result: dict[str, Any]) -> list[Table]:
     return [
         Table("one set", ("form", "images", "people", "duplicates", "on disk", "SHA-256"), held),
         Table(title, ("form", "rows", "pixels", "weights"), trained),
-        Table(loaded, ("form", "way", "faces/s (median)", "least", "most", "of packed"), speed),
+        Table(loaded, ("form", "way", "faces/s (median)", "least", "most", "packed / this"), speed),
     ]
