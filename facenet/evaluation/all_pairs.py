@@ -160,6 +160,15 @@ def tiles(
             yield top, left, np.matmul(vectors[top:bottom], vectors[left:right].T, out=tile)
 
 
+def pairs_before(top: int, count: int) -> int:
+    """Return how many of the pairs of `count` faces have their first face above row `top`.
+
+    >>> pairs_before(1, 4), pairs_before(4, 4)
+    (3, 6)
+    """
+    return top * (2 * count - top - 1) // 2
+
+
 def _compare_all(
     vectors: np.ndarray, codes: np.ndarray, tail: _Tail, size: tuple[int, int], progress: Progress | None
 ) -> np.ndarray:
@@ -176,9 +185,9 @@ def _compare_all(
                 line[:end] = -np.inf  # the same person, and what lies below the diagonal
         tail.add(tile[tile > tail.bound])
         if progress and left == top:  # pairs and not rows: the first rows are compared with most others
-            progress(top * (2 * count - top - 1) // 2, count * (count - 1) // 2)
+            progress(pairs_before(top, count), pairs_before(count, count))
     if progress:
-        progress(count * (count - 1) // 2, count * (count - 1) // 2)
+        progress(pairs_before(count, count), pairs_before(count, count))
     return np.concatenate(same)
 
 

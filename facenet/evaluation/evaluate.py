@@ -165,7 +165,7 @@ def evaluate_embeddings(
         people: Whom the encoder was trained on, see :func:`~facenet.evaluation.leakage.people_record`.
         train_embeddings: Embeddings of the training faces, among which near-duplicates are looked for.
         world: See :func:`~facenet.evaluation.leakage.world_of`.
-        progress: Called with (done, total) of all pairs.
+        progress: Called with (done, total) of all pairs, and again while near-duplicates are looked for.
 
     Raises:
         ConfigError: `quantise` without pairs; and what the parts refuse.
@@ -191,7 +191,7 @@ def evaluate_embeddings(
         metrics["identification"] = identify_faces(
             embeddings, gallery_faces=protocol.gallery_faces, strangers=protocol.strangers, seed=seed
         )
-    metrics["leakage"] = leakage(embeddings, people, world=world, train=train_embeddings)
+    metrics["leakage"] = leakage(embeddings, people, world=world, train=train_embeddings, progress=progress)
     return metrics
 
 

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from facenet.errors import DataError
-from facenet.evaluation.all_pairs import BLOCK_ROWS, TILE_COLUMNS, tiles
+from facenet.evaluation.all_pairs import BLOCK_ROWS, TILE_COLUMNS, pairs_before, tiles
 from facenet.texts import numbered
-from facenet.types import EmbeddingSet
+from facenet.types import EmbeddingSet, Progress
 from facenet.vectors import sq_dist_matrix
 
 NEAR_SQ_DIST = 0.01  # nearer faces are one photograph, whatever their names: cut, scaled or saved again
@@ -71,6 +71,7 @@ def leakage(
     train: EmbeddingSet | None = None,
     near_sq_dist: float = NEAR_SQ_DIST,
     tile: tuple[int, int] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Look for leakage between the reported faces and the training of their encoder.
 
@@ -79,7 +80,7 @@ def leakage(
     :func:`people_record`); `near_duplicates` the pairs of reported faces of two different people with
     D <= `near_sq_dist`; `train_near_duplicates` the pairs of a reported face and one of `train`, by whatever name, as
     near (None without `train`); `examples` the nearest of both kinds, [first, second, sq_dist]. `tile` is the number of
-    rows and columns that are compared at a time.
+    rows and columns that are compared at a time. `progress` is called with (done, total) pairs of reported faces.
 
     Raises:
         DataError: `train` was embedded by another encoder.
@@ -88,7 +89,7 @@ def leakage(
         raise DataError("leakage: the training faces were embedded by another encoder; embed them with this one")
     names = set(embeddings.identities) - {""}
     shared = shared_people(names, records, world=world)
-    within = _within(embeddings, near_sq_dist, tile or (BLOCK_ROWS, TILE_COLUMNS))
+    within = _within(embeddings, near_sq_dist, tile or (BLOCK_ROWS, TILE_COLUMNS), progress)
     across = None if train is None else _across(embeddings, train, near_sq_dist, tile or (ROWS, 4 * ROWS))
     nearest = sorted([*within.nearest, *(across.nearest if across else [])])[:SHOWN]
     return {
@@ -123,7 +124,7 @@ class _Near:
         self.nearest = sorted([*self.nearest, *new])[:SHOWN]
 
 
-def _within(embeddings: EmbeddingSet, near: float, size: tuple[int, int]) -> _Near:
+def _within(embeddings: EmbeddingSet, near: float, size: tuple[int, int], progress: Progress | None) -> _Near:
     """Find the pairs of faces of two different known people that are nearer than `near`."""
     people, names = numbered(embeddings.identities)
     known = np.array([bool(name) for name in people], bool)[names]
@@ -134,6 +135,8 @@ def _within(embeddings: EmbeddingSet, near: float, size: tuple[int, int]) -> _Ne
         one, two = one + top, two + left
         kept = (one < two) & (names[one] != names[two]) & known[one] & known[two]
         found.add(one[kept], two[kept], sq_dists[kept])
+        if progress and left == top:
+            progress(pairs_before(top, len(vectors)), pairs_before(len(vectors), len(vectors)))
     return found
 
 

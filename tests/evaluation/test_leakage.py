@@ -61,7 +61,10 @@ def test_near_duplicates_against_a_loop() -> None:
             a, b = embeddings.identities[i], embeddings.identities[j]
             if a and b and a != b and np.sum((vectors[i] - vectors[j]) ** 2) <= near:
                 want.append((i, j))
-    found = leakage(embeddings, people_record({"train": ["p1", "x"]}, "s"), near_sq_dist=near, tile=(512, 70))
+    shown: list[tuple[int, int]] = []
+    records = people_record({"train": ["p1", "x"]}, "s")
+    found = leakage(embeddings, records, near_sq_dist=near, tile=(200, 70), progress=lambda *done: shown.append(done))
+    assert shown == [(0, 44_850), (44_850 - 100 * 99 // 2, 44_850)], "pairs of the blocks above"
     assert found["near_duplicates"] == len(want) > 3
     assert (found["people"], found["shared_people"], found["shared_held_out"]) == (98, 1, 0)
     assert found["examples"][0] == ["7.jpg", "200.jpg", pytest.approx(0, abs=1e-6)]
