@@ -143,7 +143,9 @@ def scan_form(root: Path) -> dict[str, Any]:
         "people": len(columns.names),
         "duplicates": found.duplicates,
         "bytes": sum(file.stat().st_size for file in files),
-        "sha256": hashlib.sha256(np.ascontiguousarray(columns.labels).tobytes() + columns.digest.tobytes()).hexdigest(),
+        "sha256": hashlib.sha256(
+            np.ascontiguousarray(columns.labels).tobytes() + columns.digest[:].tobytes()
+        ).hexdigest(),
     }
 
 
