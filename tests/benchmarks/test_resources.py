@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import subprocess
 import sys
 import time
@@ -57,8 +58,9 @@ def test_a_watched_peak_is_kept_after_what_made_it() -> None:
     with watched_peak("RssAnon") as before:
         pass
     with watched_peak("RssAnon", every=0.001) as most:
-        held = np.ones(2**25, np.uint8)
+        held = mmap.mmap(-1, 2**25)  # an array may get pages that the process holds already
+        np.frombuffer(held, np.uint8)[:] = 1
         time.sleep(0.1)
-        del held
+        held.close()
         time.sleep(0.1)
     assert 2**24 < most[0] - before[0] < 2**27
