@@ -58,7 +58,9 @@ def test_a_watched_peak_is_kept_after_what_made_it() -> None:
     with watched_peak("RssAnon") as before:
         pass
     with watched_peak("RssAnon", every=0.001) as most:
-        held = mmap.mmap(-1, 2**25)  # an array may get pages that the process holds already
+        held = mmap.mmap(
+            -1, 2**25, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        )  # an array may get pages that are held already
         np.frombuffer(held, np.uint8)[:] = 1
         time.sleep(0.1)
         held.close()
