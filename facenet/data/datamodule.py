@@ -20,6 +20,7 @@ from facenet.data.options import LoaderOptions, SamplerOptions
 from facenet.data.preprocess import Preprocess
 from facenet.data.records import Skipped
 from facenet.data.sampler import IdentitySampler, Schedule
+from facenet.data.virtual import Composites
 from facenet.errors import DataError
 from facenet.interrupts import init_worker_signals
 
@@ -172,20 +173,43 @@ class FaceDataModule(pl.LightningDataModule):
         The draws depend on the seed, the batch's number in the run and the place in the batch of all ranks. So they are
         the same in a resumed run, and on another number of ranks.
         """
-        images, *others = batch
+        images, labels, *others = batch
         if self.faces is not None and not len(images):
             reason = self.faces.unreadable(1)[0].reason
             raise DataError(
                 f"{self.train.root}: no image of a batch can be read any more ({reason}); is it still there?"
             )
         if self.trainer is None or not self.trainer.training:
-            return self.preprocess.normalise(images), *others
+            return self.preprocess.normalise(images), labels, *others
         if self.faces is not None:
             self.faces.check_share(self.max_bad_share)
         if self.augment is None:
-            return TrainingImages(images, self.preprocess), *others
+            return TrainingImages(images, self.preprocess), labels, *others
         number, self._number = self._number, self._number + 1
-        entropy = np.random.SeedSequence([self.seed, 0 if self.repeat_batch else number])
-        generator = torch.Generator().manual_seed(int(entropy.generate_state(1, np.uint64)[0] >> np.uint64(1)))
-        draws = self.augment.draw(self.sampler.batch_size, images.shape[-2:], self.preprocess.size, generator)
-        return TrainingImages(images, self.preprocess, self.augment, take(draws, self.sampler.share)), *others
+        key = [self.seed, 0 if self.repeat_batch else number]
+        draws = self._draw(self.sampler.batch_size, images, key)
+        own = take(draws, self.sampler.share)
+        if self.augment.virtual and not others:
+            images, labels, own = self._add_composites(images, labels, own, key)
+        return TrainingImages(images, self.preprocess, self.augment, own), labels, *others
+
+    def _draw(self, count: int, images: Tensor, key: list[int]) -> Draws:
+        """Draw the changes of `count` images by a key."""
+        assert self.augment is not None
+        entropy = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
+        return self.augment.draw(count, images.shape[-2:], self.preprocess.size, torch.Generator().manual_seed(entropy))
+
+    def _add_composites(
+        self, images: Tensor, labels: Tensor, own: Draws, key: list[int]
+    ) -> tuple[Tensor, Tensor, Draws]:
+        """Add virtual people to this rank's batch, see :mod:`.virtual`."""
+        assert self.augment is not None
+        key = [*key, self.sampler.rank + 1]
+        wanted = round(self.augment.virtual * len(labels))
+        made = Composites(labels.cpu().numpy(), wanted, np.random.SeedSequence(key))
+        if not len(made):
+            return images, labels, own
+        new = torch.from_numpy(made.labels(len(self.train.names), self.sampler.rank)).to(labels)
+        draws = self._draw(len(made), images, [*key, 0])
+        both = {name: torch.cat([own[name], draws[name]]) for name in own}
+        return torch.cat([images, made.images(images)]), torch.cat([labels, new]), both

@@ -144,6 +144,7 @@ class AugmentOptions(Options):
     blur: float = option(0.0, **SHARE, help="chance of a low-resolution copy")
     cutout: float = option(0.25, **SHARE, help="side of a square of noise, share of the side")
     cutout_chance: float = option(0.5, **SHARE, help="chance of the square")
+    virtual: float = option(0.0, **SHARE, help="composites of two people's faces added, as a share of the batch")
 
 
 @dataclass(frozen=True, kw_only=True)

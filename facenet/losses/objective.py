@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from facenet.data.virtual import REGIONS, group_of
 from facenet.errors import ConfigError
 from facenet.large_batch.ranks import add_up, anchor_share, gather, world
 from facenet.losses.harmonic import METHODS, keep, own_distance, pool
@@ -142,6 +143,7 @@ class MinedObjective:
         if self.method.pool:
             self.options |= {"slots": options.slots, "own_positive": options.own_positive}
         self.head = None if name == "triplet" else build_head(head, num_classes, embedding_dim)
+        self.num_classes = num_classes
         self.head_weight = 0.0 if name == "triplet" else head_weight
         self.head_steps = {"triplet": 0.0, "softmax": math.inf, "joint": 0.0}.get(name, head_share * total_steps)
         if name == "joint" and not head_weight:
@@ -154,16 +156,34 @@ class MinedObjective:
     def __call__(
         self, embeddings: Tensor, labels: Tensor, step: int, old: Tensor | None
     ) -> tuple[Tensor, dict[str, float]]:
-        """Return this rank's part of the loss of a batch, and the statistics of the mining."""
+        """Return this rank's part of the loss of a batch, and the statistics of the mining.
+
+        Rows of virtual people (labels of `num_classes` and above, see :mod:`facenet.data.virtual`) stand behind the
+        others. The triplets of each region weigh as much as an equal share of the real ones would.
+        """
         head_weight, triplet_weight = self.weights(step)
         pooled = old if self.method.pool else None
+        real = int((labels < self.num_classes).sum())
+        composites, embeddings = (embeddings[real:], labels[real:]), embeddings[:real]
+        labels = labels[:real]
         loss, stats = triplet_objective(embeddings, labels, seed=self.seed + step, old=pooled, **self.options)
         total = triplet_weight * loss
+        if len(composites[0]):
+            total = total + triplet_weight * self._virtual(*composites, step, real)
         if self.method.own and old is not None:
             total = total + self.own_weight * own_objective(embeddings, old)
         if self.head is not None and head_weight:
             total = total + head_weight * head_objective(self.head, embeddings, labels)
         return total, shares(stats)
+
+    def _virtual(self, embeddings: Tensor, labels: Tensor, step: int, real: int) -> Tensor:
+        """Return this rank's part of the loss of composites, of each region apart, by their number over the real."""
+        groups = group_of(labels, self.num_classes)
+        parts = [
+            triplet_objective(embeddings[own], labels[own], seed=self.seed + step, **self.options)[0] * own.sum() / real
+            for own in (groups == group for group in range(1, 1 + len(REGIONS)))
+        ]
+        return torch.stack(parts).sum()
 
 
 def shares(stats: MiningStats) -> dict[str, float]:

@@ -86,6 +86,9 @@ def check_options(options: TrainOptions) -> DeviceSettings:
     choose(MINERS, options.mining.miner, "mining.miner")
     choose(SELECTS, options.mining.select, "mining.select")
     choose(FALLBACKS, options.mining.fallback, "mining.fallback")
+    if options.augment.virtual and (options.harmonic.old or not options.augment.enabled):
+        other = "harmonic.old" if options.harmonic.old else "augment.enabled=false"
+        raise ConfigError(f"augment.virtual={options.augment.virtual:g}: it does not go with {other}; leave one out")
     check_extra(options.trainer.extra)
     check_logger(options.logger)
     return resolve_device(options.trainer)
@@ -295,6 +298,7 @@ def _choose_chunk(
     asked, size = large.chunk_size, faces.preprocess.size
     model = _meta_model(options, size, channels_last=device.channels_last)
     batch = options.sampler.batch_size // trainer.world_size
+    batch += round(options.augment.virtual * batch)
     step: dict[str, Any] = {
         "batch_size": batch,
         "optimizer": options.optim.name,

@@ -85,6 +85,27 @@ def test_what_a_batch_draws_follows_the_seed_and_its_number(face_tree: Path) -> 
     assert not torch.equal(changed(0), changed(0, batches=2))
 
 
+def test_virtual_people_follow_the_batch(face_tree: Path) -> None:
+    def transferred(share: float, number: int = 1) -> Any:
+        data = build(face_tree)
+        data.augment = Augment(virtual=share)
+        data.trainer = SimpleNamespace(training=True)  # type: ignore[assignment]
+        data._number = number
+        return data.on_after_batch_transfer(data.dataset[data.sampler.batch(number)], 0)
+
+    plain, labels = transferred(0.0)
+    images, more = transferred(0.5)
+    people = len(build(face_tree).train.names)
+    assert (len(images), len(plain)) == (36, 24)
+    assert torch.equal(images[0:24], plain[0:24]), "real faces are changed as without composites"
+    assert torch.equal(more[:24], labels)
+    assert (more[24:] >= people).all()
+    again, same = transferred(0.5)
+    assert torch.equal(again[20:36], images[20:36])
+    assert torch.equal(same, more)
+    assert not torch.equal(transferred(0.5, number=2)[1][24:], more[24:])
+
+
 def test_repeat_batch_repeats(face_tree: Path) -> None:
     data = build(face_tree, repeat_batch=True)
     batches = list(data.train_dataloader())

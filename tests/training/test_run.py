@@ -474,6 +474,19 @@ def test_baselines_of_harmonic_training(
     assert (away.sum(1).mean() < 0.6) == (method != "none")
 
 
+def test_virtual_people_train_along(cache: Path, tmp_path: Path) -> None:
+    short = {"max_steps": 2, "val_check_interval": 2}
+    plain = train(small_options(cache, trainer=short), tmp_path / "plain")
+    options = small_options(cache, trainer=short, augment={"virtual": 0.5}, large_batch={"chunk_size": 10})
+    metrics = train(options, tmp_path / "virtual")
+    assert metrics["train"]["faces_seen"] == 2 * 36
+    assert metrics["train"]["first_loss"] > plain["train"]["first_loss"]
+    for wrong, said in (({"harmonic": {"old": "sface"}}, "harmonic.old"), ({}, "augment.enabled=false")):
+        augment = {"virtual": 0.5, "enabled": bool(wrong)}
+        with pytest.raises(ConfigError, match=rf"augment.virtual=0.5: it does not go with {said}"):
+            train(small_options(cache, augment=augment, **wrong), tmp_path / "wrong")
+
+
 class Weights(pl.Callback):
     """Keep a copy of the net's weights after each step."""
 
