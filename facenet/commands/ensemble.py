@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,24 @@ class EnsembleOptions(CommandOptions):
     data: DataOptions = DataOptions(kind="folder")
 
 
+def refuse_trained(encoder: Any, splits: Any, options: EnsembleOptions) -> None:
+    """Refuse thresholds from people who trained a member; keep whom the reduction and the thresholds are of."""
+    from facenet.errors import ConfigError
+    from facenet.evaluation.leakage import people_record, shared_people, world_of
+
+    world = world_of(options.data.kind, options.data.seed)
+    held_out = splits.held_out.names if splits.validation is None else sorted(splits.validation.people)
+    known = encoder.training["people"]
+    trained = (shared_people(held_out, known, world=world) or {}).get("train", [])
+    if trained:
+        raise ConfigError(
+            f"data: {len(trained)} of the held-out people trained a member ({trained[0]}, ...), which makes thresholds"
+            " too tight; give the options of data that the members had"
+        )
+    people = {"train": splits.train.names if options.reduce else [], "held_out": held_out}
+    encoder.training["people"] = [*known, *people_record(people, encoder.fingerprint, world=world)]
+
+
 def run(options: EnsembleOptions, out: Path) -> dict[str, Any]:
     from facenet.data.splits import split_faces
     from facenet.encoders import model_card
@@ -41,13 +59,13 @@ def run(options: EnsembleOptions, out: Path) -> dict[str, Any]:
     given = bool(options.data.root) or options.data.kind == "synthetic"
     if options.reduce and not given:
         raise ConfigError("reduce: it is fitted on the training people; pass data.root=DIR, as the encoders had it")
+    if options.dim is not None and not options.reduce:
+        raise ConfigError("dim: the width of a reduction; add reduce=pca, whiten or lda")
     if Path(options.out).exists():
         raise ConfigError(f"out={options.out}: it exists; give a folder that does not")
     names = [options.encoders] if isinstance(options.encoders, str) else options.encoders
     found = [load(name, device="cpu") for name in names]
-    if options.views > 1:
-        found = [replace(one, preprocess=one.preprocess.with_views(options.views), fingerprint="") for one in found]
-    encoder, width = join(found), None
+    encoder, width = join(found, views=options.views), None
     splits = None
     if given:
         with progress("reading faces") as shown:
@@ -58,6 +76,7 @@ def run(options: EnsembleOptions, out: Path) -> dict[str, Any]:
             vectors, kept = embed_records(encoder, splits.train, progress=shown)
         encoder = reduce(encoder, *fit_reduction(vectors.vectors, kept.labels, options.reduce, width))
     if splits is not None:
+        refuse_trained(encoder, splits, options)
         with progress("calibrating on held-out faces") as shown:
             if splits.validation is None:
                 encoder.thresholds, encoder.calibration = calibration(encoder, splits.held_out, progress=shown)
@@ -67,7 +86,7 @@ def run(options: EnsembleOptions, out: Path) -> dict[str, Any]:
                 encoder.calibration = {"file": splits.validation.source.file, **on}
     save_bundle(encoder, options.out)
     model_card.write(options.out, encoder, {}, {})
-    passes = sum(len(one.preprocess.views or (0,)) * (2 if one.preprocess.mirror else 1) for one in found)
+    passes = sum(len(member["views"]) * (2 if member["mirror"] else 1) for member in encoder.options["members"])
     thresholds = {f"{far:g}": value for far, value in encoder.thresholds.items()}
     metrics = {
         "members": [one.fingerprint for one in found],

@@ -16,6 +16,8 @@ from facenet.evaluation.tables import evaluation_rows
 from facenet.options import option
 from facenet.types import EmbeddingSet
 
+WHOLE = ("baselines", "identification", "calibrate", "quantise", "train_embeddings", "allow_missing", "grid")
+
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyOptions(EvaluationOptions, EncoderUse, CommandOptions):
@@ -43,6 +45,7 @@ def of_encoder(name: str, options: VerifyOptions, out: Path) -> dict[str, Any]:
     from facenet.data.records import Records
     from facenet.data.reported import other_faces, reported_faces
     from facenet.encoders import lookup as encoders
+    from facenet.errors import ConfigError
     from facenet.evaluation.baselines import compare_baselines
     from facenet.evaluation.evaluate import evaluate_all
     from facenet.evaluation.leakage import world_of
@@ -53,6 +56,8 @@ def of_encoder(name: str, options: VerifyOptions, out: Path) -> dict[str, Any]:
     with progress("unpacking images") as shown:
         data = unpack_pairs(replace(options.data, pairs=options.pairs or options.data.pairs), progress=shown)
     source = source_of_pairs(data)
+    if source is not None and (options.backend or options.baselines):
+        raise ConfigError("backend, baselines: fitted on training faces, of which a .bin set has none; leave them out")
 
     def decodable(records: Records) -> Records:  # pairs are drawn among these, as in training
         return readable(records, encoder.preprocess)
@@ -82,25 +87,36 @@ def of_encoder(name: str, options: VerifyOptions, out: Path) -> dict[str, Any]:
 
 def of_fold(encoder: Any, data: DataOptions, options: VerifyOptions, out: Path) -> dict[str, Any]:
     """Score one fold of View 2 at the threshold of held-out people; nobody opens the fold's faces before."""
+    from facenet.data.cache import readable
     from facenet.data.pair_folds import held_out_pairs
     from facenet.data.splits import split_faces
+    from facenet.errors import ConfigError
     from facenet.evaluation.evaluate import evaluate_fold
     from facenet.evaluation.leakage import world_of
 
+    if found := [name for name in WHOLE if getattr(options, name)]:
+        raise ConfigError(
+            f"data.fold={data.fold}: one fold is scored at one threshold, and nothing else is reported; leave out"
+            f" {', '.join(found)}"
+        )
     splits = split_faces(data)
     assert splits.pairs is not None, "a fold has pairs"
-    given = held_out_pairs(splits.held_out, data.seed) if splits.validation is None else splits.validation.pairs
+    held_out = readable(splits.held_out, encoder.preprocess)
+    given = held_out_pairs(held_out, data.seed) if splits.validation is None else splits.validation.pairs
     known: dict[str, Any] = {"save": out / "evaluation", "world": world_of(data.kind, data.seed)}
     if options.backend:
         known["backend"] = options.backend, splits.train
     with progress("embedding") as known["progress"]:
-        return evaluate_fold(encoder, splits.evaluation, splits.pairs, splits.held_out, given, **known)
+        return evaluate_fold(encoder, splits.evaluation, splits.pairs, held_out, given, **known)
 
 
 def of_embeddings(folder: str, options: VerifyOptions) -> dict[str, Any]:
     from facenet.data.pairs import read_pairs
+    from facenet.errors import ConfigError
     from facenet.evaluation.evaluate import evaluate_embeddings
 
+    if options.backend:
+        raise ConfigError("backend: it is fitted on training faces; pass encoder=DIR and data.root=DIR")
     embeddings = EmbeddingSet.load(folder, mmap=True)
     pairs = read_pairs(options.pairs, options.data.pair_columns) if options.pairs else None
     with progress("comparing all pairs") as shown:

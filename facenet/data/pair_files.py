@@ -41,7 +41,8 @@ def unpack_pairs(options: DataOptions, *, option: str = "pairs", progress: Progr
         root = "data.validation_root" if option == "data.validation" else "data.root"
         raise ConfigError(f"{option}={options.pairs}: a .bin set brings its own images; leave {root} out")
     folder = unpacked(options.pairs, options.cache_dir, progress=progress)
-    return replace(options, kind="folder", root=str(folder), pairs=str(folder / TABLE), fold=None)
+    table = str(folder / TABLE)
+    return replace(options, kind="folder", root=str(folder), pairs=table, pair_columns=PairColumns(), fold=None)
 
 
 def source_of_pairs(options: DataOptions) -> Source | None:
@@ -75,7 +76,7 @@ def read_validation(options: DataOptions, *, progress: Progress | None = None) -
             raise ConfigError(f"data.validation={file}: drawn faces have no files; add data.validation_root=FOLDER")
     asked = replace(options, kind=kind, root=root, pairs=file)
     named = unpack_pairs(asked, option="data.validation", progress=progress)
-    faces, pairs = faces_of_file(kind, named.root, str(named.pairs), options.pair_columns, option="data.validation")
+    faces, pairs = faces_of_file(kind, named.root, str(named.pairs), named.pair_columns, option="data.validation")
     check_pairs(faces, pairs, file)
     found = source_of_pairs(named)
     if found is not None:

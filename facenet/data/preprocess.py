@@ -20,7 +20,6 @@ from facenet.errors import ConfigError, DataError
 from facenet.faces.alignment import Alignment
 from facenet.vectors import Array
 
-MOST_VIEWS = 128
 LARGEST = 2048  # pixels a side that a network may read
 SMALLEST_STD = 1e-4  # below it, values that are divided by it leave the range of float32 in the layers behind
 
@@ -59,8 +58,8 @@ class Preprocess:
                 raise ConfigError(f"size: expected (height, width) of 16 to {LARGEST} pixels, got {size}")
         if self.views and (self.size != tall_size(self.views) or (self.crop, self.centre) != (1.0, MIDDLE)):
             raise ConfigError(f"views: expected size {tall_size(self.views)}, crop 1 and the middle, got {self.size}")
-        if len(self.views) > MOST_VIEWS:
-            raise ConfigError(f"views: at most {MOST_VIEWS} are read, got {len(self.views)}")
+        if self.views and self.size[0] * self.size[1] > LARGEST**2:
+            raise ConfigError(f"views: a picture of {self.size[0]}x{self.size[1]} pixels, {LARGEST}x{LARGEST} are read")
         if not 0 < self.crop <= 1:
             raise ConfigError(f"crop: expected a share in (0, 1], got {self.crop}")
         View(self.size, self.crop, self.centre)  # checks the centre
@@ -94,9 +93,15 @@ class Preprocess:
         return {key: value for key, value in values.items() if key not in unused or value != unused[key]}
 
     def with_views(self, count: int) -> Preprocess:
-        """Return what averages `count` views of a face: the crop, two sizes and four shifts, in this order."""
+        """Return what averages `count` views of a face: the crop, two sizes and four shifts, in this order.
+
+        Raises:
+            ConfigError: there are several views already, or one would lie beyond the picture.
+        """
         if count == 1:
             return self
+        if self.views:
+            raise ConfigError(f"views={count}: the encoder averages {len(self.views)} views already; leave views out")
         return self.reading(View(self.size, self.crop, self.centre).around(count))
 
     def reading(self, views: Sequence[View]) -> Preprocess:
@@ -134,7 +139,8 @@ class Preprocess:
         >>> Preprocess(crop=0.6).view(Alignment(margin=2.0))
         'the central 60% of faces cut at 2 times the arcface template, which is 1.2 times'
         """
-        share = self.of(alignment).crop
+        inner = self.of(alignment)
+        share = max(view.crop for view in inner.views) if inner.views else inner.crop
         part, side = f"the central {share:.0%} of faces cut at {alignment}", round(share * alignment.size)
         small = f"; {side} pixels, enlarged to {max(self.size)}" if side < 0.8 * max(self.size) else ""
         return f"{part}, which is {share * alignment.margin:.3g} times{small}"
@@ -172,12 +178,10 @@ class Preprocess:
         return self._cut(pixels, margin)
 
     def _cut(self, pixels: np.ndarray, margin: float) -> np.ndarray:
-        return self._part(margin).region(pixels)
+        return pixels if self.views else self._part(margin).region(pixels)
 
     def _part(self, margin: float) -> View:
-        """Return the part of a picture that is decoded: crop and margin, or the square that views are cut of."""
-        if self.views:
-            return View((1, 1))
+        """Return the part of a picture that is decoded: the crop and its margin."""
         return View(self.size, min(1.0, self.crop * margin), self.centre)
 
     def fit(self, face: np.ndarray, margin: float = 1.0) -> np.ndarray:
@@ -189,7 +193,7 @@ class Preprocess:
         if self.align is not None:
             picture = self.align.cut(picture)
         top, left, bottom, right = self._part(margin).box(picture.height, picture.width)
-        if min(top, left) < 0 or bottom > picture.height or right > picture.width:
+        if self.views or min(top, left) < 0 or bottom > picture.height or right > picture.width:
             return self._cut(np.asarray(picture), margin)
         return np.array(picture.crop((left, top, right, bottom)))
 

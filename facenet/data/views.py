@@ -44,6 +44,8 @@ class View:
 
     def __post_init__(self) -> None:
         """Check ranges; raises ConfigError."""
+        if len(self.size) != 2 or not all(type(side) is int and side > 0 for side in self.size):
+            raise ConfigError(f"size: expected (height, width) in pixels, got {self.size}")
         if not 0 < self.crop <= 2:
             raise ConfigError(f"crop: expected a share in (0, 2], got {self.crop}")
         if len(self.centre) != 2 or not all(0 <= place <= 1 for place in self.centre):

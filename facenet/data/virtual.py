@@ -9,6 +9,8 @@ Letters: B faces of a batch, V composites, R regions, S S' stored height and wid
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -39,18 +41,22 @@ class Composites:
         people = [rows for rows in _by_person(labels, order) if len(rows) >= LEAST]
         if len(people) < 2:
             people = list(order[:, None])
-        each = count // len(REGIONS)
+        each, pairs = count // len(REGIONS), len(people) * (len(people) - 1)
         first, second, person = [], [], []
-        for _ in REGIONS:
-            filled, number = 0, 0
-            while filled < each:
-                a, b = rng.choice(len(people), 2, replace=False)
+        for _ in REGIONS if pairs else ():
+            filled = 0
+            for pair in itertools.cycle(rng.choice(pairs, min(each, pairs), replace=False).tolist()):
+                if filled == each:
+                    break
+                a, b = divmod(pair, len(people) - 1)
+                b += b >= a  # another person
                 size = min(len(people[a]), len(people[b]), FACES, each - filled)
                 first += people[a][:size].tolist()
                 second += rng.permutation(people[b])[:size].tolist()
-                person += [number] * size
-                filled, number = filled + size, number + 1
+                person += [pair] * size
+                filled += size
         self.first, self.second, self.person = (np.array(side, np.int64) for side in (first, second, person))
+        self.pairs = max(1, len(labels) ** 2)  # more than there are of two people
         self.region = np.repeat(np.arange(len(REGIONS)), len(first) // len(REGIONS))
 
     def __len__(self) -> int:
@@ -67,7 +73,7 @@ class Composites:
 
     def labels(self, people: int, rank: int = 0) -> np.ndarray:
         """Return a label (V,) for each, from `people` on: label - people is region + R * (a number of its own)."""
-        number = self.person + rank * (len(self) + 1)
+        number = self.person + rank * self.pairs
         found: np.ndarray = people + self.region + len(REGIONS) * number
         return found
 

@@ -67,6 +67,9 @@ def load_bundle(folder: str | Path, *, device: str = "cpu") -> Encoder:
         name, options = record["model"]["name"], dict(record["model"]["options"])
         preprocess = Preprocess.from_dict(record["preprocessing"])
         model = read_weights(lambda: _build(name, options), weights).to(memory_format=torch.channels_last)
+        read = {view.size for view in preprocess.views}
+        if tuple(model.every_view) != preprocess.views if isinstance(model, Ensemble) else len(read) > 1:
+            raise ConfigError("preprocessing: its views are not those that the network reads")
         encoder = Encoder(model, name, options, preprocess, *notes_of(record))
     except DataError:
         raise

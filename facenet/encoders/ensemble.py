@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from facenet.data.preprocess import Preprocess
 from facenet.data.views import View
 from facenet.encoders.encoder import Encoder, average, views_of
 from facenet.encoders.onnx_net import OnnxNet
@@ -40,18 +39,21 @@ class Ensemble(nn.Module):
         reduced: Whether there is a reduction.
 
     Raises:
-        ConfigError: as :func:`~facenet.models.build.build_recorded`; a width that is not that of the members.
+        ConfigError: as :func:`~facenet.models.build.build_recorded`; no member, or one without views; a width that is
+            not that of the members.
     """
 
     def __init__(self, members: Sequence[Mapping[str, Any]], *, embedding_dim: int, reduced: bool = False) -> None:
         super().__init__()
+        if not members or not all(member["views"] and type(member["mirror"]) is bool for member in members):
+            raise ConfigError("members: expected one or more, each with views, and true or false for mirror")
         self.nets = nn.ModuleList(
             build_recorded(
                 member["name"], **{**member["options"], "input_size": tuple(member["options"]["input_size"])}
             )
             for member in members
         )
-        self.mirrors = [bool(member["mirror"]) for member in members]
+        self.mirrors = [member["mirror"] for member in members]
         self.views = [tuple(View.from_dict(view) for view in member["views"]) for member in members]
         joined = sum(int(member["options"]["embedding_dim"]) for member in members)
         if not reduced and embedding_dim != joined:
@@ -60,9 +62,14 @@ class Ensemble(nn.Module):
             )
         self.reduction = nn.Linear(joined, embedding_dim) if reduced else None
 
+    @property
+    def every_view(self) -> list[View]:
+        """The views of all members in turn."""
+        return [view for views in self.views for view in views]
+
     def members(self, images: Tensor) -> Iterator[tuple[nn.Module, list[Tensor], bool]]:
         """Yield each net, the views (B, 3, H_i, W_i) of the tall images that it reads, and whether it mirrors them."""
-        cut = iter(views_of(images, [view for views in self.views for view in views]))
+        cut = iter(views_of(images, self.every_view))
         for net, views, mirror in zip(self.nets, self.views, self.mirrors, strict=True):
             yield net, list(itertools.islice(cut, len(views))), mirror
 
@@ -76,8 +83,10 @@ class Ensemble(nn.Module):
         return joined if self.reduction is None else nn.functional.normalize(self.reduction(joined), dim=1, eps=1e-4)
 
 
-def join(encoders: Sequence[Encoder]) -> Encoder:
+def join(encoders: Sequence[Encoder], *, views: int = 1) -> Encoder:
     """Return an encoder whose vectors are those of others, side by side and divided by the square root of their number.
+
+    Each member averages `views` of a face, see :meth:`~facenet.data.preprocess.Preprocess.with_views`.
 
     Weights are copied. The thresholds are unknown: calibrate them. The record of whom the members were trained on is
     that of all of them.
@@ -103,7 +112,8 @@ def join(encoders: Sequence[Encoder]) -> Encoder:
         other = encoder.preprocess
         if (other.mean, other.std, other.align) != (first.mean, first.std, first.align):
             raise ConfigError(f"{where} aligns or normalises faces in another way than number 1; join others")
-    views = [encoder.preprocess.views or (_view(encoder.preprocess),) for encoder in encoders]
+    read = [encoder.preprocess.with_views(views) for encoder in encoders]
+    cut = [own.views or (View(own.size, own.crop, own.centre),) for own in read]
     members = [
         {
             "name": encoder.name,
@@ -111,18 +121,14 @@ def join(encoders: Sequence[Encoder]) -> Encoder:
             "mirror": encoder.preprocess.mirror,
             "views": [view.to_dict() for view in own],
         }
-        for encoder, own in zip(encoders, views, strict=True)
+        for encoder, own in zip(encoders, cut, strict=True)
     ]
-    preprocess = replace(first, mirror=False).reading([view for own in views for view in own])
+    preprocess = replace(first, mirror=False).reading([view for own in cut for view in own])
     options: dict[str, Any] = {"members": members, "embedding_dim": sum(encoder.dim for encoder in encoders)}
     model = Ensemble(**options)
     for net, encoder in zip(model.nets, encoders, strict=True):
         net.load_state_dict(encoder.model.state_dict())
     return Encoder(model, NAME, options, preprocess, training=_training(encoders))
-
-
-def _view(preprocess: Preprocess) -> View:
-    return View(preprocess.size, preprocess.crop, preprocess.centre)
 
 
 def _training(encoders: Sequence[Encoder]) -> dict[str, Any]:

@@ -60,7 +60,8 @@ def card(encoder: Encoder, metrics: Mapping[str, Any], config: Mapping[str, Any]
     if _drawn(config):
         weights = "So are the weights: they were made of drawn faces, without data of others."
     given = encoder.training.get("validation") or {}
-    held = f"all pairs of faces of {_count(metrics, 'held_out', 'identities')} held-out people, who did not train"
+    count = encoder.calibration.get("people") or _count(metrics, "held_out", "identities")
+    held = f"all pairs of faces of {count} held-out people, who did not train"
     if given:
         held = f"the pairs of different people of `{given['file']}`, SHA-256 `{given['sha256']}`"
     far = min(encoder.thresholds, default=None)
@@ -110,8 +111,11 @@ def _facts(encoder: Encoder, metrics: Mapping[str, Any]) -> Rows:
     if not (shown.get("attention") or {}).get("after") and shown.get("pool") != "attention":
         shown["attention"] = None  # its options without a place are no attention
     options = ", ".join(f"{key} {_plain(value)}" for key, value in shown.items() if value is not None)
-    if members := encoder.options.get("members"):
+    mirror, members = done.mirror, encoder.options.get("members")
+    if members:
         options = "of " + ", ".join(str(member["name"]) for member in members)
+        options += f", reduced to {encoder.dim} numbers" if encoder.options.get("reduced") else ""
+        mirror = all(member["mirror"] for member in members)
     align = "none: a picture shows one face"
     if done.align is not None:
         align = f"{done.align.detector}, template {done.align.template}, margin {done.align.margin:g}"
@@ -123,7 +127,7 @@ def _facts(encoder: Encoder, metrics: Mapping[str, Any]) -> Rows:
         ("input", f"RGB, {height}x{width} pixels; {_part(done)}"),
         ("alignment", align),
         ("scaling", f"(value / 255 - mean) / std; mean {_plain(done.mean)}, std {_plain(done.std)}"),
-        ("mirror image", "averaged in" if done.mirror else "not used"),
+        ("mirror image", "averaged in" if mirror else "not used"),
         ("fingerprint", f"`{encoder.fingerprint}`"),
         ("loss", f"{loss.get('name', UNKNOWN)}, margin {loss.get('margin', UNKNOWN)}"),
         ("steps, images a step", f"{_count(metrics, 'train', 'steps')}, {_count(metrics, 'run', 'batch_size')}"),

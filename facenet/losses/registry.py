@@ -48,8 +48,7 @@ def register_objective(name: str, build: Callable[..., Objective]) -> None:
     The objective is called as ``objective(embeddings, labels, step, old) -> (loss, stats)``:
 
     - embeddings (b, D), unit rows with a graph, and class numbers labels (b,) are those of this rank;
-      :func:`facenet.large_batch.ranks.gather` returns the rows of all ranks. The ranks' losses are added up. With
-      ``augment.virtual`` rows of virtual people follow, whose numbers are `num_classes` and above.
+      :func:`facenet.large_batch.ranks.gather` returns the rows of all ranks. The ranks' losses are added up.
     - step counts the optimiser's steps from 0.
     - old (b, D) are an old encoder's embeddings of the same images, NaN if there is none; None without an old encoder.
     - stats are numbers to log. Training refuses an embedding that collapses if they hold "dist/negative".

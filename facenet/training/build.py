@@ -46,6 +46,7 @@ from facenet.training.stop import StopAtSignal
 from facenet.training.trainer import DeviceSettings, build_trainer, check_extra, resolve_device
 from facenet.types import EmbeddingSet
 
+MINED = ("triplet", "softmax_then_triplet", "joint")  # objectives that compare virtual people
 FREE = ("dropout", "input_size", "backend")  # options of a net that its weights do not depend on
 
 
@@ -81,7 +82,9 @@ def check_options(options: TrainOptions) -> DeviceSettings:
     Raises:
         ConfigError: an unknown name (with the nearest known one), or options that no network can have.
     """
-    _meta_model(options, build_preprocess(options).size)
+    preprocess = build_preprocess(options)
+    preprocess.with_views(options.preprocess.views)  # refuses views beyond the picture
+    _meta_model(options, preprocess.size)
     choose(OBJECTIVES, options.loss.name, "loss.name")
     choose(MINERS, options.mining.miner, "mining.miner")
     choose(SELECTS, options.mining.select, "mining.select")
@@ -89,6 +92,8 @@ def check_options(options: TrainOptions) -> DeviceSettings:
     if options.augment.virtual and (options.harmonic.old or not options.augment.enabled):
         other = "harmonic.old" if options.harmonic.old else "augment.enabled=false"
         raise ConfigError(f"augment.virtual={options.augment.virtual:g}: it does not go with {other}; leave one out")
+    if options.augment.virtual and options.loss.name not in MINED:
+        raise ConfigError(f"augment.virtual: virtual people are for triplets; use loss.name={', '.join(MINED)}")
     check_extra(options.trainer.extra)
     check_logger(options.logger)
     return resolve_device(options.trainer)

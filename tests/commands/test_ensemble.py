@@ -11,6 +11,7 @@ import pytest
 from facenet.data.preprocess import Preprocess
 from facenet.encoders.bundle import load_bundle, save_bundle
 from facenet.evaluation import evaluate
+from facenet.evaluation.leakage import people_record
 from tests.helpers.commands import play
 from tests.helpers.encoders import make
 
@@ -43,6 +44,21 @@ def test_the_held_fold_is_opened_last(view2_root: Path, tmp_path: Path, monkeypa
     assert (encoder.dim, made.metrics["passes"], made.metrics["reduced_from"]) == (8, 12, 32)
     assert made.metrics["fingerprint"] == encoder.fingerprint
     assert encoder.calibration["people"] == 11
+
+    refused = play("verify", "encoder=both", *fold, "identification=true", "grid=400", out=tmp_path / "v")
+    assert refused.code == 2
+    assert "leave out identification, grid" in refused.errors
+    again = play("verify", "encoder=both", *fold[:2], "data.people=null", "data.pairs=null", out=tmp_path / "v")
+    assert "trained on" in again.text
+    assert again.metrics["leakage"]["shared_people"] > 0, "the reduction knows people"
+    faces = f"data.root={view2_root / 'images'}"
+    wrong = play("ensemble", "encoders=[e0]", "out=n", faces, "dim=8", out=tmp_path / "m")
+    assert "add reduce=pca" in wrong.errors
+    trained = load_bundle(tmp_path / "e0")
+    trained.training["people"] = people_record({"train": [f"p{i:03d}" for i in range(60)]}, trained.fingerprint)
+    save_bundle(trained, tmp_path / "t0")
+    wrong = play("ensemble", "encoders=[t0]", "out=n", faces, out=tmp_path / "m")
+    assert "of the held-out people trained a member" in wrong.errors
 
     opened.clear()
     scored = play("verify", "encoder=both", *fold, "data.held_out=0.2", "backend=plda", out=tmp_path / "v")

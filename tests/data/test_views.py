@@ -75,8 +75,15 @@ def test_views_of_faces_that_were_cut_before() -> None:
 def test_wrong_views_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"views: expected size \(64, 32\)"):
         Preprocess(size=(32, 32), views=(View((32, 32)), View((32, 32))))
-    with pytest.raises(ConfigError, match="at most 128"):
-        Preprocess().reading([View((32, 32))] * 129)
+    with pytest.raises(ConfigError, match="views: a picture of 4096x2048 pixels"):
+        Preprocess().reading([View((2048, 2048))] * 2)
+    with pytest.raises(ConfigError, match="averages 3 views already"):
+        Preprocess(size=(32, 32)).with_views(3).with_views(2)
+    with pytest.raises(ConfigError, match="centre: expected"):
+        Preprocess(size=(32, 32), centre=(0.99, 0.5)).with_views(7)
+    for size in ((32,), (32.0, 32), "ab"):
+        with pytest.raises(ConfigError, match="size: expected"):
+            View(size)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="centre: expected"):
         Preprocess(centre=(1.2, 0.5))
     with pytest.raises(ConfigError, match="crop: expected"):

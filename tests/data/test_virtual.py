@@ -29,6 +29,10 @@ def test_a_virtual_person_is_two_people_and_a_region() -> None:
         assert len(set(found.region[rows])) == 1
         assert rows.sum() <= FACES
         assert len(set(found.first[rows])) == len(set(found.second[rows])) == rows.sum(), "faces of their own"
+    for people in range(6):
+        both = made(np.repeat(np.arange(3), 8), 60, people)
+        pairs = {(both.first[row] // 8, both.second[row] // 8, both.region[row]) for row in range(60)}
+        assert len(pairs) == len(set(both.labels(3))), "one (A, B, region), one label"
     assert not np.isin([7, 9], LABELS[[*found.first, *found.second]]).any(), "people with one face are left out"
     assert not set(labels) & set(made().labels(10, rank=1)), "ranks have people of their own"
     assert np.array_equal(made().first, found.first)

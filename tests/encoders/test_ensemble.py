@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,11 +17,13 @@ from facenet.data.views import cut_views
 from facenet.encoders.bundle import load_bundle, save_bundle
 from facenet.encoders.encoder import Encoder
 from facenet.encoders.ensemble import join, reduce
+from facenet.encoders.record import FILE
 from facenet.encoders.reduction import fit_reduction
 from facenet.errors import ConfigError, DataError
+from facenet.files import read_sealed, write_sealed
 from facenet.vectors import normalise
 from tests.helpers.encoders import make
-from tests.helpers.pictures import blob
+from tests.helpers.pictures import blob, picture
 
 FACES = [blob(person, image, 64) for person in range(6) for image in range(3)]
 
@@ -51,6 +55,33 @@ def test_vectors_are_the_members_side_by_side(tmp_path: Path) -> None:
     assert np.array_equal(together.embed(FACES), found), "weights are copies"
     others = {join(parts[:2]).fingerprint, join(parts[1::-1]).fingerprint, together.fingerprint}
     assert len(others) == 3
+
+
+def test_members_read_wide_pictures_as_on_their_own() -> None:
+    wide = [picture(90, 120 + place) for place in range(4)]
+    parts = members()
+    expected = np.concatenate([part.embed(wide) for part in parts], 1) / np.sqrt(3)
+    np.testing.assert_allclose(join(parts).embed(wide), expected, atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda member: member.update(views=[]),
+        lambda member: member.update(mirror="no"),
+        lambda member: member["views"][0].update(size=[16, 32]),
+        lambda member: member["views"][0].update(size=["a", 32]),
+        lambda member: member["views"][0].update(crop=0.4),
+        lambda member: member.pop("options"),
+    ],
+)
+def test_damaged_records_are_refused_in_one_line(change: Callable[[Any], None], tmp_path: Path) -> None:
+    save_bundle(join(members()[:2]), tmp_path / "e")
+    record = read_sealed(tmp_path / "e" / FILE)
+    change(record["model"]["options"]["members"][0])
+    write_sealed(tmp_path / "e" / FILE, {key: value for key, value in record.items() if key != "sha256"})
+    with pytest.raises(DataError, match=r"not a usable encoder|damaged encoder"):
+        load_bundle(tmp_path / "e")
 
 
 def test_views_are_averaged() -> None:

@@ -481,6 +481,8 @@ def test_virtual_people_train_along(cache: Path, tmp_path: Path) -> None:
     metrics = train(options, tmp_path / "virtual")
     assert metrics["train"]["faces_seen"] == 2 * 36
     assert metrics["train"]["first_loss"] > plain["train"]["first_loss"]
+    with pytest.raises(ConfigError, match="virtual people are for triplets"):
+        train(small_options(cache, augment={"virtual": 0.5}, loss={"name": "softmax"}), tmp_path / "wrong")
     for wrong, said in (({"harmonic": {"old": "sface"}}, "harmonic.old"), ({}, "augment.enabled=false")):
         augment = {"virtual": 0.5, "enabled": bool(wrong)}
         with pytest.raises(ConfigError, match=rf"augment.virtual=0.5: it does not go with {said}"):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from facenet.data.drawn.faces import draw, write_folder
-from facenet.data.options import DataOptions, DrawnOptions
+from facenet.data.options import DataOptions, DrawnOptions, PairColumns
 from facenet.data.pair_files import read_validation
 from facenet.data.pair_folds import held_out_pairs
 from facenet.data.pairs import write_pairs
@@ -98,6 +98,8 @@ def test_pairs_of_another_folder(folder: Path) -> None:
 def test_wrong_pairs_are_one_line(folder: Path, pairs: Pairs, tmp_path: Path) -> None:
     file = write_bin(tmp_path / "some.bin", pairs, folder)
     here: dict[str, Any] = {"kind": "folder", "root": str(folder)}
+    other = PairColumns(first="a", second="b")
+    assert read_validation(DataOptions(**here, validation=str(file), pair_columns=other)) is not None, "of the reported"
     with pytest.raises(ConfigError, match=r"data.validation=.*some.bin: a .bin set .* leave data.validation_root out"):
         split_faces(DataOptions(**here, validation=str(file), validation_root="faces"))
     with pytest.raises(ConfigError, match=r"drawn faces have no files; add data.validation_root=FOLDER"):

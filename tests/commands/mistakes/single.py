@@ -111,6 +111,8 @@ SINGLE = [
     Case("ensemble", "encoders=[{encoder},{encoder}] out={new}", 2, "is number 1 again; leave it out"),
     Case("ensemble", f"{ENSEMBLE} reduce=pca", 2, "pass data.root=DIR"),
     Case("ensemble", "encoders=[{encoder}] out={faces}", 2, "it exists"),
+    Case("ensemble", f"{ENSEMBLE} dim=8", 2, "add reduce=pca"),
+    Case("verify", "embeddings={embeddings} backend=plda", 2, "pass encoder=DIR"),
     Case("ensemble", f"{ENSEMBLE} views=8", 2, "views"),
     Case("ensemble", f"{ENSEMBLE} reduce=lda dim=16 data.root={{faces}}", 3, "give more people"),
     Case("pairs", f"{PAIRS} folds=9", 3, "ask for folds=6 or fewer"),
