@@ -49,25 +49,27 @@ class Plda:
 def fit_plda(vectors: np.ndarray, labels: np.ndarray, *, rounds: int = ROUNDS) -> Plda:
     """Fit the two-covariance model to faces (N, D) of people `labels` (N,) by expectation maximisation.
 
-    Vectors are centred and scaled to unit length before. People with one face tell of B and m alone.
+    Vectors are centred and scaled to unit length before. People with one face are left out: with them the AUC on LFW
+    was lower.
 
     Raises:
         DataError: fewer than two people with several faces.
     """
     from scipy.linalg import eigh
 
-    mean = np.asarray(vectors, np.float64).mean(0)
-    given = normalise(np.asarray(vectors, np.float64) - mean)
     _, person, counts = np.unique(labels, return_inverse=True, return_counts=True)
     if (counts > 1).sum() < 2:
         raise DataError("plda: expected two people or more with several training faces; give more faces")
+    several = counts[person] > 1
+    vectors, person = np.asarray(vectors, np.float64)[several], np.unique(person[several], return_inverse=True)[1]
+    counts, mean = np.bincount(person), vectors.mean(0)
+    given = normalise(vectors - mean)
     sums = np.zeros((len(counts), given.shape[1]))
     np.add.at(sums, person, given)
     means = sums / counts[:, None]
     floor = 1e-4 * np.eye(given.shape[1]) * np.trace(np.cov(given, rowvar=False)) / given.shape[1]
-    several = counts[person] > 1
-    rest = (given - means[person])[several]
-    within = rest.T @ rest / (several.sum() - (counts > 1).sum()) + floor
+    rest = given - means[person]
+    within = rest.T @ rest / (len(given) - len(counts)) + floor
     centre, between = means.mean(0), np.cov(means, rowvar=False) + floor
     for _ in range(rounds):
         inverse_b, inverse_w = np.linalg.inv(between), np.linalg.inv(within)
