@@ -54,7 +54,7 @@ def run(options: EnsembleOptions, out: Path) -> dict[str, Any]:
     from facenet.encoders.lookup import load
     from facenet.encoders.reduction import fit_reduction
     from facenet.errors import ConfigError
-    from facenet.evaluation.evaluate import calibration, calibration_on_pairs
+    from facenet.evaluation.evaluate import held_out_calibration
 
     given = bool(options.data.root) or options.data.kind == "synthetic"
     if options.reduce and not given:
@@ -78,12 +78,8 @@ def run(options: EnsembleOptions, out: Path) -> dict[str, Any]:
     if splits is not None:
         refuse_trained(encoder, splits, options)
         with progress("calibrating on held-out faces") as shown:
-            if splits.validation is None:
-                encoder.thresholds, encoder.calibration = calibration(encoder, splits.held_out, progress=shown)
-            else:
-                pairs = splits.validation.pairs
-                encoder.thresholds, on = calibration_on_pairs(encoder, splits.held_out, pairs, progress=shown)
-                encoder.calibration = {"file": splits.validation.source.file, **on}
+            found_on = held_out_calibration(encoder, splits.held_out, splits.validation, progress=shown)
+            encoder.thresholds, encoder.calibration = found_on
     save_bundle(encoder, options.out)
     model_card.write(options.out, encoder, {}, {})
     passes = sum(len(member["views"]) * (2 if member["mirror"] else 1) for member in encoder.options["members"])

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from facenet.data.pair_files import Validation
 from facenet.data.pairs import pair_rows
 from facenet.data.records import Records
 from facenet.data.sources.kinds import scan
@@ -262,6 +263,20 @@ def calibration_on_pairs(
     for row in rows.values():
         row["accepted_different"] = np.count_nonzero(different <= row["threshold"]) if row["resolvable"] else 0
     return _resolved(rows), {"faces": len(faces), "pairs_of_different_people": len(different)}
+
+
+def held_out_calibration(
+    encoder: Encoder, held_out: Records, given: Validation | None = None, *, progress: Progress | None = None
+) -> tuple[dict[float, float], dict[str, Any]]:
+    """Return thresholds and what they were calibrated on: all pairs of the held-out faces, or those `given` of them.
+
+    Raises:
+        DataError: as :func:`calibration` and :func:`calibration_on_pairs`.
+    """
+    if given is None:
+        return calibration(encoder, held_out, progress=progress)
+    thresholds, on = calibration_on_pairs(encoder, held_out, given.pairs, progress=progress)
+    return thresholds, {"file": given.source.file, **on}
 
 
 def _resolved(found: Mapping[float, Mapping[str, Any]]) -> dict[float, float]:

@@ -41,18 +41,30 @@ class Softmax(nn.Module):
 class MarginHead(nn.Module):
     """Cross entropy of scale * cosines to class directions (C, D), of which the own class's is lowered by a margin.
 
-    Rows with label -1 are ignored; when all are, the loss is 0 with a graph.
+    A scale or margin of None is that of the head's paper. Rows with label -1 are ignored; when all are, the loss is 0
+    with a graph.
     """
 
+    SCALE = 64.0
+    MARGIN: float
+    MOST: float  # bound of the margin
+
     def __init__(
-        self, num_classes: int, embedding_dim: int, *, scale: float, margin: float, most: float, label_smoothing: float
+        self,
+        num_classes: int,
+        embedding_dim: int,
+        *,
+        scale: float | None = None,
+        margin: float | None = None,
+        label_smoothing: float = 0.0,
     ) -> None:
-        """Make the class directions, drawn evenly on the sphere. `most` bounds the margin; raises ConfigError."""
+        """Make the class directions, drawn evenly on the sphere; raises ConfigError for options out of range."""
         super().__init__()
+        scale, margin = (own if given is None else given for given, own in ((scale, self.SCALE), (margin, self.MARGIN)))
         _check_head(num_classes, embedding_dim, label_smoothing)
-        if not (scale > 0 and math.isfinite(scale) and 0 <= margin < most):
+        if not (scale > 0 and math.isfinite(scale) and 0 <= margin < self.MOST):
             name = type(self).__name__.lower()
-            raise ConfigError(f"{name}: expected scale > 0 and 0 <= margin < {most:g}, got {scale} and {margin}")
+            raise ConfigError(f"{name}: expected scale > 0 and 0 <= margin < {self.MOST:g}, got {scale} and {margin}")
         self.scale, self.margin, self.label_smoothing = scale, margin, label_smoothing
         self.weight = nn.Parameter(F.normalize(torch.randn(num_classes, embedding_dim), dim=1))
 
@@ -75,18 +87,7 @@ class CosFace(MarginHead):
     ConfigError for options out of range. Source: Wang et al. 2018, equation 4.
     """
 
-    def __init__(
-        self,
-        num_classes: int,
-        embedding_dim: int,
-        *,
-        scale: float = 64.0,
-        margin: float = 0.35,
-        label_smoothing: float = 0.0,
-    ) -> None:
-        """Make the class directions."""
-        known = {"scale": scale, "margin": margin, "label_smoothing": label_smoothing}
-        super().__init__(num_classes, embedding_dim, most=2, **known)
+    MARGIN, MOST = 0.35, 2.0
 
     def lower(self, cosines: Tensor) -> Tensor:
         """Return cos - margin."""
@@ -101,18 +102,7 @@ class ArcFace(MarginHead):
     authors' code. Raises ConfigError for options out of range. Source: Deng et al. 2019, equation 3.
     """
 
-    def __init__(
-        self,
-        num_classes: int,
-        embedding_dim: int,
-        *,
-        scale: float = 64.0,
-        margin: float = 0.5,
-        label_smoothing: float = 0.0,
-    ) -> None:
-        """Make the class directions."""
-        known = {"scale": scale, "margin": margin, "label_smoothing": label_smoothing}
-        super().__init__(num_classes, embedding_dim, most=math.pi / 2, **known)
+    MARGIN, MOST = 0.5, math.pi / 2
 
     def lower(self, cosines: Tensor) -> Tensor:
         """Return cos(angle + margin)."""

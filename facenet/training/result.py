@@ -12,7 +12,7 @@ from facenet.console import progress
 from facenet.encoders.bundle import load_bundle
 from facenet.encoders.encoder import Encoder
 from facenet.errors import ConfigError
-from facenet.evaluation.evaluate import calibration, calibration_on_pairs, evaluate_all, evaluate_fold
+from facenet.evaluation.evaluate import evaluate_all, evaluate_fold, held_out_calibration
 from facenet.evaluation.leakage import people_record, world_of
 from facenet.evaluation.options import EvaluationOptions
 from facenet.options import to_dict
@@ -53,18 +53,15 @@ def best_encoder(
     preprocess = run.data.preprocess.with_views(options.preprocess.views)
     encoder = Encoder(run.module.model.cpu(), model.pop("name"), model, preprocess, training=summary)
     given, held_out = faces.splits.validation, run.data.held_out
+    if given is not None:
+        summary["validation"] = given.source._asdict()
     people = {"train": run.data.train.names, "held_out": held_out.names if given is None else sorted(given.people)}
     world = world_of(options.data.kind, options.data.seed)
     earlier = load_bundle(options.init).training.get("people", []) if options.init else []
     summary["people"] = [*people_record(people, encoder.fingerprint, world=world), *earlier]
     run.module.model.to(run.trainer.strategy.root_device)  # which embeds the faces below
     with progress("calibrating on held-out faces", say=say) as report:
-        if given is None:
-            encoder.thresholds, encoder.calibration = calibration(encoder, held_out, progress=report)
-        else:
-            summary["validation"] = given.source._asdict()
-            encoder.thresholds, found = calibration_on_pairs(encoder, held_out, given.pairs, progress=report)
-            encoder.calibration = {"file": given.source.file, **found}
+        encoder.thresholds, encoder.calibration = held_out_calibration(encoder, held_out, given, progress=report)
     return encoder
 
 
