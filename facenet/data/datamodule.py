@@ -171,7 +171,8 @@ class FaceDataModule(pl.LightningDataModule):
         """Return images that are augmented and normalised when sliced; outside training, floats (B, 3, H, W).
 
         The draws depend on the seed, the batch's number in the run and the place in the batch of all ranks. So they are
-        the same in a resumed run, and on another number of ranks.
+        the same in a resumed run, and on another number of ranks. Virtual people are made of a rank's own faces, so
+        they are other ones on another number of ranks.
         """
         images, labels, *others = batch
         if self.faces is not None and not len(images):

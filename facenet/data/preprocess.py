@@ -163,7 +163,8 @@ class Preprocess:
     def face(self, source: Any, margin: float = 1.0) -> np.ndarray:
         """Decode, align and crop what :func:`read_pixels` accepts, in the pixels it has: uint8 (h, w, 3) of any size.
 
-        An image is cropped before it is copied, which saves copying what is cut away.
+        An image is cropped before it is copied, which saves copying what is cut away. With views it is not cropped:
+        :meth:`fit` cuts them out.
         """
         if isinstance(source, str | Path | bytes):
             pixels = plain_jpeg(source) if self.align is None else None
