@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.params import Form
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartParser
@@ -16,7 +18,7 @@ from facenet import __version__
 from facenet.errors import FacenetError
 from facenet.gallery.sql.database import TRUTH
 from facenet.service.guard import Guard
-from facenet.service.problems import problem_of
+from facenet.service.problems import Problem, problem_of
 from facenet.service.routes import about, items, people, pictures, vectors
 from facenet.service.schemas.base import ErrorAnswer
 from facenet.service.service import Service
@@ -51,6 +53,7 @@ def describe(service: Service | None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         responses=responses,
+        dependencies=[Depends(refuse_unknown)],
         redirect_slashes=False,
     )
     app.state.service = service
@@ -62,6 +65,23 @@ def describe(service: Service | None) -> FastAPI:
         MultiPartParser.spool_max_size = service.allowed.limits.bytes  # no picture is written to a temporary file
     _add_security(app)
     return app
+
+
+async def refuse_unknown(request: Request) -> None:
+    """Refuse a field that the route does not take: an option misspelt or misplaced would be passed over in silence.
+
+    A body of JSON is checked by its schema, and a body that no route expects is not read.
+    """
+    route = request.scope["route"].dependant
+    asked: list[tuple[str, Iterable[str], list[Any]]] = [("address", request.query_params, route.query_params)]
+    if any(isinstance(field.field_info, Form) for field in route.body_params):
+        asked.append(("form", await request.form(), route.body_params))
+    for where, given, fields in asked:
+        takes = [field.alias for field in fields]
+        unknown = next((name for name in given if name not in takes), None)
+        if unknown is not None:
+            what = f"takes {', '.join(takes)}" if takes else "takes none"
+            raise Problem(422, "invalid", f"{unknown[:100]}: no field of the {where} here; it {what}")
 
 
 async def answer_error(request: Request, error: Exception) -> JSONResponse:

@@ -98,8 +98,8 @@ def test_a_gate_that_lets_everybody_in(serve: Serve, photos: dict[str, bytes], a
 
 def test_faces_beyond_the_limit_are_left_out_and_counted(serve: Serve, photos: dict[str, bytes]) -> None:
     with serve(limits=LimitOptions(faces=1)) as (client, _):
-        for route in ("detect", "embed", "search"):
-            told = client.post(f"/v1/{route}", files={"image": photos["pair"]}, data={"threshold": 1}).json()
+        for route, rate in (("detect", {}), ("embed", {}), ("search", {"threshold": 1})):
+            told = client.post(f"/v1/{route}", files={"image": photos["pair"]}, data=rate).json()
             assert len(told["faces"]) == 1
             assert told["notes"] == [
                 {"code": "several_faces", "message": "the photo shows 2 faces, of which the 1 clearest are looked at"}

@@ -94,6 +94,25 @@ def test_options_that_can_not_be_used_are_422(shared: tuple[TestClient, Service]
     assert error["request_id"] == answer.headers["X-Request-ID"]
 
 
+@pytest.mark.parametrize(
+    ("address", "fields", "told"),
+    [
+        ("/v1/search?k=2", {}, "k: no field of the address here; it takes none"),
+        ("/v1/search", {"fprr": 0.1}, "fprr: no field of the form here; it takes image, k, fpir, "),
+        ("/v1/detect", {"k": 2}, "k: no field of the form here; it takes image"),
+    ],
+)
+def test_fields_that_a_route_does_not_take_are_422(
+    shared: tuple[TestClient, Service], address: str, fields: dict, told: str
+) -> None:
+    answer = shared[0].post(address, files={"image": png(3)}, data=fields)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (422, "invalid")
+    assert answer.json()["error"]["message"].startswith(told)
+    listed = shared[0].get("/v1/items", params={"limt": 3})
+    assert listed.status_code == 422
+    assert "limt: no field of the address here; it takes cursor, limit" in listed.json()["error"]["message"]
+
+
 def test_pictures_that_can_not_be_used_say_why(shared: tuple[TestClient, Service]) -> None:
     client, _ = shared
     bomb = io.BytesIO()
