@@ -20,7 +20,7 @@ from benchmarks.tables import Table
 from facenet.compat.matching import share_images
 from facenet.encoders.encoder import Encoder
 from facenet.errors import ConfigError
-from facenet.evaluation.evaluate import calibrate_with_older
+from facenet.evaluation.calibration import calibrate_with_older
 from facenet.gallery.answers import Answer, ask, score
 from facenet.gallery.gallery import Gallery
 from facenet.gallery.queries import Queries

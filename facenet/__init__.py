@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from facenet.errors import ConfigError as ConfigError
     from facenet.errors import DataError as DataError
     from facenet.errors import FacenetError as FacenetError
-    from facenet.evaluation.evaluate import calibrate as calibrate
+    from facenet.evaluation.calibration import calibrate as calibrate
     from facenet.evaluation.photos import compare_photos as compare_photos
     from facenet.evaluation.verification import verify_embeddings as verify_embeddings
     from facenet.evaluation.verification import verify_pairs as verify_pairs
@@ -51,7 +51,7 @@ _HOMES = {
     "TrainOptions": "training.options",
     "assess_upgrade": "compat.assessment",
     "build_model": "models.build",
-    "calibrate": "evaluation.evaluate",
+    "calibrate": "evaluation.calibration",
     "cluster": "clustering.clusters",
     "compare_photos": "evaluation.photos",
     "connect": "service.client",

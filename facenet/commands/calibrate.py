@@ -28,7 +28,7 @@ class CalibrateOptions(EncoderUse, CommandOptions):
 def calibrate_encoder(encoder: Any, name: str, faces: Any, out: Path) -> dict[str, Any]:
     """Calibrate on faces, keep it with the encoder, and warn of what has become less certain."""
     from facenet.encoders import lookup as encoders
-    from facenet.evaluation.evaluate import calibration
+    from facenet.evaluation.calibration import calibration
 
     before = dict(encoder.thresholds)
     encoder.thresholds, encoder.calibration = calibration(encoder, faces)

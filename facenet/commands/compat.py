@@ -97,7 +97,7 @@ def record(name: str, embeddings: str, old: Any, new: Any, out: Path) -> dict[st
     """Let the encoder's record, read anew, list the old one, with the thresholds of distances between the two."""
     from facenet.compat.matching import share_images
     from facenet.encoders import lookup as encoders
-    from facenet.evaluation.evaluate import calibrate_with_older
+    from facenet.evaluation.calibration import calibrate_with_older
 
     encoder, folder = checked_encoder(name, embeddings, new), Path(name)
     thresholds: dict[float, float] = {}

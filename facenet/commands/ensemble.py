@@ -54,7 +54,7 @@ def run(options: EnsembleOptions, out: Path) -> dict[str, Any]:
     from facenet.encoders.lookup import load
     from facenet.encoders.reduction import fit_reduction
     from facenet.errors import ConfigError
-    from facenet.evaluation.evaluate import held_out_calibration
+    from facenet.evaluation.calibration import held_out_calibration
 
     given = bool(options.data.root) or options.data.kind == "synthetic"
     if options.reduce and not given:

@@ -12,7 +12,8 @@ from facenet.console import progress
 from facenet.encoders.bundle import load_bundle
 from facenet.encoders.encoder import Encoder
 from facenet.errors import ConfigError
-from facenet.evaluation.evaluate import evaluate_all, evaluate_fold, held_out_calibration
+from facenet.evaluation.calibration import held_out_calibration
+from facenet.evaluation.evaluate import evaluate_all, evaluate_fold
 from facenet.evaluation.leakage import people_record, world_of
 from facenet.evaluation.options import EvaluationOptions
 from facenet.options import to_dict

@@ -14,7 +14,7 @@ from PIL import Image
 
 from facenet.data.sources.folder import scan_folder
 from facenet.encoders.bundle import save_bundle
-from facenet.evaluation.evaluate import calibrate
+from facenet.evaluation.calibration import calibrate
 from facenet.types import EmbeddingSet
 from tests.helpers import ROOT
 from tests.helpers.commands import mistaken, play, succeed

@@ -18,7 +18,7 @@ from facenet.data.sources.folder import scan_folder
 from facenet.encoders.bundle import save_bundle
 from facenet.encoders.embedding import embed_records
 from facenet.encoders.encoder import Encoder
-from facenet.evaluation.evaluate import calibrate
+from facenet.evaluation.calibration import calibrate
 from facenet.gallery.gallery import Gallery
 from facenet.models.build import build_model
 from facenet.types import EmbeddingSet
