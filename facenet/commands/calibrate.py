@@ -25,15 +25,25 @@ class CalibrateOptions(EncoderUse, CommandOptions):
     data: DataOptions = DataOptions(kind="folder")
 
 
-def calibrate_encoder(encoder: Any, name: str, faces: Any, out: Path) -> dict[str, Any]:
+def calibrate_encoder(encoder: Any, name: str, faces: Any, out: Path, world: str) -> dict[str, Any]:
     """Calibrate on faces, keep it with the encoder, and warn of what has become less certain."""
     from facenet.encoders import lookup as encoders
+    from facenet.encoders import model_card
     from facenet.evaluation.calibration import calibration
+    from facenet.evaluation.leakage import shared_people
 
     before = dict(encoder.thresholds)
     encoder.thresholds, encoder.calibration = calibration(encoder, faces)
     folder = encoders.write_calibration(encoder, name, out)
-    for line in warnings(before, encoder.thresholds, encoder.calibration["people"]):
+    model_card.recalibrate(folder, encoder)
+    lines = warnings(before, encoder.thresholds, encoder.calibration["people"])
+    trained = (shared_people(faces.names, encoder.training.get("people"), world=world) or {}).get("train", [])
+    if trained:
+        lines.append(
+            f"{len(trained)} of the {len(faces.names)} people trained the encoder, which makes thresholds too tight;"
+            " give other people (data.people=FILE names them)"
+        )
+    for line in lines:
         print(f"warning: {line}", file=sys.stderr)
     thresholds = {f"{far:g}": value for far, value in encoder.thresholds.items()}
     return {"encoder": str(folder), "calibration": dict(encoder.calibration), "thresholds": thresholds}
@@ -60,8 +70,10 @@ def warnings(before: dict[float, float], after: dict[float, float], people: int)
 
 def run(options: CalibrateOptions, out: Path) -> dict[str, Any]:
     from facenet.data.sources.kinds import scan_usable
+    from facenet.data.splits import listed_people
     from facenet.encoders import lookup as encoders
     from facenet.errors import ConfigError
+    from facenet.evaluation.leakage import world_of
 
     if not options.data.root:
         raise ConfigError("calibrate: pass data.root=DIR, a folder with a folder of images for each person")
@@ -69,7 +81,9 @@ def run(options: CalibrateOptions, out: Path) -> dict[str, Any]:
     encoder = encoders.load(options.encoder, device=options.device, detector=options.detector)
     data = options.data
     _, faces = scan_usable(data.kind, data.root, max_bad_share=data.max_bad_share)
-    metrics = calibrate_encoder(encoder, options.encoder, faces, out)
+    if data.people:
+        faces = listed_people(faces, data.people)
+    metrics = calibrate_encoder(encoder, options.encoder, faces, out, world_of(data.kind, data.seed))
     rows = [*metrics["calibration"].items()]
     rows += [(f"threshold at FAR {far}", value) for far, value in metrics["thresholds"].items()]
     table([*rows, ("calibrated encoder", metrics["encoder"])], title="calibrate")

@@ -59,6 +59,10 @@ def run(options: ClusterOptions, out: Path) -> dict[str, Any]:
 
     if bool(options.known) != bool(options.clusters):
         raise ConfigError("cluster: known=EMBEDDINGS and clusters=FILE go together")
+    if options.known and options.method not in ("auto", "chinese_whispers"):
+        raise ConfigError(f"method={options.method}: new faces join known clusters by chinese_whispers; leave it out")
+    if options.sample and options.threshold is not None:
+        raise ConfigError("cluster: sample and threshold each choose the threshold; pass one of them")
     new = load(options.embeddings)
     encoder = encoders.load(options.encoder, device="cpu") if options.encoder else None
     if encoder and encoder.fingerprint != new.fingerprint:

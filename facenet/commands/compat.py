@@ -84,6 +84,7 @@ def checked_encoder(name: str, folder: str, new: Any) -> Any:
     from facenet.encoders import lookup as encoders
     from facenet.errors import DataError
 
+    encoders.check_calibration(name)
     encoder = encoders.load(name, device="cpu")
     if encoder.fingerprint != new.fingerprint:
         raise DataError(

@@ -36,20 +36,24 @@ class IndexOptions(CommandOptions):
     add: str | None = option(None, help="embeddings to add")
     encoder: str | None = option(None, help="encoder that made them; its record says what they may stand beside")
     fpir: float = option(0.05, **INSIDE, help="with info: the threshold that lets in this share of strangers")
-    metadata: str | None = option(None, help="JSONL, JSON or CSV table of metadata by path or id")
+    metadata: str | None = option(None, help="JSON lines or CSV table of metadata, by path")
     on_duplicate: str = option("error", choices=("error", "skip", "replace"), help="for an id that is there already")
     remove: str | None = option(None, help="id or identity to remove")
     rename: str | None = option(None, help="id or identity whose faces get the name to=")
     to: str | None = option(None, help="with rename: a person's name, new or known; '' for unknown")
     backfill: str | None = option(None, help="embeddings of the gallery's images by a compatible encoder")
     by: str = option("any", choices=("any", "id", "identity"), help="what remove= and rename= name")
-    kind: str | None = option(None, help="auto, flat, hnsw, ivf_sq8 (about D bytes a face), ivf_pq (D / 4 bytes)")
+    kind: str | None = option(
+        None,
+        choices=("auto", "flat", "hnsw", "ivf_sq8", "ivf_pq"),
+        help="of the index; ivf_sq8 takes about D bytes a face, ivf_pq D / 4",
+    )
     factory: str | None = option(None, help="a FAISS factory string instead of a kind")
     recall_target: float | None = option(
         None, **RATE, help="share of nearest faces that an approximate index must find; null: 0.99"
     )
     compact: bool = option(False, help="forget removed items and build the index anew")
-    export: str | None = option(None, help="npy, parquet, qdrant")
+    export: str | None = option(None, choices=("npy", "parquet", "qdrant"), help="form in which to write all items")
     out: str | None = option(None, help="folder or address of the export")
     collection: str = option("faces", help="name of the collection in Qdrant")
     info: bool = option(False, help="show what the gallery holds")
@@ -71,9 +75,21 @@ def check(options: IndexOptions) -> None:
         raise ConfigError("index: rename=ID_OR_IDENTITY and to=NAME go together")
     if options.backfill and not options.encoder:
         raise ConfigError("index: backfill=EMBEDDINGS needs encoder=DIR, whose record says what it may replace")
-    for name, asked in (("metadata", options.metadata is not None), ("on_duplicate", options.on_duplicate != "error")):
-        if asked and not options.add:
-            raise ConfigError(f"{name}: it is for add=EMBEDDINGS, and nothing is added; add that, or leave {name} out")
+    named, qdrant = options.remove or options.rename, options.export == "qdrant"
+    for name, given, wanted, what in (
+        ("metadata", options.metadata is not None, options.add, "add=EMBEDDINGS"),
+        ("on_duplicate", options.on_duplicate != "error", options.add, "add=EMBEDDINGS"),
+        ("by", options.by != "any", named, "remove= and rename="),
+        ("collection", options.collection != "faces", qdrant, "export=qdrant"),
+        (
+            "encoder",
+            options.encoder is not None,
+            options.add or options.backfill or options.info,
+            "add=, backfill= and info=true",
+        ),
+    ):
+        if given and not wanted:
+            raise ConfigError(f"{name}: it is for {what}, which is not asked for; ask for that, or leave {name} out")
 
 
 def run(options: IndexOptions, out: Path) -> dict[str, Any]:
@@ -122,12 +138,12 @@ def run(options: IndexOptions, out: Path) -> dict[str, Any]:
 
 
 def search_threshold(gallery: Any, options: IndexOptions) -> dict[str, Any]:
-    """Return the threshold of a search in this gallery and its costs; {} if nothing tells it."""
+    """Return the threshold of a search in this gallery and its costs; None for the threshold if nothing tells it."""
     from facenet.encoders import lookup as encoders
     from facenet.errors import DataError
 
+    encoder = encoders.load(options.encoder, device="cpu") if options.encoder else None
     try:
-        encoder = encoders.load(options.encoder, device="cpu") if options.encoder else None
         found = gallery.threshold(encoder, fpir=options.fpir)
     except DataError:
         return {"threshold": None}

@@ -50,6 +50,10 @@ def run(options: SearchOptions, out: Path) -> dict[str, Any]:
 
     if bool(options.query) == options.interactive:
         raise ConfigError("search: pass query=IMAGE, FOLDER, .npy or ID, or interactive=true and one a line on stdin")
+    if options.json and not options.interactive:
+        raise ConfigError("json: it is for interactive=true; the answers of query= stand in metrics.json")
+    if options.sheet and options.interactive:
+        raise ConfigError("sheet: it is drawn of query=IMAGE or FOLDER; leave it out with interactive=true")
     encoder = (
         encoders.load(options.encoder, device=options.device, detector=options.detector) if options.encoder else None
     )

@@ -34,6 +34,11 @@ class VerifyOptions(EvaluationOptions, EncoderUse, CommandOptions):
     data: DataOptions = DataOptions(kind="folder")
 
 
+def _given(options: VerifyOptions, *names: str) -> str:
+    """Return which of these options are given, "" for none."""
+    return ", ".join(name for name in names if getattr(options, name))
+
+
 def training_faces(options: VerifyOptions) -> EmbeddingSet | None:
     return EmbeddingSet.load(options.train_embeddings, mmap=True) if options.train_embeddings else None
 
@@ -56,8 +61,8 @@ def of_encoder(name: str, options: VerifyOptions, out: Path) -> dict[str, Any]:
     with progress("unpacking images") as shown:
         data = unpack_pairs(replace(options.data, pairs=options.pairs or options.data.pairs), progress=shown)
     source = source_of_pairs(data)
-    if source is not None and (options.backend or options.baselines):
-        raise ConfigError("backend, baselines: fitted on training faces, of which a .bin set has none; leave them out")
+    if source is not None and (found := _given(options, "backend", "baselines", "calibrate", "identification")):
+        raise ConfigError(f"{found}: a .bin set has neither training faces nor names of people; leave it out")
 
     def decodable(records: Records) -> Records:  # pairs are drawn among these, as in training
         return readable(records, encoder.preprocess)
@@ -79,9 +84,9 @@ def of_encoder(name: str, options: VerifyOptions, out: Path) -> dict[str, Any]:
     if source is not None:
         metrics["verification"]["source"] = source._asdict()  # copies of a set differ, and so do their scores
     if baselines and others is not None:
-        metrics |= compare_baselines(encoder, faces, pairs, others, options.seed)
+        metrics |= compare_baselines(encoder, faces, pairs, others, options)
     if options.calibrate:
-        metrics |= calibrate_encoder(encoder, name, faces, out) | {"calibrated_on_reported": True}
+        metrics |= calibrate_encoder(encoder, name, faces, out, world) | {"calibrated_on_reported": True}
     return metrics
 
 
@@ -94,10 +99,10 @@ def of_fold(encoder: Any, data: DataOptions, options: VerifyOptions, out: Path) 
     from facenet.evaluation.evaluate import evaluate_fold
     from facenet.evaluation.leakage import world_of
 
-    if found := [name for name in WHOLE if getattr(options, name)]:
+    if found := _given(options, *WHOLE):
         raise ConfigError(
             f"data.fold={data.fold}: one fold is scored at one threshold, and nothing else is reported; leave out"
-            f" {', '.join(found)}"
+            f" {found}"
         )
     splits = split_faces(data)
     assert splits.pairs is not None, "a fold has pairs"
@@ -115,10 +120,13 @@ def of_embeddings(folder: str, options: VerifyOptions) -> dict[str, Any]:
     from facenet.errors import ConfigError
     from facenet.evaluation.evaluate import evaluate_embeddings
 
-    if options.backend:
-        raise ConfigError("backend: it is fitted on training faces; pass encoder=DIR and data.root=DIR")
+    file = options.pairs or options.data.pairs
+    if found := _given(options, "backend", "baselines", "calibrate"):
+        raise ConfigError(f"{found}: it is made of faces, not of vectors; pass encoder=DIR and data.root=DIR")
+    if not file and (found := _given(options, "grid", "allow_missing")):
+        raise ConfigError(f"{found}: it is for given pairs; pass pairs=FILE")
     embeddings = EmbeddingSet.load(folder, mmap=True)
-    pairs = read_pairs(options.pairs, options.data.pair_columns) if options.pairs else None
+    pairs = read_pairs(file, options.data.pair_columns) if file else None
     with progress("comparing all pairs") as shown:
         known: dict[str, Any] = {"train_embeddings": training_faces(options), "progress": shown}
         return evaluate_embeddings(embeddings, pairs, options, **known)

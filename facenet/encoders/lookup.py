@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from facenet.encoders import model_card
 from facenet.encoders.encoder import Encoder
 from facenet.encoders.onnx_file import load_onnx, unseal
 from facenet.encoders.pretrained import PRETRAINED, load_pretrained
@@ -100,9 +99,8 @@ def write_calibration(encoder: Encoder, source: str | Path, out: str | Path) -> 
     if align is not None and align.detector == "none":  # these pictures were cut already; the encoder's photos are not
         found = replace(align, detector=Alignment().detector)
         encoder = replace(encoder, preprocess=replace(encoder.preprocess, align=found))
-    folder = Path(out) / "encoder" if encoder.name in PRETRAINED and str(source) in PRETRAINED else Path(source)
+    folder = Path(out) / "encoder" if str(source) in PRETRAINED else Path(source)
     write_record(encoder, folder)
-    model_card.recalibrate(folder, encoder)
     return folder
 
 
@@ -110,6 +108,6 @@ def check_calibration(source: str | Path) -> None:
     """Raise ConfigError if the encoder at `source` is a file, which can not keep what is calibrated for it."""
     if Path(source).is_file():
         raise ConfigError(
-            f"calibrate=true: {source} is an exported file, which is not changed; calibrate the folder it was made of"
-            " and export that again"
+            f"{source}: an exported file, which is not changed; name the folder that it was made of, and export that"
+            " again"
         )

@@ -45,7 +45,9 @@ def recalibrate(folder: str | Path, encoder: Encoder) -> None:
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     if text.count(BEGIN) == text.count(END) == 1 and text.index(BEGIN) < text.index(END):
         before, after = text[: text.index(BEGIN)], text[text.index(END) + len(END) :]
-        _replace(path, before + _thresholds(encoder, "all pairs of the faces last given to `calibrate=true`") + after)
+        _replace(
+            path, before + _thresholds(encoder, "all pairs of the faces last given to `facenet calibrate`") + after
+        )
 
 
 def card(encoder: Encoder, metrics: Mapping[str, Any], config: Mapping[str, Any]) -> str:

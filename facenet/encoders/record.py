@@ -54,7 +54,7 @@ def write_record(encoder: Encoder, folder: str | Path) -> None:
 
 
 def notes_of(record: Mapping[str, Any]) -> Notes:
-    """Return the checked thresholds, compatible encoders and training summary of a record.
+    """Return the checked thresholds, with those to older encoders, compatible encoders, training and calibration.
 
     Raises:
         ValueError, KeyError, TypeError, AttributeError, OverflowError: one of them is missing or of another kind.

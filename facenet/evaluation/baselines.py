@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from facenet.data.records import Records
+from facenet.encoders.embedding import embed_records
 from facenet.encoders.encoder import Encoder
 from facenet.errors import ConfigError, DataError
-from facenet.evaluation.evaluate import evaluate
-from facenet.evaluation.verification import verify_embeddings
+from facenet.evaluation.options import EvaluationOptions
+from facenet.evaluation.verification import common_grid, verify_embeddings
 from facenet.models.registry import NETS
 from facenet.types import EmbeddingSet, Pairs
 from facenet.vectors import normalise
@@ -97,32 +98,36 @@ BASELINES: dict[str, tuple[Callable[[np.ndarray, np.ndarray], np.ndarray], ...]]
 
 
 def compare_baselines(
-    encoder: Encoder, faces: Records, pairs: Pairs, train_faces: Records, seed: int
+    encoder: Encoder, faces: Records, pairs: Pairs, train_faces: Records, options: EvaluationOptions
 ) -> dict[str, Any]:
-    """Score what no learning reaches on the same pairs: pixels, colours, PCA, and the same net untrained."""
+    """Score what no learning reaches on the same pairs: pixels, colours, PCA, and the same net untrained.
+
+    Of the `options` the grid, missing images and the seed count, so that the scores are as those of the encoder.
+    """
     from facenet.data.cache import pack
+
+    def score(embeddings: EmbeddingSet) -> dict[str, Any]:
+        grid = common_grid(options.grid)
+        return verify_embeddings(embeddings, pairs, allow_missing=options.allow_missing, grid=grid).metrics()
 
     images, kept = pack(faces, encoder.preprocess)
     train_images, _ = pack(train_faces, encoder.preprocess)
     shown = np.moveaxis(train_images, 1, -1), np.moveaxis(images, 1, -1)
     metrics: dict[str, Any] = {}
     for name, variants in BASELINES.items():
-        scores = [_score(vectors(*shown), kept, pairs) for vectors in variants]
+        made = [EmbeddingSet(vectors(*shown), kept.paths, kept.identities, "") for vectors in variants]
+        scores = [score(embeddings) for embeddings in made]
         metrics[f"{name}_baseline"] = max(scores, key=lambda score: score["accuracy"])
     if encoder.name in NETS:  # a foreign net can not be had untrained
         import torch
 
         from facenet.models.build import build_recorded
 
-        torch.manual_seed(seed)
-        options = {**encoder.options, "input_size": tuple(encoder.options["input_size"])}
-        untrained = Encoder(build_recorded(encoder.name, **options), encoder.name, encoder.options, encoder.preprocess)
-        metrics["untrained"] = evaluate(untrained, faces, pairs)
+        torch.manual_seed(options.seed)
+        record = {**encoder.options, "input_size": tuple(encoder.options["input_size"])}
+        untrained = Encoder(build_recorded(encoder.name, **record), encoder.name, encoder.options, encoder.preprocess)
+        metrics["untrained"] = score(embed_records(untrained, faces)[0])
     return {name: {"accuracy": result["accuracy"], "auc": result["auc"]} for name, result in metrics.items()}
-
-
-def _score(vectors: np.ndarray, faces: Records, pairs: Pairs) -> dict[str, Any]:
-    return verify_embeddings(EmbeddingSet(vectors, faces.paths, faces.identities, ""), pairs).metrics()
 
 
 def _check(images: np.ndarray) -> None:

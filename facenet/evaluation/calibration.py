@@ -76,11 +76,8 @@ def calibration_on_pairs(
         DataError: an image of a pair is missing or can not be read.
     """
     scored = score_pairs(embed_records(encoder, faces, progress=progress)[0], pairs)
-    same, different = (np.sort(scored.sq_dist[scored.pairs.same == side]) for side in (True, False))
-    rows = {far: at_far(same, different, far) for far in fars}
-    for row in rows.values():
-        row["accepted_different"] = np.count_nonzero(different <= row["threshold"]) if row["resolvable"] else 0
-    return _resolved(rows), {"faces": len(faces), "pairs_of_different_people": len(different)}
+    different = np.sort(scored.sq_dist[~scored.pairs.same])
+    return _thresholds(different, fars), {"faces": len(faces), "pairs_of_different_people": len(different)}
 
 
 def held_out_calibration(
@@ -95,6 +92,14 @@ def held_out_calibration(
         return calibration(encoder, held_out, progress=progress)
     thresholds, on = calibration_on_pairs(encoder, held_out, given.pairs, progress=progress)
     return thresholds, {"file": given.source.file, **on}
+
+
+def _thresholds(different: np.ndarray, fars: Sequence[float]) -> dict[float, float]:
+    """Return the thresholds that the sorted distances (P,) of pairs of different people tell."""
+    rows = {far: at_far(different[:0], different, far) for far in fars}
+    for row in rows.values():
+        row["accepted_different"] = np.count_nonzero(different <= row["threshold"]) if row["resolvable"] else 0
+    return _resolved(rows)
 
 
 def _resolved(found: Mapping[float, Mapping[str, Any]]) -> dict[float, float]:
@@ -122,5 +127,4 @@ def calibrate_with_older(
     distances = np.sort(sq_dist_matrix(new[rows], old[rows])[different])
     if not len(distances):
         raise DataError("calibration: expected faces of two people or more, got one; add faces of other people")
-    found = {far: at_far(distances[:0], distances, far) for far in fars}
-    return {far: float(row["threshold"]) for far, row in found.items() if row["resolvable"]}
+    return _thresholds(distances, fars)

@@ -95,7 +95,7 @@ def degrade(
 
     Raises:
         ConfigError: an unknown `sides`, or a `far` outside (0, 1].
-        DataError: as :func:`facenet.evaluation.verify_embeddings`.
+        DataError: as :func:`facenet.evaluation.verification.verify_embeddings`.
     """
     choose(SIDES, sides, "sides")
     if not 0 < far <= 1:
@@ -124,7 +124,7 @@ def _one_sided(changed: EmbeddingSet, clean: EmbeddingSet, pairs: Pairs) -> tupl
 
 
 def level_name(level: float) -> str:
-    """Name a level in ``metrics.json``, without a dot (see :func:`facenet.evaluation.far_name`); float() reads it.
+    """Name a level in ``metrics.json``, without a dot (see :func:`facenet.evaluation.roc.far_name`); float() reads it.
 
     >>> level_name(65536), level_name(-4), level_name(0.5)
     ('65536', '-4', '5e-1')

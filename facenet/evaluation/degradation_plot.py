@@ -36,7 +36,7 @@ def write_plot(metrics: Mapping[str, Any], path: str | Path, far: float = FAR) -
 
 
 def curves(metrics: Mapping[str, Any], far: float = FAR) -> Figure:
-    """Draw what :func:`facenet.evaluation.degrade` returned: accuracy, VAL with its 95 % interval, and the paper's VAL.
+    """Draw what :func:`.degradation.degrade` returned: accuracy, VAL with its 95 % interval, and the paper's VAL.
 
     VAL is at the smallest resolvable FAR from `far` on.
     """

@@ -75,7 +75,10 @@ def evaluate_fold(
     others = embed_records(encoder, held_out, progress=progress)[0]
     chosen_on = score_pairs(others, held_out_pairs)
     threshold = best_threshold(chosen_on.sq_dist, chosen_on.pairs.same)
-    scores = None if backend is None else _fitted(encoder, *backend, progress)
+    scores = None
+    if backend is not None:
+        train, kept = embed_records(encoder, backend[1], progress=progress)
+        scores = fit_backend(backend[0], train.vectors, kept.labels)
     embeddings, kept = embed_records(encoder, faces, progress=progress)
     metrics = {"verification": score_at(score_pairs(embeddings, pairs).sq_dist, pairs.same, threshold)}
     if backend is not None and scores is not None:
@@ -85,12 +88,6 @@ def evaluate_fold(
     if save is not None:
         save_evaluation(save, embeddings, kept, pairs)
     return metrics | {"leakage": leakage(embeddings, encoder.training.get("people"), world=world)}
-
-
-def _fitted(encoder: Encoder, name: str, train_faces: Records, progress: Progress | None) -> Scores:
-    """Fit a back-end of that name on training faces."""
-    embeddings, kept = embed_records(encoder, train_faces, progress=progress)
-    return fit_backend(name, embeddings.vectors, kept.labels)
 
 
 def _backend_distances(scores: Scores, embeddings: EmbeddingSet, pairs: Pairs) -> np.ndarray:
@@ -122,14 +119,15 @@ def evaluate_all(
     """
     options = options or EvaluationOptions()
     embeddings, kept = embed_records(encoder, faces, progress=progress)
-    fit_on = None
-    if train_faces is not None and "pq" in methods(options.quantise):
-        fit_on = embed_records(encoder, train_faces)[0].vectors
+    fit_on = fitted_on = None
+    if train_faces is not None and (options.backend or "pq" in methods(options.quantise)):
+        train, fitted_on = embed_records(encoder, train_faces, progress=progress)
+        fit_on = train.vectors
     known: dict[str, Any] = {"people": encoder.training.get("people"), "train_embeddings": train_embeddings}
     metrics = evaluate_embeddings(embeddings, pairs, options, fit_on=fit_on, world=world, **known)
-    if options.backend and train_faces is not None:
+    if options.backend and fit_on is not None and fitted_on is not None:
         scored = score_pairs(embeddings, pairs, allow_missing=options.allow_missing).pairs
-        scores = _fitted(encoder, options.backend, train_faces, progress)
+        scores = fit_backend(options.backend, fit_on, fitted_on.labels)
         found = verify_pairs(
             _backend_distances(scores, embeddings, scored), scored.same, scored.fold, fars=options.fars
         )

@@ -65,7 +65,7 @@ def compare_quantised(
     `accuracy_difference` (quantised less float, a fraction) and the settings of the method.
 
     Raises:
-        DataError, ConfigError: what :func:`quantise` and :func:`facenet.evaluation.verify_embeddings` refuse.
+        DataError, ConfigError: what :func:`quantise` and :func:`verify_embeddings` refuse.
     """
     options: dict[str, Any] = {"allow_missing": allow_missing, "fars": fars, "grid": grid}
     exact = verify_embeddings(embeddings, pairs, **options)

@@ -217,7 +217,11 @@ def _threshold_at(kind: str, value: float, basis: Basis) -> SearchThreshold:
     main = at.pop(fingerprint, None)
     if main is None:  # no face of the queries' own encoder
         known = kind != "threshold" and fingerprint in tails
-        main = tails[fingerprint].sq_dist(each) if known else max(at.values(), default=value)
+        main = (
+            tails[fingerprint].sq_dist(each)
+            if known
+            else max(at.values(), default=value if kind == "threshold" else 0.0)
+        )
     found = SearchThreshold(main, at, kind, None if kind == "threshold" else value, count, source, basis=basis)
     return _with_costs(found, basis)
 

@@ -62,7 +62,7 @@ def read_metadata(file: str | Path, paths: Sequence[str]) -> tuple[list[str], li
     if unknown:
         raise DataError(f"{file}: {unknown[0]} and {len(unknown) - 1} more are no images of these embeddings")
     found = [rows.get(path, {}) for path in paths]
-    ids = [str(row.get("id") or path) for row, path in zip(found, paths, strict=True)]
+    ids = [path if row.get("id") in (None, "") else str(row["id"]) for row, path in zip(found, paths, strict=True)]
     return ids, [{key: value for key, value in row.items() if key not in KEYS} for row in found]
 
 
@@ -99,6 +99,8 @@ def write_items(
         DataError: an empty gallery, or `out` there already or not writable.
     """
     write = choose(FORMS, form, "export")
+    if form != "qdrant" and (Path(out).is_file() or (Path(out).is_dir() and any(Path(out).iterdir()))):
+        raise DataError(f"{out}: it is there already; give another path")
     total = len(gallery)
     if not total:
         raise DataError(f"{gallery.folder}: the gallery is empty, there is nothing to export")
@@ -133,12 +135,18 @@ def _write_npy(blocks: Blocks, out: str | Path, _: str) -> None:
 
 
 def _below_one_root(items: Sequence[Item]) -> tuple[str, list[str]]:
-    """Return the root of all items, or the folder that several roots have in common, and their paths below it."""
-    roots = {item.root: Path(item.root).resolve() for item in items}
-    if len(roots) == 1:
-        return items[0].root, [item.path for item in items]
-    root = os.path.commonpath(list(roots.values()))
-    return root, [(roots[item.root].relative_to(root) / item.path).as_posix() for item in items]
+    """Return the root of all items, or the folder that several roots have in common, and their paths below it.
+
+    An item without a picture, as a service enrols, is named by its number.
+    """
+    roots = {item.root: Path(item.root).resolve() for item in items if item.root}
+    paths = [item.path or f"item/{item.number}" for item in items]
+    if len(roots) < 2:
+        return next(iter(roots), ""), paths
+    root = Path(os.path.commonpath(list(roots.values())))
+    below = {given: folder.relative_to(root) for given, folder in roots.items()}
+    named = zip(items, paths, strict=True)
+    return str(root), [(below[item.root] / path).as_posix() if item.root else path for item, path in named]
 
 
 def _write_parquet(blocks: Blocks, out: str | Path, _: str) -> None:

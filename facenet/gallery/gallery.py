@@ -107,7 +107,7 @@ class Gallery:
 
     @property
     def fingerprint(self) -> str | None:
-        """The encoder that the gallery belongs to; None before the first."""
+        """The encoder that the gallery belongs to: the first that has vectors; None before the first."""
         with self._truth.reading():
             return self._truth.encoders.first()
 

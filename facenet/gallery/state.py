@@ -22,7 +22,7 @@ def describe(truth: Truth, cache: Cache) -> dict[str, Any]:
             "count": last.items,
             "identities": truth.writes.kept("people", truth.items.count_identities),
             "dim": truth.encoders.dim(),
-            "fingerprint": next(iter(encoders), None),
+            "fingerprint": truth.encoders.first(),
             "fingerprints": {name: per_encoder.get(number, 0) for name, number in encoders.items()},
             "generation": last.generation,
             **cache.info(),

@@ -9,6 +9,7 @@ import pytest
 import facenet
 from facenet.commands.calibrate import warnings
 from facenet.encoders.bundle import load_bundle, save_bundle
+from facenet.evaluation.leakage import people_record
 from tests.helpers.commands import mistaken, play
 from tests.helpers.encoders import make
 from tests.helpers.pictures import write_tree
@@ -30,13 +31,21 @@ def test_the_encoder_keeps_thresholds_and_what_they_were_calibrated_on(tmp_path:
     assert done.metrics["encoder"] == str(tmp_path / "e")
     assert str(tmp_path / "e") in done.text
     assert kept.fingerprint == made.fingerprint
+    kept.training["people"] = people_record({"train": ["p000", "p001"]}, kept.fingerprint)
+    save_bundle(kept, tmp_path / "e")
+    (tmp_path / "some.txt").write_text("8\n" + "".join(f"{path.name}\t6\n" for path in sorted(faces.iterdir())[:8]))
+    some = f"data.people={tmp_path / 'some.txt'}"
+    done = play("calibrate", f"encoder={tmp_path / 'e'}", f"data.root={faces}", some, out=tmp_path / "some")
+    assert done.code == 0, done.errors
+    assert done.metrics["calibration"]["people"] == 8
+    assert "2 of the 8 people trained the encoder, which makes thresholds too tight" in done.errors
     assert kept.thresholds == facenet.calibrate(made, faces)
 
 
 def test_a_pretrained_net_is_calibrated_into_a_folder_and_a_file_not_at_all(tmp_path: Path) -> None:
     (tmp_path / "e.onnx").write_bytes(b"")
     code, said = mistaken("calibrate", f"encoder={tmp_path / 'e.onnx'}", f"data.root={tmp_path}", out=tmp_path / "r")
-    assert (code, "calibrate the folder it was made of" in said) == (2, True)
+    assert (code, "name the folder that it was made of" in said) == (2, True)
 
 
 @pytest.mark.parametrize(

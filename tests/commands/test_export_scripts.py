@@ -96,7 +96,7 @@ MISTAKES = [
     ("export", ["encoder=/nowhere", "out={new}"], 3, "no such encoder folder"),
     ("export", ["encoder={e}", "outt={new}"], 2, "did you mean 'out'"),
     ("export", ["encoder={e}", "out={faces}/p000/p000_0001.png/x.onnx"], 3, "can not be written"),
-    ("verify", ["encoder={file}", "data.root={faces}", "calibrate=true"], 2, "calibrate the folder it was made of"),
+    ("verify", ["encoder={file}", "data.root={faces}", "calibrate=true"], 2, "name the folder that it was made of"),
     ("verify", ["encoder={cut}", "data.root={faces}"], 3, "cut.onnx: damaged"),
     ("verify", ["encoder={foreign}", "data.root={faces}"], 3, "without a record of model and preprocessing"),
     ("search", ["gallery=/nowhere", "encoder={file}", "query={faces}"], 3, "/nowhere: no gallery there"),

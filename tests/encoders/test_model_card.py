@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from PIL import Image
 
 from facenet.data.preprocess import Preprocess
 from facenet.encoders import lookup as encoders
@@ -177,19 +178,32 @@ def test_calibrating_again_changes_the_thresholds_alone(encoder: Encoder, tmp_pa
     again = encoders.load(tmp_path)
     again.thresholds = {0.1: 1.25}
     encoders.write_calibration(again, tmp_path, tmp_path / "run")
+    assert (tmp_path / "README.md").read_text() == before, "a record alone does not change what was calibrated"
+    model_card.recalibrate(tmp_path, again)
     after = (tmp_path / "README.md").read_text()
     outside = re.compile(f"{model_card.BEGIN}.*{model_card.END}", re.S)
     assert outside.sub("", after) == outside.sub("", before)
     assert rows(after)["0.1"] == "1.2500"
     assert "0.01" not in rows(after)
-    assert "last given to `calibrate=true`" in after
+    assert "last given to `facenet calibrate`" in after
     for text in ("mine\n", before.replace(model_card.END, ""), f"{model_card.END}{model_card.BEGIN}"):
         (tmp_path / "README.md").write_text(text)
-        encoders.write_calibration(again, tmp_path, tmp_path / "run")
+        model_card.recalibrate(tmp_path, again)
         assert (tmp_path / "README.md").read_text() == text, "a card of somebody's own stays"
     (tmp_path / "README.md").unlink()
-    encoders.write_calibration(again, tmp_path, tmp_path / "run")
+    model_card.recalibrate(tmp_path, again)
     assert not (tmp_path / "README.md").exists()
+
+
+def test_the_lines_of_python_run(encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_bundle(encoder, tmp_path / "encoder")
+    for name in ("a.jpg", "b.jpg"):
+        Image.new("RGB", (40, 40), {"a.jpg": "red", "b.jpg": "blue"}[name]).save(tmp_path / name)
+    text = model_card.card(encoder, METRICS, CONFIG)
+    monkeypatch.chdir(tmp_path)
+    found: dict[str, Any] = {}
+    exec(text.split("```python\n")[1].split("```")[0], found)
+    assert found["same"] == (found["sq_dist"] <= 0.28708)
 
 
 @pytest.mark.slow  # a training; cards are written from records in every run

@@ -38,11 +38,19 @@ def test_baselines_are_scored_on_the_same_pairs(face_tree: Path) -> None:
     splits = split_faces(DataOptions(kind="folder", root=str(face_tree), evaluation=0.3))
     assert splits.pairs is not None
     encoder = make()
-    scores = compare_baselines(encoder, splits.evaluation, splits.pairs, splits.train, seed=0)
+    scores = compare_baselines(encoder, splits.evaluation, splits.pairs, splits.train, EvaluationOptions())
     assert set(scores) == {*(f"{name}_baseline" for name in BASELINES), "untrained"}
     assert all(0.4 <= score["accuracy"] <= 1 for score in scores.values())
     # these test pictures are told apart by colour alone
     assert scores["color_baseline"]["accuracy"] > 0.9
+    given = splits.pairs
+    same, fold = np.append(given.same, True), np.append(given.fold, given.fold[-1])
+    more = Pairs((*given.first, "nobody/0.jpg"), (*given.second, given.first[0]), same, fold)
+    with pytest.raises(DataError, match="allow_missing"):
+        compare_baselines(encoder, splits.evaluation, more, splits.train, EvaluationOptions())
+    assert scores == compare_baselines(
+        encoder, splits.evaluation, more, splits.train, EvaluationOptions(allow_missing=True)
+    )
     result = evaluate(encoder, splits.evaluation, splits.pairs)
     assert result["pairs"] == len(splits.pairs)
     assert np.isfinite(result["accuracy"])

@@ -127,6 +127,18 @@ def test_nothing_to_export_and_nowhere_to_put_it(gallery: Gallery, tmp_path: Pat
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="can not be written"):
         write_items(gallery, "npy", tmp_path / "file" / "out")
+    write_items(gallery, "npy", tmp_path / "there")
+    for form, out in (("npy", "there"), ("npy", "file"), ("parquet", "file")):
+        with pytest.raises(DataError, match="it is there already; give another path"):
+            write_items(gallery, form, tmp_path / out)
+
+
+def test_items_without_a_picture_are_named_by_their_number(gallery: Gallery, tmp_path: Path) -> None:
+    unseen = EmbeddingSet.unnamed(normalise(np.ones((2, D))), OURS)
+    gallery.add(unseen, ids=["a", "b"])
+    write_items(gallery, "npy", tmp_path / "out")
+    found = EmbeddingSet.load(tmp_path / "out")
+    assert (found.root, list(found.paths[-2:])) == ("/photos", ["item/31", "item/32"])
 
 
 def test_a_table_of_metadata(tmp_path: Path) -> None:
@@ -135,6 +147,8 @@ def test_a_table_of_metadata(tmp_path: Path) -> None:
         ["one", "y,z.jpg", "w.jpg"],
         [{"camera": "3"}, {"camera": "4"}, {}],
     )
+    (tmp_path / "a.jsonl").write_text('{"path": "x.jpg", "id": 0}\n{"path": "y.jpg", "id": ""}\n')
+    assert read_metadata(tmp_path / "a.jsonl", ["x.jpg", "y.jpg"])[0] == ["0", "y.jpg"]
     (tmp_path / "a.jsonl").write_text('{"path": "x.jpg", "camera": 3, "old": null}\n')
     assert read_metadata(tmp_path / "a.jsonl", ["x.jpg"]) == (["x.jpg"], [{"camera": 3, "old": None}])
 

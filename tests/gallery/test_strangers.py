@@ -171,6 +171,14 @@ def test_people_ask_again_when_a_backfill_goes_on(tmp_path: Path) -> None:
         assert "30 people of the gallery" in gallery.threshold(new).source
         gallery.backfill(fresh)
         assert "60 people of the gallery" in gallery.threshold(new).source
+        assert gallery.fingerprint == gallery.info()["fingerprint"] == NEW, "the old encoder has no vectors any more"
+        assert "60 people of the gallery" in gallery.threshold().source, "a query by id has the encoder of the vectors"
+
+
+def test_a_rate_is_no_distance_where_there_is_no_face(tmp_path: Path) -> None:
+    with Gallery.open(tmp_path / "g", create=True) as gallery:
+        assert gallery.threshold(encoder(), fpir=0.5).sq_dist == 0
+        assert gallery.threshold(encoder(), threshold=0.5).sq_dist == 0.5
 
 
 def test_each_face_is_judged_by_the_threshold_of_its_encoder(tmp_path: Path) -> None:

@@ -60,8 +60,8 @@ class EncoderTable:
         return self.writes.kept("encoders", lambda: dict(self.database.execute(query)))
 
     def first(self) -> str | None:
-        """Return the fingerprint that the gallery belongs to, or None before the first."""
-        return next(iter(self.numbers()), None)
+        """Return the first encoder that has vectors, or the first that came if none has; None before the first."""
+        return next(iter(self._with_vectors(self.numbers())), None)
 
     def dim(self) -> int | None:
         """Return the width D of the vectors, or None before it is known.
