@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from facenet.commands.launch import is_first, launch
+from facenet.commands.launch import launch
 from facenet.commands.options import CommandOptions, EncoderUse
 from facenet.console import progress, table
 from facenet.errors import ConfigError
+from facenet.jobs import is_first_rank
 from facenet.options import option
 
 if TYPE_CHECKING:
@@ -64,11 +65,11 @@ def run(options: EmbedOptions, out: Path) -> dict[str, Any]:
     encoder = encoders.load(options.encoder, device=options.device, detector=options.detector)
     records = scan(options.images)
     started = time.perf_counter()
-    with progress("embedding", enabled=is_first()) as report:
+    with progress("embedding", enabled=is_first_rank()) as report:
         sizes = {"batch_size": options.batch_size, "block": options.block}
         done = embed_share(encoder, records, place, share=share, **sizes, progress=report)
     seconds = time.perf_counter() - started
-    if not is_first():
+    if not is_first_rank():
         return {}
     metrics: dict[str, Any] = {"sealed": done.embeddings is not None, "blocks": done.blocks, "blocks_there": done.there}
     if done.embeddings is not None:

@@ -57,6 +57,8 @@ def run(options: EnsembleOptions, out: Path) -> dict[str, Any]:
     from facenet.evaluation.calibration import held_out_calibration
 
     given = bool(options.data.root) or options.data.kind == "synthetic"
+    if not given and options.data != DataOptions(kind="folder"):
+        raise ConfigError("data: it says whose faces tell the thresholds; pass data.root=DIR too, or leave it out")
     if options.reduce and not given:
         raise ConfigError("reduce: it is fitted on the training people; pass data.root=DIR, as the encoders had it")
     if options.dim is not None and not options.reduce:

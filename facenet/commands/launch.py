@@ -21,6 +21,7 @@ from facenet.commands.options import CommandOptions
 from facenet.console import one_line_errors, write_metrics
 from facenet.errors import ConfigError, DataError, FacenetError, GateError
 from facenet.interrupts import Interrupted, raise_on_signal
+from facenet.jobs import is_first_rank
 from facenet.options import build, check_key, required, to_dict
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -67,13 +68,12 @@ def _compose(name: str, options: type[T], run: Callable[[T, Path], dict[str, Any
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # composition errors are raised instead of printed
     _limit_threads(sys.argv)
     register(name, options)
-    first, of_lightning = is_first(), RUN_FOLDER in os.environ
+    first, of_lightning = is_first_rank(), RUN_FOLDER in os.environ
     with one_line_errors():
         sys.argv[1:] = [forced(quoted(argument)) for argument in sys.argv[1:]]
-    folder = None if first else _enter_as_rank(sys.argv)
-
-    named = [argument.partition("=")[2] for argument in sys.argv if argument.startswith("hydra.run.dir=")]
-    existed = bool(named) and Path(named[-1].strip("'")).exists()
+        named = _named_folder(sys.argv)
+        folder = None if first else _enter_as_rank(sys.argv, named)
+    existed = named is not None and Path(named).exists()
 
     @hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)
     def main(cfg: Any) -> None:
@@ -164,7 +164,7 @@ def run_job(
             metrics = run(asked, out)
     except GateError as error:
         metrics, failed = dict(error.metrics), error
-    if is_first():
+    if is_first_rank():
         print(f"metrics: {write_metrics(out, metrics)}")
     if failed is not None:
         raise failed
@@ -239,17 +239,6 @@ def forced(argument: str) -> str:
     return f"++{argument.lstrip('+')}"
 
 
-def is_first() -> bool:
-    """Whether this process is on its own or rank 0 of a distributed job, and so the one that writes and reports."""
-    given = os.environ
-    if "RANK" in given:  # torchrun
-        return int(given["RANK"]) == 0
-    if "LOCAL_RANK" in given or "NODE_RANK" in given:  # started by Lightning, which trusts these before SLURM's
-        return not int(given.get("LOCAL_RANK", 0)) and not int(given.get("NODE_RANK", 0))
-    tasks = int(given.get("SLURM_NTASKS", 1)) if given.get("SLURM_JOB_NAME") not in ("bash", "interactive") else 1
-    return tasks == 1 or int(given.get("SLURM_PROCID", 0)) == 0
-
-
 def _limit_threads(argv: list[str]) -> None:
     """Give the processes that a launcher starts on one machine a thread each."""
     chosen = [argument.partition("=")[2] for argument in argv if argument.startswith("hydra/launcher=")]
@@ -272,16 +261,26 @@ def _point() -> Iterator[None]:
         raise
 
 
-def _enter_as_rank(argv: list[str]) -> Path | None:
+def _named_folder(argv: Sequence[str]) -> str | None:
+    """Return the run folder that the arguments name, as Hydra reads it: the last one, without its quotation marks."""
+    named = [argument.partition("=")[2] for argument in argv if argument.startswith("hydra.run.dir=")]
+    return named[-1].strip("'\"") if named else None
+
+
+def _enter_as_rank(argv: list[str], named: str | None) -> Path | None:
     """Send what Hydra writes for a rank other than 0 into a temporary folder; return the job's run folder.
 
-    The run folder is named by the process that started this one, or by the arguments. None if it is named by date.
+    The run folder is named by the process that started this one, or by the arguments. None if Hydra makes its name up.
+
+    Raises:
+        ConfigError: a run is to be resumed, but its folder is known to rank 0 alone.
     """
-    named = [argument.partition("=")[2] for argument in argv if argument.startswith("hydra.run.dir=")]
+    name = os.environ.get(RUN_FOLDER) or (named if named and "$" not in named else None)
+    if name is None and any(argument.lstrip("+") == "resume=auto" for argument in argv):
+        raise ConfigError("resume=auto: under torchrun or srun name the run folder, without $: hydra.run.dir=RUN")
     folder = tempfile.mkdtemp(prefix="facenet-rank-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     argv += [f"hydra.run.dir={folder}", "hydra.output_subdir=null"]
-    name = os.environ.get(RUN_FOLDER) or (named[0] if named and "$" not in named[0] else None)
     return Path(name) if name else None
 
 

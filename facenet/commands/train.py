@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from facenet.commands.launch import given_options, is_first, launch
+from facenet.commands.launch import given_options, launch
 from facenet.commands.options import CommandOptions
 from facenet.console import table
 from facenet.evaluation.tables import evaluation_rows
 from facenet.interrupts import WARNINGS, Interrupted
+from facenet.jobs import is_first_rank
 from facenet.training.options import TrainOptions
 
 
@@ -27,7 +28,7 @@ def run(options: TrainCommandOptions, out: Path) -> dict[str, Any]:
     try:
         metrics = train(options, out, given=given_options())
     except Interrupted as stop:
-        if stop.signum in WARNINGS and is_first():
+        if stop.signum in WARNINGS and is_first_rank():
             stop.text += requeue(options)
         raise
     if not metrics:  # another rank than 0

@@ -19,7 +19,7 @@ from facenet.data.preprocess import Preprocess
 from facenet.data.records import NothingUsable, Records, Skipped
 from facenet.data.views import MIDDLE
 from facenet.errors import DataError
-from facenet.files import read_array, read_cached_array, write_cached_array
+from facenet.files import default_cache, read_array, read_cached_array, write_cached_array
 from facenet.interrupts import thread_pool
 from facenet.types import Progress
 
@@ -96,7 +96,8 @@ def decode_faces(
     cache = ("ram" if fits else "none") if options.cache == "auto" else options.cache
     images = None
     if cache == "disk":
-        images, train = pack(train, preprocess, margin=margin, folder=options.cache_dir, progress=progress)
+        folder = options.cache_dir or default_cache()
+        images, train = pack(train, preprocess, margin=margin, folder=folder, progress=progress)
     held_out_images, held_out = pack(held_out, preprocess, progress=progress)
     return DecodedFaces(train, held_out, images, held_out_images, preprocess, margin, cache)
 

@@ -20,7 +20,7 @@ from facenet.data.options import LoaderOptions, SamplerOptions
 from facenet.data.preprocess import Preprocess
 from facenet.data.records import Skipped
 from facenet.data.sampler import IdentitySampler, Schedule
-from facenet.data.virtual import Composites
+from facenet.data.virtual import Composites, count_composites
 from facenet.errors import DataError
 from facenet.interrupts import init_worker_signals
 
@@ -206,7 +206,7 @@ class FaceDataModule(pl.LightningDataModule):
         """Add virtual people to this rank's batch, see :mod:`.virtual`."""
         assert self.augment is not None
         key = [*key, self.sampler.rank + 1]
-        wanted = round(self.augment.virtual * len(labels))
+        wanted = count_composites(self.augment.virtual, len(labels))
         made = Composites(labels.cpu().numpy(), wanted, np.random.SeedSequence(key))
         if not len(made):
             return images, labels, own

@@ -142,7 +142,7 @@ class AugmentOptions(Options):
     colour: float = option(0.0, least=0, below=1, help="largest relative change of each channel on its own")
     grey: float = option(0.1, **SHARE, help="chance of a grey image")
     blur: float = option(0.0, **SHARE, help="chance of a low-resolution copy")
-    cutout: float = option(0.25, **SHARE, help="side of a square of noise, share of the side")
+    cutout: float = option(0.25, **SHARE, help="side of a square of one random colour, share of the side")
     cutout_chance: float = option(0.5, **SHARE, help="chance of the square")
     virtual: float = option(0.0, **SHARE, help="composites of two people's faces added, as a share of the batch")
 
@@ -194,6 +194,8 @@ class LoaderOptions(Options):
     )
     cache_gb: float = option(4.0, least=0, resumable=True, help="largest cache in RAM, gigabytes")
     cache_dir: str | None = option(None, resumable=True, help="folder of the disk cache; null: ~/.cache/facenet")
-    workers: int | None = option(None, least=0, resumable=True, help="processes that decode; null: one for each core")
+    workers: int | None = option(
+        None, least=0, resumable=True, help="processes that decode without a cache; null: one for each core"
+    )
     prefetch: int = option(2, least=1, resumable=True, help="batches that each worker prepares ahead")
     repeat_batch: bool = option(False, help="one batch again and again (debug=overfit)")

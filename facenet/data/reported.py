@@ -8,7 +8,7 @@ from facenet.data.pair_folds import held_out_pairs
 from facenet.data.records import Records
 from facenet.data.sources.kinds import scan_usable
 from facenet.data.splits import Readable, reports_everybody, split_faces
-from facenet.errors import ConfigError, DataError
+from facenet.errors import DataError
 from facenet.types import Pairs
 
 
@@ -20,14 +20,9 @@ def reported_faces(options: DataOptions, *, readable: Readable | None = None) ->
     :func:`split_faces`.
 
     Raises:
-        ConfigError, DataError: as :func:`split_faces`; a file of pairs for drawn faces; or no pairs are given and no
-            people are kept for them.
+        ConfigError, DataError: as :func:`split_faces`; or no pairs are given and no people are kept for them.
     """
-    if options.pairs and options.kind == "synthetic":
-        raise ConfigError(
-            f"pairs={options.pairs}: data=synthetic draws its own pairs; leave pairs out, or give data.root=FACES"
-        )
-    if options.pairs and options.fold is None:
+    if options.pairs and options.fold is None and options.kind != "synthetic":
         return faces_of_file(options.kind, options.root, options.pairs, options.pair_columns)
     if reports_everybody(options):
         people = scan_usable(options.kind, options.root, max_bad_share=options.max_bad_share)[1]

@@ -55,7 +55,7 @@ def split_faces(
         listed: Called with what is left out, before anything is raised for it.
 
     Raises:
-        ConfigError: no root, or a fold out of range.
+        ConfigError: no root, a fold out of range, or files for drawn faces.
         DataError: missing or unusable files, too many of them, or people shared between training and reported pairs.
     """
     if options.fold is not None and (options.kind == "synthetic" or not options.people or not options.pairs):
@@ -63,6 +63,8 @@ def split_faces(
             f"fold={options.fold}: a fold is one of data.people and data.pairs, of which data={options.kind} has not"
             " both; use experiment=lfw_view2, or leave fold out"
         )
+    if options.kind == "synthetic" and (given := options.root or options.people or options.pairs):
+        raise ConfigError(f"data: {given} is not read, since data=synthetic draws its faces and pairs; add data=folder")
     validation = read_validation(options, progress=progress)
     if options.kind == "synthetic":
         drawn = _draw(options, progress)

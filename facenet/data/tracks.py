@@ -7,6 +7,7 @@ Letters: M tracks, N frames of all tracks together. The embeddings of a track's 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -56,7 +57,8 @@ class Tracks:
 
     def subset(self, rows: Sequence[int]) -> Tracks:
         """Return the given tracks, in that order."""
-        spans = [np.arange(self.starts[row], self.starts[row] + self.lengths[row]) for row in rows]
+        starts = self.starts
+        spans = [np.arange(starts[row], starts[row] + self.lengths[row]) for row in rows]
         frames = self.frames.subset(np.concatenate([np.zeros(0, np.int64), *spans]))
         kinds = tuple(self.kinds[row] for row in rows) if self.kinds else ()
         keys, identities = (tuple(column[row] for row in rows) for column in (self.keys, self.identities))
@@ -141,7 +143,7 @@ def split_tracks(tracks: Tracks, options: TrackDataOptions = TrackDataOptions())
     people = _read_splits(options.splits) if options.splits else _divide(names, options)
     parts = [tracks.of_people(people[part]) for part in PARTS]
     for part, name in zip(parts, PARTS, strict=True):
-        several = sum(part.identities.count(person) > 1 for person in part.names)
+        several = sum(count > 1 for count in Counter(part.identities).values())
         if several < 2 or (name != "train" and len(part.names) < 4):
             raise DataError(
                 f"{tracks.frames.root or 'tracks'}: {len(part.names)} people for {name}, {several} of them with two"

@@ -22,6 +22,11 @@ FACES = 4  # composites of a virtual person, at most
 LEAST = 2  # faces of a person of whom composites are made
 
 
+def count_composites(share: float, faces: int) -> int:
+    """Return how many composites a batch of so many faces gets: a share of them, as many of each region."""
+    return round(share * faces) // len(REGIONS) * len(REGIONS)
+
+
 class Composites:
     """Adds V composites to a batch: places of the two faces (V,), and which virtual person of its region each shows.
 
@@ -33,7 +38,7 @@ class Composites:
 
         Args:
             labels: Person of each face (B,).
-            count: Composites wanted; V is the next lower multiple of R.
+            count: V, a multiple of R.
             seed: Of the draws.
         """
         rng = np.random.default_rng(seed)

@@ -177,13 +177,16 @@ class MinedObjective:
         return total, shares(stats)
 
     def _virtual(self, embeddings: Tensor, labels: Tensor, step: int, real: int) -> Tensor:
-        """Return this rank's part of the loss of composites, of each region apart, by their number over the real."""
-        groups = group_of(labels, self.num_classes)
-        parts = [
-            triplet_objective(embeddings[own], labels[own], seed=self.seed + step, **self.options)[0] * own.sum() / real
-            for own in (groups == group for group in range(1, 1 + len(REGIONS)))
-        ]
-        return torch.stack(parts).sum()
+        """Return this rank's part of the loss of composites, of each region apart.
+
+        A region's mean counts by its number of composites over the real faces; a sum has grown with it already.
+        """
+        groups, total = group_of(labels, self.num_classes), embeddings.new_zeros(())
+        for group in range(1, 1 + len(REGIONS)):
+            own = groups == group
+            loss, _ = triplet_objective(embeddings[own], labels[own], seed=self.seed + step, **self.options)
+            total = total + (loss * own.sum() / real if self.options["reduction"] == "mean" else loss)
+        return total
 
 
 def shares(stats: MiningStats) -> dict[str, float]:

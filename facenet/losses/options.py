@@ -39,7 +39,7 @@ class LossOptions(Options):
 
     name: str = option("triplet", help="triplet, softmax, softmax_then_triplet, joint, or one a plugin registers")
     margin: float = option(0.2, above=0, most=4, help="margin of the triplet loss, squared L2 (paper: 0.2)")
-    reduction: str = option("mean", help="mean or sum over the triplets")
+    reduction: str = option("mean", choices=("mean", "sum"), help="over the triplets")
     head: HeadOptions | None = None
     head_share: float = option(0.5, **SHARE, help="share of the steps in which the head alone teaches")
     head_weight: float = option(0.0, least=0, help="weight of the head's loss beside triplets")

@@ -19,14 +19,17 @@ from facenet.data.augment import Augment
 from facenet.data.cache import DecodedFaces
 from facenet.data.datamodule import FaceDataModule
 from facenet.data.pairs import pair_rows
+from facenet.data.virtual import count_composites
 from facenet.encoders.bundle import load_bundle
 from facenet.encoders.encoder import Encoder
 from facenet.encoders.ensemble import NAME as ENSEMBLE
 from facenet.errors import ConfigError, choose
 from facenet.files import default_cache
 from facenet.interrupts import StopRequest
+from facenet.jobs import is_first_rank
 from facenet.large_batch.memory import available_bytes, choose_chunk, step_memory
 from facenet.losses.harmonic import reset_embedding_layer
+from facenet.losses.options import HarmonicOptions
 from facenet.losses.registry import OBJECTIVES
 from facenet.mining.rules import FALLBACKS, MINERS, SELECTS
 from facenet.models.build import build_recorded
@@ -37,7 +40,7 @@ from facenet.training import resume
 from facenet.training.callbacks import AveragedWeights, CollapseGuard, HeldOutVerification, StepSeeds, TrainingProgress
 from facenet.training.checkpoints import AtomicCheckpointIO, Restoring, Saved, check_states
 from facenet.training.faces import Faces, build_preprocess
-from facenet.training.loggers import check_logger, is_first_rank
+from facenet.training.loggers import check_logger
 from facenet.training.module import TripletModule
 from facenet.training.non_finite import NotFiniteSteps
 from facenet.training.old_embeddings import old_vectors, read_old
@@ -94,6 +97,10 @@ def check_options(options: TrainOptions) -> DeviceSettings:
         raise ConfigError(f"augment.virtual={options.augment.virtual:g}: it does not go with {other}; leave one out")
     if options.augment.virtual and options.loss.name not in MINED:
         raise ConfigError(f"augment.virtual: virtual people are for triplets; use loss.name={', '.join(MINED)}")
+    if options.harmonic.old is None and options.harmonic != HarmonicOptions():
+        raise ConfigError("harmonic: it is for training beside an old encoder; give harmonic.old=ENCODER")
+    if options.loss.name == "triplet" and (options.loss.head or options.loss.head_weight):
+        raise ConfigError("loss.head: loss=triplet has no classification head; write loss=joint")
     check_extra(options.trainer.extra)
     check_logger(options.logger)
     return resolve_device(options.trainer)
@@ -303,7 +310,10 @@ def _choose_chunk(
     asked, size = large.chunk_size, faces.preprocess.size
     model = _meta_model(options, size, channels_last=device.channels_last)
     batch = options.sampler.batch_size // trainer.world_size
-    batch += round(options.augment.virtual * batch)
+    composites = count_composites(options.augment.virtual, batch)
+    if options.augment.virtual and not composites:
+        raise ConfigError(f"augment.virtual={options.augment.virtual:g}: fewer than 3 of {batch} faces; raise it")
+    batch += composites
     step: dict[str, Any] = {
         "batch_size": batch,
         "optimizer": options.optim.name,

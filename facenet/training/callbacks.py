@@ -121,7 +121,7 @@ class CollapseGuard(pl.Callback):
     """
 
     def __init__(self, patience: int = 20, least: float = 0.01) -> None:
-        self.patience, self.least, self._steps = patience, least, 0
+        self.patience, self.least, self._steps, self._step = patience, least, 0, -1
 
     def state_dict(self) -> dict[str, Any]:
         """Return the counts that a resumed run continues."""
@@ -134,7 +134,10 @@ class CollapseGuard(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *args: Any, **kwargs: Any
     ) -> None:
-        """Compare the logged distance of different people with the least one."""
+        """Compare the logged distance of different people with the least one, once a step."""
+        if trainer.global_step == self._step:  # more batches of this step follow
+            return
+        self._step = trainer.global_step
         spread = trainer.callback_metrics.get("dist/negative")
         collapsed = spread is not None and float(spread) < self.least
         self._steps = self._steps + 1 if collapsed else 0

@@ -18,9 +18,9 @@ from facenet.data.splits import Splits, split_faces
 from facenet.errors import choose
 from facenet.faces.alignment import Alignment
 from facenet.faces.options import ALL
+from facenet.jobs import is_first_rank
 from facenet.models.registry import NETS
 from facenet.options import to_dict
-from facenet.training.loggers import is_first_rank
 from facenet.training.old_embeddings import check_old
 from facenet.training.options import TrainOptions
 from facenet.types import Pairs
@@ -53,7 +53,9 @@ def build_preprocess(options: TrainOptions) -> Preprocess:
 
 
 def prepare_faces(options: TrainOptions, out: Path, say: Callable[[str], None] = print) -> Faces:
-    """Divide the data set and decode the training faces; ``skipped.csv`` in `out` lists the files that are left out.
+    """Divide the data set, and decode the held-out faces; with a cache on disk the training faces too.
+
+    ``skipped.csv`` in `out` lists the files that are left out.
 
     Raises:
         DataError: unusable faces, too many bad files, or a reported pair whose image is missing.

@@ -13,11 +13,11 @@ from typing import Any
 
 from pytorch_lightning.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
-from pytorch_lightning.utilities import rank_zero_only
 
 from facenet.console import flatten, plain
 from facenet.errors import ConfigError
 from facenet.files import read_csv, read_json, write_csv, write_json
+from facenet.jobs import is_first_rank
 from facenet.training.options import LoggerOptions
 
 LOGS = "logs"
@@ -79,11 +79,6 @@ def log_result(loggers: Sequence[Logger], metrics: Mapping[str, Any], step: int)
     for logger in loggers:
         if isinstance(logger, WandbLogger | MLFlowLogger):
             logger.log_metrics(numbers, step)
-
-
-def is_first_rank() -> bool:
-    """Whether this process is the only one, or rank 0 of a job; works before a trainer is built."""
-    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 def _logs_to_service(options: LoggerOptions) -> bool:

@@ -137,7 +137,8 @@ class TripletModule(pl.LightningModule):
         self.log("loss", loss)
         if not torch.isfinite(loss):
             self._restore_buffers()
-            self.non_finite_batches.append(NonFiniteBatch("loss", batch_idx, *self._not_finite_alone(images)))
+            real = int((labels < self.hparams["num_classes"]).sum())  # virtual people stand behind
+            self.non_finite_batches.append(NonFiniteBatch("loss", batch_idx, self._not_finite_alone(images, real)))
         if (batch_idx + 1) % accumulate:
             return
         optimizer: Any = self.optimizers()
@@ -161,14 +162,14 @@ class TripletModule(pl.LightningModule):
             buffer.copy_(before)
 
     @torch.no_grad()
-    def _not_finite_alone(self, images: Images) -> tuple[int, list[int]]:
-        """Return the number of images of all ranks, and the places of those that are not finite in evaluation mode."""
+    def _not_finite_alone(self, images: Images, count: int) -> list[int]:
+        """Return the places, in the batch of all ranks, of images that are not finite in evaluation mode."""
         self.model.eval()
-        parts = divide(len(images), self.hparams["chunk_size"])
+        parts = divide(count, self.hparams["chunk_size"])
         good = torch.cat([torch.isfinite(self.model(images[part])).all(1) for part in parts])
         self.model.train()
-        good = gather(good.int())
-        return len(good), torch.nonzero(good == 0).flatten().tolist()
+        places: list[int] = torch.nonzero(gather(good.int()) == 0).flatten().tolist()
+        return places
 
     def objective(self, embeddings: Tensor, labels: Tensor, old: Tensor | None = None) -> Tensor:
         """Return this rank's part of the loss of a batch: embeddings (b, D), labels (b,), old embeddings (b, D)."""

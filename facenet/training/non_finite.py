@@ -33,7 +33,6 @@ class NonFiniteBatch(NamedTuple):
 
     what: str  # "loss" or "gradient"
     batch: int
-    images: int = 0  # number of images of all ranks
     alone: Sequence[int] = ()  # places of images whose embedding is not finite without the others
 
 
@@ -88,10 +87,9 @@ class NotFiniteSteps(pl.Callback):
         step, total = trainer.global_step, 0
         rows: list[tuple[Any, ...]] = []
         named: list[str] = []
-        for what, batch, images, alone in batches:
+        for what, batch, alone in batches:
             paths = data.paths(batch)
             total += len(paths)
-            alone = alone if len(paths) == images else ()  # without a cache, broken files are dropped from a batch
             named += [paths[place] for place in alone] or paths
             rows += [(step, batch, what, path, int(place in alone)) for place, path in enumerate(paths)]
         self._write(rows)

@@ -19,7 +19,7 @@ class OptimOptions(Options):
     name: str = option("adamw", choices=("adamw", "sgd", "adagrad"), help="the paper's is adagrad")
     lr: float = option(1e-3, above=0, most=1e6, help="learning rate at its peak")
     weight_decay: float = option(0.05, least=0, help="of weights, not of norms and biases")
-    momentum: float = option(0.9, least=0, below=1, help="of sgd")
+    momentum: float = option(0.9, least=0, below=1, help="of sgd; the first beta of adamw")
     schedule: str = option("cosine", choices=("cosine", "step", "constant"), help="of the rate after the warm-up")
     warmup_steps: int = option(20, least=0, help="steps over which the rate rises")
     clip_norm: float | None = option(None, above=0, help="largest norm of the gradient; null is no limit")

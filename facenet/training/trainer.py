@@ -139,7 +139,7 @@ def build_trainer(
         "num_nodes": given.num_nodes,
         "strategy": given.strategy,
         "precision": device.precision,
-        "log_every_n_steps": given.log_every_n_steps,
+        "log_every_n_steps": given.log_every_n_steps * accumulate,  # Lightning counts batches
     }
     try:
         with quiet_lightning():

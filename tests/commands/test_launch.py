@@ -15,6 +15,7 @@ import pytest
 import torch
 from hydra.core.hydra_config import HydraConfig
 
+from facenet.commands import launch
 from facenet.commands.launch import given_options
 from facenet.errors import ConfigError
 from tests.helpers.commands import TINY, TRAIN, environment, play
@@ -160,33 +161,6 @@ def _sweep(line: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    ("given", "first"),
-    [
-        ({}, True),
-        ({"RANK": "1", "LOCAL_RANK": "0"}, False),  # torchrun, the first of the second node
-        ({"RANK": "0", "LOCAL_RANK": "0"}, True),
-        ({"LOCAL_RANK": "1"}, False),
-        ({"NODE_RANK": "1"}, False),  # Lightning's own start on a second node
-        ({"NODE_RANK": "1", "LOCAL_RANK": "0"}, False),
-        ({"SLURM_NTASKS": "2", "SLURM_PROCID": "1"}, False),
-        ({"SLURM_NTASKS": "2", "SLURM_PROCID": "0"}, True),
-        ({"SLURM_NTASKS": "1", "SLURM_PROCID": "1"}, True),
-        ({"SLURM_NTASKS": "2", "SLURM_PROCID": "1", "SLURM_JOB_NAME": "bash"}, True),  # a shell inside an allocation
-        ({"SLURM_NTASKS": "2", "SLURM_PROCID": "0", "LOCAL_RANK": "1"}, False),  # and ranks started from it
-    ],
-    ids=str,
-)
-def test_one_process_of_a_job_writes(given: dict[str, str], first: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    from facenet.commands import launch
-
-    for key in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_JOB_NAME"):
-        monkeypatch.delenv(key, raising=False)
-    for key, value in given.items():
-        monkeypatch.setenv(key, value)
-    assert launch.is_first() is first
-
-
-@pytest.mark.parametrize(
     ("argument", "read"),
     [
         ("a=photo (1).jpg", "a='photo (1).jpg'"),
@@ -200,13 +174,11 @@ def test_one_process_of_a_job_writes(given: dict[str, str], first: bool, monkeyp
     ],
 )
 def test_a_value_that_hydra_can_not_read_is_quoted(argument: str, read: str) -> None:
-    from facenet.commands import launch
 
     assert launch.quoted(argument) == read
 
 
 def test_an_argument_that_is_no_text_is_refused() -> None:
-    from facenet.commands import launch
 
     with pytest.raises(ConfigError, match=r"images=Ren\\xe9: the argument is not UTF-8"):
         launch.quoted("images=Ren\udce9")
@@ -256,3 +228,17 @@ def test_the_options_that_a_job_was_given_are_known_by_name(monkeypatch: pytest.
     monkeypatch.setattr(HydraConfig, "initialized", lambda: True)
     monkeypatch.setattr(HydraConfig, "get", lambda: typed)
     assert given_options() == ["model.norm", "model.name", "seed", "a.b"]
+
+
+def test_the_other_ranks_know_the_run_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(launch.RUN_FOLDER, raising=False)
+
+    def entered(*arguments: str) -> Path | None:
+        argv = ["facenet", *arguments]
+        return launch._enter_as_rank(argv, launch._named_folder(argv))
+
+    assert entered("hydra.run.dir=runs/a", "hydra.run.dir='runs/José'") == Path("runs/José")
+    assert entered("hydra.run.dir=runs/${model.name}") is entered() is None
+    with pytest.raises(ConfigError, match="name the run folder"):
+        entered("hydra.run.dir=runs/${model.name}", "++resume=auto")
+    assert entered("hydra.run.dir=runs/a", "++resume=auto") == Path("runs/a")

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from facenet.data.cache import pack, packed_bytes, readable
+from facenet.data.cache import decode_faces, pack, packed_bytes, readable
+from facenet.data.options import LoaderOptions
 from facenet.data.preprocess import Preprocess
 from facenet.data.records import NothingUsable
 from facenet.data.sources.folder import scan_folder
@@ -65,6 +66,13 @@ def test_disk_cache_is_found_again_and_follows_its_sources(tmp_path: Path) -> No
     write_tree(tmp_path / "faces", 3, 2, side=52)
     pack(scan_folder(tmp_path / "faces"), PREPROCESS, folder=cache)
     assert len(list(cache.glob("*.npy"))) == 3, "changed files, another file"
+
+
+def test_the_disk_cache_has_a_place_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    faces = scan_folder(write_tree(tmp_path / "faces", 2, 2))
+    decode_faces(faces, faces, Preprocess(size=(16, 16)), LoaderOptions(cache="disk"))
+    assert len(list((tmp_path / "cache").rglob("*.npy"))) == 1
 
 
 def test_a_flipped_pixel_in_the_cache_is_noticed(tmp_path: Path) -> None:

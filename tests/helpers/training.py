@@ -55,7 +55,8 @@ def small_options(cache: Path, **changes: Any) -> TrainOptions:
         "augment": {"enabled": True, "rotate": 5.0},
         "sampler": {"batch_size": 24, "faces_per_identity": 4, "negative_share": 0.1, "coverage": 5},
         "loader": {"cache": "auto", "workers": 0, "repeat_batch": False},
-        **{key: copy.deepcopy(CONFIG[key]) for key in ("model", "loss", "mining", "optim")},
+        "loss": {"name": "triplet", "margin": 0.2},
+        **{key: copy.deepcopy(CONFIG[key]) for key in ("model", "mining", "optim")},
         "trainer": {
             "max_steps": 8,
             "val_check_interval": 4,

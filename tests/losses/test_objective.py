@@ -90,7 +90,8 @@ def test_the_loss_is_the_weighed_sum_and_the_shares_are_of_pairs() -> None:
     assert trained_part(MinedObjective("triplet", **OPTIONS)) is None
 
 
-def test_virtual_people_meet_those_of_their_region_alone() -> None:
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_virtual_people_meet_those_of_their_region_alone(reduction: str) -> None:
     """Labels from 6 on are composites: 6 + region + 3 times a number of its own."""
     embeddings, labels = batch()
     generator = torch.Generator().manual_seed(1)
@@ -98,15 +99,16 @@ def test_virtual_people_meet_those_of_their_region_alone() -> None:
     people = torch.arange(24) // 2  # (region, number): two faces each
     virtual = 6 + people // 4 + 3 * (people % 4)
     torch.manual_seed(0)
-    objective = MinedObjective("joint", **OPTIONS)
+    objective = MinedObjective("joint", **OPTIONS, reduction=reduction)
     plain, expected = objective(embeddings, labels, 0, None)
     loss, stats = objective(torch.cat([embeddings, made]), torch.cat([labels, virtual]), 0, None)
     parts = [
-        triplet_objective(made[rows], virtual[rows], margin=0.2, **OPTIONS["mining"])[0]
+        triplet_objective(made[rows], virtual[rows], margin=0.2, reduction=reduction, **OPTIONS["mining"])[0]
         for rows in (slice(0, 8), slice(8, 16), slice(16, 24))
     ]
     assert all(part > 0 for part in parts)
-    assert loss.item() == pytest.approx(plain.item() + sum(part.item() for part in parts) * 8 / 24, rel=1e-6)
+    weight = 8 / 24 if reduction == "mean" else 1  # a sum grows with the number of triplets already
+    assert loss.item() == pytest.approx(plain.item() + sum(part.item() for part in parts) * weight, rel=1e-6)
     assert stats == expected, "what is logged is of the real faces"
     grads = torch.autograd.grad(loss, (embeddings, made))
     assert torch.allclose(grads[0], torch.autograd.grad(plain, embeddings)[0])

@@ -25,23 +25,29 @@ def trainer(**metrics: float) -> Any:
     )
 
 
+def guard_steps(guard: CollapseGuard, *states: Any, first: int = 1) -> None:
+    """Tell the guard of the end of steps, each of two batches."""
+    for step, state in enumerate(states, first):
+        state.global_step = step
+        for _ in range(2):
+            guard.on_train_batch_end(state, SimpleNamespace(), None)  # type: ignore[arg-type]
+
+
 def test_collapse_is_called_after_patience_and_not_before() -> None:
-    guard, module = CollapseGuard(patience=3), SimpleNamespace()
+    guard = CollapseGuard(patience=3)
     flat, healthy = trainer(loss=0.2, dist__negative=0.001), trainer(loss=0.15, dist__negative=1.2)
-    for state in (flat, flat, healthy, flat, flat):
-        guard.on_train_batch_end(state, module, None)  # type: ignore[arg-type]
-    with pytest.raises(TrainingCollapsed, match=r"step 7: the embedding collapsed.*lower optim\.lr"):
-        guard.on_train_batch_end(flat, module, None)  # type: ignore[arg-type]
+    guard_steps(guard, flat, flat, healthy, flat, flat)
+    with pytest.raises(TrainingCollapsed, match=r"step 6: the embedding collapsed.*lower optim\.lr"):
+        guard_steps(guard, flat, first=6)
 
 
 def test_a_resumed_run_goes_on_counting_towards_collapse() -> None:
-    first, second, module = CollapseGuard(patience=3), CollapseGuard(patience=3), SimpleNamespace()
+    first, second = CollapseGuard(patience=3), CollapseGuard(patience=3)
     flat = trainer(loss=0.2, dist__negative=0.001)
-    for _ in range(2):
-        first.on_train_batch_end(flat, module, None)  # type: ignore[arg-type]
+    guard_steps(first, flat, flat)
     second.load_state_dict(first.state_dict())
     with pytest.raises(TrainingCollapsed):
-        second.on_train_batch_end(flat, module, None)  # type: ignore[arg-type]
+        guard_steps(second, flat, first=3)
 
 
 def test_held_out_verification_scores_the_pairs() -> None:

@@ -83,9 +83,10 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
-def options(cache: Path, chunk_size: int | None = None, **optim: Any) -> TrainOptions:
+def options(cache: Path, chunk_size: int | None = None, virtual: float = 0.0, **optim: Any) -> TrainOptions:
     trainer = {"max_steps": 4, "val_check_interval": 4, "log_every_n_steps": 1}
-    changes = {"augment": {"enabled": False}, "large_batch": {"chunk_size": chunk_size}, "trainer": trainer}
+    augment = {"enabled": virtual > 0, "virtual": virtual}
+    changes = {"augment": augment, "large_batch": {"chunk_size": chunk_size}, "trainer": trainer}
     return small_options(cache, optim={"not_finite": "skip", **optim}, **changes)
 
 
@@ -117,11 +118,12 @@ def test_a_skipped_step_leaves_everything_as_it_was(
     assert content["lr_schedulers"][0]["last_epoch"] == 4, "the schedule goes on"
 
 
+@pytest.mark.parametrize("virtual", [0.0, 0.25])
 def test_the_images_are_named(
-    watched: type[Watched], cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    virtual: float, watched: type[Watched], cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     watched.bad = {1: [3, 17], 2: "loss"}
-    train(options(cache), tmp_path, say=lambda line: None)
+    train(options(cache, virtual=virtual), tmp_path, say=lambda line: None)
     with (tmp_path / FILE).open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["step"], row["batch"]) for row in rows] == [("2", "1")] * 24 + [("3", "2")] * 24
