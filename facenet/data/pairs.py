@@ -69,16 +69,20 @@ def write_pairs(path: str | Path, pairs: Pairs) -> None:
 
 
 def read_people(path: str | Path) -> list[list[str]]:
-    r"""Read names by fold: ``people.txt`` (ten folds) or ``peopleDev*.txt`` (one list, one fold).
+    r"""Read names by fold: a plain list, a name a line (one fold), or LFW's ``people.txt`` (ten) or ``peopleDev*.txt``.
 
-    Each list is a line with its length, then lines ``name\timages``; ``people.txt`` opens with the number of folds.
+    A list of LFW's is a line with its length, then lines ``name\timages``. Before its ten lists, ``people.txt`` has a
+    line with their number.
 
     Raises:
         DataError: missing, empty or malformed file.
     """
     path = Path(path)
-    lines = _lines(_text(path))
-    folds = 1
+    text = _text(path)
+    plain = [line.strip() for line in text.splitlines() if line.strip()]
+    if "\t" not in text and not plain[0].isdigit():
+        return [plain]
+    lines, folds = _lines(text), 1
     if len(lines) > 1 and len(lines[0][1]) == 1 and len(lines[1][1]) == 1:
         folds = _number(path, *lines[0], 0, "the number of folds")
         lines = lines[1:]

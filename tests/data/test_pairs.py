@@ -139,6 +139,7 @@ def test_written_pairs_come_back_as_they_were(tmp_path: Path) -> None:
 
 def test_people(tmp_path: Path) -> None:
     assert read_people(write(tmp_path, "2\n1\nAda\t3\n2\nBob\t1\nCy\t2\n")) == [["Ada"], ["Bob", "Cy"]]
+    assert read_people(write(tmp_path, "Ada\nBob Bo\n\n")) == [["Ada", "Bob Bo"]]
     assert read_people(write(tmp_path, "\ufeff2\r\nAda\t3\r\nBob Bo\t1\r\n\r\n")) == [["Ada", "Bob Bo"]]
 
 
