@@ -25,7 +25,7 @@ SHORTEST = 1.0  # seconds of work that tell a rate
 
 
 def table(rows: Sequence[Sequence[Any]], *, header: Sequence[str] = (), title: str = "") -> None:
-    """Print rows as one aligned table; numbers are right-aligned and floats get four digits.
+    """Print rows as one aligned table; numbers are right-aligned and floats get four decimals.
 
     A terminal folds long cells. A file or a pipe gets each row as one line, as wide as its content.
     """
@@ -54,7 +54,7 @@ def table(rows: Sequence[Sequence[Any]], *, header: Sequence[str] = (), title: s
 
 
 def format_cell(value: Any) -> str:
-    """Format one cell: floats to four significant places, None as a dash, everything else with ``str``.
+    """Format one cell: None is a dash, floats get four decimals, or four digits if they are very small or large.
 
     >>> format_cell(0.98765432), format_cell(1234567), format_cell(None)
     ('0.9877', '1234567', '-')

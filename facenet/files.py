@@ -33,6 +33,8 @@ if sys.platform != "win32":
     import fcntl
 
 REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+UMASK = os.umask(0)  # read once: it can only be read by changing it, for all threads
+os.umask(UMASK)
 TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp")  # what mkstemp makes of ".{name}." and ".tmp"
 
 
@@ -58,7 +60,7 @@ def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-            os.chmod(file.name, 0o666 & ~_umask())  # noqa: PTH101 - mkstemp makes private files
+            os.chmod(file.name, 0o666 & ~UMASK)  # noqa: PTH101 - mkstemp makes private files
             if sys.platform == "win32":
                 file.close()  # Windows moves no open file
             Path(file.name).replace(path)
@@ -326,12 +328,6 @@ def is_inside(path: str) -> bool:
     parts = path.split("/")
     named = any(part not in ("", ".") for part in parts)
     return named and parts[0] != "" and ".." not in parts and "\0" not in path
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _sync_folder(folder: Path) -> None:

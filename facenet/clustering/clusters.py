@@ -38,16 +38,11 @@ def average_linkage(vectors: np.ndarray, *, neighbours: int = 0, seed: int = 0, 
 
     d(A, B) = mean over a in A, b in B of ||a - b||^2: the mean of the *squared* distances over all N_A N_B pairs.
     About 16 bytes for each of the N (N - 1) / 2 pairs; `neighbours`, `seed` and `threads` have no effect.
-
-    Raises:
-        DataError: more than 20,000 faces.
     """
     from scipy.cluster.hierarchy import fcluster, linkage
     from scipy.spatial.distance import pdist
 
     count = len(vectors)
-    if count > MOST_LINKED:
-        raise DataError(f"average_linkage: {count} faces are more than {MOST_LINKED}; use method=chinese_whispers")
     if count < 2:
         return lambda threshold: np.zeros(count, np.int64)
     tree = linkage(pdist(vectors, "sqeuclidean"), "average")
@@ -83,10 +78,13 @@ def method_for(count: int, method: str = "auto") -> str:
 
     Raises:
         ConfigError: an unknown method.
+        DataError: more faces than average linkage takes.
     """
     if method == "auto":
         return "average_linkage" if count <= SMALL else "chinese_whispers"
     choose(METHODS, method, "method")
+    if method == "average_linkage" and count > MOST_LINKED:
+        raise DataError(f"average_linkage: {count} faces are more than {MOST_LINKED}; use method=chinese_whispers")
     return method
 
 

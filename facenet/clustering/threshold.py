@@ -57,6 +57,8 @@ def calibrate_clustering(
         ConfigError: an unknown method.
     """
     names = np.asarray(identities)
+    rows = np.flatnonzero(names != "") if names.dtype.kind in "US" else np.arange(len(names))
+    cut_of, known = METHODS[method_for(len(rows), method)], checked(np.asarray(vectors)[rows], 0.0, neighbours)
     pairs = all_pairs(vectors, names, FARS, memory_gb=1.0)
     thresholds = {
         far: float(row["threshold"])
@@ -65,10 +67,8 @@ def calibrate_clustering(
     }
     if not thresholds:
         raise DataError(f"calibration: {pairs.different} different pairs tell no rate; the sample needs more faces")
-    rows = np.flatnonzero(names != "") if names.dtype.kind in "US" else np.arange(len(names))
     names, options = names[rows], {"neighbours": neighbours, "seed": seed, "threads": threads}
-    known = checked(np.asarray(vectors)[rows], 0.0, neighbours)
-    cut = METHODS[method_for(len(rows), method)](known, **options)
+    cut = cut_of(known, **options)
     found = [scores(cut(threshold_for(len(rows), thresholds, links=links).sq_dist), names) for links in TRIED]
     links = _middle([(one["pairwise_f1"] + one["bcubed_f1"]) / 2 for one in found])
     at = scores(cut(threshold_for(len(rows), thresholds, links=links).sq_dist), names)

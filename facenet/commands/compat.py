@@ -33,7 +33,7 @@ class CompatOptions(CommandOptions):
     allow_missing: bool = option(False, help="leave out pairs with an image that is not in all embeddings")
     gallery_faces: int = option(1, least=1, help="faces of each person that are enrolled; all others are queries")
     steps: int = option(11, least=2, help="steps of the mixed gallery, from 0 to 100 % backfilled")
-    draws: int = option(1000, least=1, help="draws of the paired bootstrap")
+    draws: int = option(1000, least=2, help="draws of the paired bootstrap")
     gate: GateOptions = GateOptions()
     seed: int = option(0, **SEED, help="seed of drawn pairs, enrolment, backfill order and bootstrap")
 
@@ -42,7 +42,7 @@ def run(options: CompatOptions, out: Path) -> dict[str, Any]:
     from facenet.compat.assessment import assess_upgrade
     from facenet.compat.display import write_plot, write_tables
     from facenet.data.pairs import read_pairs
-    from facenet.errors import ConfigError, GateError
+    from facenet.errors import ConfigError, DataError, GateError
     from facenet.types import EmbeddingSet
 
     if bool(options.fit_old) != bool(options.fit_new):
@@ -54,6 +54,8 @@ def run(options: CompatOptions, out: Path) -> dict[str, Any]:
     }
     if options.encoder:
         checked_encoder(options.encoder, options.new, sets["new"])
+        if len({*sets["old"].identities, *sets["new"].identities} - {""}) < 2:
+            raise DataError("compat: encoder= needs images of two named people, who tell the thresholds between both")
     fit = None
     if options.fit_old and options.fit_new:
         fit = (EmbeddingSet.load(options.fit_old), EmbeddingSet.load(options.fit_new))

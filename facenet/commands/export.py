@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from facenet.commands.launch import launch
-from facenet.commands.options import CommandOptions
+from facenet.commands.options import CommandOptions, refuse_unread
 from facenet.console import table
 from facenet.data.options import PairColumns
 from facenet.options import SEED, option
@@ -70,6 +70,15 @@ def checked(options: ExportOptions) -> None:
         raise ConfigError("export: int8=FILE and pairs=FILE need images=DIR_OR_CSV, faces to calibrate with and score")
     if options.int8 and Path(options.int8).resolve() == Path(options.out).resolve():
         raise ConfigError("export: int8 and out are the same file; give two")
+    refuse_unread(
+        ("images", options.images is not None, options.int8 or options.pairs, "int8=FILE and pairs=FILE"),
+        ("calibration_images", options.calibration_images != 256, options.int8, "int8=FILE"),
+        ("seed", options.seed != 0, options.int8, "int8=FILE"),
+        ("pair_columns", options.pair_columns != PairColumns(), options.pairs, "pairs=FILE"),
+        ("allow_missing", options.allow_missing, options.pairs, "pairs=FILE"),
+        ("batch_size", options.batch_size != 32, options.speed, "speed=true"),
+        ("threads", options.threads is not None, options.speed, "speed=true"),
+    )
 
 
 def speed(encoder: Any, files: dict[str, str], options: ExportOptions) -> dict[str, Any]:

@@ -27,11 +27,16 @@ class IjbOptions(EncoderUse, CommandOptions):
 
 
 def run(options: IjbOptions, out: Path) -> dict[str, Any]:
+    import numpy as np
+
     from facenet.data.ijb import read_ijb, read_template_pairs
     from facenet.encoders import lookup as encoders
     from facenet.evaluation.ijb import embed_templates, identify_templates, verify_templates
 
     found = read_ijb(options.root)
+    listed = np.unique(found.faces.templates)
+    for _ in read_template_pairs(found.pairs, listed):  # a damaged list is refused before hours of embedding
+        pass
     encoder = encoders.load(options.encoder, device=options.device, detector=options.detector)
     how: dict[str, Any] = {"weigh_by_score": options.weigh_by_score, "margin": options.margin}
     with progress("embedding") as shown:
@@ -44,9 +49,7 @@ def run(options: IjbOptions, out: Path) -> dict[str, Any]:
         "mirror": encoder.preprocess.mirror,
         "fingerprint": encoder.fingerprint,
         "sha256": found.sha256,
-        "verification": verify_templates(
-            templates, read_template_pairs(found.pairs, templates.templates), options.fars
-        ),
+        "verification": verify_templates(templates, read_template_pairs(found.pairs, listed), options.fars),
     }
     if found.probes is not None:
         metrics["identification"] = identify_templates(templates, found.galleries, found.probes)

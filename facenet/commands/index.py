@@ -9,7 +9,7 @@ from typing import Any
 
 from facenet.commands.galleries import GALLERY, open_gallery
 from facenet.commands.launch import launch
-from facenet.commands.options import CommandOptions
+from facenet.commands.options import CommandOptions, refuse_unread
 from facenet.console import progress, table
 from facenet.options import INSIDE, RATE, option
 
@@ -75,21 +75,16 @@ def check(options: IndexOptions) -> None:
         raise ConfigError("index: rename=ID_OR_IDENTITY and to=NAME go together")
     if options.backfill and not options.encoder:
         raise ConfigError("index: backfill=EMBEDDINGS needs encoder=DIR, whose record says what it may replace")
-    named, qdrant = options.remove or options.rename, options.export == "qdrant"
-    for name, given, wanted, what in (
+    if options.kind and options.factory:
+        raise ConfigError("index: kind and factory each choose the index; pass one of them")
+    reads_encoder = options.add or options.backfill or options.info
+    refuse_unread(
         ("metadata", options.metadata is not None, options.add, "add=EMBEDDINGS"),
         ("on_duplicate", options.on_duplicate != "error", options.add, "add=EMBEDDINGS"),
-        ("by", options.by != "any", named, "remove= and rename="),
-        ("collection", options.collection != "faces", qdrant, "export=qdrant"),
-        (
-            "encoder",
-            options.encoder is not None,
-            options.add or options.backfill or options.info,
-            "add=, backfill= and info=true",
-        ),
-    ):
-        if given and not wanted:
-            raise ConfigError(f"{name}: it is for {what}, which is not asked for; ask for that, or leave {name} out")
+        ("by", options.by != "any", options.remove or options.rename, "remove= and rename="),
+        ("collection", options.collection != "faces", options.export == "qdrant", "export=qdrant"),
+        ("encoder", options.encoder is not None, reads_encoder, "add=, backfill= and info=true"),
+    )
 
 
 def run(options: IndexOptions, out: Path) -> dict[str, Any]:
@@ -175,7 +170,8 @@ def choose_index(gallery: Any, options: IndexOptions) -> bool:
     before = gallery.recipe
     factory = options.factory if options.factory is not None else "" if options.kind else before.factory
     target = before.recall_target if options.recall_target is None else options.recall_target
-    gallery.configure(options.kind or before.kind, factory=factory, recall_target=target)
+    kind = options.kind or ("auto" if options.factory else before.kind)
+    gallery.configure(kind, factory=factory, recall_target=target)
     return bool(gallery.save_cache(force=gallery.recipe != before))
 
 

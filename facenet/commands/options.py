@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from facenet.errors import ConfigError
 from facenet.options import Options, option
 
 PHOTOGRAPHS = (".jpg", ".jpeg", ".webp", ".heic", ".heif")
@@ -25,6 +26,16 @@ class EncoderUse(Options):
 
     detector: str | None = option(None, help="none: pictures are faces already; null: as the encoder was trained")
     device: str = option("auto", help="auto, cpu, cuda")
+
+
+def refuse_unread(*rows: tuple[str, object, object, str]) -> None:
+    """Raise ConfigError for an option that is given, while nothing is asked for that reads it.
+
+    Each row is the option's name, whether it is given, whether what reads it is asked for, and what that is.
+    """
+    for name, given, asked, what in rows:
+        if given and not asked:
+            raise ConfigError(f"{name}: it is for {what}, which is not asked for; ask for that, or leave {name} out")
 
 
 def warn_of_drawn_faces(encoder: Any, images: Iterable[Any]) -> None:

@@ -69,12 +69,17 @@ def write_faces(options: QuickstartOptions, out: Path) -> None:
 
 
 def run(options: QuickstartOptions, out: Path) -> dict[str, Any]:
-    if options.data.kind != "synthetic":
-        raise ConfigError("quickstart: it is about drawn faces (data=synthetic); facenet train takes your own")
+    drawn = options.data.synthetic
+    if options.data != DataOptions(synthetic=drawn, seed=options.seed, cache_dir=options.data.cache_dir):
+        raise ConfigError("quickstart: of data only data.synthetic is taken; facenet train takes faces of your own")
+    if options.gallery_people >= drawn.evaluation_identities and options.gallery_faces >= drawn.evaluation_images[1]:
+        raise ConfigError("gallery_people, gallery_faces: all faces would be indexed, and none is left to ask with")
     started = float(os.environ.get("FACENET_QUICKSTART_STARTED") or time.time())
     encoder, seed = f"encoder={out / 'train' / 'encoder'}", f"seed={options.seed}"
     far = [f"far={options.far}"] if options.far is not None else []
-    data = [f"data.synthetic.{key}={value}".replace(" ", "") for key, value in to_dict(options.data.synthetic).items()]
+    data = [f"data.synthetic.{key}={value}".replace(" ", "") for key, value in to_dict(drawn).items()]
+    if options.data.cache_dir:
+        data.append(f"data.cache_dir={options.data.cache_dir}")
     metrics = {"train": step(out, "train", "experiment=quickstart", seed, *data, *options.train)["train"]}
     metrics |= step(out, "verify", encoder, "data=synthetic", "baselines=true", seed, *data)
     write_faces(options, out)

@@ -20,7 +20,7 @@ class ReportOptions(CommandOptions):
     runs: str | tuple[str, ...] = option(help="run folders, or folders of sweeps")
     encoder: str | None = option(None, help="encoder for runs without one of their own")
     fpir: float | None = option(None, **INSIDE, help="judge runs of search at this rate; null: each at its own")
-    title: str | None = option(None, help="heading of the page; null: the run's name")
+    title: str | None = option(None, help="heading of the page; null: Face verification")
 
 
 def together(arguments: list[str]) -> list[str]:

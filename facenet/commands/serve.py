@@ -38,9 +38,9 @@ class ServeOptions(EncoderUse, CommandOptions):
     port: int = option(8000, least=0, most=65535, help="0: any free one, which is printed")
     keys: str | None = option(None, help="file of keys; without it only this machine may ask, and may do everything")
     new_key: str | None = option(None, help="with keys: make a key of this name, print it, and end")
-    role: str = option("read", choices=("read", "write"), help="with new_key: what the key may do")
+    role: str | None = option(None, choices=("read", "write"), help="with new_key: what the key may do; null: read")
     thumbnails: str = option("none", choices=THUMBNAILS, help="pictures of faces that are kept and shown")
-    threads: int | None = option(None, least=1, help="processor threads; null: all")
+    threads: int | None = option(None, least=1, help="threads that find faces, and of a search; null: one a core")
     gate: Gate = Gate()
     limits: LimitOptions = LimitOptions()
     rate: RateOptions = RateOptions()
@@ -53,9 +53,12 @@ def run(options: ServeOptions, out: Path) -> dict[str, Any]:
     if options.new_key:
         if not options.keys:
             raise ConfigError("new_key: pass keys=FILE, which will hold the hash of the key")
-        key = add_key(options.keys, options.new_key, options.role)
-        table([("name", options.new_key), ("role", options.role), ("key", key)], title="keep the key; it is shown once")
-        return {"name": options.new_key, "role": options.role}
+        role = options.role or "read"
+        key = add_key(options.keys, options.new_key, role)
+        table([("name", options.new_key), ("role", role), ("key", key)], title="keep the key; it is shown once")
+        return {"name": options.new_key, "role": role}
+    if options.role:
+        raise ConfigError("role: it is for new_key=NAME; who may do what stands in the file keys=")
     if not options.gallery or not options.encoder:
         raise ConfigError("serve: pass gallery=FOLDER encoder=ENCODER, or keys=FILE new_key=NAME")
     started, keys = time.perf_counter(), Keys(options.keys) if options.keys else None

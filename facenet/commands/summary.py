@@ -28,7 +28,8 @@ def run(options: SummaryOptions, out: Path) -> dict[str, Any]:
     asked = options.model
     model = build_model(**to_dict(asked))
     net = TABLES.get(asked.name)  # None: a net from outside, of which the paper prints nothing
-    if net and (tuple(model.input_size) != net.input_size or model.after or asked.pool is not None):
+    given = (tuple(model.input_size), asked.embedding_dim)
+    if net and (given != (net.input_size, ModelOptions().embedding_dim) or model.after or asked.pool is not None):
         net = None
     layers = beside(summarise(model), net.printed if net else {})
     ours, paper = total(layers), net.paper if net else None

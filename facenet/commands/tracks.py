@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from facenet.commands.launch import launch
-from facenet.commands.options import CommandOptions
+from facenet.commands.options import CommandOptions, refuse_unread
 from facenet.console import progress, table
-from facenet.data.options import DrawnTrackOptions, TrackDataOptions
+from facenet.data.options import DrawnTrackOptions, PairColumns, TrackDataOptions
 from facenet.options import SEED, option
 from facenet.tracks.options import TrackPoolOptions, TrackTrainingOptions
 
@@ -33,14 +33,22 @@ class TracksOptions(CommandOptions):
 
 def run(options: TracksOptions, out: Path) -> dict[str, Any]:
     from facenet.encoders import lookup as encoders
-    from facenet.errors import ConfigError
     from facenet.tracks.evaluation import evaluate_tracks
     from facenet.tracks.pool import read_track_pool
     from facenet.tracks.training import check_options, train_tracks
 
-    training, seeds = options.train, options.seeds
-    if training and (options.track_pool or options.data.pairs):
-        raise ConfigError("track_pool, data.pairs: they are for scoring without training; add train=false")
+    training, seeds, data = options.train, options.seeds, options.data
+    divided = replace(data, root=None, pairs=None, pair_columns=PairColumns()) != TrackDataOptions()
+    refuse_unread(
+        ("track_pool", options.track_pool, not training, "train=false"),
+        ("data.pairs", data.pairs, not training, "train=false"),
+        ("data.pair_columns", data.pair_columns != PairColumns(), data.pairs, "data.pairs=FILE"),
+        ("data", divided, data.root, "data.root=DIR"),
+        ("drawn", options.drawn != DrawnTrackOptions(), not data.root, "drawn tracks, without data.root"),
+        ("pool", options.pool != TrackPoolOptions(), training, "train=true"),
+        ("training", options.training != TrackTrainingOptions(), training, "train=true"),
+        ("seeds", seeds != (0, 1, 2), training, "train=true"),
+    )
     encoder = encoders.load(options.encoder, device=options.device)
     if training:
         check_options(encoder, pool=options.pool, training=options.training, seeds=seeds)

@@ -17,7 +17,7 @@ import numpy as np
 from facenet.compat.bootstrap import intervals
 from facenet.compat.cells import Cell, rank1_and_map, score_cells
 from facenet.compat.display import verdict
-from facenet.compat.maps import score_maps
+from facenet.compat.maps import matched_fit, score_maps
 from facenet.compat.matching import SharedImages, SharedPairs, draw_enrolment, draw_pairs, share_images, share_pairs
 from facenet.compat.mixed_gallery import mixed_curve, regressions, summary
 from facenet.compat.options import GateOptions
@@ -70,6 +70,7 @@ def assess_upgrade(
         ConfigError: an option out of range.
     """
     sets = {"old": old, "new": new} | ({} if reference is None else {"reference": reference})
+    fitted = None if fit is None else matched_fit(sets, fit)
     shared = share_images(sets)
     matched = share_pairs(shared, draw_pairs(shared, seed) if pairs is None else pairs, allow_missing=allow_missing)
     enrolment: Enrolment | None = None
@@ -95,7 +96,7 @@ def assess_upgrade(
         "identification_left_out": reason,
         "mixed": mixed_curve(shared, matched, enrolment, steps=steps, seed=seed),
         "regressions": summary(worse, len(set(people or ()))) | {"worst": [row._asdict() for row in worse[:WORST]]},
-        "baselines": {} if fit is None else score_maps(shared, matched, enrolment, sets, fit),
+        "baselines": {} if fitted is None else score_maps(shared, matched, enrolment, fitted),
         "roc": roc_points(cells, matched),
         "images": _images(shared),
         "encoders": {name: embeddings.fingerprint for name, embeddings in sets.items()},

@@ -8,7 +8,7 @@ Source: Schoenemann 1966 (orthogonal Procrustes); Shen et al., CVPR 2020 (maps a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -35,21 +35,19 @@ def linear(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 MAPS = {"procrustes": procrustes, "linear": linear}
 
 
-def score_maps(
-    shared: SharedImages,
-    pairs: SharedPairs,
-    enrolment: Enrolment | None,
-    sets: Mapping[str, EmbeddingSet],
-    fit: tuple[EmbeddingSet, EmbeddingSet],
-) -> dict[str, Any]:
-    """Score queries of the independent new encoder on the old gallery: as they are, and through each of `MAPS`.
+class Fit(NamedTuple):
+    """What maps are fitted on: M training faces by both encoders."""
 
-    The independent new encoder is "reference" if `sets` holds it, else "new". `fit` holds embeddings of training
-    faces: of the old encoder and of the independent new one.
+    of: str  # the set of the independent new encoder: "reference" or "new"
+    new: np.ndarray  # (M, D)
+    old: np.ndarray  # (M, D)
+    keys: list[str]
 
-    Returns:
-        The measures by map ("none" is no map), `of`, `fitted_on` (faces), and `scored_too` (of these, how many are
-        among the shared images).
+
+def matched_fit(sets: Mapping[str, EmbeddingSet], fit: tuple[EmbeddingSet, EmbeddingSet]) -> Fit:
+    """Match embeddings of training faces: of the old encoder and of the independent new one.
+
+    The independent new encoder is "reference" if `sets` holds it, else "new".
 
     Raises:
         DataError: `fit` is of other encoders, or has fewer than two faces in both.
@@ -62,15 +60,29 @@ def score_maps(
                 f"compat, {option}: made by encoder {given.fingerprint[:12]} (width {given.dim}), not by that of {of}, "
                 f"{wanted.fingerprint[:12]} (width {wanted.dim}); embed the training faces with that one"
             )
-    source, target, keys = matched(*fit)
-    queries = {"none": shared.vectors[name]}
-    queries |= {text: apply(make(source, target), shared.vectors[name]) for text, make in MAPS.items()}
+    return Fit(name, *matched(*fit))
+
+
+def score_maps(
+    shared: SharedImages,
+    pairs: SharedPairs,
+    enrolment: Enrolment | None,
+    fit: Fit,
+) -> dict[str, Any]:
+    """Score queries of the independent new encoder on the old gallery: as they are, and through each of `MAPS`.
+
+    Returns:
+        The measures by map ("none" is no map), `of`, `fitted_on` (faces), and `scored_too` (of these, how many are
+        among the shared images).
+    """
+    queries = {"none": shared.vectors[fit.of]}
+    queries |= {text: apply(make(fit.new, fit.old), shared.vectors[fit.of]) for text, make in MAPS.items()}
     measures = {
         text: score_cell(shared, vectors, shared.vectors["old"], pairs, enrolment, mixed=True).measures()
         for text, vectors in queries.items()
     }
-    both = len(set(keys) & set(shared.keys))
-    return {**measures, "of": name, "fitted_on": len(keys), "scored_too": both}
+    both = len(set(fit.keys) & set(shared.keys))
+    return {**measures, "of": fit.of, "fitted_on": len(fit.keys), "scored_too": both}
 
 
 def matched(old: EmbeddingSet, new: EmbeddingSet) -> tuple[np.ndarray, np.ndarray, list[str]]:

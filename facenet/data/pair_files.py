@@ -142,7 +142,7 @@ def refuse_missing(faces: Records, pairs: Pairs, file: str, root: str | None, *,
 
 
 def check_pairs(faces: Records, pairs: Pairs, file: str | None) -> None:
-    """Refuse, before training, pairs that could not be scored by it; `file` is theirs.
+    """Refuse, before training, pairs whose images can not be embedded; `file` is theirs.
 
     Raises:
         DataError: a pair names an image that is not there or can not be used.

@@ -23,6 +23,7 @@ from facenet.evaluation.options import EvaluationOptions
 from facenet.evaluation.quantisation import compare_quantised, methods
 from facenet.evaluation.verification import (
     best_threshold,
+    check_scorable,
     common_grid,
     score_at,
     score_pairs,
@@ -118,6 +119,7 @@ def evaluate_all(
         DataError, ConfigError: what the parts refuse.
     """
     options = options or EvaluationOptions()
+    check_scorable(pairs)
     embeddings, kept = embed_records(encoder, faces, progress=progress)
     fit_on = fitted_on = None
     if train_faces is not None and (options.backend or "pq" in methods(options.quantise)):

@@ -85,6 +85,15 @@ class ScoredPairs(NamedTuple):
     duplicated: int
 
 
+def check_scorable(pairs: Pairs) -> None:
+    """Refuse, before anything is embedded, pairs that no cross-validation can score.
+
+    Raises:
+        DataError: as :func:`verify_pairs`.
+    """
+    verify_pairs(np.zeros(len(pairs)), pairs.same, pairs.fold)
+
+
 def verify_pairs(
     sq_dist: np.ndarray,
     same: np.ndarray,

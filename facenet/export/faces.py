@@ -20,6 +20,7 @@ from facenet.data.sources.kinds import scan
 from facenet.encoders.onnx_file import load_onnx
 from facenet.errors import DataError
 from facenet.evaluation.evaluate import evaluate
+from facenet.evaluation.verification import check_scorable
 from facenet.types import Pairs
 
 
@@ -61,7 +62,8 @@ def faces_of_pairs(
     """Return the faces of a folder or table that a file of pairs names, and the pairs.
 
     Raises:
-        DataError: a single picture, or as :func:`~facenet.data.pair_files.refuse_missing`.
+        DataError: a single picture, pairs that can not be scored, or as
+            :func:`~facenet.data.pair_files.refuse_missing`.
     """
     path = Path(images)
     if path.is_file() and path.suffix.lower() != ".csv":
@@ -69,4 +71,5 @@ def faces_of_pairs(
     kind = "csv" if path.is_file() else "folder"
     faces, named = faces_of_file(kind, str(images), pairs, columns, named="pair_columns")
     refuse_missing(faces, named, pairs, str(images), allow_missing=allow_missing)
+    check_scorable(named)
     return faces, named

@@ -67,9 +67,12 @@ def _quantise(source: Path, images: Tensor) -> bytes:
     from onnxruntime import quantization
 
     model = onnx.load(str(source))
-    names = [node.name for node in model.graph.node]
-    last = max(place for place, node in enumerate(model.graph.node) if node.op_type == "Gemm")  # the embedding layer
-    del model
+    nodes = model.graph.node
+    layers = [place for place, node in enumerate(nodes) if node.op_type == "Gemm"]
+    last = layers[-1] if layers else len(nodes)  # the embedding layer, that of an ensemble's last member, or none
+    members = [nodes[place].name for place in layers if "embedding.weight" in nodes[place].input[1]]
+    kept = [*members, *(node.name for node in nodes[last:])]
+    del model, nodes
     with tempfile.TemporaryDirectory(prefix="facenet-int8-") as folder, quiet():
         target = Path(folder) / "int8.onnx"
         quantization.quantize_static(
@@ -78,7 +81,7 @@ def _quantise(source: Path, images: Tensor) -> bytes:
             _faces(images),
             quant_format=quantization.QuantFormat.QDQ,
             op_types_to_quantize=list(INT8_NODES),
-            nodes_to_exclude=names[last:],
+            nodes_to_exclude=kept,
             per_channel=True,
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,

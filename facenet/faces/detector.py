@@ -67,6 +67,7 @@ def find_faces(pixels: np.ndarray) -> list[Face]:
 
 
 def _detect(pixels: np.ndarray, scale: float) -> list[Face]:
+    whole = np.array(pixels.shape[1::-1])  # width, height
     height, width = (max(1, round(side * scale)) for side in pixels.shape[:2])
     if (height, width) != pixels.shape[:2]:
         reduced = Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
@@ -82,7 +83,7 @@ def _detect(pixels: np.ndarray, scale: float) -> list[Face]:
         faces += _decode(
             {kind: outputs[f"{kind}_{stride}"][0] for kind in ("cls", "obj", "bbox", "kps")}, stride, image
         )
-    ratio = np.array([pixels.shape[1], pixels.shape[0]]) / (width, height) / scale
+    ratio = whole / (width, height)  # not 1 / scale, since both sides were rounded
     return [_scaled(face, ratio) for face in distinct(faces)]
 
 

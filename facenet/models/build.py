@@ -9,8 +9,9 @@ from torch import nn
 
 from facenet.errors import ConfigError, choose
 from facenet.models.net import Net
-from facenet.models.options import EDITION, edition_of
+from facenet.models.options import EDITION, AttentionOptions, edition_of
 from facenet.models.registry import NETS
+from facenet.options import build
 from facenet.registry import named_by
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def build_model(
     }
     taken = named_by(entry.build, options)
     unused = {"norm": norm != "batch", "dropout": dropout > 0, "pool": bool(pool)}
-    unused["attention"] = bool(attention and attention.get("after"))
+    unused["attention"] = build(AttentionOptions, attention or {}, "model.attention.") != AttentionOptions()
     for option, given in unused.items():
         if given and option not in taken:
             raise ConfigError(f"model.{option}: the net {name!r} has no such option; leave it out")

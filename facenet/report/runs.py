@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,8 @@ def find_runs(folders: Sequence[str | Path]) -> FoundRuns:
         runs, unfinished, foreign = runs + inside, unfinished + jobs, foreign + others
     if not runs:
         raise DataError(refused)
+    counts = Counter(run.name for run in runs)  # names tell runs apart
+    runs = [run if counts[run.name] == 1 else replace(run, name=run.folder.as_posix()) for run in runs]
     return FoundRuns(runs, unfinished, foreign)
 
 

@@ -100,7 +100,7 @@ class Thumbnails:
         self.forget({f"{FOLDER}/{path.name}" for path in old} - known)
 
     def _is_photo(self, item: Item) -> bool:
-        """Whether an item was indexed from a file here; a client's vectors have no root."""
+        """Whether an item was indexed from a file here; vectors that a client added have no root."""
         return self.mode == PHOTOS and bool(item.path) and Path(item.root).is_absolute()
 
     def _is_kept(self, path: str) -> bool:

@@ -22,7 +22,7 @@ from facenet.data.tracks import Tracks, group_tracks, pad
 from facenet.encoders.embedding import embed_records
 from facenet.encoders.encoder import Encoder
 from facenet.errors import DataError
-from facenet.evaluation.verification import Verification, verify_pairs
+from facenet.evaluation.verification import Verification, check_scorable, verify_pairs
 from facenet.models.track_pool import TrackPool
 from facenet.types import Pairs
 
@@ -42,7 +42,7 @@ class TrackSet(NamedTuple):
 
 
 def embed_tracks(encoder: Encoder, tracks: Tracks) -> TrackSet:
-    """Embed every frame once; unreadable frames, and tracks without a readable one, join `skipped`.
+    """Embed every frame once; unreadable frames join `skipped`, and a track without a readable one is left out.
 
     Raises:
         DataError: no frame could be read.
@@ -156,6 +156,7 @@ def evaluate_tracks(
     Raises:
         DataError: no frame could be read, or too few people to draw pairs among.
     """
+    check_scorable(track_pairs(tracks) if pairs is None else pairs)  # before any frame is embedded
     data = embed_tracks(encoder, tracks)
     pairs = track_pairs(data.tracks) if pairs is None else pairs
     content: dict[str, Any] = {name: evaluate_templates(make, data, pairs) for name, make in BASELINES.items()}

@@ -72,6 +72,9 @@ def train_tracks(
         ConfigError, DataError: wrong options or unusable data.
     """
     check_options(encoder, pool=pool, training=training, seeds=seeds)
+    _people(splits.train)
+    for part in (splits.held_out, splits.evaluation):
+        track_pairs(part)  # too few people are told before their frames are embedded
     say(f"embedding {sum(len(part.frames) for part in splits)} frames")
     parts = [embed_tracks(encoder, part) for part in splits]
     train, held_out, reported = parts

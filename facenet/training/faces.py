@@ -16,6 +16,7 @@ from facenet.data.records import NothingUsable, Records, Skipped, write_skipped
 from facenet.data.sources.kinds import Listed, check_share
 from facenet.data.splits import Splits, split_faces
 from facenet.errors import choose
+from facenet.evaluation.verification import check_scorable
 from facenet.faces.alignment import Alignment
 from facenet.faces.options import ALL
 from facenet.jobs import is_first_rank
@@ -83,6 +84,8 @@ def prepare_faces(options: TrainOptions, out: Path, say: Callable[[str], None] =
             )
         if splits.pairs is not None:
             check_pairs(splits.evaluation, splits.pairs, data.pairs)
+            if not data.fold:
+                check_scorable(splits.pairs)
         check_old(options.harmonic.old, splits.train, options.model.embedding_dim)
         with progress("decoding faces", enabled=is_first_rank(), say=say) as report:
             decoded = decode_faces(
@@ -104,6 +107,7 @@ def prepare_faces(options: TrainOptions, out: Path, say: Callable[[str], None] =
     else:
         pairs = splits.validation.pairs
         check_pairs(decoded.held_out, pairs, data.validation)
+    check_scorable(pairs)
     return Faces(decoded, pairs, splits, list_skipped)
 
 

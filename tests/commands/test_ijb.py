@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from facenet.encoders.bundle import save_bundle
 from tests.helpers.commands import mistaken, play
 from tests.helpers.encoders import make
@@ -21,6 +23,18 @@ def test_a_made_set_is_scored_in_both_protocols(tmp_path: Path) -> None:
     assert set(done.metrics["identification"]) == {"S1", "S2", "mean"}
     assert "TPIR at FPIR 1e-2" in done.text
     assert "ijbc_face_tid_mid.txt" in done.metrics["sha256"]
+
+
+def test_a_damaged_list_of_pairs_is_refused_before_a_face_is_embedded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_ijb(tmp_path / "IJBC", people=6)
+    save_bundle(make(), tmp_path / "e")
+    (pairs,) = (root / "meta").glob("*_template_pair_label.txt")
+    pairs.write_text(pairs.read_text() + "1 2 three\n")
+    monkeypatch.setattr("facenet.evaluation.ijb.embed_templates", lambda *_, **__: pytest.fail("embedded"))
+    code, said = mistaken("ijb", f"encoder={tmp_path / 'e'}", f"root={root}", out=tmp_path / "run")
+    assert (code, pairs.name in said) == (3, True)
 
 
 def test_a_folder_that_is_no_set_is_refused(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_the_gate(values: Any, shares: Any, options: Any, failed: list[str]) -> 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"metric": "acuracy"}, "gate.metric: unknown name 'acuracy' .did you mean 'accuracy'"),
+        ({"metric": "acuracy"}, "metric: unknown name 'acuracy' .did you mean 'accuracy'"),
         ({"max_negative_flips": 1.5}, "max_negative_flips: expected a number"),
         ({"max_negative_flips": float("nan")}, "max_negative_flips: expected a number"),
         ({"min_gain": float("nan")}, "min_gain"),

@@ -14,6 +14,7 @@ import torch
 from benchmarks.export import drawn
 from facenet.data.preprocess import Preprocess
 from facenet.encoders import lookup as encoders
+from facenet.encoders.ensemble import join
 from facenet.encoders.onnx_file import unseal
 from facenet.errors import DataError
 from facenet.export import int8 as export_int8
@@ -144,3 +145,16 @@ def test_activations_are_as_wide_as_on_the_calibration_faces(
         for file in (tmp_path / "narrow.onnx", made[0])
     )
     assert narrow > 50 * wide
+
+
+def test_the_embedding_layer_of_each_member_stays_float(tmp_path: Path) -> None:
+    members = [drawn("small", (32, 32), embedding_dim=16), drawn("small", (32, 32), embedding_dim=16, pool="flatten")]
+    for number, member in enumerate(members):
+        member.preprocess, member.fingerprint = Preprocess(size=(32, 32)), f"{number}" * 64
+    both = join(members)
+    export.export_onnx(both, tmp_path / "both.onnx")
+    height, width = both.preprocess.size
+    export_int8.export_int8(tmp_path / "both.onnx", faces(16, (height, width)), tmp_path / "int8.onnx")
+    graph = onnx.load(str(tmp_path / "int8.onnx")).graph
+    kinds = {weight.name: weight.data_type for weight in graph.initializer if "embedding.weight" in weight.name}
+    assert list(kinds.values()) == [onnx.TensorProto.FLOAT] * 2, kinds

@@ -230,7 +230,7 @@ def test_files_of_others_and_of_another_time_are_refused(file: Path, tmp_path: P
 def test_what_can_not_be_exported_or_kept(file: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="an ONNX file already"):
         export.export_onnx(encoders.load(file), file.with_name("b.onnx"))
-    with pytest.raises(ConfigError, match="calibrate the folder it was made of and export that again"):
+    with pytest.raises(ConfigError, match="name the folder that it was made of, and export that again"):
         encoders.write_calibration(encoders.load(file), file, file.parent)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxscript" else name)
     with pytest.raises(DataError, match=r"onnxscript is not installed; run: pip install 'facenet-triplet\[export\]'"):

@@ -29,6 +29,14 @@ def test_a_run_is_told_by_its_content(metrics: dict[str, Any], kind: str | None)
     assert kind_of(metrics) == kind
 
 
+def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    folders = [tmp_path / place / "verify" for place in ("a", "b")]
+    for folder in (*folders, tmp_path / "one"):
+        write_metrics(folder, {"verification": {}})
+    found = find_runs([*folders, tmp_path / "one"])
+    assert [run.name for run in found.runs] == [*(folder.as_posix() for folder in folders), "one"]
+
+
 def test_a_sweep_is_a_folder_of_runs_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     for job in (10, 2, 1):
         write_metrics(tmp_path / "sweep" / str(job), {"verification": {}})

@@ -342,6 +342,31 @@ def test_photos_of_indexed_items_are_shown_if_asked_for(fresh: tuple[TestClient,
     assert client.get("/v1/items/1.png").json()["thumbnail"]
 
 
+def test_every_face_within_a_threshold_is_told(
+    shared: tuple[TestClient, Service], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, service = shared
+    monkeypatch.setattr(service, "allowed", replace(service.allowed, limits=LimitOptions(k=2)))
+    assert len(ask(client, 3, k=2, within=True, threshold=4)["faces"][0]["matches"]) == 10
+
+
+@pytest.mark.parametrize(
+    ("route", "fields", "told"),
+    [
+        ("search", {"max_sq_dist": 1.0, "by_identity": True}, "by_identity and identity_by go with k"),
+        ("search", {"means": True}, "means goes with max_sq_dist"),
+        ("threshold", {"thresholds": {"0.1": 1.0}, "threshold": 1.0}, "give its fingerprint"),
+    ],
+)
+def test_fields_of_vectors_that_nothing_reads_are_422(
+    shared: tuple[TestClient, Service], route: str, fields: dict, told: str
+) -> None:
+    client, service = shared
+    vectors = {"vectors": vector_of(service, 1).tolist(), "fingerprint": service.encoder.fingerprint}
+    answer = client.post(f"/v1/vectors/{route}", json={**(vectors if route == "search" else {}), **fields})
+    assert (answer.status_code, told in answer.text) == (422, True), answer.text
+
+
 def test_a_radius_that_finds_too_much_is_refused(
     shared: tuple[TestClient, Service], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -124,7 +124,8 @@ def source_of(pairs: str | Path) -> Source | None:
         if kept.get("content") == _digest(folder):
             return Source(str(kept.get("file")), str(kept.get("sha256")))
     raise DataError(
-        f"{folder}: its images or pairs are not those that {SOURCE} tells of; convert {kept.get('file')} again"
+        f"{folder}: its images or pairs are not those that {SOURCE} tells of; delete this folder, and give"
+        f" {kept.get('file')} again"
     )
 
 

@@ -100,7 +100,7 @@ def scan_usable(
     """Return all images of a source, and those of them that have an identity and are not there twice.
 
     Args:
-        kind: A key of `SOURCES`.
+        kind: As for :func:`scan_kind`.
         root: Folder or table.
         max_bad_share: Largest share of the files that may be left out, in [0, 1].
         listed: Called with what is left out, before anything is raised for it.

@@ -225,8 +225,10 @@ class Members:
 def _top(names: Sequence[str]) -> int:
     """Return how many folders all names begin with, at most one fewer than the folders of any."""
     common: list[str] | None = None
+    least = 0
     for name in names:
         folders = [part for part in name.split("/") if part not in ("", ".")][:-1]
+        least = len(folders) if common is None else min(least, len(folders))
         if common is None:
             common = folders
         elif folders != common:
@@ -238,8 +240,6 @@ def _top(names: Sequence[str]) -> int:
             common = common[:same]
         if not common:
             return 0
-    assert common is not None or not names
-    least = min((name.count("/") for name in names), default=0)
     return min(len(common or ()), max(0, least - 1))
 
 

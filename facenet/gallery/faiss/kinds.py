@@ -45,8 +45,7 @@ class Recipe(NamedTuple):
         Raises:
             ConfigError: an unknown kind or factory string, or a target outside (0, 1].
         """
-        if self.kind != "auto":
-            choose({"auto": None, **KINDS}, self.kind, "kind")
+        choose({"auto": None, **KINDS}, self.kind, "kind")
         if self.factory and dim:
             try_factory(dim, self.factory)
             if PROVEN.fullmatch(self.factory):

@@ -33,7 +33,7 @@ def search_chapter(run: Run, fpir: float | None = None) -> Chapter:
     at: Mapping[str, Any] = metrics
     if fpir is not None:
         at = _listed(run, rates, fpir)
-    named = percent_named(metrics, results, number(at.get("threshold")))
+    named = count_named(metrics, results, number(at.get("threshold")))
     asked, chosen = (metrics.get(kind), kind) if fpir is None else (fpir, "fpir")
     rate = f" at {chosen} {plain(asked)}" if chosen in ("fpir", "far") and number(asked) is not None else ""
     verdict = f"Of {plain(metrics.get('queries'))} queries {named} get a name{rate},"
@@ -64,7 +64,7 @@ def search_chapter(run: Run, fpir: float | None = None) -> Chapter:
     return Chapter(f"Search: {short(run.name)}", verdict, warnings, sections)
 
 
-def percent_named(metrics: Mapping[str, Any], results: list[Mapping[str, Any]], threshold: float | None) -> str:
+def count_named(metrics: Mapping[str, Any], results: list[Mapping[str, Any]], threshold: float | None) -> str:
     """Return how many queries get a name up to a threshold; a dash if the run does not tell."""
     if threshold == number(metrics.get("threshold")):
         return plain(sum(one.get("answer") is not None for one in results))
@@ -93,7 +93,7 @@ def _rates(metrics: Mapping[str, Any], rates: list[Mapping[str, Any]], results: 
             plain(row.get("threshold")),
             percent(row.get("expected_strangers_accepted")),
             percent(row.get("expected_right")),
-            percent_named(metrics, results, number(row.get("threshold"))),
+            count_named(metrics, results, number(row.get("threshold"))),
         )
         for row in rates
     ]

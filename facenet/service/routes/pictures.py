@@ -55,8 +55,8 @@ async def compare(
     fpir: RateField = None,
 ) -> dict[str, Any]:
     """Tell whether two photos show one person: by a rate of pairs or, with `fpir`, as a search would."""
-    photos = await service.inference.embed_all([await one.read() for one in image])
     at = await _pair_threshold(service, far=far, threshold=threshold, fpir=fpir)
+    photos = await service.inference.embed_all([await one.read() for one in image])
     places = [_meant(embedded, number) for number, embedded in enumerate(photos, 1)]
     first, second = (embedded.vectors[place] for embedded, place in zip(photos, places, strict=True))
     distance = float(sq_dist(first[None], second[None])[0])
@@ -139,7 +139,7 @@ def _answer(service: Service, cut: CutFace, answer: Answer) -> dict[str, Any]:
             "accepted": answer.accepts(hit),
             "threshold": at.of(hit.fingerprint),
         }
-        for hit in answer.hits[: service.allowed.limits.k]
+        for hit in answer.hits
     ]
     return {
         **service.told(cut),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from facenet.service.schemas.base import (
     MOST,
@@ -42,6 +42,14 @@ class VectorSearch(GivenVectors):
     where: Where | None = None
     without: Name = ""
 
+    @model_validator(mode="after")
+    def _refuse_unread(self) -> Self:
+        if self.max_sq_dist is not None and (self.by_identity or self.identity_by != "nearest"):
+            raise ValueError("by_identity and identity_by go with k, not with max_sq_dist; leave one out")
+        if self.max_sq_dist is None and self.means:
+            raise ValueError("means goes with max_sq_dist; give that, or leave means out")
+        return self
+
 
 class Hit(Told):
     """An item that a search found."""
@@ -73,6 +81,12 @@ class ThresholdAsked(Asked):
     threshold: SqDist | None = None
     where: Where | None = None
     identity_by: Literal["nearest", "mean"] = "nearest"
+
+    @model_validator(mode="after")
+    def _refuse_unread(self) -> Self:
+        if not self.fingerprint and (self.compatible_with or self.thresholds or self.with_older):
+            raise ValueError("thresholds, with_older and compatible_with are an encoder's; give its fingerprint")
+        return self
 
 
 class ThresholdTold(Told):

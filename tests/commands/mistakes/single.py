@@ -32,6 +32,7 @@ TRACKS = (
     "encoder={encoder} data.root={tracks} seeds=[0] device=cpu training.steps=1 training.identities=4"
     " training.tracks_each=2"
 )
+SCORED = "encoder={encoder} data.root={tracks} device=cpu train=false"
 PAIRS = "data.root={faces} folds=2 pairs_per_fold=4 out={new}"
 ENSEMBLE = "encoders=[{encoder}] out={new}"
 IJB = "encoder={encoder} root={faces}"
@@ -124,6 +125,22 @@ SINGLE = [
     Case("verify", "encoder={encoder} data=synthetic pairs={pairs}", 2, "draws its faces and pairs; add data=folder"),
     Case("train", "data.root={faces}", 2, "faces is not read"),
     Case("train", f"{TRAIN} loss.reduction=maen", 2, "did you mean 'mean'"),
+    Case("train", f"{TRAIN} data.pairs={{alike}}", 3, "both"),
+    Case("verify", "encoder={encoder} data.root={faces} pairs={alike}", 3, "both"),
+    Case("export", f"{EXPORT} images={{faces}} pairs={{alike}}", 3, "both"),
+    Case("export", f"{EXPORT} images={{faces}}", 2, "images: it is for int8=FILE and pairs=FILE"),
+    Case("export", f"{EXPORT} threads=2", 2, "threads: it is for speed=true"),
+    Case("index", f"{INDEX} kind=flat factory=Flat", 2, "each choose the index"),
+    Case("compat", f"{COMPAT} draws=1", 2, "draws"),
+    Case("compat", f"{COMPAT} gate.metric=auk", 2, "did you mean 'auc'"),
+    Case("compat", f"{COMPAT} fit_old={{embeddings}} fit_new={{embeddings}}", 3, "fit_new: made by encoder"),
+    Case("quickstart", "data.crop=0.5", 2, "of data only data.synthetic is taken"),
+    Case("quickstart", "gallery_people=120 gallery_faces=10", 2, "none is left to ask with"),
+    Case("serve", f"{SERVE} role=read", 2, "role: it is for new_key=NAME"),
+    Case("serve", f"{SERVE} limits.bytes=500000000", 2, "more than bytes_in_work"),
+    Case("tracks", "encoder={encoder} data.max_frames=3", 2, "data: it is for data.root=DIR"),
+    Case("tracks", "encoder={encoder} data.root={tracks} drawn.tracks=3", 2, "drawn: it is for drawn tracks"),
+    Case("tracks", "encoder={encoder} train=false seeds=[0]", 2, "seeds: it is for train=true"),
     Case("train", f"{TRAIN} harmonic.method=l2", 2, "give harmonic.old=ENCODER"),
     Case("train", f"{TRAIN} loss.head_weight=0.5", 2, "write loss=joint"),
     Case("train", f"{TRAIN} augment.virtual=0.01", 2, "fewer than 3 of"),
@@ -316,10 +333,10 @@ SINGLE = [
     Case("tracks", f"{TRACKS} data.root={{empty}}", 3, "empty"),
     Case("tracks", f"{TRACKS} data.root={{faces}}", 3, "no track"),
     Case("tracks", f"{TRACKS} track_pool={{missing}}", 2, "train=false"),
-    Case("tracks", f"{TRACKS} train=false track_pool={{missing}}", 3, "missing"),
-    Case("tracks", f"{TRACKS} train=false track_pool={{encoder}}", 3, "encoder"),
-    Case("tracks", f"{TRACKS} train=false data.pairs={{columns}}", 3, "columns.csv"),
-    Case("tracks", f"{TRACKS} train=false data.pairs={{pairs}}", 3, "tracks"),
+    Case("tracks", f"{SCORED} track_pool={{missing}}", 3, "missing"),
+    Case("tracks", f"{SCORED} track_pool={{encoder}}", 3, "encoder"),
+    Case("tracks", f"{SCORED} data.pairs={{columns}}", 3, "columns.csv"),
+    Case("tracks", f"{SCORED} data.pairs={{pairs}}", 3, "tracks"),
     Case("tracks", f"{TRACKS} data.splits={{columns}}", 3, "identity, split"),
     Case("tracks", f"{TRACKS} training.miner=al", 2, "all_valid"),
     Case("tracks", f"{TRACKS} pool.features=positiv", 2, "positive"),

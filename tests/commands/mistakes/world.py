@@ -62,7 +62,7 @@ class World(NamedTuple):
 SAME = "faces one half flat tracks run empty closed missing new encoder other truncated embeddings others cut gallery"
 PLACES = {
     **{name: name for name in (*SAME.split(), "damaged", "zeros")},
-    **{name: f"{name}.csv" for name in ("pairs", "nothing", "columns", "strangers", "bytes", "outside")},
+    **{name: f"{name}.csv" for name in ("pairs", "nothing", "alike", "columns", "strangers", "bytes", "outside")},
     **{name: f"{name}.npy" for name in ("wide", "pickled")},
     **{name: f"{name}.txt" for name in ("file", "text")},
     **{name: f"{name}.jpg" for name in ("broken", "pipe")},
@@ -91,6 +91,7 @@ def make_world(root: Path) -> World:
         "text.txt": "text\n",
         "broken.jpg": "no image",
         "nothing.csv": "",
+        "alike.csv": "first,second,same\n" + "".join(f"p{a:03d}/1,p{a:03d}/2,1\n" for a in range(4)),
         "columns.csv": "one,two\n1,2\n",
         "strangers.csv": "first,second,same\nx/1,x/2,1\ny/1,z/1,0\n",
         "outside.csv": "path,identity\n../../etc/passwd,a\n",

@@ -86,7 +86,7 @@ def test_a_folder_that_was_changed_is_not_of_the_file(lfw: Path, tmp_path: Path,
         (folder / TABLE).write_text((folder / TABLE).read_text().replace(",1,", ",0,", 1))
     else:
         (folder / "images" / ("000000.jpg" if damage == "image" else "x.jpg")).write_bytes(IMAGES[4])
-    with pytest.raises(DataError, match=r"not those that source.json tells of; convert lfw.bin again"):
+    with pytest.raises(DataError, match=r"source.json tells of; delete this folder, and give lfw.bin again"):
         source_of(folder / TABLE)
 
 

@@ -36,6 +36,15 @@ def test_each_file_of_a_folder_has_its_own_top(tmp_path: Path) -> None:
     assert list(found.identities) == [face.identity for face in people]
 
 
+@pytest.mark.parametrize("top", ["./", "./set/", "set//"])
+def test_one_person_keeps_the_name(tmp_path: Path, top: str) -> None:
+    with zipfile.ZipFile(tmp_path / "Ada.zip", "w") as archive:
+        for number in range(2):
+            archive.writestr(f"{top}Ada/{number}.jpg", jpeg(number))
+    found, _ = pictures_of(FORM, tmp_path / "Ada.zip")
+    assert list(found.identities) == ["Ada", "Ada"]
+
+
 def test_members_of_64_bits_and_of_unknown_size(tmp_path: Path) -> None:
     """As a writer to a pipe makes them: the sizes follow the data, and stand in 64 bits."""
 
