@@ -1,4 +1,4 @@
-"""What every command prints and writes: tables, ``metrics.json``, progress of long work, errors in one line."""
+"""What a command prints and writes, and which process does: tables, ``metrics.json``, progress, errors in one line."""
 
 from __future__ import annotations
 
@@ -22,6 +22,17 @@ PIPE_WIDTH = 1_000_000  # columns that a table may have in a file or a pipe: no 
 PIPE_CLOSED = 141  # exit code of a command whose output nobody reads any more, as of SIGPIPE
 REDRAW = 0.1  # seconds between two pictures of a bar
 SHORTEST = 1.0  # seconds of work that tell a rate
+
+
+def is_first_rank() -> bool:
+    """Whether this process is on its own or rank 0 of a distributed job, and so the one that writes and reports."""
+    given = os.environ
+    if "RANK" in given:  # torchrun
+        return int(given["RANK"]) == 0
+    if "LOCAL_RANK" in given or "NODE_RANK" in given:  # started by Lightning, which trusts these before SLURM's
+        return not int(given.get("LOCAL_RANK", 0)) and not int(given.get("NODE_RANK", 0))
+    tasks = int(given.get("SLURM_NTASKS", 1)) if given.get("SLURM_JOB_NAME") not in ("bash", "interactive") else 1
+    return tasks == 1 or int(given.get("SLURM_PROCID", 0)) == 0
 
 
 def table(rows: Sequence[Sequence[Any]], *, header: Sequence[str] = (), title: str = "") -> None:

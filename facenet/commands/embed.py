@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from facenet.commands.launch import launch
 from facenet.commands.options import CommandOptions, EncoderUse
-from facenet.console import progress, table
+from facenet.console import is_first_rank, progress, table
 from facenet.errors import ConfigError
-from facenet.jobs import is_first_rank
 from facenet.options import option
 
 if TYPE_CHECKING:

@@ -18,10 +18,9 @@ from typing import Any, TypeVar, cast, get_type_hints
 from facenet.commands.arguments import explain, quoted
 from facenet.commands.help import help_text
 from facenet.commands.options import CommandOptions
-from facenet.console import one_line_errors, write_metrics
+from facenet.console import is_first_rank, one_line_errors, write_metrics
 from facenet.errors import ConfigError, DataError, FacenetError, GateError
 from facenet.interrupts import Interrupted, raise_on_signal
-from facenet.jobs import is_first_rank
 from facenet.options import build, check_key, required, to_dict
 
 PACKAGE = Path(__file__).resolve().parents[1]

@@ -10,10 +10,9 @@ from typing import Any
 
 from facenet.commands.launch import given_options, launch
 from facenet.commands.options import CommandOptions
-from facenet.console import table
+from facenet.console import is_first_rank, table
 from facenet.evaluation.tables import evaluation_rows
 from facenet.interrupts import WARNINGS, Interrupted
-from facenet.jobs import is_first_rank
 from facenet.training.options import TrainOptions
 
 

@@ -14,7 +14,7 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import nn
 
-from facenet.console import progress
+from facenet.console import is_first_rank, progress
 from facenet.data.augment import Augment
 from facenet.data.cache import DecodedFaces
 from facenet.data.datamodule import FaceDataModule
@@ -26,7 +26,6 @@ from facenet.encoders.ensemble import NAME as ENSEMBLE
 from facenet.errors import ConfigError, choose
 from facenet.files import default_cache
 from facenet.interrupts import StopRequest
-from facenet.jobs import is_first_rank
 from facenet.large_batch.memory import available_bytes, choose_chunk, step_memory
 from facenet.losses.harmonic import reset_embedding_layer
 from facenet.losses.options import HarmonicOptions

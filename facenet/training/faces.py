@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from facenet.console import progress
+from facenet.console import is_first_rank, progress
 from facenet.data.cache import DecodedFaces, decode_faces, readable
 from facenet.data.pair_files import check_pairs
 from facenet.data.pair_folds import held_out_pairs
@@ -19,7 +19,6 @@ from facenet.errors import choose
 from facenet.evaluation.verification import check_scorable
 from facenet.faces.alignment import Alignment
 from facenet.faces.options import ALL
-from facenet.jobs import is_first_rank
 from facenet.models.registry import NETS
 from facenet.options import to_dict
 from facenet.training.old_embeddings import check_old

@@ -14,10 +14,9 @@ from typing import Any
 from pytorch_lightning.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 
-from facenet.console import flatten, plain
+from facenet.console import flatten, is_first_rank, plain
 from facenet.errors import ConfigError
 from facenet.files import read_csv, read_json, write_csv, write_json
-from facenet.jobs import is_first_rank
 from facenet.training.options import LoggerOptions
 
 LOGS = "logs"

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from facenet.console import is_first_rank
 from facenet.encoders import model_card
 from facenet.encoders.bundle import save_bundle
 from facenet.files import explain_disk_errors
 from facenet.interrupts import StopRequest, defer_signals
-from facenet.jobs import is_first_rank
 from facenet.large_batch.ranks import destroy_process_group_at_end
 from facenet.options import to_dict
 from facenet.training import resume

@@ -108,9 +108,9 @@ def test_fields_that_a_route_does_not_take_are_422(
     answer = shared[0].post(address, files={"image": png(3)}, data=fields)
     assert (answer.status_code, answer.json()["error"]["code"]) == (422, "invalid")
     assert answer.json()["error"]["message"].startswith(told)
-    listed = shared[0].get("/v1/items", params={"limt": 3})
+    listed = shared[0].get("/v1/items", params={"lim": 3})
     assert listed.status_code == 422
-    assert "limt: no field of the address here; it takes cursor, limit" in listed.json()["error"]["message"]
+    assert "lim: no field of the address here; it takes cursor, limit" in listed.json()["error"]["message"]
 
 
 def test_pictures_that_can_not_be_used_say_why(shared: tuple[TestClient, Service]) -> None:
