@@ -59,6 +59,8 @@ def run(options: EmbedOptions, out: Path) -> dict[str, Any]:
     from facenet.errors import DataError
 
     place, share = Path(options.out), share_of(options)
+    if place.exists() and not place.is_dir():
+        raise DataError(f"{place}: it is a file; give a folder as out=DIR")
     if place.is_dir() and any(place.iterdir()) and not ((place / "vectors.npy").is_file() or is_begun(place)):
         raise DataError(f"{place}: it holds files and is no embeddings folder; give another folder as out=DIR")
     encoder = encoders.load(options.encoder, device=options.device, detector=options.detector)

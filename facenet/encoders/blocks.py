@@ -146,8 +146,10 @@ class BlockFolder:
         save_embeddings(self.folder, blocks, shape, *texts, fingerprint, extra=extra, beside=beside)
 
     def remove(self) -> None:
-        """Remove the blocks, the plan and the lock."""
+        """Remove the blocks, the plan and the lock, and the folder if nothing else is in it."""
         shutil.rmtree(self.parts, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

@@ -21,7 +21,7 @@ from facenet.data.records import Records, Skipped
 from facenet.encoders.blocks import SKIPPED, BlockFolder
 from facenet.encoders.embedding import embed_rows, none_readable
 from facenet.encoders.encoder import Encoder
-from facenet.errors import DataError
+from facenet.errors import DataError, FacenetError
 from facenet.files import explain_disk_errors, read_csv
 from facenet.types import EmbeddingSet, Progress
 
@@ -110,7 +110,12 @@ def embed_share(
         return found
     with explain_disk_errors(folder):
         blocks.begin()
-        rows = _embed_own(encoder, records, blocks, share, batch_size, progress)
+        try:
+            rows = _embed_own(encoder, records, blocks, share, batch_size, progress)
+        except FacenetError:
+            if blocks.alone and len(blocks.missing()) == blocks.count:
+                blocks.remove()  # no block is lost
+            raise
         _wait(blocks, share, progress)
         return _finish(encoder, records, blocks, batch_size)._replace(rows=rows)
 
