@@ -30,7 +30,7 @@ from facenet.training.options import TrainOptions
 from facenet.training.run import train
 
 SIDE, PEOPLE_IMAGES = 48, 8
-LOST = "lost during training"
+LOST = ("no such file", "not a readable image")  # kinds of reason of files that are deleted or cut
 
 
 class Tree(NamedTuple):
@@ -170,7 +170,7 @@ def _compared(tree: Tree, table: Path, broken: set[str]) -> dict[str, int]:
         "good_skipped": len(set(listed) & tree.good - broken),
         "unknown_listed": len(set(listed) - set(tree.bad) - tree.good),
         "lost_while_training": len(broken),
-        "lost_listed": sum(path in listed and listed[path].kind == LOST for path in broken),
+        "lost_listed": sum(path in listed and listed[path].kind in LOST for path in broken),
     }
 
 
