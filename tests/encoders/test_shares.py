@@ -221,7 +221,15 @@ def test_nothing_readable_is_an_error_and_leaves_nothing(encoder: Encoder, recor
         (tmp_path / "faces" / path).write_bytes(b"broken")
     with pytest.raises(DataError, match="no image could be read"):
         embed(encoder, records, tmp_path / "e", Share())
-    assert [*(tmp_path / "e").iterdir()] == []
+    assert not (tmp_path / "e").exists()
+
+
+def test_a_broken_encoder_leaves_nothing(encoder: Encoder, records: Records, tmp_path: Path) -> None:
+    broken = make()
+    broken.model.load_state_dict({name: value * 0 for name, value in broken.model.state_dict().items()})
+    with pytest.raises(DataError, match="not of unit length"):
+        embed(broken, records, tmp_path / "e", Share())
+    assert not (tmp_path / "e").exists()
 
 
 def test_every_block_has_one_owner() -> None:
