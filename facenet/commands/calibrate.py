@@ -30,15 +30,14 @@ def calibrate_encoder(encoder: Any, name: str, faces: Any, out: Path, world: str
     from facenet.encoders import lookup as encoders
     from facenet.encoders import model_card
     from facenet.evaluation.calibration import calibration
-    from facenet.evaluation.leakage import shared_people
+    from facenet.evaluation.leakage import trained_people
 
     before = dict(encoder.thresholds)
     encoder.thresholds, encoder.calibration = calibration(encoder, faces)
     folder = encoders.write_calibration(encoder, name, out)
     model_card.recalibrate(folder, encoder)
     lines = warnings(before, encoder.thresholds, encoder.calibration["people"])
-    trained = (shared_people(faces.names, encoder.training.get("people"), world=world) or {}).get("train", [])
-    if trained:
+    if trained := trained_people(faces.names, encoder.training.get("people"), world=world):
         lines.append(
             f"{len(trained)} of the {len(faces.names)} people trained the encoder, which makes thresholds too tight;"
             " give other people (data.people=FILE names them)"

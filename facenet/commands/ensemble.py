@@ -30,13 +30,12 @@ class EnsembleOptions(CommandOptions):
 def refuse_trained(encoder: Any, splits: Any, options: EnsembleOptions) -> None:
     """Refuse thresholds from people who trained a member; keep whom the reduction and the thresholds are of."""
     from facenet.errors import ConfigError
-    from facenet.evaluation.leakage import people_record, shared_people, world_of
+    from facenet.evaluation.leakage import people_record, trained_people, world_of
 
     world = world_of(options.data.kind, options.data.seed)
     held_out = splits.held_out.names if splits.validation is None else sorted(splits.validation.people)
     known = encoder.training["people"]
-    trained = (shared_people(held_out, known, world=world) or {}).get("train", [])
-    if trained:
+    if trained := trained_people(held_out, known, world=world):
         raise ConfigError(
             f"data: {len(trained)} of the held-out people trained a member ({trained[0]}, ...), which makes thresholds"
             " too tight; give the options of data that the members had"

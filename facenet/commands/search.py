@@ -10,7 +10,7 @@ from typing import Any
 
 from facenet.commands.galleries import GALLERY, open_gallery
 from facenet.commands.launch import launch
-from facenet.commands.options import CommandOptions, EncoderUse, warn_of_drawn_faces
+from facenet.commands.options import CommandOptions, EncoderUse, refuse_unread, warn_of_drawn_faces
 from facenet.console import table
 from facenet.options import INSIDE, RATE, option
 
@@ -50,10 +50,10 @@ def run(options: SearchOptions, out: Path) -> dict[str, Any]:
 
     if bool(options.query) == options.interactive:
         raise ConfigError("search: pass query=IMAGE, FOLDER, .npy or ID, or interactive=true and one a line on stdin")
-    if options.json and not options.interactive:
-        raise ConfigError("json: it is for interactive=true; the answers of query= stand in metrics.json")
-    if options.sheet and options.interactive:
-        raise ConfigError("sheet: it is drawn of query=IMAGE or FOLDER; leave it out with interactive=true")
+    refuse_unread(
+        ("json", options.json, options.interactive, "interactive=true"),
+        ("sheet", options.sheet, options.query, "query=IMAGE or FOLDER"),
+    )
     encoder = (
         encoders.load(options.encoder, device=options.device, detector=options.detector) if options.encoder else None
     )

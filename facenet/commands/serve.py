@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from facenet.commands.launch import launch
-from facenet.commands.options import CommandOptions, EncoderUse, warn_of_drawn_faces
+from facenet.commands.options import CommandOptions, EncoderUse, refuse_unread, warn_of_drawn_faces
 from facenet.console import table
 from facenet.faces.options import Gate
 from facenet.options import option
@@ -57,8 +57,7 @@ def run(options: ServeOptions, out: Path) -> dict[str, Any]:
         key = add_key(options.keys, options.new_key, role)
         table([("name", options.new_key), ("role", role), ("key", key)], title="keep the key; it is shown once")
         return {"name": options.new_key, "role": role}
-    if options.role:
-        raise ConfigError("role: it is for new_key=NAME; who may do what stands in the file keys=")
+    refuse_unread(("role", options.role, options.new_key, "new_key=NAME"))
     if not options.gallery or not options.encoder:
         raise ConfigError("serve: pass gallery=FOLDER encoder=ENCODER, or keys=FILE new_key=NAME")
     started, keys = time.perf_counter(), Keys(options.keys) if options.keys else None

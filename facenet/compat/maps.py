@@ -63,12 +63,7 @@ def matched_fit(sets: Mapping[str, EmbeddingSet], fit: tuple[EmbeddingSet, Embed
     return Fit(name, *matched(*fit))
 
 
-def score_maps(
-    shared: SharedImages,
-    pairs: SharedPairs,
-    enrolment: Enrolment | None,
-    fit: Fit,
-) -> dict[str, Any]:
+def score_maps(shared: SharedImages, pairs: SharedPairs, enrolment: Enrolment | None, fit: Fit) -> dict[str, Any]:
     """Score queries of the independent new encoder on the old gallery: as they are, and through each of `MAPS`.
 
     Returns:

@@ -70,9 +70,7 @@ class Composites:
 
     def images(self, faces: Tensor) -> Tensor:
         """Return the composites (V, 3, S, S') of stored faces (B, 3, S, S') uint8."""
-        masks = torch.from_numpy(region_masks(*faces.shape[-2:])).to(faces.device)[self.region][
-            :, None
-        ]  # (V, 1, S, S')
+        masks = torch.from_numpy(region_masks(*faces.shape[-2:])[self.region, None]).to(faces.device)  # (V, 1, S, S')
         a, b = faces[self.first].float(), faces[self.second].float()
         return (a + masks * (b - a)).round().to(torch.uint8)
 

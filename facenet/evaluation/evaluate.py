@@ -121,15 +121,15 @@ def evaluate_all(
     options = options or EvaluationOptions()
     check_scorable(pairs)
     embeddings, kept = embed_records(encoder, faces, progress=progress)
-    fit_on = fitted_on = None
+    train = None  # the vectors and records that something is fitted on
     if train_faces is not None and (options.backend or "pq" in methods(options.quantise)):
-        train, fitted_on = embed_records(encoder, train_faces, progress=progress)
-        fit_on = train.vectors
+        train = embed_records(encoder, train_faces, progress=progress)
+    fit_on = None if train is None else train[0].vectors
     known: dict[str, Any] = {"people": encoder.training.get("people"), "train_embeddings": train_embeddings}
     metrics = evaluate_embeddings(embeddings, pairs, options, fit_on=fit_on, world=world, **known)
-    if options.backend and fit_on is not None and fitted_on is not None:
+    if options.backend and train is not None:
         scored = score_pairs(embeddings, pairs, allow_missing=options.allow_missing).pairs
-        scores = fit_backend(options.backend, fit_on, fitted_on.labels)
+        scores = fit_backend(options.backend, train[0].vectors, train[1].labels)
         found = verify_pairs(
             _backend_distances(scores, embeddings, scored), scored.same, scored.fold, fars=options.fars
         )

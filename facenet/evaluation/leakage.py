@@ -63,6 +63,11 @@ def shared_people(
     return {role: sorted(hits) for role, hits in found.items()}
 
 
+def trained_people(names: Iterable[str], records: Sequence[Mapping[str, Any]] | None, *, world: str = "") -> list[str]:
+    """Return the names on which an encoder was trained; none if it keeps no records."""
+    return (shared_people(names, records, world=world) or {}).get("train", [])
+
+
 def leakage(
     embeddings: EmbeddingSet,
     records: Sequence[Mapping[str, Any]] | None,

@@ -215,13 +215,10 @@ def _threshold_at(kind: str, value: float, basis: Basis) -> SearchThreshold:
         each = value if kind == "far" else 1 - (1 - value) ** (1 / max(count, 1))
         at, source = _at_rate(each, here, fingerprint, tails, own if kind == "fpir" else None)
     main = at.pop(fingerprint, None)
-    if main is None:  # no face of the queries' own encoder
-        known = kind != "threshold" and fingerprint in tails
-        main = (
-            tails[fingerprint].sq_dist(each)
-            if known
-            else max(at.values(), default=value if kind == "threshold" else 0.0)
-        )
+    if main is None and kind == "threshold":  # no face of the queries' own encoder
+        main = value
+    elif main is None:
+        main = tails[fingerprint].sq_dist(each) if fingerprint in tails else max(at.values(), default=0.0)
     found = SearchThreshold(main, at, kind, None if kind == "threshold" else value, count, source, basis=basis)
     return _with_costs(found, basis)
 
