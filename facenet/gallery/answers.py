@@ -19,9 +19,9 @@ from facenet.errors import ConfigError, FacenetError
 from facenet.evaluation.thresholds import SearchThreshold
 from facenet.files import write_csv
 from facenet.gallery.gallery import Gallery, Hit
+from facenet.gallery.items import Where
 from facenet.gallery.people import MEAN, NEAREST
 from facenet.gallery.queries import Queries
-from facenet.gallery.search import Where
 
 if TYPE_CHECKING:
     from facenet.data.preprocess import Preprocess

@@ -1,7 +1,6 @@
 """New vectors in the place of old ones: a gallery follows an upgrade batch by batch, and can be searched meanwhile.
 
-A batch is one transaction. The items with their old vectors go, and the same items with new vectors come. They get new
-numbers, because the index knows vectors by number. Each item's encoder says whether it is done: a backfill that was
+A batch is one transaction. Each item's encoder says whether it is done: a backfill that was
 killed goes on if it is started again.
 
 Letters: N images, D embedding width.
@@ -12,12 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from facenet.errors import ConfigError, DataError
-from facenet.gallery.sql.items import Texts
-from facenet.gallery.sql.truth import Truth
-from facenet.gallery.sql.writes import Write
+from facenet.gallery.engines.engine import Engine
 from facenet.types import EmbeddingSet, Progress, image_key
 from facenet.vectors import unit_rows
 
@@ -34,7 +29,7 @@ class BackfillResult(NamedTuple):
 
 
 def backfill_items(
-    truth: Truth,
+    engine: Engine,
     embeddings: EmbeddingSet,
     batch: int,
     progress: Progress | None,
@@ -46,15 +41,15 @@ def backfill_items(
     vectors = unit_rows(embeddings.vectors, "embeddings", names=embeddings.paths)
     rows = embeddings.rows_by_key("embeddings")
     own, listed = embeddings.fingerprint, embeddings.compatible_with
-    with truth.reading():
-        truth.encoders.check(own, listed)
-        known = truth.encoders.numbers()
+    with engine.reading():
+        engine.check(own, listed)
+        known = engine.encoders()
         old = [known[name] for name in listed if name in known and name != own]
-        total, roots = truth.items.count_of(old)
+        total, roots = engine.count_old(old)
     done = replaced = last = 0
     while True:
-        with truth.writing() as before:
-            items = truth.items.texts_of(old, last, batch, numbers)
+        with engine.writing():
+            items = engine.old_items(old, last, batch, numbers)
             found = []
             for number, texts in items:
                 name, _, path, root, _ = texts
@@ -62,13 +57,15 @@ def backfill_items(
                 if row is not None:
                     found.append(((number, texts), row))
             if found:
-                _exchange(truth, found, embeddings, vectors, before)
+                encoder = engine.admit(own, listed, embeddings.dim)
+                given, chosen = zip(*found, strict=True)
+                engine.exchange(given, vectors[list(chosen)], encoder, own)
         if not items:
             break
         done, replaced, last = done + len(items), replaced + len(found), items[-1][0]
         if progress is not None:
             progress(done, max(total, done))
-    return _result(truth, own, old, replaced, whole=numbers is None)
+    return _result(engine, own, old, replaced, whole=numbers is None)
 
 
 def row_of_image(path: str, name: str, rows: Mapping[str, int]) -> int | None:
@@ -83,28 +80,14 @@ def row_of_image(path: str, name: str, rows: Mapping[str, int]) -> int | None:
     return None
 
 
-def _exchange(
-    truth: Truth,
-    found: Sequence[tuple[tuple[int, Texts], int]],
-    embeddings: EmbeddingSet,
-    vectors: np.ndarray,
-    before: Write,
-) -> None:
-    """Put rows of `vectors` (N, D) in the place of the items that they belong to, inside a write."""
-    encoder = truth.encoders.admit(embeddings.fingerprint, embeddings.compatible_with, embeddings.dim)
-    truth.items.remove([number for (number, _), _ in found], before.generation + 1)
-    truth.items.add(((texts, vectors[row]) for (_, texts), row in found), encoder, embeddings.fingerprint)
-    truth.writes.record(before, 0)
-
-
-def _result(truth: Truth, fingerprint: str, old: Sequence[int], replaced: int, *, whole: bool) -> BackfillResult:
-    with truth.reading():
-        number = truth.encoders.numbers().get(fingerprint, 0)
-        per_encoder = truth.encoders.counts()
+def _result(engine: Engine, fingerprint: str, old: Sequence[int], replaced: int, *, whole: bool) -> BackfillResult:
+    with engine.reading():
+        number = engine.encoders().get(fingerprint, 0)
+        per_encoder = engine.counts()
     current, missing = per_encoder.get(number, 0), sum(per_encoder.get(one, 0) for one in old)
     if whole and missing and not current:
         raise DataError(
-            f"{truth.folder}: the embeddings hold none of the images of its {missing} items; embed the folder that "
+            f"{engine.place}: the embeddings hold none of the images of its {missing} items; embed the folder that "
             "the gallery was made from"
         )
     return BackfillResult(replaced, missing, current, sum(per_encoder.values()) - current - missing)

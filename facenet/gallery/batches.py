@@ -12,8 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from facenet.errors import ConfigError, DataError, FacenetError, Taken
-from facenet.gallery.editing import AddResult, checked_texts
-from facenet.gallery.sql.items import Item
+from facenet.gallery.editing import checked_texts
+from facenet.gallery.items import AddResult, Item
 from facenet.types import EmbeddingSet, Progress
 from facenet.vectors import unit_rows
 

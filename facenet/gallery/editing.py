@@ -9,14 +9,14 @@ import hashlib
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from facenet.errors import ConfigError, DataError, NotThere, Taken, choose
 from facenet.files import is_inside
-from facenet.gallery.sql.items import Texts
-from facenet.gallery.sql.truth import Truth
+from facenet.gallery.engines.engine import Engine
+from facenet.gallery.items import AddResult, Texts, listed
 from facenet.types import EmbeddingSet
 from facenet.vectors import unit_rows
 
@@ -27,16 +27,8 @@ DEEPEST = 32  # levels of lists and objects in an item's metadata
 RENAMED = "renamed"  # the setting that counts renamed items
 
 
-class AddResult(NamedTuple):
-    """What one `add` did, in items."""
-
-    added: int
-    replaced: int
-    skipped: int
-
-
 def add_items(
-    truth: Truth,
+    engine: Engine,
     embeddings: EmbeddingSet,
     ids: Sequence[str] | None,
     metadata: Sequence[Mapping[str, Any]] | None,
@@ -49,26 +41,16 @@ def add_items(
     ids, extra = paired(embeddings, ids, metadata)
     texts = checked_texts(embeddings, ids, extra)
     keep = distinct(ids, on_duplicate)
-    with truth.writing() as before:
+    with engine.writing():
         content = _content(embeddings.fingerprint, texts, vectors) if once else {}
-        if once and (done := _done(truth, once, content)):
+        if once and (done := _done(engine, once, content)):
             return done
-        encoder = truth.encoders.admit(embeddings.fingerprint, embeddings.compatible_with, embeddings.dim)
-        known = truth.items.numbers_of_ids([ids[i] for i in keep])
-        if known and on_duplicate == "error":
-            raise Taken(
-                f"{truth.folder}: {_listed(list(known))} in the gallery already; nothing was added "
-                "(on_duplicate=skip or replace)"
-            )
-        if on_duplicate == "skip":
-            keep = [i for i in keep if ids[i] not in known]
-        replaced = truth.items.remove(known.values(), before.generation + 1) if on_duplicate == "replace" else 0
-        truth.items.add(((texts[i], vectors[i]) for i in keep), encoder, embeddings.fingerprint)
-        if keep:
-            truth.writes.record(before, len(keep) - replaced)
-        result = AddResult(len(keep) - replaced, replaced, len(ids) - len(keep))
+        encoder = engine.admit(embeddings.fingerprint, embeddings.compatible_with, embeddings.dim)
+        rows = [(texts[i], vectors[i]) for i in keep]
+        result = engine.add(rows, encoder, embeddings.fingerprint, on_duplicate)
+        result = result._replace(skipped=result.skipped + len(ids) - len(keep))
         if once:
-            truth.settings.put(_key(once), json.dumps({**content, "result": result, "time": time.time()}))
+            engine.put_setting(_key(once), json.dumps({**content, "result": result, "time": time.time()}))
     return result
 
 
@@ -90,14 +72,15 @@ def _content(fingerprint: str, texts: Sequence[Texts], vectors: np.ndarray) -> d
     return {"digest": digest, "marks": marks.tolist()}
 
 
-def _done(truth: Truth, once: str, content: Mapping[str, Any]) -> AddResult | None:
+def _done(engine: Engine, once: str, content: Mapping[str, Any]) -> AddResult | None:
     """Return what the add of that name did in the last 24 hours, or None. Older ones are forgotten.
 
     Raises:
         Taken: it had other content.
     """
-    truth.settings.forget(ONCE, time.time() - FORGOTTEN)
-    stored = truth.settings.get(_key(once))
+    engine.hold(_key(once))
+    engine.forget_settings(ONCE, time.time() - FORGOTTEN)
+    stored = engine.setting(_key(once))
     if stored is None:
         return None
     try:
@@ -105,23 +88,19 @@ def _done(truth: Truth, once: str, content: Mapping[str, Any]) -> AddResult | No
         same = known["digest"] == content["digest"] and np.allclose(known["marks"], content["marks"], atol=SAME)
         result = AddResult(*map(int, known["result"]))
     except (KeyError, TypeError, ValueError) as error:
-        raise truth.damaged("what an add did once") from error
+        raise engine.damaged("what an add did once") from error
     if not same:
-        raise Taken(f"{truth.folder}: once= is the name of an earlier add of other content; take another name")
+        raise Taken(f"{engine.place}: once= is the name of an earlier add of other content; take another name")
     return result
 
 
-def remove_items(truth: Truth, names: str | Iterable[str], by: str) -> int:
+def remove_items(engine: Engine, names: str | Iterable[str], by: str) -> int:
     """Remove items in one transaction; see :meth:`facenet.gallery.gallery.Gallery.remove`."""
-    with truth.writing() as before:
-        numbers = _named(truth, names, by, "removed")
-        truth.items.remove(numbers, before.generation + 1)
-        if numbers:
-            truth.writes.record(before, -len(numbers))
-    return len(numbers)
+    with engine.writing():
+        return engine.remove(_named(engine, names, by, "removed"))
 
 
-def rename_items(truth: Truth, names: str | Iterable[str], identity: str, by: str) -> int:
+def rename_items(engine: Engine, names: str | Iterable[str], identity: str, by: str) -> int:
     """Give items an identity in one transaction; see :meth:`facenet.gallery.gallery.Gallery.rename`.
 
     The setting `RENAMED` counts all items that were ever renamed.
@@ -129,34 +108,33 @@ def rename_items(truth: Truth, names: str | Iterable[str], identity: str, by: st
     try:
         identity.encode()
     except (AttributeError, UnicodeEncodeError) as error:
-        raise DataError(f"{truth.folder}: {identity!r} is no storable identity ({error})") from error
-    with truth.writing() as before:
-        numbers = _named(truth, names, by, "renamed")
-        truth.items.rename(numbers, identity)
-        if numbers:
-            truth.settings.put(RENAMED, str(renamed(truth) + len(numbers)))
-            truth.writes.record(before, 0)
-    return len(numbers)
+        raise DataError(f"{engine.place}: {identity!r} is no storable identity ({error})") from error
+    with engine.writing():
+        count = engine.rename(_named(engine, names, by, "renamed"), identity)
+        if count:
+            engine.hold(RENAMED)
+            engine.put_setting(RENAMED, str(renamed(engine) + count))
+    return count
 
 
-def find_numbers(truth: Truth, names: Iterable[str], by: str) -> list[int]:
+def find_numbers(engine: Engine, names: Iterable[str], by: str) -> list[int]:
     """Return the numbers of the items whose id or identity is among the names; see ``Gallery.find``."""
     _check_by(by)
-    found = set(truth.items.numbers_of_ids(list(names)).values()) if by != "identity" else set()
+    found = set(engine.numbers_of_ids(list(names)).values()) if by != "identity" else set()
     if by != "id":
-        found.update(number for name in names if name for number in truth.items.numbers_of_identity(name))
+        found.update(number for name in names if name for number in engine.numbers_of_identity(name))
     return sorted(found)
 
 
-def renamed(truth: Truth) -> int:
+def renamed(engine: Engine) -> int:
     """Return how many items were ever renamed."""
-    found = truth.settings.get(RENAMED) or "0"
+    found = engine.setting(RENAMED) or "0"
     if not str(found).isdecimal():
-        raise truth.damaged("how many items were renamed")
+        raise engine.damaged("how many items were renamed")
     return int(found)
 
 
-def _named(truth: Truth, names: str | Iterable[str], by: str, done: str) -> set[int]:
+def _named(engine: Engine, names: str | Iterable[str], by: str, done: str) -> list[int]:
     """Return the numbers of the items of ids or identities.
 
     Raises:
@@ -166,15 +144,15 @@ def _named(truth: Truth, names: str | Iterable[str], by: str, done: str) -> set[
     _check_by(by)
     numbers: set[int] = set()
     for name in [names] if isinstance(names, str) else names:
-        items = list(truth.items.numbers_of_ids([name]).values()) if by != "identity" else []
-        people = truth.items.numbers_of_identity(name) if by != "id" else []
+        items = list(engine.numbers_of_ids([name]).values()) if by != "identity" else []
+        people = engine.numbers_of_identity(name) if by != "id" else []
         if items and people and items != people:
-            raise DataError(f"{truth.folder}: {name!r} is an id and an identity; say which (by=id or identity)")
+            raise DataError(f"{engine.place}: {name!r} is an id and an identity; say which (by=id or identity)")
         if not items and not people:
             what = "id or identity" if by == "any" else by
-            raise NotThere(f"{truth.folder}: no {what} {name!r} in the gallery; nothing was {done}")
+            raise NotThere(f"{engine.place}: no {what} {name!r} in the gallery; nothing was {done}")
         numbers.update(items, people)
-    return numbers
+    return sorted(numbers)
 
 
 def _check_by(by: str) -> None:
@@ -252,12 +230,6 @@ def distinct(ids: Sequence[str], on_duplicate: str) -> list[int]:
             place[name] = i
     if repeated and on_duplicate == "error":
         raise Taken(
-            f"embeddings: {_listed(list(repeated))} given twice; nothing was added (on_duplicate=skip or replace)"
+            f"embeddings: {listed(list(repeated))} given twice; nothing was added (on_duplicate=skip or replace)"
         )
     return sorted(place.values())
-
-
-def _listed(names: Sequence[str], most: int = 3) -> str:
-    """Return some names and the right form of "to be"."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(map(repr, names[:most])) + more + (" is" if len(names) == 1 else " are")

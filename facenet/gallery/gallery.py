@@ -1,31 +1,28 @@
-"""The gallery: named faces on disk, searched by squared L2. SQLite holds the truth, FAISS is its cache.
+"""The gallery: named faces, searched by squared L2, in a folder or in a database.
 
-``items.sqlite`` has a row an item and a row a write transaction, see `facenet.gallery.sql`. ``index.faiss`` is built
-again if it is lost, damaged or of another history, see `facenet.gallery.faiss`. Item numbers are never reused.
+An engine holds the items and finds the nearest, see `facenet.gallery.engines`. In a folder SQLite holds the truth, and
+FAISS is its cache: ``index.faiss`` is built again if it is lost, damaged or of another history.
 
 Letters: N items, Q queries, k neighbours, D embedding width.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from facenet.errors import ConfigError, DataError
+from facenet.errors import DataError
 from facenet.gallery.backfill import BATCH, BackfillResult, backfill_items
-from facenet.gallery.editing import AddResult, add_items, find_numbers, remove_items, rename_items
-from facenet.gallery.faiss.cache import Cache
-from facenet.gallery.faiss.kinds import LIMITS, Limits, Recipe
+from facenet.gallery.editing import add_items, find_numbers, remove_items, rename_items
+from facenet.gallery.engines.engine import Engine
+from facenet.gallery.engines.places import open_engine
+from facenet.gallery.faiss.kinds import LIMITS, Limits
+from facenet.gallery.items import AddResult, Item, Person, Recipe, Where, least_one
 from facenet.gallery.people import NEAREST
-from facenet.gallery.search import Hit, Search, Where
-from facenet.gallery.sql.database import TRUTH
-from facenet.gallery.sql.items import Item, Person
-from facenet.gallery.sql.truth import Truth
-from facenet.gallery.state import compact, describe, find_problems
+from facenet.gallery.search import Hit, Search
 from facenet.gallery.strangers import find_threshold
 from facenet.types import EmbeddingSet, Neighbours, Progress
 
@@ -34,7 +31,6 @@ if TYPE_CHECKING:
     from facenet.evaluation.thresholds import SearchThreshold
 
 __all__ = ["BATCH", "AddResult", "BackfillResult", "Gallery", "Hit", "Item", "Limits", "Person"]
-log = logging.getLogger(__name__)
 
 
 class Gallery:
@@ -44,16 +40,16 @@ class Gallery:
     with one line if the folder is damaged, locked, full or read-only; nothing is then changed.
     """
 
-    def __init__(self, truth: Truth, cache: Cache) -> None:
-        """Join the two halves; :meth:`open` makes them."""
-        self._truth, self._cache = truth, cache
-        self._search = Search(truth, cache)
-        self.folder = truth.folder
+    def __init__(self, engine: Engine) -> None:
+        """Use an engine that is open; :meth:`open` opens one."""
+        self._engine = engine
+        self._search = Search(engine)
+        self.folder = engine.place
 
     @classmethod
     def open(
         cls,
-        folder: str | Path,
+        place: str | Path,
         *,
         create: bool = False,
         fingerprint: str | None = None,
@@ -62,7 +58,7 @@ class Gallery:
         timeout: float = 30.0,
         limits: Limits = LIMITS,
     ) -> Gallery:
-        """Open the gallery in `folder`; with `create` make it if there is none.
+        """Open the gallery in the folder or at the address `place`; with `create` make it if there is none.
 
         `fingerprint` and `dim` are set in a gallery that has none yet, else checked.
 
@@ -70,10 +66,7 @@ class Gallery:
             DataError: no gallery there, a foreign or damaged file, another schema, encoder or width.
             ConfigError: the address of a service.
         """
-        if str(folder).startswith(("http://", "https://")):
-            raise ConfigError(f"{folder}: the address of a service, not a folder; use facenet.connect(url)")
-        truth = Truth(Path(folder), timeout, create=create, encoder=(fingerprint, compatible_with, dim))
-        return cls(truth, Cache(truth, limits))
+        return cls(open_engine(place, timeout, create, (fingerprint, compatible_with, dim), limits))
 
     def __enter__(self) -> Gallery:
         return self
@@ -83,46 +76,46 @@ class Gallery:
 
     def close(self, *, write_index: bool = True) -> None:
         """Write ``index.faiss`` if that is due, and close; an index that can not be written is only logged."""
-        try:
-            if write_index and (self._truth.wrote or self._cache.layers is not None):
-                self.save_cache()
-        except DataError as error:
-            log.warning("%s; the next search builds the index from %s again", error, TRUTH)
-        finally:
-            self._truth.wrote, self._cache.layers = False, None
-            self._truth.close()
+        self._engine.close(write_index=write_index)
 
     # What it is
 
     def __len__(self) -> int:
         """Return N."""
-        with self._truth.reading():
-            return self._truth.writes.last().items
+        with self._engine.reading():
+            return self._engine.state().items
 
     @property
     def dim(self) -> int | None:
         """Embedding width D; None while no vector has come in and none was given."""
-        with self._truth.reading():
-            return self._truth.encoders.dim()
+        with self._engine.reading():
+            return self._engine.dim()
 
     @property
     def fingerprint(self) -> str | None:
         """The encoder that the gallery belongs to: the first that has vectors; None before the first."""
-        with self._truth.reading():
-            return self._truth.encoders.first()
+        with self._engine.reading():
+            return self._engine.first()
 
     def identities(self) -> set[str]:
         """Return the names of the people, without "" (unknown)."""
-        with self._truth.reading():
-            return self._truth.items.identities()
+        with self._engine.reading():
+            return self._engine.identities()
 
     def info(self) -> dict[str, Any]:
         """Return what the gallery holds: items, identities, width, encoders, generation, state of the index, bytes."""
-        return describe(self._truth, self._cache)
+        with self._engine.reading():
+            return self._engine.info()
 
     def check(self) -> list[str]:
         """Read everything and return what is wrong, one line each; [] for a sound gallery."""
-        return find_problems(self._truth, self._cache)
+        problems: list[str] = []
+        try:
+            with self._engine.reading():
+                problems.extend(self._engine.problems())
+        except DataError as error:
+            problems.append(str(error))
+        return problems
 
     # Searching
 
@@ -205,9 +198,9 @@ class Gallery:
             ConfigError: several of fpir, far and threshold, or one out of range.
             DataError: the encoder is not compatible, has no calibration for `far`, or nothing tells the threshold.
         """
-        with self._truth.reading():
+        with self._engine.reading():
             rates = {"fpir": fpir, "far": far, "threshold": threshold}
-            return find_threshold(self._truth, encoder, rates, where, identity_by)
+            return find_threshold(self._engine, encoder, rates, where, identity_by)
 
     # Items
 
@@ -217,41 +210,41 @@ class Gallery:
         Raises:
             DataError: a number is -1, or its item was removed since.
         """
-        with self._truth.reading():
-            return self._truth.items.listed(np.asarray(rows, np.int64).ravel().tolist())
+        with self._engine.reading():
+            return self._engine.listed(np.asarray(rows, np.int64).ravel().tolist())
 
     def page(self, after: int = 0, limit: int = 100, *, identity: str | None = None) -> list[Item]:
         """Return the next `limit` items (all, or a person's) with a number above `after`, by number; [] at the end."""
-        with self._truth.reading():
-            return self._truth.items.page(after, limit, identity)
+        with self._engine.reading():
+            return self._engine.listed(self._engine.next_numbers(after, least_one(limit), identity))
 
     def people(self, after: str = "", limit: int = 100, *, prefix: str = "") -> list[Person]:
         """Return the next `limit` people with a name above `after` that begins with `prefix`, by name; [] at the end.
 
         Names are in the order of their code points. Items without identity are nobody's.
         """
-        with self._truth.reading():
-            return self._truth.items.people(after, limit, prefix)
+        with self._engine.reading():
+            return self._engine.people(after, least_one(limit), prefix)
 
     def find(self, names: Iterable[str], *, by: str = "any") -> list[Item]:
         """Return the items, by number, whose id or identity is among `names`; `by` as in :meth:`remove`."""
-        with self._truth.reading():
-            return self._truth.items.listed(find_numbers(self._truth, list(names), by))
+        with self._engine.reading():
+            return self._engine.listed(find_numbers(self._engine, list(names), by))
 
     def vectors(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
         """Return the stored vectors (n, D) of the items of the given numbers (n,), in that order."""
-        with self._truth.reading():
-            return self._truth.items.vectors(np.asarray(rows, np.int64), self._truth.encoders.dim() or 0)
+        with self._engine.reading():
+            return self._engine.vectors(np.asarray(rows, np.int64))
 
     def vector(self, name: str) -> tuple[Item, np.ndarray]:
         """Return the item of that id and its stored vector (D,); DataError if there is no such id."""
-        with self._truth.reading():
-            return self._truth.items.named(name, self._truth.encoders.dim() or 0)
+        with self._engine.reading():
+            return self._engine.named(name)
 
     def blocks(self) -> Iterator[tuple[list[Item], np.ndarray]]:
         """Yield all items with their vectors (n, D) by number, block by block, from one state."""
-        with self._truth.reading():
-            yield from self._truth.items.blocks(self._truth.encoders.dim() or 0)
+        with self._engine.reading():
+            yield from self._engine.item_blocks()
 
     # Changing
 
@@ -274,7 +267,7 @@ class Gallery:
             DataError: no items, unusable vectors or metadata, duplicate ids, a foreign encoder, other content once.
             ConfigError: unknown `on_duplicate`.
         """
-        return add_items(self._truth, embeddings, ids, metadata, on_duplicate, once)
+        return add_items(self._engine, embeddings, ids, metadata, on_duplicate, once)
 
     def backfill(
         self,
@@ -296,7 +289,7 @@ class Gallery:
                 embeddings of none of the gallery's images.
             ConfigError: `batch` < 1.
         """
-        return backfill_items(self._truth, embeddings, batch, progress, numbers)
+        return backfill_items(self._engine, embeddings, batch, progress, numbers)
 
     def remove(self, names: str | Iterable[str], *, by: str = "any") -> int:
         """Remove items by id or, all of a person's, by identity, in one transaction; returns how many.
@@ -307,7 +300,7 @@ class Gallery:
             DataError: a name that is neither, or with by="any" both; nothing is then removed.
             ConfigError: unknown `by`.
         """
-        return remove_items(self._truth, names, by)
+        return remove_items(self._engine, names, by)
 
     def rename(self, names: str | Iterable[str], identity: str, *, by: str = "any") -> int:
         """Set the identity of items, named as in :meth:`remove`, in one transaction; returns how many.
@@ -315,13 +308,13 @@ class Gallery:
         The identity of a person who is there joins the items to that person. "" makes their person unknown. Items keep
         their numbers, so the index stays as it is. Raises as :meth:`remove`, and for no text to store.
         """
-        return rename_items(self._truth, names, identity, by)
+        return rename_items(self._engine, names, identity, by)
 
     @property
     def recipe(self) -> Recipe:
         """What :meth:`configure` chose."""
-        with self._truth.reading():
-            return self._cache.wanted()
+        with self._engine.reading():
+            return self._engine.recipe()
 
     def configure(self, kind: str = "auto", *, factory: str = "", recall_target: float = 0.99) -> None:
         """Choose the kind of index, or a FAISS factory string; the next search, or closing, builds it.
@@ -334,17 +327,15 @@ class Gallery:
         Raises:
             ConfigError: an unknown kind or factory string, or a target outside (0, 1].
         """
-        recipe = Recipe(kind, factory, recall_target).checked(self.dim)
-        with self._truth.writing():
-            self._cache.want(recipe)
+        self._engine.configure(Recipe(kind, factory, recall_target))
 
     def save_cache(self, *, force: bool = False) -> bool:
         """Write ``index.faiss`` if it is missing, unusable or more than 1 % behind (or `force`); True if written."""
-        return self._cache.save(force=force)
+        return self._engine.save_index(force=force)
 
     def compact(self) -> dict[str, int]:
         """Forget removed items, give their space back and build the index anew; returns bytes before and after.
 
         Needs as much free space as the gallery takes. Other processes may search meanwhile, and wait to write.
         """
-        return compact(self._truth, self._cache)
+        return self._engine.compact()

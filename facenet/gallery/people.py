@@ -6,11 +6,11 @@ Letters: N items, P people, M means, D embedding width.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from facenet.gallery.sql.truth import Truth
+from facenet.gallery.engines.engine import Engine
 from facenet.vectors import normalise
 
 NEAREST, MEAN = "nearest", "mean"  # by which face a person answers
@@ -40,34 +40,33 @@ class Means(NamedTuple):
     vectors: np.ndarray  # (M, D), the sums at unit length
 
 
-def read_people(truth: Truth, among: np.ndarray | None = None) -> People:
-    """Return whose face each item is, of all or `among` sorted numbers. Inside a read transaction."""
-    numbers, names, encoders = truth.items.labels()
+def read_people(engine: Engine, admitted: Any = None) -> People:
+    """Return whose face each item is, of all or of the `admitted`."""
+    numbers, names, encoders = engine.labels(admitted)
     codes: dict[str | int, int] = {}
     people = [codes.setdefault(name or number, len(codes)) for number, name in zip(numbers, names, strict=True)]
-    found = People(
+    return People(
         np.array(numbers, np.int64),
         np.array(people, np.int64),
         np.array([bool(name) for name in names], bool),
         np.array(encoders, np.int64),
     )
-    return found if among is None else found.part(np.isin(found.numbers, among))
 
 
-def vectors_of(truth: Truth, who: People, dim: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def vectors_of(engine: Engine, who: People) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield places (n,) in `who` and vectors (n, D) of its items, block by block."""
     start = 0
-    for numbers, vectors in truth.items.unsealed_blocks(dim):
+    for numbers, vectors in engine.vector_blocks():
         end = start + int(np.searchsorted(who.numbers[start:], numbers[-1], side="right"))
         yield np.arange(start, end), vectors[np.searchsorted(numbers, who.numbers[start:end])]
         start = end
 
 
-def mean_faces(truth: Truth, who: People, dim: int) -> Means:
+def mean_faces(engine: Engine, who: People) -> Means:
     """Return the mean face v / ||v|| of each person and encoder, v the sum of the unit vectors. M = 0 without items."""
     first, group, counts = groups(who)
-    sums = np.zeros((len(first), dim), np.float32)
-    for places, vectors in vectors_of(truth, who, dim):
+    sums = np.zeros((len(first), engine.dim() or 0), np.float32)
+    for places, vectors in vectors_of(engine, who):
         order = np.argsort(group[places], kind="stable")
         here, starts = np.unique(group[places][order], return_index=True)
         if len(here):
@@ -75,7 +74,7 @@ def mean_faces(truth: Truth, who: People, dim: int) -> Means:
     rows = who.numbers[first]
     opposed = np.flatnonzero(np.linalg.norm(sums, axis=1) < SHORTEST)
     opposed = opposed[np.argsort(rows[opposed])]
-    sums[opposed] = truth.items.vectors(rows[opposed], dim)
+    sums[opposed] = engine.vectors(rows[opposed])
     return Means(rows, who.people[first], counts, sums, normalise(sums))
 
 

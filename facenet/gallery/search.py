@@ -1,26 +1,24 @@
-"""Searching a gallery: the index answers, and the stored vectors make its answers exact or replace it.
+"""Searching a gallery: faces, people or their mean faces, with names.
 
-Letters: N items, Q queries, k neighbours, m candidates, D embedding width.
+Letters: N items, Q queries, k neighbours, m answers, D embedding width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from facenet.errors import ConfigError, DataError, choose
-from facenet.gallery.faiss.cache import Cache
+from facenet.gallery.engines.engine import Engine
+from facenet.gallery.engines.exact import absent
 from facenet.gallery.faiss.layers import using_threads
-from facenet.gallery.faiss.scan import BLOCK, Block, nearest, within
+from facenet.gallery.faiss.scan import nearest, within
+from facenet.gallery.items import Item, Where
 from facenet.gallery.people import MEAN, NEAREST, Means, mean_faces, read_people
-from facenet.gallery.sql.items import Item
-from facenet.gallery.sql.truth import Truth
 from facenet.types import EmbeddingSet, Neighbours
 from facenet.vectors import unit_rows
-
-Where = Mapping[str, Any] | None
 
 
 class Hit(NamedTuple):
@@ -44,29 +42,27 @@ class Hit(NamedTuple):
 class Search:
     """The searches of one gallery; each answers from one state."""
 
-    def __init__(self, truth: Truth, cache: Cache) -> None:
-        self.truth = truth
-        self.cache = cache
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
 
     def search(self, queries: EmbeddingSet, k: int, **how: Any) -> Neighbours:
         """Return the k nearest items; see :meth:`facenet.gallery.gallery.Gallery.search`."""
-        with self.truth.reading():
+        with self.engine.reading():
             return self._answered(self._checked(queries), k, **how)
 
     def within(self, queries: EmbeddingSet, max_sq_dist: float, where: Where) -> list[Neighbours]:
         """Return all items within a radius; see :meth:`facenet.gallery.gallery.Gallery.within`."""
-        with self.truth.reading():
+        with self.engine.reading():
             return self._within(self._checked(queries), max_sq_dist, where)
 
     def hits(
         self, queries: EmbeddingSet, k: int, *, by_identity: bool, identity_by: str, where: Where, without: str
     ) -> list[list[Hit]]:
         """Return the k nearest items with names; see :meth:`facenet.gallery.gallery.Gallery.hits`."""
-        with self.truth.reading():
+        with self.engine.reading():
             vectors, seen = self._checked(queries), dict[int, Item]()
-            lossy = identity_by == NEAREST and self.cache.current(vectors.shape[1]).base.lossy
             found = self._answered(
-                vectors, k, by_identity=by_identity, identity_by=identity_by, where=where, rescore=lossy or None,
+                vectors, k, by_identity=by_identity, identity_by=identity_by, where=where, rescore=True,
                 without=self._number_of(without), seen=seen,
             )  # fmt: skip
             return self._named([Neighbours(*one) for one in zip(*found, strict=True)], seen)
@@ -75,7 +71,7 @@ class Search:
         self, queries: EmbeddingSet, max_sq_dist: float, *, where: Where, means: bool, without: str
     ) -> list[list[Hit]]:
         """Return all items within a radius with names; see :meth:`facenet.gallery.gallery.Gallery.hits_within`."""
-        with self.truth.reading():
+        with self.engine.reading():
             vectors, skip = self._checked(queries), self._number_of(without)
             return self._named(self._within(vectors, max_sq_dist, where, means=means, without=skip), {})
 
@@ -85,8 +81,8 @@ class Search:
         Raises:
             DataError: no queries, NaN, zero or not-unit vectors, another width, or an encoder that is not compatible.
         """
-        self.truth.encoders.check(queries.fingerprint, queries.compatible_with)
-        return unit_rows(queries.vectors, "queries", dim=self.truth.encoders.dim())
+        self.engine.check(queries.fingerprint, queries.compatible_with)
+        return unit_rows(queries.vectors, "queries", dim=self.engine.dim())
 
     def _answered(
         self,
@@ -110,13 +106,13 @@ class Search:
         by_mean = choose({NEAREST: False, MEAN: True}, identity_by, "identity_by")
         if by_mean and not by_identity:
             raise ConfigError("identity_by: it says how people answer; pass by_identity=true too, or leave it out")
-        among = self.truth.items.matching(where)
+        admitted = self.engine.admitted(where)
         if by_mean:
-            return self._nearest_means(queries, k, self._means(queries.shape[1], among, without), threads)
+            return self._nearest_means(queries, k, self._means(admitted, without), threads)
         if by_identity:
             seen = {} if seen is None else seen
-            return self._nearest_people(queries, k, among, rescore, threads, without, seen)
-        return self._nearest(queries, k, among, rescore, threads)
+            return self._nearest_people(queries, k, admitted, rescore, threads, without, seen)
+        return self.engine.nearest(queries, k, admitted, rescore=rescore, threads=threads)
 
     def _within(
         self, queries: np.ndarray, max_sq_dist: float, where: Where, *, means: bool = False, without: int = -1
@@ -124,26 +120,24 @@ class Search:
         """Return all items within a radius, or all mean faces without the item number `without`."""
         if not max_sq_dist >= 0:
             raise DataError(f"max_sq_dist: expected at least 0, got {max_sq_dist}")
-        among = self.truth.items.matching(where)
+        admitted = self.engine.admitted(where)
         if means:
-            faces = self._means(queries.shape[1], among, without)
+            faces = self._means(admitted, without)
             return within([(faces.rows, faces.vectors)], queries, max_sq_dist)
-        layers = self.cache.current(queries.shape[1])
-        if layers.base.factory != "Flat":
-            return within(self._stored(among, queries.shape[1]), queries, max_sq_dist)
-        found = layers.within(queries, max_sq_dist)
-        if among is None:
-            return found
-        return [Neighbours(*(part[np.isin(rows, among)] for part in (rows, sq_dist))) for rows, sq_dist in found]
+        return self.engine.within(queries, max_sq_dist, admitted)
 
     def _number_of(self, name: str) -> int:
         """Return the number of the item of an id, -1 for "" or an unknown one."""
-        return self.truth.items.numbers_of_ids([name]).get(name, -1) if name else -1
+        return self.engine.numbers_of_ids([name]).get(name, -1) if name else -1
 
     def _read(self, rows: np.ndarray, seen: dict[int, Item]) -> dict[int, Item]:
         """Add the items of these rows to those `seen`, and return these."""
         new = set(rows.ravel().tolist()) - seen.keys()
-        seen.update(self.truth.items.found(np.fromiter(new, np.int64)))
+        numbers = np.array(sorted(number for number in new if number >= 0), np.int64)
+        found = self.engine.find(numbers)
+        if len(found) < len(numbers):
+            raise self.engine.damaged(f"{len(numbers) - len(found)} items that the index knows are not there")
+        seen.update(found)
         return seen
 
     def _named(self, answers: Sequence[Neighbours], seen: dict[int, Item]) -> list[list[Hit]]:
@@ -158,43 +152,24 @@ class Search:
             for answer in answers
         ]
 
-    def _nearest(
-        self, queries: np.ndarray, k: int, among: np.ndarray | None, rescore: bool | None, threads: int | None
-    ) -> Neighbours:
-        layers = self.cache.current(queries.shape[1])
-        if among is not None and len(among) <= self.cache.limits.filtered:
-            return self._nearest_stored(queries, k, among, threads)
-        fetch = layers.base.fetch if rescore in (None, True) else 1
-        total = len(layers) if among is None else len(among)
-        if layers.base.factory != "Flat" and k * fetch >= total:
-            return self._nearest_stored(queries, k, among, threads)
-        if fetch > 1 if rescore is None else rescore:
-            candidates = layers.candidates(queries, k, fetch=fetch, threads=threads, among=among)
-            found = Neighbours(*(part[:, :k] for part in self._rescored(queries, candidates.rows)))
-        else:
-            found = layers.search(queries, k, threads=threads, among=among)
-        short = (found.rows >= 0).sum(1) < min(k, total)
-        if short.any():  # the lists or nodes that were looked at held fewer than k
-            rest = self._nearest_stored(queries[short], k, among, threads)
-            found.rows[short], found.sq_dist[short] = rest.rows, rest.sq_dist
-        return found
-
     def _nearest_people(
         self,
         queries: np.ndarray,
         k: int,
-        among: np.ndarray | None,
+        admitted: Any,
         rescore: bool | None,
         threads: int | None,
         without: int,
         seen: dict[int, Item],
     ) -> Neighbours:
         """Return the nearest item of each of the k nearest identities; more items are fetched until k are found."""
-        total = len(self.cache.current(queries.shape[1])) if among is None else len(among)
-        best = _absent(len(queries), k)
+        total = self.engine.size(admitted)
+        best = absent(len(queries), k)
         pending, fetch = np.arange(len(queries)), 4 * k
         while pending.size:
-            found = self._nearest(queries[pending], min(fetch, max(total, 1)), among, rescore, threads)
+            found = self.engine.nearest(
+                queries[pending], min(fetch, max(total, 1)), admitted, rescore=rescore, threads=threads
+            )
             items = self._read(found.rows, seen)
             unfinished = []
             for query, rows, sq_dist in zip(pending, found.rows, found.sq_dist, strict=True):
@@ -210,7 +185,7 @@ class Search:
 
     def _nearest_means(self, queries: np.ndarray, k: int, means: Means, threads: int | None) -> Neighbours:
         """Return the k people whose mean faces are nearest, each by the nearest of the means; all are compared."""
-        best, count = _absent(len(queries), k), len(means.rows)
+        best, count = absent(len(queries), k), len(means.rows)
         several = int(np.bincount(means.people).max(initial=1))  # means of a person, by different encoders
         with using_threads(threads):
             found = nearest([(np.arange(count), means.vectors)], queries, min(k * several, count)) if count else best
@@ -220,43 +195,12 @@ class Search:
             best.sq_dist[query, : len(first)] = sq_dist[first]
         return best
 
-    def _means(self, dim: int, among: np.ndarray | None, without: int) -> Means:
+    def _means(self, admitted: Any, without: int) -> Means:
         """Return the mean faces of the people; those of all items are kept until the next write."""
-        if among is None and without < 0:
-            return self.truth.writes.kept("means", lambda: mean_faces(self.truth, read_people(self.truth), dim))
-        who = read_people(self.truth, among)
-        return mean_faces(self.truth, who.part(who.numbers != without), dim)
-
-    def _nearest_stored(self, queries: np.ndarray, k: int, among: np.ndarray | None, threads: int | None) -> Neighbours:
-        """Return the k nearest of all items, or of some, by their stored vectors."""
-        with using_threads(threads):
-            return nearest(self._stored(among, queries.shape[1]), queries, k)
-
-    def _stored(self, among: np.ndarray | None, dim: int) -> Iterable[Block]:
-        """Return numbers and stored vectors of all items, or of some, in blocks."""
-        if among is None:
-            return self.truth.items.unsealed_blocks(dim)
-        starts = range(0, len(among), BLOCK)
-        return ((part, self.truth.items.vectors(part, dim)) for part in (among[i : i + BLOCK] for i in starts))
-
-    def _rescored(self, queries: np.ndarray, rows: np.ndarray) -> Neighbours:
-        """Return candidates (Q, m) in the order of their exact sq_dist on the stored vectors."""
-        numbers, place = np.unique(rows, return_inverse=True)
-        there = numbers >= 0
-        vectors = np.zeros((len(numbers), queries.shape[1]), np.float32)
-        vectors[there] = self.truth.items.vectors(numbers[there], queries.shape[1])
-        sq_dist = np.empty(rows.shape, np.float32)
-        for i, (query, at) in enumerate(zip(queries, place.reshape(rows.shape), strict=True)):
-            difference = vectors[at] - query
-            sq_dist[i] = np.einsum("md,md->m", difference, difference)
-        sq_dist[rows < 0] = np.inf
-        order = np.argsort(sq_dist, axis=1, kind="stable")
-        return Neighbours(np.take_along_axis(rows, order, 1), np.take_along_axis(sq_dist, order, 1))
-
-
-def _absent(count: int, k: int) -> Neighbours:
-    """Return no neighbours, for `count` queries with k places each."""
-    return Neighbours(np.full((count, k), -1, np.int64), np.full((count, k), np.inf, np.float32))
+        if admitted is None and without < 0:
+            return self.engine.kept("means", lambda: mean_faces(self.engine, read_people(self.engine)))
+        who = read_people(self.engine, admitted)
+        return mean_faces(self.engine, who.part(who.numbers != without))
 
 
 def _first_of_each(keys: Sequence[object]) -> list[int]:

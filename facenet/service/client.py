@@ -13,10 +13,10 @@ import numpy as np
 
 from facenet.errors import ConfigError, DataError, NotThere
 from facenet.evaluation.thresholds import Basis, SearchThreshold
-from facenet.gallery.faiss.kinds import Recipe
 from facenet.gallery.gallery import BATCH, AddResult, BackfillResult, Item, Person
+from facenet.gallery.items import Recipe, Where
 from facenet.gallery.people import NEAREST
-from facenet.gallery.search import Hit, Where
+from facenet.gallery.search import Hit
 from facenet.service.sending import PAGE, Limits, add_items, backfill_items, encoder_of
 from facenet.service.wire import Wire
 from facenet.types import EmbeddingSet, Neighbours, Progress

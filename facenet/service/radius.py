@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from facenet.gallery.gallery import Gallery
-from facenet.gallery.search import Where
+from facenet.gallery.items import Where
 from facenet.service.options import LimitOptions
 from facenet.service.problems import Problem
 from facenet.service.waiting import check_deadline

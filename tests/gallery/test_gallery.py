@@ -158,7 +158,7 @@ def test_any_history_equals_a_dict(steps: list[tuple[str, object]]) -> None:
 
         def opened() -> Gallery:
             gallery = stack.enter_context(Gallery.open(name, create=True))
-            gallery._truth.database.execute("PRAGMA synchronous=OFF")  # durability has its own test
+            gallery._engine.truth.database.execute("PRAGMA synchronous=OFF")  # durability has its own test
             return gallery
 
         gallery = opened()

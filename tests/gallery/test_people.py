@@ -12,7 +12,7 @@ from facenet.evaluation.thresholds import SearchThreshold
 from facenet.gallery.answers import ask
 from facenet.gallery.gallery import Gallery
 from facenet.gallery.queries import Queries, read_queries
-from facenet.gallery.strangers import FILES
+from facenet.gallery.strangers import NAMES
 from facenet.types import EmbeddingSet
 from facenet.vectors import normalise
 from tests.helpers.galleries import OURS, THEIRS, as_queries, brute, clustered, joining, numbered, unit
@@ -113,7 +113,7 @@ def test_the_threshold_of_means_keeps_the_rate_of_strangers(tmp_path: Path) -> N
             gallery.add(numbered(vectors, names))
             found = gallery.threshold(fpir=0.1, identity_by="mean")
             of_faces = gallery.threshold(fpir=0.1)
-            assert {(tmp_path / str(seed) / name).is_file() for name in FILES.values()} == {True}
+            assert {(tmp_path / str(seed) / f"{name}.json").is_file() for name in NAMES.values()} == {True}
             assert gallery.threshold(fpir=0.1, identity_by="mean") == found, "from the cache of the means"
             (near, own) = (
                 gallery.hits(as_queries(rows), 1, by_identity=True, identity_by="mean") for rows in (strangers, asking)

@@ -15,11 +15,11 @@ from facenet.evaluation.thresholds import FPIRS, SearchThreshold
 from facenet.gallery.answers import ask, score
 from facenet.gallery.gallery import Gallery
 from facenet.gallery.queries import Queries
-from facenet.gallery.strangers import FILES
+from facenet.gallery.strangers import NAMES
 from facenet.types import EmbeddingSet
 from tests.helpers.encoders import make
 
-FILE = FILES["nearest"]
+FILE = NAMES["nearest"] + ".json"
 OLD, NEW, D = "aa" * 32, "bb" * 32, 16
 
 
@@ -110,12 +110,12 @@ def test_the_faces_ask_again_when_people_get_other_names(tmp_path: Path) -> None
 def test_what_a_threshold_needs_is_counted_once_a_write(tmp_path: Path) -> None:
     with Gallery.open(tmp_path, create=True) as gallery, Gallery.open(tmp_path) as other:
         gallery.add(embeddings(*world(40, 3, 0)))
-        for rule in FILES:
+        for rule in NAMES:
             first = gallery.threshold(identity_by=rule)
             seen: list[str] = []
-            gallery._truth.database._connection.set_trace_callback(seen.append)
+            gallery._engine.truth.database._connection.set_trace_callback(seen.append)
             assert gallery.threshold(identity_by=rule) == first
-            gallery._truth.database._connection.set_trace_callback(None)
+            gallery._engine.truth.database._connection.set_trace_callback(None)
             assert seen
             assert not [sql for sql in seen if "items" in sql.replace("token, last, items", "")], "no table of faces"
             assert [one.rate for one in first.others()] == list(FPIRS)

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from facenet.errors import ConfigError
-from facenet.gallery.faiss.kinds import LIMITS, Built, Limits, Recipe, downcast, inverted, new_index
+from facenet.gallery.faiss.kinds import LIMITS, Built, Limits, downcast, factory_of, inverted, new_index
 from facenet.gallery.faiss.scan import Block, Blocks, nearest, sampled, without
 from facenet.gallery.faiss.trial import reason, shown
 from facenet.gallery.faiss.tune import COPIES, NEAR_COPY, SEEDS, enough, first_of_copies, tune, wanted
+from facenet.gallery.items import Recipe
 
 POINTS = 40  # training vectors for each centroid
 ROUNDS = 10  # of k-means
@@ -32,7 +33,7 @@ def build(
 
     `blocks` fill it; `again` is a quicker stream of the same items for everything else.
     """
-    factory = recipe.string(count, dim, limits)
+    factory = factory_of(recipe, count, dim, limits)
     if factory == "Flat":
         return flat(blocks, count, dim)
     if not enough(wanted(count), recipe.recall_target):

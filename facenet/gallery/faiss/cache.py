@@ -24,10 +24,21 @@ import numpy as np
 from facenet.errors import DataError
 from facenet.gallery.faiss.build import build, instead, said, sample_later
 from facenet.gallery.faiss.file import INDEX, Stored, read_header, read_index, writable, write_index
-from facenet.gallery.faiss.kinds import LIMITS, Built, Limits, Recipe, drop, held, new_index, use_parameter
+from facenet.gallery.faiss.kinds import (
+    LIMITS,
+    Built,
+    Limits,
+    check,
+    drop,
+    factory_of,
+    held,
+    new_index,
+    use_parameter,
+)
 from facenet.gallery.faiss.layers import Layers
 from facenet.gallery.faiss.scan import Block, Blocks, without
 from facenet.gallery.faiss.tune import tune
+from facenet.gallery.items import Recipe
 from facenet.gallery.sql.truth import Truth
 from facenet.gallery.sql.writes import Write
 
@@ -66,7 +77,7 @@ class Cache:
         """
         text = self.truth.settings.get("index")
         try:
-            return Recipe() if text is None else Recipe(*json.loads(text)).checked()
+            return Recipe() if text is None else check(Recipe(*json.loads(text)))
         except (TypeError, ValueError, RecursionError) as error:
             raise self.truth.damaged("the kind of its index") from error
 
@@ -142,14 +153,18 @@ class Cache:
         if not now.items:
             list(blocks())  # which raises if there are items all the same
             return Built(new_index(dim), "Flat", 0)
-        recipe.checked(dim)  # the width was perhaps not known when the recipe was stored
+        check(recipe, dim)  # the width was perhaps not known when the recipe was stored
         return build(blocks, now.items, dim, recipe, again=again, limits=self.limits)
 
     def _merged(self, layers: Layers, dim: int, now: Write, recipe: Recipe) -> Layers:
         """Return the same items with a sample beside the base and the holes of a graph; tuned again if that is due."""
         base, gone = layers.base, layers.gone
         grown = base.instead_of and now.items > 2 * base.trained_on  # the string in its place is tried again
-        if not now.items or grown or recipe.string(now.items, dim, self.limits) != (base.instead_of or base.factory):
+        if (
+            not now.items
+            or grown
+            or factory_of(recipe, now.items, dim, self.limits) != (base.instead_of or base.factory)
+        ):
             return self._fresh(dim, now, recipe)
         index = writable(base)
         if drop(index, gone):

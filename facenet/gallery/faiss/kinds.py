@@ -17,6 +17,7 @@ import numpy as np
 
 from facenet.errors import ConfigError, choose
 from facenet.gallery.faiss.trial import PROVEN, reason, shown, try_factory
+from facenet.gallery.items import Recipe
 
 SLACK = 1e-5  # distances off by more are those of codes, not of rounding
 
@@ -32,36 +33,30 @@ class Limits(NamedTuple):
 LIMITS = Limits()
 
 
-class Recipe(NamedTuple):
-    """What a gallery's index should be: a kind of `KINDS` or "auto", or a FAISS factory string instead."""
+def check(recipe: Recipe, dim: int | None = None) -> Recipe:
+    """Return the recipe itself. A factory string is tried, in a process of its own, if the width `dim` is known.
 
-    kind: str = "auto"
-    factory: str = ""
-    recall_target: float = 0.99  # of the nearest neighbour, over queries that the tuning did not see
+    Raises:
+        ConfigError: an unknown kind or factory string, or a target outside (0, 1].
+    """
+    choose({"auto": None, **KINDS}, recipe.kind, "kind")
+    if recipe.factory and dim:
+        try_factory(dim, recipe.factory)
+        if PROVEN.fullmatch(recipe.factory):
+            new_index(dim, recipe.factory)
+    if not 0 < recipe.recall_target <= 1:
+        raise ConfigError(f"recall_target: expected a share above 0, at most 1, got {recipe.recall_target}")
+    return recipe
 
-    def checked(self, dim: int | None = None) -> Recipe:
-        """Return the recipe itself. A factory string is tried, in a process of its own, if the width `dim` is known.
 
-        Raises:
-            ConfigError: an unknown kind or factory string, or a target outside (0, 1].
-        """
-        choose({"auto": None, **KINDS}, self.kind, "kind")
-        if self.factory and dim:
-            try_factory(dim, self.factory)
-            if PROVEN.fullmatch(self.factory):
-                new_index(dim, self.factory)
-        if not 0 < self.recall_target <= 1:
-            raise ConfigError(f"recall_target: expected a share above 0, at most 1, got {self.recall_target}")
-        return self
-
-    def string(self, count: int, dim: int, limits: Limits = LIMITS) -> str:
-        """Return the FAISS factory string for `count` vectors of width `dim`."""
-        if self.factory:
-            return self.factory
-        kind = self.kind if self.kind != "auto" else "flat" if count <= limits.exact else "ivf_sq8"
-        if count < limits.trained:
-            kind = "flat"
-        return choose(KINDS, kind, "kind")(count, dim)
+def factory_of(recipe: Recipe, count: int, dim: int, limits: Limits = LIMITS) -> str:
+    """Return the FAISS factory string for `count` vectors of width `dim`."""
+    if recipe.factory:
+        return recipe.factory
+    kind = recipe.kind if recipe.kind != "auto" else "flat" if count <= limits.exact else "ivf_sq8"
+    if count < limits.trained:
+        kind = "flat"
+    return choose(KINDS, kind, "kind")(count, dim)
 
 
 @dataclass

@@ -9,12 +9,12 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from facenet.errors import ConfigError, NotThere
 from facenet.files import is_inside
+from facenet.gallery.items import COLUMNS, Item, Labels, Person, Texts, choices_of
 from facenet.gallery.sql.database import Database, marks
 from facenet.vectors import UNIT_TOLERANCE, square_norms
 
@@ -25,7 +25,6 @@ CREATE TABLE items (number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL U
 CREATE INDEX items_identity ON items (identity);
 """
 BLOCK = 8192  # rows read at once
-COLUMNS = ("id", "identity", "path")  # what a filter finds in columns; everything else is metadata
 TEXTS = "id, identity, path, root, metadata"
 INSERT = f"INSERT INTO items ({TEXTS}, encoder, vector, digest) VALUES (?,?,?,?,?,?,?,?)"
 VECTORS = "SELECT number, coalesce(CAST(vector AS BLOB), x'') FROM items WHERE number IN"
@@ -33,29 +32,6 @@ WHOLE = """SELECT items.number, id, identity, path, root, metadata, fingerprint,
   digest FROM items LEFT JOIN encoders ON encoders.number = items.encoder"""
 
 _encode = json.JSONEncoder(default=repr).encode
-
-Texts = tuple[str, str, str, str, str]  # id, identity, path, root, metadata as JSON
-
-
-class Item(NamedTuple):
-    """One face of a gallery; `number` is what searches return as its row."""
-
-    number: int
-    id: str
-    identity: str  # "" if unknown
-    path: str  # relative to `root`, POSIX
-    root: str
-    metadata: dict[str, Any]
-    fingerprint: str  # of the encoder that made the vector
-
-
-class Person(NamedTuple):
-    """One person of a gallery."""
-
-    identity: str
-    faces: int
-    id: str  # of the first item
-    number: int  # of the first item
 
 
 class ItemTable:
@@ -130,11 +106,11 @@ class ItemTable:
         """Return how many items have no identity."""
         return int(self.database.value("SELECT count(*) FROM items WHERE identity = ''"))
 
-    def labels(self) -> tuple[list[int], list[str], list[int]]:
-        """Return number, identity and the encoder's number of each item, by number."""
+    def labels(self) -> Labels:
+        """Return whose face each item is, by number."""
         rows = self.database.execute("SELECT number, identity, encoder FROM items ORDER BY number").fetchall()
         numbers, names, encoders = zip(*rows, strict=True) if rows else ((), (), ())
-        return list(numbers), list(names), list(encoders)
+        return Labels(numbers, names, encoders)
 
     def count_of(self, encoders: Sequence[int]) -> tuple[int, int]:
         """Return how many items these encoders have, and of how many roots."""
@@ -176,11 +152,11 @@ class ItemTable:
                 raise self.database.damaged(f"texts, metadata or encoder of item {number}") from error
         return found
 
-    def page(self, after: int, limit: int, identity: str | None) -> list[Item]:
-        """Return the next `limit` items above the number `after`, of all or of one identity."""
+    def next_numbers(self, after: int, limit: int, identity: str | None) -> list[int]:
+        """Return the next `limit` numbers above `after`, of all items or of one identity."""
         only, values = ("", ()) if identity is None else ("AND identity = ?", (identity,))
         query = f"SELECT number FROM items WHERE number > ? {only} ORDER BY number LIMIT ?"
-        return self.listed(self.database.column(query, after, *values, _least_one(limit)))
+        return self.database.column(query, after, *values, limit)
 
     def people(self, after: str, limit: int, prefix: str) -> list[Person]:
         """Return the next `limit` people whose names are above `after` and begin with `prefix`, by name."""
@@ -188,33 +164,9 @@ class ItemTable:
         upper = [("<", end)] if (end := _above(prefix)) else []
         sql = " AND ".join(f"identity {sign} ?" for sign, _ in (lower, *upper))
         query = f"SELECT identity, count(*), min(number) FROM items WHERE {sql} GROUP BY identity ORDER BY 1 LIMIT ?"
-        rows = self.database.execute(query, (*(text for _, text in (lower, *upper)), _least_one(limit))).fetchall()
+        rows = self.database.execute(query, (*(text for _, text in (lower, *upper)), limit)).fetchall()
         first = self.found(np.array([number for *_, number in rows], np.int64))
         return [Person(name, count, first[number].id, number) for name, count, number in rows]
-
-    def listed(self, numbers: Sequence[int]) -> list[Item]:
-        """Return the items of these numbers, in that order.
-
-        Raises:
-            DataError: a number is -1, or its item was removed.
-        """
-        found = self.find(np.array(numbers, np.int64))
-        absent = [number for number in numbers if number not in found]
-        if absent:
-            folder = self.database.folder
-            raise NotThere(f"{folder}: no item number {absent[0]} (removed since the search?); search again")
-        return [found[number] for number in numbers]
-
-    def named(self, name: str, dim: int) -> tuple[Item, np.ndarray]:
-        """Return the item of an id, and its stored vector (D,).
-
-        Raises:
-            DataError: no such id.
-        """
-        number = self.numbers_of_ids([name]).get(name)
-        if number is None:
-            raise NotThere(f"{self.database.folder}: no id {name!r} in the gallery")
-        return self.find(np.array([number]))[number], self.vectors(np.array([number]), dim)[0]
 
     def found(self, rows: np.ndarray) -> dict[int, Item]:
         """Return the items that a search found; rows of -1 are absent places.
@@ -309,12 +261,6 @@ def digest(row: Sequence[Any], vector: bytes) -> bytes:
     return hashlib.blake2b(_encode(list(row)).encode() + vector, digest_size=16).digest()
 
 
-def _least_one(limit: int) -> int:
-    if limit < 1:
-        raise ConfigError(f"limit: expected at least 1, got {limit}")
-    return limit
-
-
 def _above(prefix: str) -> str:
     """Return the least text above all that begin with a prefix, in the order of code points; "" if there is none."""
     rest = prefix.rstrip(chr(sys.maxunicode))
@@ -325,22 +271,13 @@ def _above(prefix: str) -> str:
 
 
 def condition(where: Mapping[str, Any]) -> tuple[str, list[Any]]:
-    """Return SQL and values for "every key equals its value"; keys are `COLUMNS` or names in the metadata.
-
-    A list of values means any of them. None means that the key is absent or null.
+    """Return SQL and values for "every key equals one of its values"; see `Engine.admitted`.
 
     Raises:
-        ConfigError: a value that is no text, number or truth value, or a key with a quotation mark.
+        ConfigError: as :func:`facenet.gallery.items.choices_of`.
     """
-    if not isinstance(where, Mapping):
-        raise ConfigError(f"where: expected names and values as in {{camera: 2}}, got {where!r}")
     parts, values = [], []
-    for key, value in where.items():
-        if not isinstance(key, str) or '"' in key or not key:
-            raise ConfigError(f"where: {key!r} is no name of a metadata field")
-        choices = list(value) if isinstance(value, list | tuple) else [value]
-        if any(not isinstance(choice, str | int | float | None) for choice in choices) or not choices:
-            raise ConfigError(f"where.{key}: expected text, a number, true or false, or a list of them, got {value!r}")
+    for key, choices in choices_of(where).items():
         column = key if key in COLUMNS else "json_extract(metadata, ?)"
         path = [] if key in COLUMNS else [f'$."{key}"']
         parts.append(" OR ".join(f"{column} IS ?" for _ in choices))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,31 +38,21 @@ def _layout() -> set[tuple[Any, ...]]:
 class Truth:
     """The tables of one gallery (`items`, `writes`, `encoders`, `settings`), and their transactions."""
 
-    def __init__(
-        self,
-        folder: Path,
-        timeout: float,
-        *,
-        create: bool,
-        encoder: tuple[str | None, Sequence[str], int | None] = (None, (), None),
-    ) -> None:
+    def __init__(self, folder: Path, timeout: float, *, create: bool) -> None:
         """Open the file in `folder`; `create` makes it if it is missing. Statements wait `timeout` seconds for locks.
 
-        `encoder` is what :meth:`admit` is asked.
-
         Raises:
-            DataError: no gallery there, a foreign or damaged file, another schema, encoder or width.
+            DataError: no gallery there, a foreign or damaged file, or another schema.
         """
         self.folder = folder
         self.database = Database(folder, timeout, create=create)
         self.writes = WriteTable(self.database)
         self.items = ItemTable(self.database)
         self.settings = SettingTable(self.database)
-        self.encoders = EncoderTable(self.database, self.settings, self.writes)
+        self.encoders = EncoderTable(self.database, self.settings)
         self.wrote = False  # whether this object has committed a write
         try:
             self._prepare(create)
-            self.admit(*encoder)
         except BaseException:
             self.close()
             raise
@@ -133,21 +123,6 @@ class Truth:
                     self.database.execute("ROLLBACK")
 
     # What concerns the whole file
-
-    def admit(self, fingerprint: str | None, compatible_with: Sequence[str], dim: int | None) -> None:
-        """Check an encoder and a width; a gallery that has none yet takes them as its own.
-
-        Raises:
-            DataError: an encoder that is not compatible, or another width.
-        """
-        if fingerprint is None and dim is None:
-            return
-        with self.reading():
-            self.encoders.check(fingerprint, compatible_with, dim)
-            fresh = (fingerprint and not self.encoders.numbers()) or (dim and not self.encoders.dim())
-        if fresh:
-            with self.writing():
-                self.encoders.admit(fingerprint, compatible_with, dim)
 
     def compact(self) -> None:
         """Forget the removed items and give their space back; needs as much free space as the file takes."""

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Hashable
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
 from facenet.gallery.sql.database import Database
-
-T = TypeVar("T")
 
 TABLES = """
 CREATE TABLE removed (number INTEGER PRIMARY KEY, generation INTEGER NOT NULL);
@@ -32,20 +29,6 @@ class WriteTable:
 
     def __init__(self, database: Database) -> None:
         self.database = database
-        self._kept: tuple[str, dict[Hashable, Any]] = "", {}  # the token of a write, and what was found then
-
-    def kept(self, what: Hashable, find: Callable[[], T]) -> T:
-        """Return what `find` tells of the present state; it is asked once a write for each `what`.
-
-        Inside a write it must not be called after the first change.
-        """
-        token = self.last().token
-        if self._kept[0] != token:
-            self._kept = token, {}
-        found = self._kept[1]
-        if what not in found:
-            found[what] = find()
-        return found[what]
 
     def last(self) -> Write:
         """Return the newest write.

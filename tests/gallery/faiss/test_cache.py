@@ -14,8 +14,9 @@ from benchmarks.gallery import corrupted
 from facenet.errors import DataError
 from facenet.files import read_sealed, write_sealed
 from facenet.gallery.faiss.file import read_index
-from facenet.gallery.faiss.kinds import Limits, Recipe
+from facenet.gallery.faiss.kinds import Limits, factory_of
 from facenet.gallery.gallery import Gallery
+from facenet.gallery.items import Recipe
 from tests.helpers.galleries import (
     FACTORIES,
     as_queries,
@@ -153,7 +154,7 @@ def test_an_exact_index_in_use_drops_what_was_replaced(tmp_path: Path) -> None:
             gallery.add(numbered(vectors[start : start + 50], identities[start : start + 50], f"new {start} "))
             (hits,) = gallery.hits(as_queries(vectors[start : start + 1]), 1)
             assert hits[0].id == f"new {start} 0"
-            layers = gallery._cache.layers
+            layers = gallery._engine.cache.layers
             assert layers is not None
             assert len(layers.gone) <= 60
 
@@ -170,7 +171,7 @@ def test_another_kind_is_built_and_remembered(tmp_path: Path) -> None:
         with Gallery.open(tmp_path, limits=limits) as gallery:
             info = gallery.info()
             assert (info["kind"], info["cache"]) == (kind, "current")
-            assert info["index"]["factory"] == Recipe(kind).string(600, 32, limits)
+            assert info["index"]["factory"] == factory_of(Recipe(kind), 600, 32, limits)
             assert gallery.check() == []
             assert len(gallery.hits(as_queries(vectors[:3]), 2)[0]) == 2
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from facenet.errors import ConfigError
-from facenet.gallery.faiss.kinds import KINDS, Recipe, held, lists, new_index, parts
+from facenet.gallery.faiss.kinds import KINDS, factory_of, held, lists, new_index, parts
 from facenet.gallery.gallery import Gallery
+from facenet.gallery.items import Recipe
 from tests.helpers.galleries import (
     FACTORIES,
     clustered,
@@ -41,10 +42,10 @@ def test_a_kind_that_is_none_changes_nothing(tmp_path: Path, options: dict[str, 
 def test_sizes_of_lists_and_codes() -> None:
     assert [lists(n) for n in (1, 100, 10_000, 250_000, 1_000_000)] == [1, 2, 256, 2048, 4096]
     assert [parts(d) for d in (128, 64, 30, 7, 1)] == [32, 16, 6, 1, 1]
-    assert {kind: Recipe(kind).string(250_000, 128) for kind in (*KINDS, "auto")} == {
+    assert {kind: factory_of(Recipe(kind), 250_000, 128) for kind in (*KINDS, "auto")} == {
         "flat": "Flat", "hnsw": "HNSW32", "ivf_sq8": "IVF2048,SQ8", "ivf_pq": "IVF2048,PQ32", "auto": "IVF2048,SQ8",
     }  # fmt: skip
-    assert Recipe().string(100_000, 128) == Recipe("ivf_pq").string(9_999, 128) == "Flat"
+    assert factory_of(Recipe(), 100_000, 128) == factory_of(Recipe("ivf_pq"), 9_999, 128) == "Flat"
 
 
 def test_item_numbers_are_read_back_from_every_index() -> None:

@@ -1,0 +1,51 @@
+"""Exact distances of candidates: computed in float32 from the stored vectors, by one formula in every engine.
+
+Letters: Q queries, k neighbours, m candidates, D embedding width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from facenet.types import Neighbours
+
+Stored = Callable[[np.ndarray], np.ndarray]  # vectors (n, D) of item numbers (n,)
+SLACK = 1e-4  # sq_dist by which an index and the formula may differ on unit vectors
+
+
+def distances(query: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """Return the sq_dist (m,) of a query (D,) to vectors (m, D); the same for a pair, whatever else is compared."""
+    difference = vectors - query
+    return np.einsum("md,md->m", difference, difference)
+
+
+def rescored(queries: np.ndarray, rows: np.ndarray, stored: Stored) -> Neighbours:
+    """Return candidates (Q, m) in the order of their exact sq_dist; rows of -1 are absent places, and come last."""
+    numbers, place = np.unique(rows, return_inverse=True)
+    there = numbers >= 0
+    vectors = np.zeros((len(numbers), queries.shape[1]), np.float32)
+    vectors[there] = stored(numbers[there])
+    sq_dist = np.empty(rows.shape, np.float32)
+    for i, (query, at) in enumerate(zip(queries, place.reshape(rows.shape), strict=True)):
+        sq_dist[i] = distances(query, vectors[at])
+    sq_dist[rows < 0] = np.inf
+    order = np.argsort(sq_dist, axis=1, kind="stable")
+    return Neighbours(np.take_along_axis(rows, order, 1), np.take_along_axis(sq_dist, order, 1))
+
+
+def inside(queries: np.ndarray, found: Sequence[np.ndarray], max_sq_dist: float, stored: Stored) -> list[Neighbours]:
+    """Return of each query's candidates, numbers (m,), those with an exact sq_dist <= max_sq_dist, nearest first."""
+    answers = []
+    for query, rows in zip(queries, found, strict=True):
+        sq_dist = distances(query, stored(rows)) if len(rows) else np.empty(0, np.float32)
+        order = np.argsort(sq_dist, kind="stable")
+        order = order[sq_dist[order] <= np.float32(max_sq_dist)]
+        answers.append(Neighbours(rows[order], sq_dist[order]))
+    return answers
+
+
+def absent(count: int, k: int) -> Neighbours:
+    """Return no neighbours, for `count` queries with k places each."""
+    return Neighbours(np.full((count, k), -1, np.int64), np.full((count, k), np.inf, np.float32))

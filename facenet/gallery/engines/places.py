@@ -1,0 +1,26 @@
+"""Which engine holds the gallery that a user names: a folder, or the address of a database."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from facenet.errors import ConfigError
+from facenet.gallery.engines.engine import Engine
+from facenet.gallery.faiss.kinds import LIMITS, Limits
+
+
+def open_engine(
+    place: str | Path,
+    timeout: float,
+    create: bool,
+    encoder: tuple[str | None, Sequence[str], int | None] = (None, (), None),
+    limits: Limits = LIMITS,
+) -> Engine:
+    """Open the engine of a place; see :meth:`facenet.gallery.gallery.Gallery.open`."""
+    address = str(place)
+    if address.startswith(("http://", "https://")):
+        raise ConfigError(f"{address}: the address of a service, not a folder; use facenet.connect(url)")
+    from facenet.gallery.engines.folder import Folder
+
+    return Folder(Path(place), timeout, create=create, encoder=encoder, limits=limits)
