@@ -49,6 +49,7 @@ def backfill_items(
     done = replaced = last = 0
     while True:
         with engine.writing():
+            encoder = engine.admit(own, listed, embeddings.dim) if total else 0
             items = engine.old_items(old, last, batch, numbers)
             found = []
             for number, texts in items:
@@ -57,7 +58,6 @@ def backfill_items(
                 if row is not None:
                     found.append(((number, texts), row))
             if found:
-                encoder = engine.admit(own, listed, embeddings.dim)
                 given, chosen = zip(*found, strict=True)
                 engine.exchange(given, vectors[list(chosen)], encoder, own)
         if not items:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from facenet.errors import ConfigError
+from facenet.files import is_inside
 
 Where = Mapping[str, Any] | None
 Texts = tuple[str, str, str, str, str]  # id, identity, path, root, metadata as JSON
@@ -83,6 +87,8 @@ def choices_of(where: Mapping[str, Any]) -> dict[str, list[str | int | float | N
         choices = list(value) if isinstance(value, list | tuple) else [value]
         if any(not isinstance(choice, str | int | float | None) for choice in choices) or not choices:
             raise ConfigError(f"where.{key}: expected text, a number, true or false, or a list of them, got {value!r}")
+        if key in COLUMNS:  # which hold texts
+            choices = [choice if isinstance(choice, str | None) else f"{choice:g}" for choice in choices]
         found[key] = choices
     return found
 
@@ -102,3 +108,33 @@ def least_one(limit: int) -> int:
     if limit < 1:
         raise ConfigError(f"limit: expected at least 1, got {limit}")
     return limit
+
+
+_encode = json.JSONEncoder(default=repr).encode
+
+
+def digest(row: Sequence[Any], vector: bytes) -> bytes:
+    """Return BLAKE2b of an item's text columns, its encoder's fingerprint and its vector: 16 bytes."""
+    return hashlib.blake2b(_encode(list(row)).encode() + vector, digest_size=16).digest()
+
+
+def item_of(number: int, texts: Sequence[Any], fingerprint: Any) -> Item:
+    """Return the item of its text columns.
+
+    Raises:
+        TypeError, ValueError, RecursionError: no texts, a path outside of its root, or metadata that is no JSON.
+    """
+    *plain, metadata = texts
+    known = all(isinstance(text, str) for text in (*plain, fingerprint))
+    if not known or not (plain[2] == "" or is_inside(plain[2])):
+        raise TypeError("expected texts, and a path below its root")
+    return Item._make((number, *plain, json.loads(metadata), fingerprint))
+
+
+def above(prefix: str) -> str:
+    """Return the least text above all that begin with a prefix, in the order of code points; "" if there is none."""
+    rest = prefix.rstrip(chr(sys.maxunicode))
+    if not rest:
+        return ""
+    after = ord(rest[-1]) + 1
+    return rest[:-1] + chr(0xE000 if 0xD800 <= after < 0xE000 else after)

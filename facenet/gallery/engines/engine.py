@@ -87,6 +87,17 @@ class Engine(ABC):
             DataError: as :meth:`check`.
         """
 
+    def claim(self, fingerprint: str | None, compatible_with: Sequence[str], dim: int | None) -> None:
+        """Check an encoder and a width; a gallery that has none yet takes them as its own."""
+        if fingerprint is None and dim is None:
+            return
+        with self.reading():
+            self.check(fingerprint, compatible_with, dim)
+            fresh = (fingerprint and not self.encoders()) or (dim and not self.dim())
+        if fresh:
+            with self.writing():
+                self.admit(fingerprint, compatible_with, dim)
+
     def first(self) -> str | None:
         """Return the first encoder that has vectors, or the first that came if none has; None before the first."""
         return next(iter(self._with_vectors(self.encoders())), None)

@@ -5,7 +5,7 @@ Letters: Q queries, k neighbours, m candidates, D embedding width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
@@ -17,6 +17,8 @@ SLACK = 1e-4  # sq_dist by which an index and the formula may differ on unit vec
 
 def distances(query: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     """Return the sq_dist (m,) of a query (D,) to vectors (m, D); the same for a pair, whatever else is compared."""
+    if not len(vectors):
+        return np.empty(0, np.float32)
     difference = vectors - query
     return np.einsum("md,md->m", difference, difference)
 
@@ -26,7 +28,8 @@ def rescored(queries: np.ndarray, rows: np.ndarray, stored: Stored) -> Neighbour
     numbers, place = np.unique(rows, return_inverse=True)
     there = numbers >= 0
     vectors = np.zeros((len(numbers), queries.shape[1]), np.float32)
-    vectors[there] = stored(numbers[there])
+    if there.any():
+        vectors[there] = stored(numbers[there])
     sq_dist = np.empty(rows.shape, np.float32)
     for i, (query, at) in enumerate(zip(queries, place.reshape(rows.shape), strict=True)):
         sq_dist[i] = distances(query, vectors[at])
@@ -35,15 +38,12 @@ def rescored(queries: np.ndarray, rows: np.ndarray, stored: Stored) -> Neighbour
     return Neighbours(np.take_along_axis(rows, order, 1), np.take_along_axis(sq_dist, order, 1))
 
 
-def inside(queries: np.ndarray, found: Sequence[np.ndarray], max_sq_dist: float, stored: Stored) -> list[Neighbours]:
-    """Return of each query's candidates, numbers (m,), those with an exact sq_dist <= max_sq_dist, nearest first."""
-    answers = []
-    for query, rows in zip(queries, found, strict=True):
-        sq_dist = distances(query, stored(rows)) if len(rows) else np.empty(0, np.float32)
-        order = np.argsort(sq_dist, kind="stable")
-        order = order[sq_dist[order] <= np.float32(max_sq_dist)]
-        answers.append(Neighbours(rows[order], sq_dist[order]))
-    return answers
+def inside(query: np.ndarray, rows: np.ndarray, vectors: np.ndarray, max_sq_dist: float) -> Neighbours:
+    """Return of the candidates of a query (D,), numbers (m,) and vectors (m, D), those within, nearest first."""
+    sq_dist = distances(query, vectors)
+    order = np.argsort(sq_dist, kind="stable")
+    order = order[sq_dist[order] <= np.float32(max_sq_dist)]
+    return Neighbours(rows[order], sq_dist[order])
 
 
 def absent(count: int, k: int) -> Neighbours:

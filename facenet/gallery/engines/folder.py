@@ -51,21 +51,10 @@ class Folder(Engine):
         self.cache = Cache(self.truth, limits)
         self._write: tuple[Write, int] | None = None  # the write before the present one, and items that came since
         try:
-            self._claim(*encoder)
+            self.claim(*encoder)
         except BaseException:
             self.truth.close()
             raise
-
-    def _claim(self, fingerprint: str | None, compatible_with: Sequence[str], dim: int | None) -> None:
-        """Check an encoder and a width; a gallery that has none yet takes them as its own."""
-        if fingerprint is None and dim is None:
-            return
-        with self.reading():
-            self.check(fingerprint, compatible_with, dim)
-            fresh = (fingerprint and not self.encoders()) or (dim and not self.dim())
-        if fresh:
-            with self.writing():
-                self.admit(fingerprint, compatible_with, dim)
 
     # Sessions
 
@@ -228,7 +217,8 @@ class Folder(Engine):
             found = found if admitted is None else [rows[np.isin(rows, admitted)] for rows in found]
         else:
             found = [answer.rows for answer in within(self._stored(admitted), queries, wide)]
-        return inside(queries, found, max_sq_dist, self.vectors)
+        pairs = zip(queries, found, strict=True)
+        return [inside(query, rows, self.vectors(rows), max_sq_dist) for query, rows in pairs]
 
     def _nearest_stored(self, queries: np.ndarray, k: int, admitted: Any, threads: int | None) -> Neighbours:
         """Return the k nearest of all items, or of some, by their stored vectors."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from facenet.errors import ConfigError
 from facenet.gallery.engines.engine import Engine
+from facenet.gallery.engines.postgres.connection import SCHEMES
 from facenet.gallery.faiss.kinds import LIMITS, Limits
 
 
@@ -21,6 +22,10 @@ def open_engine(
     address = str(place)
     if address.startswith(("http://", "https://")):
         raise ConfigError(f"{address}: the address of a service, not a folder; use facenet.connect(url)")
+    if address.startswith(SCHEMES):
+        from facenet.gallery.engines.postgres.engine import Postgres
+
+        return Postgres(address, timeout, create=create, encoder=encoder)
     from facenet.gallery.engines.folder import Folder
 
     return Folder(Path(place), timeout, create=create, encoder=encoder, limits=limits)

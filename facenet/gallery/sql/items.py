@@ -5,16 +5,12 @@ Letters: N items, n of them, D embedding width.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from facenet.files import is_inside
-from facenet.gallery.items import COLUMNS, Item, Labels, Person, Texts, choices_of
+from facenet.gallery.items import COLUMNS, Item, Labels, Person, Texts, above, choices_of, digest, item_of
 from facenet.gallery.sql.database import Database, marks
 from facenet.vectors import UNIT_TOLERANCE, square_norms
 
@@ -30,8 +26,6 @@ INSERT = f"INSERT INTO items ({TEXTS}, encoder, vector, digest) VALUES (?,?,?,?,
 VECTORS = "SELECT number, coalesce(CAST(vector AS BLOB), x'') FROM items WHERE number IN"
 WHOLE = """SELECT items.number, id, identity, path, root, metadata, fingerprint, coalesce(CAST(vector AS BLOB), x''),
   digest FROM items LEFT JOIN encoders ON encoders.number = items.encoder"""
-
-_encode = json.JSONEncoder(default=repr).encode
 
 
 class ItemTable:
@@ -142,12 +136,9 @@ class ItemTable:
         """
         found = {}
         for row in self.database.among(f"{WHOLE} WHERE items.number IN", np.unique(numbers).tolist()):
-            number, *texts, metadata, fingerprint = self._sealed(row)[:-2]
+            number, *texts, fingerprint = self._sealed(row)[:-2]
             try:
-                known = all(isinstance(text, str) for text in (*texts, fingerprint))
-                if not known or not (texts[2] == "" or is_inside(texts[2])):
-                    raise TypeError("expected texts, and a path below its root")
-                found[number] = Item._make((number, *texts, json.loads(metadata), fingerprint))
+                found[number] = item_of(number, texts, fingerprint)
             except (TypeError, ValueError, RecursionError) as error:
                 raise self.database.damaged(f"texts, metadata or encoder of item {number}") from error
         return found
@@ -161,7 +152,7 @@ class ItemTable:
     def people(self, after: str, limit: int, prefix: str) -> list[Person]:
         """Return the next `limit` people whose names are above `after` and begin with `prefix`, by name."""
         lower = (">=", prefix) if prefix > after else (">", after)
-        upper = [("<", end)] if (end := _above(prefix)) else []
+        upper = [("<", end)] if (end := above(prefix)) else []
         sql = " AND ".join(f"identity {sign} ?" for sign, _ in (lower, *upper))
         query = f"SELECT identity, count(*), min(number) FROM items WHERE {sql} GROUP BY identity ORDER BY 1 LIMIT ?"
         rows = self.database.execute(query, (*(text for _, text in (lower, *upper)), limit)).fetchall()
@@ -254,20 +245,6 @@ def _sealed_rows(rows: Iterable[tuple[Texts, np.ndarray]], encoder: int, fingerp
     for texts, vector in rows:
         content = vector.astype("<f4", copy=False).tobytes()
         yield (*texts, encoder, content, digest((*texts, fingerprint), content))
-
-
-def digest(row: Sequence[Any], vector: bytes) -> bytes:
-    """Return BLAKE2b of an item's text columns, its encoder's fingerprint and its vector: 16 bytes."""
-    return hashlib.blake2b(_encode(list(row)).encode() + vector, digest_size=16).digest()
-
-
-def _above(prefix: str) -> str:
-    """Return the least text above all that begin with a prefix, in the order of code points; "" if there is none."""
-    rest = prefix.rstrip(chr(sys.maxunicode))
-    if not rest:
-        return ""
-    after = ord(rest[-1]) + 1
-    return rest[:-1] + chr(0xE000 if 0xD800 <= after < 0xE000 else after)
 
 
 def condition(where: Mapping[str, Any]) -> tuple[str, list[Any]]:

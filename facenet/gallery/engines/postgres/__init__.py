@@ -1,0 +1,1 @@
+"""A gallery in PostgreSQL, with the extension pgvector. Needs the extra ``postgres``."""

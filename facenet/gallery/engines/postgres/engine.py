@@ -1,0 +1,423 @@
+"""The engine of a gallery in PostgreSQL. Many processes read and write; each call is one transaction.
+
+Writes lock rows in the order of their ids and count them last, so that two of them never wait for each other. Searches
+read one state (``REPEATABLE READ``). Item numbers are those of a sequence, and are never reused.
+
+Letters: N items, n of them, Q queries, k neighbours, D embedding width.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from facenet.errors import DataError
+from facenet.gallery.engines.engine import Engine
+from facenet.gallery.engines.postgres.connection import Connection
+from facenet.gallery.engines.postgres.index import Index
+from facenet.gallery.engines.postgres.rows import decoded, little_endian, tag_of, tags_of
+from facenet.gallery.engines.postgres.schema import add_vectors, prepare
+from facenet.gallery.items import (
+    COLUMNS,
+    AddResult,
+    Block,
+    Item,
+    Labels,
+    Person,
+    Recipe,
+    State,
+    Texts,
+    Where,
+    above,
+    choices_of,
+    digest,
+    item_of,
+)
+from facenet.types import Neighbours
+from facenet.vectors import UNIT_TOLERANCE, square_norms
+
+BLOCK = 8192  # rows read or written at once
+TEXTS = "id, identity, path, root, metadata"
+PUT = "INSERT INTO settings VALUES (%s, %s) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+
+Condition = tuple[str, list[Any]]  # SQL and its values
+
+
+class Postgres(Engine):
+    """One gallery in a schema of a database; `admitted` items are a condition in SQL, with its values."""
+
+    def __init__(
+        self, address: str, timeout: float, *, create: bool, encoder: tuple[str | None, Sequence[str], int | None]
+    ) -> None:
+        """Connect; see :meth:`facenet.gallery.gallery.Gallery.open`. `encoder` is what :meth:`claim` is asked."""
+        self.connection = Connection(address, timeout)
+        super().__init__(self.connection.address.shown)
+        self.index = Index(self)
+        self._changes: Counter[int] = Counter()  # items that the present write added, by encoder
+        self._wrote = False
+        self._answers: dict[str, str] = {}  # to be stored when the present reading ends
+        try:
+            with self.connection.one_line_errors():
+                prepare(self.connection, create=create)
+            self.claim(*encoder)
+        except BaseException:
+            self.connection.close()
+            raise
+
+    # Sessions
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        if self.connection.in_transaction:
+            yield
+            return
+        with self._transaction("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"):
+            yield
+        if self._answers:
+            answers, self._answers = self._answers, {}
+            with contextlib.suppress(DataError), self._transaction("BEGIN"):  # a role that may only read
+                for key, value in answers.items():
+                    self.put_setting(key, value)
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        self._changes.clear()
+        self._wrote = False
+        with self._transaction("BEGIN"):
+            yield
+            if self._wrote:
+                for number, more in sorted(self._changes.items()):
+                    self.connection.execute("UPDATE encoders SET items = items + %s WHERE number = %s", (more, number))
+                token = secrets.token_hex(8)
+                self.connection.execute("UPDATE state SET generation = generation + 1, token = %s", (token,))
+
+    @contextlib.contextmanager
+    def _transaction(self, begin: str) -> Iterator[None]:
+        with self.connection.one_line_errors():
+            self.connection.begin(begin)
+            try:
+                yield
+                self.connection.execute("COMMIT")
+            finally:
+                if self.connection.in_transaction:
+                    self.connection.execute("ROLLBACK")
+
+    def close(self, *, write_index: bool) -> None:
+        self.connection.close()
+
+    def state(self) -> State:
+        query = "SELECT token, (SELECT coalesce(sum(items), 0)::bigint FROM encoders), generation FROM state"
+        return State(*self.connection.row(query))
+
+    # Encoders and settings
+
+    def dim(self) -> int | None:
+        found = self.setting("dim")
+        return None if found is None else int(found)
+
+    def encoders(self) -> dict[str, int]:
+        return dict(self.connection.execute("SELECT fingerprint, number FROM encoders ORDER BY number").fetchall())
+
+    def counts(self, admitted: Any = None) -> dict[int, int]:
+        if admitted is None:
+            return dict(self.connection.execute("SELECT number, items FROM encoders").fetchall())
+        condition, values = admitted
+        query = f"SELECT encoder, count(*) FROM items WHERE {condition} GROUP BY encoder"
+        return dict(self.connection.execute(query, values).fetchall())
+
+    def admit(self, fingerprint: str | None, compatible_with: Sequence[str], dim: int | None) -> int:
+        known = self.encoders()
+        if fingerprint in known and (dim is None or dim == self.dim()):
+            return known[fingerprint]
+        self.hold("encoders")
+        self.check(fingerprint, compatible_with, dim)
+        if dim and not self.dim():
+            self.put_setting("dim", str(dim))
+        known, width = self.encoders(), self.dim()
+        if fingerprint and fingerprint not in known:
+            insert = "INSERT INTO encoders (fingerprint) VALUES (%s) RETURNING number"
+            known[fingerprint] = self.connection.value(insert, fingerprint)
+        if fingerprint and width and known[fingerprint] not in self.index.columns():
+            add_vectors(self.connection, known[fingerprint], width)
+        return known.get(fingerprint or "", 0)
+
+    def setting(self, key: str) -> str | None:
+        return self.connection.value("SELECT value FROM settings WHERE key = %s", key)
+
+    def put_setting(self, key: str, value: str) -> None:
+        self.connection.execute(PUT, (key, value))
+
+    def forget_settings(self, prefix: str, before: float) -> None:
+        delete = "DELETE FROM settings WHERE starts_with(key, %s) AND (value::json ->> 'time')::float8 < %s"
+        self.connection.execute(delete, (prefix, before))
+
+    def hold(self, name: str) -> None:
+        lock = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))"
+        self.connection.execute(lock, (f"{self.connection.address.schema} {name}",))
+
+    def remembered(self, name: str) -> dict[str, Any] | None:
+        found = self.setting(f"answers:{name}")
+        return json.loads(found) if found else None
+
+    def remember(self, name: str, content: Mapping[str, Any]) -> None:
+        self._answers[f"answers:{name}"] = json.dumps(content)
+
+    # Items
+
+    def admitted(self, where: Where) -> Condition | None:
+        if not where:
+            return None
+        parts, values = [], list[Any]()
+        for key, choices in choices_of(where).items():
+            if key in COLUMNS:
+                parts.append(f"{key} = ANY(%s)")
+                values.append([choice for choice in choices if choice is not None])
+                continue
+            given = [tag_of(key, choice) for choice in choices if choice is not None]
+            absent = " OR NOT tags @> %s::bigint[]" if None in choices else ""
+            parts.append(f"(tags && %s::bigint[]{absent})")
+            values += [given, [tag_of(key)]] if absent else [given]
+        return " AND ".join(parts), values
+
+    def size(self, admitted: Any = None) -> int:
+        if admitted is None:
+            return self.state().items
+        return int(self.connection.value(f"SELECT count(*) FROM items WHERE {admitted[0]}", *admitted[1]))
+
+    def numbers_of_ids(self, ids: Sequence[str]) -> dict[str, int]:
+        return dict(self.connection.execute("SELECT id, number FROM items WHERE id = ANY(%s)", (list(ids),)).fetchall())
+
+    def numbers_of_identity(self, identity: str) -> list[int]:
+        return self.connection.column("SELECT number FROM items WHERE identity = %s ORDER BY number", identity)
+
+    def next_numbers(self, after: int, limit: int, identity: str | None) -> list[int]:
+        only, values = ("", []) if identity is None else ("AND identity = %s", [identity])
+        query = f"SELECT number FROM items WHERE number > %s {only} ORDER BY number LIMIT %s"
+        return self.connection.column(query, after, *values, limit)
+
+    def find(self, numbers: np.ndarray) -> dict[int, Item]:
+        query = (
+            f"SELECT {self._whole()} FROM items JOIN encoders ON encoders.number = encoder WHERE items.number = ANY(%s)"
+        )
+        return {item.number: item for item, _ in map(self._item, self.connection.execute(query, (numbers.tolist(),)))}
+
+    def people(self, after: str, limit: int, prefix: str) -> list[Person]:
+        lower = (">=", prefix) if prefix > after else (">", after)
+        upper = [("<", end)] if (end := above(prefix)) else []
+        sql = " AND ".join(f"identity {sign} %s" for sign, _ in (lower, *upper))
+        query = f"""SELECT found.identity, faces, items.id, first FROM (SELECT identity, count(*) AS faces,
+          min(number) AS first FROM items WHERE {sql} GROUP BY identity ORDER BY identity LIMIT %s) AS found
+          JOIN items ON items.number = first ORDER BY 1"""
+        values = [text for _, text in (lower, *upper)]
+        return [Person(*row) for row in self.connection.execute(query, (*values, limit))]
+
+    def identities(self) -> set[str]:
+        return set(self.connection.column("SELECT DISTINCT identity FROM items WHERE identity <> ''"))
+
+    def count_identities(self, most: int = -1) -> int:
+        limit = "" if most < 0 else f"LIMIT {most:d}"
+        query = f"SELECT count(*) FROM (SELECT DISTINCT identity FROM items WHERE identity > '' {limit}) AS found"
+        return int(self.connection.value(query))
+
+    def count_unknown(self) -> int:
+        return int(self.connection.value("SELECT count(*) FROM items WHERE identity = ''"))
+
+    def labels(self, admitted: Any = None) -> Labels:
+        condition, values = admitted or ("true", [])
+        query = f"SELECT number, identity, encoder FROM items WHERE {condition} ORDER BY number"
+        rows = self.connection.execute(query, values).fetchall()
+        numbers, names, encoders = zip(*rows, strict=True) if rows else ((), (), ())
+        return Labels(numbers, names, encoders)
+
+    def vectors(self, numbers: np.ndarray) -> np.ndarray:
+        distinct, places = np.unique(numbers, return_inverse=True)
+        query = f"SELECT number, {self.index.vector()} FROM items WHERE number = ANY(%s) ORDER BY number"
+        rows = self.connection.execute(query, (distinct.tolist(),)).fetchall()
+        if len(rows) < len(distinct):
+            raise self.damaged(f"{len(distinct) - len(rows)} items that the index knows are not there")
+        return self.block(rows)[1][places]
+
+    def vector_blocks(self) -> Iterator[Block]:
+        query = f"SELECT number, {self.index.vector()} FROM items ORDER BY number"
+        return map(self.block, self.connection.stream(query, BLOCK))
+
+    def item_blocks(self) -> Iterator[tuple[list[Item], np.ndarray]]:
+        query = f"SELECT {self._whole()} FROM items JOIN encoders ON encoders.number = encoder ORDER BY items.number"
+        for rows in self.connection.stream(query, BLOCK):
+            items, vectors = zip(*map(self._item, rows), strict=True)
+            yield list(items), self.block([(item.number, one) for item, one in zip(items, vectors, strict=True)])[1]
+
+    def block(self, rows: Sequence[tuple[int, bytes]]) -> Block:
+        """Turn number and vector of n items, as the server sends them, into numbers (n,) and vectors (n, D).
+
+        Raises:
+            DataError: a vector of another width, or not of unit length.
+        """
+        vectors = decoded([vector or b"" for _, vector in rows], self.dim() or 0)
+        if vectors is None:
+            raise self.damaged("a vector not of the gallery's width")
+        if not (np.abs(square_norms(vectors) - 1) <= 3 * UNIT_TOLERANCE).all():
+            raise self.damaged("a vector not of unit length")
+        return np.array([number for number, _ in rows], np.int64), vectors
+
+    def _whole(self) -> str:
+        return f"items.number, {TEXTS}, fingerprint, {self.index.vector()}, digest"
+
+    def _item(self, row: Sequence[Any]) -> tuple[Item, bytes]:
+        """Return the item of a row of :meth:`_whole`, and its vector as the server sends it; DataError if damaged."""
+        number, *texts, fingerprint, vector, sealed = row
+        if vector is None or sealed != digest((*texts, fingerprint), little_endian(vector)):
+            raise self.damaged(f"the content of item {number}")
+        try:
+            return item_of(number, texts, fingerprint), vector
+        except (TypeError, ValueError, RecursionError) as error:
+            raise self.damaged(f"texts, metadata or encoder of item {number}") from error
+
+    # Searching
+
+    def nearest(
+        self, queries: np.ndarray, k: int, admitted: Any, *, rescore: bool | None, threads: int | None
+    ) -> Neighbours:
+        return self.index.nearest(queries, k, admitted)
+
+    def within(self, queries: np.ndarray, max_sq_dist: float, admitted: Any) -> list[Neighbours]:
+        return self.index.within(queries, max_sq_dist, admitted)
+
+    # Writing
+
+    def add(
+        self, rows: Sequence[tuple[Texts, np.ndarray]], encoder: int, fingerprint: str, on_duplicate: str
+    ) -> AddResult:
+        replaced, added = 0, 0
+        rows = sorted(rows, key=lambda row: row[0][0])
+        for start in range(0, len(rows), BLOCK):
+            block = rows[start : start + BLOCK]
+            while True:
+                if on_duplicate == "replace":
+                    replaced += self._delete("id = ANY(%s)", [texts[0] for texts, _ in block])
+                there = set(self._insert(block, encoder, fingerprint))
+                added += len(there)
+                block = [row for row in block if row[0][0] not in there]
+                if block and on_duplicate == "error":
+                    raise self.taken([texts[0] for texts, _ in block])
+                if not block or on_duplicate == "skip":
+                    break  # else another write added the same ids meanwhile
+        return AddResult(added - replaced, replaced, len(rows) - added)
+
+    def _insert(self, rows: Sequence[tuple[Texts, np.ndarray]], encoder: int, fingerprint: str) -> list[str]:
+        """Insert items whose ids are not there; returns their ids."""
+        texts = list(zip(*(one for one, _ in rows), strict=True))
+        tags = ["{" + ",".join(map(str, tags_of(json.loads(one)))) + "}" for one in texts[4]]
+        seals = [digest((*one, fingerprint), vector.astype("<f4").tobytes()) for one, vector in rows]
+        query = f"""INSERT INTO items ({TEXTS}, tags, encoder, digest, vector_{encoder:d})
+          SELECT {TEXTS}, tags::bigint[], %s, digest, vector FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[],
+          %s::text[], %s::text[], %s::bytea[], %s::vector[]) AS given ({TEXTS}, tags, digest, vector)
+          ORDER BY id ON CONFLICT (id) DO NOTHING RETURNING id"""
+        found = self.connection.column(query, encoder, *map(list, texts), tags, seals, [vector for _, vector in rows])
+        self._note(Counter({encoder: len(found)}))
+        return found
+
+    def _delete(self, condition: str, values: Sequence[Any]) -> int:
+        query = f"""DELETE FROM items WHERE number IN (SELECT number FROM items WHERE {condition} ORDER BY id FOR UPDATE)
+          RETURNING encoder"""
+        gone = Counter(self.connection.column(query, list(values)))
+        self._note(Counter({encoder: -count for encoder, count in gone.items()}))
+        return gone.total()
+
+    def _note(self, more: Counter[int]) -> None:
+        """Count items of the present write by their encoder."""
+        self._changes.update(more)
+        self._wrote = self._wrote or any(more.values())
+
+    def remove(self, numbers: Sequence[int]) -> int:
+        return self._delete("number = ANY(%s)", numbers)
+
+    def rename(self, numbers: Sequence[int], identity: str) -> int:
+        query = f"""SELECT {self._whole()} FROM items JOIN encoders ON encoders.number = encoder
+          WHERE items.number = ANY(%s) ORDER BY id FOR UPDATE OF items"""
+        rows = self.connection.execute(query, (list(numbers),)).fetchall()
+        seals = []
+        for number, name, _, *texts, vector, _ in rows:
+            seals.append((number, digest((name, identity, *texts), little_endian(vector))))
+        update = """UPDATE items SET identity = %s, digest = given.digest
+          FROM unnest(%s::bigint[], %s::bytea[]) AS given (number, digest) WHERE items.number = given.number"""
+        given = [list(column) for column in zip(*seals, strict=True)] or [[], []]
+        self.connection.execute(update, (identity, *given))
+        self._wrote = self._wrote or bool(rows)
+        return len(rows)
+
+    def old_items(
+        self, encoders: Sequence[int], after: int, most: int, among: Sequence[int] | None
+    ) -> list[tuple[int, Texts]]:
+        only, values = ("", []) if among is None else ("AND number = ANY(%s)", [list(among)])
+        pick = f"SELECT number FROM items WHERE number > %s AND encoder = ANY(%s) {only} ORDER BY number LIMIT %s"
+        lock = f"SELECT number, {TEXTS} FROM items WHERE number = ANY(%s) AND encoder = ANY(%s) ORDER BY id FOR UPDATE"
+        while picked := self.connection.column(pick, after, list(encoders), *values, most):
+            found = self.connection.execute(lock, (picked, list(encoders))).fetchall()
+            if found:
+                return sorted((row[0], row[1:]) for row in found)
+            after = picked[-1]  # all of them went meanwhile
+        return []
+
+    def count_old(self, encoders: Sequence[int]) -> tuple[int, int]:
+        query = "SELECT count(*), count(DISTINCT root) FROM items WHERE encoder = ANY(%s)"
+        items, roots = self.connection.row(query, list(encoders))
+        return items, roots
+
+    def exchange(self, items: Sequence[tuple[int, Texts]], vectors: np.ndarray, encoder: int, fingerprint: str) -> None:
+        numbers = [number for number, _ in items]
+        before = Counter(self.connection.column("SELECT encoder FROM items WHERE number = ANY(%s)", numbers))
+        pairs = zip(items, vectors, strict=True)
+        seals = [digest((*texts, fingerprint), vector.astype("<f4").tobytes()) for (_, texts), vector in pairs]
+        others = "".join(f", vector_{one} = NULL" for one in self.index.columns() if one != encoder)
+        query = f"""UPDATE items SET vector_{encoder:d} = given.vector, encoder = %s, digest = given.digest{others}
+          FROM unnest(%s::bigint[], %s::bytea[], %s::vector[]) AS given (number, digest, vector)
+          WHERE items.number = given.number"""
+        self.connection.execute(query, (encoder, numbers, seals, list(vectors)))
+        self._note(Counter({encoder: len(items)}))
+        self._note(Counter({old: -count for old, count in before.items()}))
+
+    # The index, and care
+
+    def recipe(self) -> Recipe:
+        return self.index.recipe()
+
+    def configure(self, recipe: Recipe) -> None:
+        self.index.configure(recipe)
+
+    def save_index(self, *, force: bool = False) -> bool:
+        with self.connection.one_line_errors():
+            return self.index.build(force=force)
+
+    def describe(self) -> dict[str, Any]:
+        sizes = "SELECT pg_table_size('items'), pg_indexes_size('items')"
+        items, indexes = self.connection.row(sizes)
+        bytes_ = {"items": items, "indexes": indexes}
+        return {"schema": int(self.setting("schema") or 0), **self.index.info(), "bytes": bytes_}
+
+    def problems(self) -> Iterator[str]:
+        counts = Counter[int]()
+        query = f"SELECT encoder, {self._whole()} FROM items JOIN encoders ON encoders.number = encoder"
+        for rows in self.connection.stream(query, BLOCK):
+            for encoder, *row in rows:
+                counts[encoder] += 1
+                try:
+                    self.block([(row[0], self._item(row)[1])])
+                except DataError as error:
+                    yield f"{row[1]}: {error}"
+        for number, count in self.counts().items():
+            if counts[number] != count:
+                yield f"{self.place}: {counts[number]} items of encoder {number}, it counts {count}"
+
+    def compact(self) -> dict[str, int]:
+        size = "SELECT pg_total_relation_size('items')"
+        with self.connection.one_line_errors():
+            before = self.connection.value(size)
+            self.connection.execute("VACUUM (ANALYZE) items")
+            return {"bytes_before": before, "bytes_after": self.connection.value(size)}

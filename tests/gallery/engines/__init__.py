@@ -1,0 +1,1 @@
+"""Every engine answers as a plain model of a gallery does."""
