@@ -7,6 +7,7 @@ from pathlib import Path
 
 from facenet.errors import ConfigError
 from facenet.gallery.engines.engine import Engine
+from facenet.gallery.engines.milvus.connection import SCHEME
 from facenet.gallery.engines.postgres.connection import SCHEMES
 from facenet.gallery.faiss.kinds import LIMITS, Limits
 
@@ -26,6 +27,10 @@ def open_engine(
         from facenet.gallery.engines.postgres.engine import Postgres
 
         return Postgres(address, timeout, create=create, encoder=encoder)
+    if address.startswith(SCHEME):
+        from facenet.gallery.engines.milvus.engine import Milvus
+
+        return Milvus(address, timeout, create=create, encoder=encoder)
     from facenet.gallery.engines.folder import Folder
 
     return Folder(Path(place), timeout, create=create, encoder=encoder, limits=limits)

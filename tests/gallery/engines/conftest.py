@@ -11,7 +11,11 @@ import pytest
 
 from tests.helpers.servers import PostgresServer
 
-ENGINES = ["folder", pytest.param("postgres", marks=pytest.mark.engines)]
+ENGINES = [
+    "folder",
+    pytest.param("postgres", marks=pytest.mark.engines),
+    pytest.param("milvus", marks=pytest.mark.engines),
+]
 _numbers = itertools.count()
 
 
@@ -27,5 +31,7 @@ def new_place(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], st
     """Return a function that names a place for a new gallery, of each engine."""
     if request.param == "folder":
         return lambda: str(tmp_path / f"g{next(_numbers)}")
+    if request.param == "milvus":
+        return lambda: f"milvus://127.0.0.1:29530/g{next(_numbers)}"
     server: Any = request.getfixturevalue(request.param)
     return lambda: f"{server.address}?gallery=g{next(_numbers)}"

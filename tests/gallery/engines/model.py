@@ -38,7 +38,10 @@ class Model:
 
     def named(self, name: str, by: str) -> list[str]:
         """Return the ids of the faces of an id or identity."""
-        wanted: Callable[[Face], bool] = {"id": lambda face: face.id == name, "identity": lambda face: face.identity == name}[by]
+        wanted: Callable[[Face], bool] = {
+            "id": lambda face: face.id == name,
+            "identity": lambda face: face.identity == name,
+        }[by]
         return [face.id for face in self.faces.values() if wanted(face)]
 
     def remove(self, ids: Sequence[str]) -> None:

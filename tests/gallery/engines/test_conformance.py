@@ -17,7 +17,14 @@ from tests.helpers.galleries import OURS, THEIRS, D, as_queries, unit
 
 STEPS = 500
 NAMES = ["Ada", "Ben", "Cy", "Dé", "雪", "O'Hara", ""]
-FIELDS: list[dict[str, Any]] = [{}, {"door": 1}, {"door": 2.5, "night": True}, {"door": "1"}, {"door": None}, {"list": [1]}]
+FIELDS: list[dict[str, Any]] = [
+    {},
+    {"door": 1},
+    {"door": 2.5, "night": True},
+    {"door": "1"},
+    {"door": None},
+    {"list": [1]},
+]
 FILTERS: list[dict[str, Any] | None] = [
     None, None, {"door": 1}, {"door": [1, "1"]}, {"door": None}, {"night": 1}, {"identity": "Ada"},
     {"identity": ["Ben", "雪"], "door": [None, 2.5]}, {"id": "x"}, {"absent": "here"},
@@ -83,7 +90,9 @@ class Walk:
         queries = self.vectors(2)
         if self.model.faces and self.rng.random() < 0.3:
             queries[0] = self.rng.choice(list(self.model.faces.values())).vector
-        for query, hits in zip(queries, self.gallery.hits(as_queries(queries, OURS, (THEIRS,)), k, where=where), strict=True):
+        for query, hits in zip(
+            queries, self.gallery.hits(as_queries(queries, OURS, (THEIRS,)), k, where=where), strict=True
+        ):
             expected = self.model.nearest(query, where)
             assert [hit.id for hit in hits] == [face.id for _, face in expected[:k]]
             np.testing.assert_allclose([hit.sq_dist for hit in hits], [far for far, _ in expected[:k]], atol=2e-6)
@@ -131,7 +140,9 @@ class Walk:
         assert self.gallery.check() == []
         counts = self.gallery.info()["fingerprints"]
         prints = [face.fingerprint for face in self.model.faces.values()]
-        assert {name: count for name, count in counts.items() if count} == {one: prints.count(one) for one in set(prints)}
+        assert {name: count for name, count in counts.items() if count} == {
+            one: prints.count(one) for one in set(prints)
+        }
 
     def upgrade(self) -> None:
         if self.rng.random() < 0.7 or not self.model.faces:

@@ -21,8 +21,9 @@ from facenet.errors import DataError
 from facenet.gallery.engines.engine import Engine
 from facenet.gallery.engines.postgres.connection import Connection
 from facenet.gallery.engines.postgres.index import Index
-from facenet.gallery.engines.postgres.rows import decoded, little_endian, tag_of, tags_of
+from facenet.gallery.engines.postgres.rows import decoded, little_endian
 from facenet.gallery.engines.postgres.schema import add_vectors, prepare
+from facenet.gallery.engines.tags import tag_of, tags_of
 from facenet.gallery.items import (
     COLUMNS,
     AddResult,

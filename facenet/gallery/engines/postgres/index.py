@@ -8,17 +8,14 @@ Letters: N items, Q queries, k neighbours, m candidates, D embedding width.
 from __future__ import annotations
 
 import json
-import logging
 import math
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from facenet.errors import ConfigError, choose
 from facenet.gallery.engines.exact import SLACK, absent, distances, inside
-from facenet.gallery.faiss.scan import nearest, sampled
-from facenet.gallery.faiss.tune import FEW, NEAR_COPY, QUERIES, TIE, enough, interval
+from facenet.gallery.engines.tuning import GROWN, NEVER, Tuned, checked, tune, wants_index
 from facenet.gallery.items import Block, Recipe
 from facenet.types import Neighbours
 
@@ -26,26 +23,9 @@ if TYPE_CHECKING:
     from facenet.gallery.engines.postgres.engine import Postgres
 
 KINDS = {"auto": "flat to 20,000 faces, then hnsw", "flat": "every face is compared", "hnsw": "a graph of pgvector"}
-EXACT = 20_000  # items up to which "auto" compares all of them
-LEAST = 10_000  # items below which every kind does
-GROWN = 2.0  # times as many items as when it was tuned, and the index is tuned again
 SEARCHED = (40, 60, 100, 150, 250, 400, 600, 1000)  # values of hnsw.ef_search that are tried
 BLOCK = 8192  # vectors read at once
 MORE = 8  # candidates beyond k, whose distances may differ from the server's in the last digits
-log = logging.getLogger(__name__)
-
-
-class Tuned(NamedTuple):
-    """What was measured of an index."""
-
-    ef_search: int  # 0: the target was not reached, every face is compared
-    recall: float  # of the nearest other face of `queries` faces
-    queries: int
-    faces: int  # when it was tuned
-    target: float
-
-
-NEVER = Tuned(0, 0.0, 0, 0, 1.0)
 
 
 class Index:
@@ -74,7 +54,7 @@ class Index:
         """Return the k nearest items (Q, k), of all or of the `admitted`."""
         answers, total = absent(len(queries), k), self.engine.size()
         most = min(k, total)
-        approximate = {column: tuned for column in self.columns() if (tuned := self.tuned(column)).ef_search}
+        approximate = {column: tuned for column in self.columns() if (tuned := self.tuned(column)).parameter}
         found = self._candidates(queries, most, admitted, approximate)
         short = np.array([len(numbers) < most for numbers, _ in found], bool)
         if (
@@ -115,7 +95,7 @@ class Index:
         found: list[list[tuple[int, bytes]]] = [[] for _ in queries]
         for column in self.columns() if most else []:
             if column in approximate:
-                self._search_by_graph(max(approximate[column].ef_search, most))
+                self._search_by_graph(max(approximate[column].parameter, most))
             else:
                 self._search_exactly()
             query = f"""SELECT place, number, vector FROM unnest(%s::vector[]) WITH ORDINALITY AS asked (query, place)
@@ -147,29 +127,22 @@ class Index:
         return Recipe() if text is None else Recipe(*json.loads(text))
 
     def configure(self, recipe: Recipe) -> None:
-        """Store a recipe.
-
-        Raises:
-            ConfigError: an unknown kind, a factory string, or a target outside (0, 1].
-        """
-        choose(KINDS, recipe.kind, "kind")
-        if recipe.factory:
-            raise ConfigError(f"factory: {self.engine.place} has no FAISS; choose kind=flat or hnsw")
-        if not 0 < recipe.recall_target <= 1:
-            raise ConfigError(f"recall_target: expected a share above 0, at most 1, got {recipe.recall_target}")
+        """Store a recipe; ConfigError as :func:`facenet.gallery.engines.tuning.checked`."""
+        checked(recipe, KINDS, self.engine.place)
         with self.engine.writing():
             self.engine.put_setting("index", json.dumps(list(recipe)))
 
     def tuned(self, column: int) -> Tuned:
-        """Return what was measured of a column's graph; an `ef_search` of 0 if every face is to be compared."""
-        recipe, text = self.recipe(), self.engine.setting(f"tuned:{column}")
+        """Return what was measured of a column's graph; a parameter of 0 if every face is to be compared."""
+        text = self.engine.setting(f"tuned:{column}")
         known = Tuned(*json.loads(text)) if text else NEVER
-        return known if recipe.kind != "flat" and recipe.recall_target <= known.target else NEVER
+        return known if known.fits(self.recipe()) else NEVER
 
     def build(self, *, force: bool) -> bool:
         """Make and tune the graphs that are due, or all by `force`; True if one was. Searches and writes go on.
 
-        A role without the right to make an index is told so.
+        Raises:
+            StorageError: the role may not make an index.
         """
         with self.engine.reading():
             recipe, counts, columns = self.recipe(), self.engine.counts(), self.columns()
@@ -177,14 +150,12 @@ class Index:
         done = False
         for column in columns:
             count = counts.get(column, 0)
-            least = EXACT if recipe.kind == "auto" else LEAST
-            wanted = recipe.kind != "flat" and count >= least and enough(min(QUERIES, count // 2), recipe.recall_target)
-            due = known[column] is NEVER or count > GROWN * known[column].faces
-            if wanted and (due or force):
+            wanted = wants_index(recipe, count)
+            if wanted and (force or count > GROWN * known[column].faces):
                 self._build_graph(column)
-                self._tune(column, recipe.recall_target)
+                self._tune(column, recipe)
                 done = True
-            elif not wanted:
+            elif not wanted and known[column].faces:
                 self.connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS items_vector_{column}")
         return done
 
@@ -197,46 +168,24 @@ class Index:
         make = f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {name} ON items USING hnsw (vector_{column} vector_l2_ops)"
         self.connection.execute(make)
 
-    def _tune(self, column: int, target: float) -> None:
-        """Find the least ef_search with which faces of the gallery surely find their nearest other face."""
-        with self.engine.reading():
-            count = self.engine.counts()[column]
-            rows = np.sort(np.random.default_rng(0).permutation(count)[:QUERIES])
-            numbers, queries = sampled(self._blocks(column), rows, self.engine.dim() or 0)
-            exact = nearest(self._blocks(column), queries, 2)
-            true = np.where(exact.rows[:, 0] == numbers, exact.sq_dist[:, 1], exact.sq_dist[:, 0])
-            told = true > NEAR_COPY if (true > NEAR_COPY).sum() >= FEW else np.ones(len(true), bool)
-            tuned = NEVER
-            for ef_search in SEARCHED:
-                found = self._candidates(queries[told], 1, None, {column: Tuned(ef_search, 0, 0, 0, 1)})
-                best = [
-                    _least(*one, number, query)
-                    for one, number, query in zip(found, numbers[told], queries[told], strict=True)
-                ]
-                recall = float((np.array(best) <= true[told] + TIE).mean())
-                tuned = Tuned(ef_search, recall, int(told.sum()), count, target)
-                if interval(recall, tuned.queries)[0] >= target:
-                    break
-            else:
-                log.warning(
-                    "%s: hnsw finds %.4f of the nearest faces, not surely the recall_target of %g; every face is "
-                    "compared instead (flat)", self.engine.place, tuned.recall, target,
-                )  # fmt: skip
-                tuned = tuned._replace(ef_search=0)
-        with self.engine.writing():
-            self.engine.put_setting(f"tuned:{column}", json.dumps(list(tuned)))
-
-    def _blocks(self, column: int) -> Iterator[Block]:
+    def _tune(self, column: int, recipe: Recipe) -> None:
         query = f"SELECT number, vector_send(vector_{column}) FROM items WHERE encoder = {column} ORDER BY number"
-        return map(self.engine.block, self.connection.stream(query, BLOCK))
+        engine = self.engine
+
+        def blocks() -> Iterator[Block]:
+            return map(engine.block, self.connection.stream(query, BLOCK))
+
+        def candidates(queries: np.ndarray, ef_search: int) -> list[Block]:
+            return self._candidates(queries, 2, None, {column: Tuned(ef_search)})
+
+        with engine.reading():
+            count, dim = engine.counts()[column], engine.dim() or 0
+            tuned = tune(blocks, count, dim, candidates, SEARCHED, recipe, engine.place)
+        with engine.writing():
+            engine.put_setting(f"tuned:{column}", json.dumps(list(tuned)))
 
     def info(self) -> dict[str, Any]:
         """Return the wanted `kind`, whether its graphs are made (`cache`), and what was measured of them (`index`)."""
-        known = {column: tuned for column in self.columns() if (tuned := self.tuned(column)) is not NEVER}
+        known = {column: tuned for column in self.columns() if (tuned := self.tuned(column)).faces}
         facts = {f"vector_{column}": tuned._asdict() for column, tuned in known.items()}
         return {"kind": self.recipe().kind, "cache": "current" if facts else "none", "index": facts}
-
-
-def _least(numbers: np.ndarray, vectors: np.ndarray, itself: int, query: np.ndarray) -> float:
-    """Return the least sq_dist of candidates (m,) to a query that is one of them."""
-    return float(distances(query, vectors[numbers != itself]).min(initial=np.inf))

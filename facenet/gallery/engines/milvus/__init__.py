@@ -1,0 +1,1 @@
+"""A gallery in Milvus, spread over many machines. Needs the extra ``milvus``."""

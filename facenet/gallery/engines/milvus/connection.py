@@ -1,0 +1,139 @@
+"""The connection to Milvus: whose address names the collection, tried again while it is lost, its errors in one line.
+
+The token or "user:password" comes from the environment variable ``MILVUS_TOKEN``, never from the address.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, urlsplit
+
+from facenet.errors import Busy, ConfigError, StorageError, choose, one_line
+from facenet.foreign import install_command
+
+SCHEME = "milvus://"
+NAME = re.compile("[A-Za-z_][A-Za-z0-9_]{0,99}")
+CONSISTENCY = {"session": "Session", "strong": "Strong", "bounded": "Bounded"}
+PAGE = 8192  # rows of an answer; Milvus gives at most 16,384
+Row = dict[str, Any]
+
+
+class Address(NamedTuple):
+    """Where a gallery is."""
+
+    uri: str
+    name: str
+    consistency: str
+    shown: str
+
+
+def parse(address: str) -> Address:
+    """Return the parts of ``milvus://host[:port]/name[?consistency=session|strong|bounded][&secure=true]``.
+
+    Raises:
+        ConfigError: a password in it, no name of a collection, or an unknown parameter.
+    """
+    parts = urlsplit(address)
+    options = dict(parse_qsl(parts.query))
+    name, host = parts.path.strip("/"), parts.netloc.rpartition("@")[2]
+    shown = f"{SCHEME}{host}/{name}"
+    if "@" in parts.netloc:
+        raise ConfigError(f"{shown}: leave user and password out; set MILVUS_TOKEN=user:password")
+    if not NAME.fullmatch(name):
+        raise ConfigError(f"{shown}: expected milvus://host:19530/NAME, a name of letters, digits and _")
+    level = choose(CONSISTENCY, options.pop("consistency", "session"), "consistency")
+    scheme = "https" if options.pop("secure", "false") == "true" else "http"
+    if options:
+        raise ConfigError(f"{shown}: unknown {', '.join(options)}; known are consistency and secure")
+    return Address(f"{scheme}://{parts.hostname or 'localhost'}:{parts.port or 19530}", name, level, shown)
+
+
+class Connection:
+    """A client of one server. Expressions hold numbers alone: no text of a user becomes part of one."""
+
+    def __init__(self, address: str, timeout: float) -> None:
+        """Connect; `timeout` seconds is waited for an answer, with more and more patience between tries.
+
+        Raises:
+            ConfigError: as :func:`parse`, or without the client.
+            StorageError: the server can not be reached, or refuses.
+        """
+        self.address = parse(address)
+        self.timeout = timeout
+        try:
+            import pymilvus
+        except ImportError as error:
+            raise ConfigError(f"Milvus needs pymilvus; {install_command('milvus')}") from error
+        logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it logs every error that it also raises
+        self.pymilvus = pymilvus
+        with self.one_line_errors():
+            token = os.environ.get("MILVUS_TOKEN", "")
+            self.client = pymilvus.MilvusClient(uri=self.address.uri, token=token, timeout=timeout)
+
+    def close(self) -> None:
+        """Close the client."""
+        self.client.close()
+
+    def has(self, collection: str) -> bool:
+        """Tell whether there is such a collection."""
+        return bool(self.client.has_collection(collection, timeout=self.timeout))
+
+    def rows(self, collection: str, expression: str, fields: Sequence[str], limit: int) -> list[Row]:
+        """Return at most `limit` rows in the order of their primary keys."""
+        how: dict[str, Any] = {"timeout": self.timeout, "consistency_level": self.address.consistency}
+        return list(self.client.query(collection, expression, list(fields), limit=limit, **how))
+
+    def count(self, collection: str, expression: str = "") -> int:
+        """Return how many rows there are."""
+        how: dict[str, Any] = {"timeout": self.timeout, "consistency_level": self.address.consistency}
+        return int(self.client.query(collection, expression, ["count(*)"], **how)[0]["count(*)"])
+
+    def stream(self, collection: str, expression: str, fields: Sequence[str], page: int = PAGE) -> Iterator[list[Row]]:
+        """Yield all rows in pages, in the order of their primary keys ``number``."""
+        last = -1
+        while True:
+            only = f"number > {last}" + (f" and ({expression})" if expression else "")
+            if not (rows := self.rows(collection, only, ["number", *fields], page)):
+                return
+            yield rows
+            last = max(row["number"] for row in rows)
+
+    def upsert(self, collection: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write rows, in the place of those with the same primary keys."""
+        self.client.upsert(collection, [dict(row) for row in rows], timeout=self.timeout)
+
+    def search(
+        self, collection: str, queries: Sequence[Any], most: int, expression: str, params: Mapping[str, Any]
+    ) -> list[list[tuple[int, Any]]]:
+        """Return number and vector of the nearest rows, for each query."""
+        found = self.client.search(
+            collection, list(queries), expression, limit=most, output_fields=["number", "vector"],
+            search_params={"metric_type": "L2", "params": dict(params)}, timeout=self.timeout,
+            consistency_level=self.address.consistency,
+        )  # fmt: skip
+        return [[(hit["entity"]["number"], hit["entity"]["vector"]) for hit in hits] for hits in found]
+
+    @contextlib.contextmanager
+    def one_line_errors(self) -> Iterator[None]:
+        """Turn the client's errors into a DataError whose one line says what to do."""
+        import grpc
+
+        try:
+            yield
+        except (self.pymilvus.MilvusException, grpc.RpcError, TimeoutError) as error:
+            raise self._told(error) from error
+
+    def _told(self, error: BaseException) -> StorageError | Busy:
+        place, text = self.address.shown, one_line(ValueError(str(getattr(error, "message", "") or error)))
+        if "quota" in text or "rate limit" in text:
+            return Busy(f"{place}: the server refuses more for now ({text}); try again later")
+        if "no space" in text.lower() or "disk" in text.lower():
+            return StorageError(f"{place}: writing failed ({text}); free some space, and add again with skip")
+        if "auth" in text.lower() or "permission" in text.lower() or "privilege" in text.lower():
+            return StorageError(f"{place}: the server refuses ({text}); set MILVUS_TOKEN, or ask the gallery's owner")
+        return StorageError(f"{place}: the server can not be reached or failed ({text}); try again")
