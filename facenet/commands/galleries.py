@@ -1,4 +1,4 @@
-"""The gallery that a user names: a folder, or the address of a service."""
+"""The gallery that a user names: a folder, or the address of a database or service."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, cast
 if TYPE_CHECKING:
     from facenet.gallery.gallery import Gallery
 
-GALLERY = "gallery folder, or the address of a service"
+GALLERY = "gallery folder, postgresql:// or milvus:// address, or that of a service"
 
 
 def open_gallery(place: str, *, create: bool = False) -> Gallery:
-    """Return the gallery in a folder, which `create` makes, or connect to that of a running ``facenet serve``.
+    """Return the gallery in a folder or database, which `create` makes, or connect to a running ``facenet serve``.
 
     Raises:
         DataError, ConfigError: as :meth:`facenet.gallery.gallery.Gallery.open` and :func:`facenet.connect`.

@@ -1,4 +1,4 @@
-"""Add to a gallery, remove or rename items or people, choose its index, compact, export, show or check it."""
+"""Add to a gallery, remove or rename, choose its index, compact, copy, export, show or check it."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ ACTIONS = (
     "factory",
     "recall_target",
     "compact",
+    "copy",
     "export",
     "info",
     "check",
@@ -45,14 +46,16 @@ class IndexOptions(CommandOptions):
     by: str = option("any", choices=("any", "id", "identity"), help="what remove= and rename= name")
     kind: str | None = option(
         None,
-        choices=("auto", "flat", "hnsw", "ivf_sq8", "ivf_pq"),
-        help="of the index; ivf_sq8 takes about D bytes a face, ivf_pq D / 4",
+        choices=("auto", "flat", "hnsw", "ivf_sq8", "ivf_pq", "ivf", "diskann"),
+        help="of the index; in a folder auto, flat, hnsw, ivf_sq8 (about D bytes a face), ivf_pq (D / 4); in PostgreSQL "
+        "auto, flat, hnsw; in Milvus auto, flat, hnsw, ivf, diskann",
     )
     factory: str | None = option(None, help="a FAISS factory string instead of a kind")
     recall_target: float | None = option(
         None, **RATE, help="share of nearest faces that an approximate index must find; null: 0.99"
     )
     compact: bool = option(False, help="forget removed items and build the index anew")
+    copy: str | None = option(None, help="gallery that gets all items: a folder or an address; made if need be")
     export: str | None = option(None, choices=("npy", "parquet", "qdrant"), help="form in which to write all items")
     out: str | None = option(None, help="folder or address of the export")
     collection: str = option("faces", help="name of the collection in Qdrant")
@@ -67,7 +70,7 @@ def check(options: IndexOptions) -> None:
     if not any(getattr(options, key) for key in ACTIONS):
         raise ConfigError(
             "index: nothing to do; pass add=EMBEDDINGS, remove=ID_OR_IDENTITY, rename=ID_OR_IDENTITY to=NAME, "
-            "backfill=EMBEDDINGS, kind=KIND, compact=true, export=npy out=DIR, info=true or check=true"
+            "backfill=EMBEDDINGS, kind=KIND, compact=true, copy=GALLERY, export=npy out=DIR, info=true or check=true"
         )
     if bool(options.export) != bool(options.out):
         raise ConfigError("index: export=npy, parquet or qdrant and out=PATH go together")
@@ -112,6 +115,8 @@ def run(options: IndexOptions, out: Path) -> dict[str, Any]:
             metrics["rebuilt"] = choose_index(gallery, options)
         if options.compact:
             metrics |= gallery.compact()
+        if options.copy:
+            metrics |= copy(gallery, options.copy)
         if options.check:
             problems = gallery.check()
             if problems:
@@ -163,6 +168,15 @@ def backfill(gallery: Any, folder: str, options: IndexOptions) -> dict[str, int]
     embeddings = read_embeddings(folder, read_record(options.encoder))
     with progress("backfilling") as report:
         return dict(gallery.backfill(embeddings, progress=report)._asdict())
+
+
+def copy(gallery: Any, place: str) -> dict[str, Any]:
+    from facenet.gallery.copying import copy_items
+
+    with open_gallery(place, create=True) as target, progress("copying") as report:
+        found = copy_items(gallery, target, progress=report)._asdict()
+        target.save_cache()
+    return found
 
 
 def choose_index(gallery: Any, options: IndexOptions) -> bool:

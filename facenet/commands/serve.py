@@ -32,7 +32,9 @@ THUMBNAILS = {
 class ServeOptions(EncoderUse, CommandOptions):
     """Options of ``serve``."""
 
-    gallery: str | None = option(None, help="gallery folder; it is made if there is none")
+    gallery: str | None = option(
+        None, help="gallery folder, postgresql:// or milvus:// address; it is made if there is none"
+    )
     encoder: str | None = option(None, help="encoder folder, ONNX file or pretrained name")
     host: str = option("127.0.0.1", help="address to listen at; others than this machine need keys=")
     port: int = option(8000, least=0, most=65535, help="0: any free one, which is printed")
@@ -59,7 +61,7 @@ def run(options: ServeOptions, out: Path) -> dict[str, Any]:
         return {"name": options.new_key, "role": role}
     refuse_unread(("role", options.role, options.new_key, "new_key=NAME"))
     if not options.gallery or not options.encoder:
-        raise ConfigError("serve: pass gallery=FOLDER encoder=ENCODER, or keys=FILE new_key=NAME")
+        raise ConfigError("serve: pass gallery=GALLERY encoder=ENCODER, or keys=FILE new_key=NAME")
     started, keys = time.perf_counter(), Keys(options.keys) if options.keys else None
     return_large_blocks()
     with contextlib.ExitStack() as opened:

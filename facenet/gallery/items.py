@@ -76,13 +76,13 @@ def choices_of(where: Mapping[str, Any]) -> dict[str, list[str | int | float | N
     """Return the values that each key of a filter admits.
 
     Raises:
-        ConfigError: a value that is no text, number or truth value, or a key with a quotation mark.
+        ConfigError: a value that is no text, number or truth value, or an empty key.
     """
     if not isinstance(where, Mapping):
         raise ConfigError(f"where: expected names and values as in {{camera: 2}}, got {where!r}")
     found = {}
     for key, value in where.items():
-        if not isinstance(key, str) or '"' in key or not key:
+        if not isinstance(key, str) or not key:
             raise ConfigError(f"where: {key!r} is no name of a metadata field")
         choices = list(value) if isinstance(value, list | tuple) else [value]
         if any(not isinstance(choice, str | int | float | None) for choice in choices) or not choices:

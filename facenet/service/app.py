@@ -16,7 +16,6 @@ from starlette.types import ASGIApp
 
 from facenet import __version__
 from facenet.errors import FacenetError
-from facenet.gallery.sql.database import TRUTH
 from facenet.service.guard import Guard
 from facenet.service.problems import Problem, problem_of
 from facenet.service.routes import about, items, people, pictures, vectors
@@ -86,8 +85,8 @@ async def refuse_unknown(request: Request) -> None:
 
 async def answer_error(request: Request, error: Exception) -> JSONResponse:
     """Answer any error in the one form, without the gallery's place on this machine."""
-    problem, folder = problem_of(error), request.app.state.service.gallery.folder
-    for place in (f"{folder / TRUTH}", f"{folder}"):
+    problem, gallery = problem_of(error), request.app.state.service.gallery
+    for place in gallery.names:
         problem.detail = problem.detail.replace(place, "the gallery")
     return JSONResponse(problem.body(request.state.request_id), problem.status_code, problem.headers)
 

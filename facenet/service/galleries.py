@@ -16,8 +16,10 @@ import numpy as np
 
 from facenet.encoders.encoder import Encoder
 from facenet.errors import DataError
+from facenet.gallery.engines.places import is_address
 from facenet.gallery.faiss.layers import use_threads
 from facenet.gallery.gallery import Gallery
+from facenet.gallery.sql.database import TRUTH
 from facenet.service.options import LimitOptions
 from facenet.service.problems import too_busy
 from facenet.service.waiting import Places, run_in
@@ -33,15 +35,14 @@ log = logging.getLogger(__name__)
 class GalleryThread:
     """A gallery in a thread of its own. Its coroutines belong to one event loop."""
 
-    def __init__(
-        self, folder: str | Path, encoder: Encoder, limits: LimitOptions, *, threads: int | None = None
-    ) -> None:
+    def __init__(self, place: str, encoder: Encoder, limits: LimitOptions, *, threads: int | None = None) -> None:
         """Open the gallery, or make it, and bring its index into memory.
 
         Raises:
             DataError: as :meth:`Gallery.open`; or the encoder may not ask this gallery.
         """
-        self.folder, self.encoder, self.limits = Path(folder).resolve(), encoder, limits
+        self.folder = None if is_address(place) else Path(place).resolve()
+        self.place, self.encoder, self.limits = str(self.folder or place), encoder, limits
         self.places = Places(limits.waiting, "{count} requests wait for the gallery")
         self._places_apart = Places(MOST_APART, "other long work is being done")
         self._writes = 0
@@ -55,15 +56,22 @@ class GalleryThread:
     def _open(self, threads: int | None) -> Gallery:
         if threads is not None:
             use_threads(threads)
-        new = not self.folder.exists() or (self.folder.is_dir() and not any(self.folder.iterdir()))
+        folder = self.folder
+        new = folder is None or not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
         return Gallery.open(
-            self.folder,
+            self.place,
             create=new,
             fingerprint=self.encoder.fingerprint,
             dim=self.encoder.dim,
             compatible_with=self.encoder.compatible_with,
             timeout=LOCKED,
         )
+
+    @property
+    def names(self) -> list[str]:
+        """How messages may name the gallery's place, the longest first."""
+        folder = [f"{self.folder / TRUTH}"] if self.folder else []
+        return [*folder, str(self._gallery.folder), self.place]
 
     def warm(self) -> Future[tuple[int, str]]:
         """Begin to bring index and thresholds into memory.
@@ -142,7 +150,7 @@ class GalleryThread:
         await asyncio.shield(self._ping)
 
     def _reopened(self, work: Callable[[Gallery], T]) -> T:
-        with Gallery.open(self.folder) as gallery:
+        with Gallery.open(self.place) as gallery:
             return work(gallery)
 
 

@@ -13,15 +13,17 @@ from fastapi import Depends, Request
 from facenet import __version__
 from facenet.encoders.encoder import Encoder
 from facenet.encoders.photos import CutFace, SeenPhoto
+from facenet.errors import ConfigError
 from facenet.faces.options import Gate
 from facenet.faces.quality import shortcomings
+from facenet.gallery.engines.places import is_address
 from facenet.gallery.gallery import Gallery
 from facenet.service.galleries import GalleryThread
 from facenet.service.inference import Inference
 from facenet.service.keys import Keys, Who
 from facenet.service.metrics import Metrics
 from facenet.service.options import LimitOptions, RateOptions
-from facenet.service.thumbnails import Thumbnails
+from facenet.service.thumbnails import KEPT, Thumbnails
 
 
 @dataclass(frozen=True)
@@ -38,15 +40,20 @@ class Allowed:
 class Service:
     """The encoder and the gallery of a running service."""
 
-    def __init__(self, folder: str, encoder: Encoder, allowed: Allowed, *, threads: int | None = None) -> None:
+    def __init__(self, place: str, encoder: Encoder, allowed: Allowed, *, threads: int | None = None) -> None:
         """Open the gallery and make both ready to be asked.
 
         Raises:
             DataError: as ``Gallery.open``.
+            ConfigError: thumbnails of a gallery that is no folder.
         """
         limits = allowed.limits
+        if allowed.thumbnails == KEPT and is_address(place):
+            raise ConfigError(
+                f"thumbnails=kept: they lie in a gallery's folder, and {place} is none; use thumbnails=none"
+            )
         self.encoder, self.allowed = encoder, allowed
-        self.gallery = GalleryThread(folder, encoder, limits, threads=threads)
+        self.gallery = GalleryThread(place, encoder, limits, threads=threads)
         self.inference = Inference(encoder, limits, threads or os.cpu_count() or 1)
         self.thumbnails = Thumbnails(self.gallery.folder, allowed.thumbnails, encoder)
         self.metrics = Metrics()

@@ -30,9 +30,9 @@ GRACE = 60.0  # seconds that a new picture may wait for its item; another servic
 
 
 class Thumbnails:
-    """The thumbnails of the gallery in `folder`."""
+    """The thumbnails of a gallery; those that are kept lie in its `folder`, which one in a database has not."""
 
-    def __init__(self, folder: Path, mode: str, encoder: Encoder) -> None:
+    def __init__(self, folder: Path | None, mode: str, encoder: Encoder) -> None:
         self.folder, self.mode, self.encoder = folder, mode, encoder
 
     @property
@@ -47,6 +47,7 @@ class Thumbnails:
     def keep(self, crop: np.ndarray) -> str:
         """Write the crop (H, W, 3) of a face, before its item; returns its path, which no other picture has."""
         path = f"{FOLDER}/{secrets.token_hex(16)}.jpg"
+        assert self.folder is not None  # the service refuses to keep any without
         with atomic_write(self.folder / path) as file:
             file.write(encode_jpeg(crop))
         return path
@@ -58,7 +59,7 @@ class Thumbnails:
             NotThere: the item has none.
         """
         with contextlib.suppress(DataError):  # the file is gone, or is no picture any more
-            if self._is_kept(item.path):
+            if self.folder is not None and self._is_kept(item.path):
                 return read_bytes(self.folder / item.path)
             if self._is_photo(item):
                 seen = see_photo(self.encoder, read_picture(Path(item.root) / item.path), most=1)
@@ -74,7 +75,7 @@ class Thumbnails:
 
         This holds in every mode: pictures may be there from a time when they were kept.
         """
-        if not (self.folder / FOLDER).exists():  # never was a picture kept
+        if self.folder is None or not (self.folder / FOLDER).exists():  # never was a picture kept
             yield
             return
         before = {item.path for item in gallery.find(names, by=by)}
@@ -86,7 +87,7 @@ class Thumbnails:
     def forget(self, paths: Iterable[str]) -> None:
         """Delete kept pictures whose items are gone; other paths stay."""
         for path in paths:
-            if KEPT_NAME.fullmatch(path):
+            if self.folder is not None and KEPT_NAME.fullmatch(path):
                 (self.folder / path).unlink(missing_ok=True)
 
     def sweep(self, gallery: Gallery, started: float) -> None:
@@ -95,6 +96,8 @@ class Thumbnails:
         Pictures that are younger than a minute at the time `started` stay. They may belong to an enrolment that is not
         written yet. A path is given to one picture only, so an older one can not get an item any more.
         """
+        if self.folder is None:
+            return
         old = [path for path in (self.folder / FOLDER).glob("*.jpg") if path.stat().st_mtime < started - GRACE]
         known = {item.path for items, _ in gallery.blocks() for item in items} if old else set()
         self.forget({f"{FOLDER}/{path.name}" for path in old} - known)

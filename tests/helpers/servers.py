@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import pwd
@@ -10,6 +11,10 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -32,26 +37,35 @@ class PostgresServer:
         self.folder.mkdir(parents=True)
         if self.user:
             os.chown(self.folder, *pwd.getpwnam(self.user)[2:4])
-        for above in [self.folder, *self.folder.parents][:-2]:
-            if self.user and above.stat().st_uid == os.geteuid():
+            for above in list(self.folder.parents)[:-2]:
                 above.chmod(above.stat().st_mode | 0o011)
         flags = ("--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync")
         self._run("initdb", "-D", str(self.folder), *flags)
         self.start()
 
-    @property
-    def address(self) -> str:
-        """The address of its database, without the name of a gallery."""
-        return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
+    def address(self, name: str) -> str:
+        """The address of the gallery of that name."""
+        return f"postgresql://postgres@127.0.0.1:{self.port}/postgres?gallery={name}"
 
-    def start(self) -> None:
-        """Start it, and wait until it answers; after a crash it recovers first."""
+    def start(self, largest_file: int | None = None) -> None:
+        """Start it, and wait until it answers; after a crash it recovers first. `largest_file` is in bytes."""
         options = f"-p {self.port} -k {self.folder} -c listen_addresses=127.0.0.1"
-        self._run("pg_ctl", "-D", str(self.folder), "-w", "-o", options, "-l", str(self.folder / "log"), "start")
+        limit = [] if largest_file is None else ["prlimit", f"--fsize={largest_file}"]
+        self._run("pg_ctl", "-D", str(self.folder), "-w", "-o", options, "-l", str(self.folder / "log"), "start", limit=limit)
+
+    def stop_gently(self) -> None:
+        """Stop it, as an administrator does."""
+        self._run("pg_ctl", "-D", str(self.folder), "-m", "fast", "-w", "stop")
 
     def kill(self) -> None:
         """Kill the server and its workers without warning."""
-        os.kill(int((self.folder / "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
+        parent = (self.folder / "postmaster.pid").read_text().split()[0]
+        workers = subprocess.run(["pgrep", "-P", parent], capture_output=True, text=True, check=False).stdout.split()
+        for process in (parent, *workers):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(process), signal.SIGKILL)
+        while any(Path("/proc", process).exists() for process in (parent, *workers)):
+            time.sleep(0.01)
 
     def stop(self) -> None:
         """Stop it, if it runs, and remove its files."""
@@ -59,12 +73,64 @@ class PostgresServer:
         subprocess.run(command, user=self.user, capture_output=True, check=False, cwd="/")
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _run(self, *command: str) -> None:
+    def _run(self, *command: str, limit: Sequence[str] = ()) -> None:
         done = subprocess.run(
-            [str(self.bin / command[0]), *command[1:]], user=self.user, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-            text=True, check=False, cwd="/",
-        )  # fmt: skip
+            [*limit, str(self.bin / command[0]), *command[1:]],
+            user=self.user,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            cwd="/",
+        )
         assert done.returncode == 0, done.stderr
+
+
+class MilvusServer:
+    """Milvus as one process, from the wheel ``milvus``; its etcd listens on a fixed port, so that one runs at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        """Unpack it into `folder` and start it, which takes some ten seconds. Skips the test without the wheel."""
+        package = pytest.importorskip("milvus", reason="no milvus wheel: pip install -e .[engines]")
+        self.folder, config = folder / "milvus", package.MilvusServerConfig(data_dir=str(folder / "milvus"))
+        config.resolve()
+        package._initialize_data_files(str(self.folder))
+        self.port, self._health = config.get("proxy_port"), free_port()
+        self.start()
+
+    def address(self, name: str) -> str:
+        """The address of the gallery of that name."""
+        return f"milvus://127.0.0.1:{self.port}/{name}"
+
+    def start(self) -> None:
+        """Start it, and wait until it answers; after a crash it recovers first."""
+        given = {"DEPLOY_MODE": "STANDALONE", "METRICS_PORT": str(self._health), "MILVUS_RUN_DIR": str(self.folder / "run")}
+        with (self.folder / "logs" / "tests.log").open("a") as log:
+            self._process = subprocess.Popen(
+                [str(self.folder / "bin" / "milvus"), "run", "standalone"],
+                env={**os.environ, **given, "LD_LIBRARY_PATH": str(self.folder / "bin")},
+                cwd=self.folder,
+                stdout=log,
+                stderr=log,
+            )
+        ends = time.monotonic() + 120
+        while time.monotonic() < ends and self._process.poll() is None:
+            with contextlib.suppress(OSError, urllib.error.URLError):
+                with urllib.request.urlopen(f"http://127.0.0.1:{self._health}/healthz", timeout=5) as answer:
+                    if b"OK" in answer.read():
+                        return
+            time.sleep(0.2)
+        raise AssertionError(f"Milvus did not start; see {log.name}")
+
+    def kill(self) -> None:
+        """Kill the server without warning."""
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> None:
+        """Stop it, and remove its files."""
+        self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def free_port() -> int:
@@ -75,4 +141,4 @@ def free_port() -> int:
 
 
 if __name__ == "__main__":  # python -m tests.helpers.servers FOLDER: to play with
-    print(PostgresServer(Path(sys.argv[1])).address)
+    print(PostgresServer(Path(sys.argv[1])).address("facenet"))

@@ -12,6 +12,11 @@ from facenet.gallery.engines.postgres.connection import SCHEMES
 from facenet.gallery.faiss.kinds import LIMITS, Limits
 
 
+def is_address(place: str | Path) -> bool:
+    """Tell whether a place is a database, not a folder."""
+    return str(place).startswith((*SCHEMES, SCHEME))
+
+
 def open_engine(
     place: str | Path,
     timeout: float,

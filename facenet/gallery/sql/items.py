@@ -255,8 +255,8 @@ def condition(where: Mapping[str, Any]) -> tuple[str, list[Any]]:
     """
     parts, values = [], []
     for key, choices in choices_of(where).items():
-        column = key if key in COLUMNS else "json_extract(metadata, ?)"
-        path = [] if key in COLUMNS else [f'$."{key}"']
+        column = key if key in COLUMNS else "(SELECT value FROM json_each(metadata) WHERE key = ?)"
+        path = [] if key in COLUMNS else [key]
         parts.append(" OR ".join(f"{column} IS ?" for _ in choices))
         values += [item for choice in choices for item in (*path, choice)]
     return " AND ".join(f"({part})" for part in parts) or "1", values

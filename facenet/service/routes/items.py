@@ -126,7 +126,7 @@ async def store(
     The pictures are written in the threads that look for faces. Those of items that are not written go again.
     """
     encoder, thumbnails = service.encoder, service.thumbnails
-    joins, root = tuple(encoder.compatible_with), str(service.gallery.folder) if thumbnails.keeps else ""
+    joins, root = tuple(encoder.compatible_with), service.gallery.place if thumbnails.keeps else ""
     ids, identities, metadata = ([getattr(one, name) for one in asked] for name in ("id", "identity", "metadata"))
     paths, begun = [""] * len(cuts), False
 

@@ -9,13 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.servers import PostgresServer
+from tests.helpers.servers import MilvusServer, PostgresServer
 
-ENGINES = [
-    "folder",
-    pytest.param("postgres", marks=pytest.mark.engines),
-    pytest.param("milvus", marks=pytest.mark.engines),
-]
+DATABASES = [pytest.param(name, marks=pytest.mark.engines) for name in ("postgres", "milvus")]
 _numbers = itertools.count()
 
 
@@ -26,12 +22,29 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServe
     server.stop()
 
 
-@pytest.fixture(params=ENGINES)
-def new_place(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], str]:
+@pytest.fixture(scope="session")
+def milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusServer]:
+    server = MilvusServer(tmp_path_factory.mktemp("server"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(params=DATABASES)
+def server(request: pytest.FixtureRequest) -> Any:
+    """A running server of each database."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def new_name() -> Callable[[], str]:
+    """Return a function that makes up names of galleries."""
+    return lambda: f"g{next(_numbers)}"
+
+
+@pytest.fixture(params=["folder", *DATABASES])
+def new_place(request: pytest.FixtureRequest, tmp_path: Path, new_name: Callable[[], str]) -> Callable[[], str]:
     """Return a function that names a place for a new gallery, of each engine."""
     if request.param == "folder":
-        return lambda: str(tmp_path / f"g{next(_numbers)}")
-    if request.param == "milvus":
-        return lambda: f"milvus://127.0.0.1:29530/g{next(_numbers)}"
-    server: Any = request.getfixturevalue(request.param)
-    return lambda: f"{server.address}?gallery=g{next(_numbers)}"
+        return lambda: str(tmp_path / new_name())
+    running: Any = request.getfixturevalue(request.param)
+    return lambda: running.address(new_name())

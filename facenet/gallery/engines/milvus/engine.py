@@ -368,7 +368,7 @@ class Milvus(Engine):
         only = "" if among is None else f" and number in {[int(number) for number in among]}"
         expression = f"number > {int(after)} and encoder in {[int(one) for one in encoders]}{only}"
         rows = self.connection.rows(self.items, expression, ["number", *TEXTS], min(most, BLOCK))
-        return sorted((row["number"], tuple(row[name] for name in TEXTS)) for row in rows)  # type: ignore[misc]
+        return sorted((row["number"], tuple(row[name] for name in TEXTS)) for row in rows)
 
     def count_old(self, encoders: Sequence[int]) -> tuple[int, int]:
         rows = self.stream(f"encoder in {[int(one) for one in encoders]}", ["root"]) if encoders else iter(())
@@ -403,7 +403,7 @@ class Milvus(Engine):
         for page in self.stream("", WHOLE, BLOCK):
             for row in page:
                 try:
-                    self.block([(item.number, vector) for item, vector in self._items([row])])
+                    self.block([(item.number, vector.tolist()) for item, vector in self._items([row])])
                 except DataError as error:
                     yield f"{row['id']}: {error}"
 

@@ -55,10 +55,11 @@ def driver() -> Any:
         ConfigError: it is not installed.
     """
     try:
-        import pgvector.psycopg
+        import pgvector
         import psycopg
     except ImportError as error:
         raise ConfigError(f"PostgreSQL needs psycopg and pgvector; {install_command('postgres')}") from error
+    assert pgvector
     return psycopg
 
 
@@ -164,7 +165,7 @@ class Connection:
             return Busy(f"{place}: others are writing ({text}; waited {self.timeout:g} s); try again")
         if isinstance(error, errors.InsufficientPrivilege | errors.ReadOnlySqlTransaction):
             return StorageError(f"{place}: the role may not do that ({text}); ask the gallery's owner")
-        if isinstance(error, errors.DiskFull | errors.InsufficientResources | errors.IoError):
+        if (error.sqlstate or "")[:2] in ("53", "54", "58") or "File too large" in text:  # resources, limits, the system
             return StorageError(f"{place}: writing failed ({text}), nothing was changed; free some space")
         if isinstance(error, self.driver.DataError):
             return DataError(f"{place}: a text or number that PostgreSQL can not hold ({text}); change it")

@@ -325,8 +325,8 @@ class Postgres(Engine):
         return found
 
     def _delete(self, condition: str, values: Sequence[Any]) -> int:
-        query = f"""DELETE FROM items WHERE number IN (SELECT number FROM items WHERE {condition} ORDER BY id FOR UPDATE)
-          RETURNING encoder"""
+        chosen = f"SELECT number FROM items WHERE {condition} ORDER BY id FOR UPDATE"
+        query = f"DELETE FROM items WHERE number IN ({chosen}) RETURNING encoder"
         gone = Counter(self.connection.column(query, list(values)))
         self._note(Counter({encoder: -count for encoder, count in gone.items()}))
         return gone.total()
@@ -394,6 +394,7 @@ class Postgres(Engine):
 
     def save_index(self, *, force: bool = False) -> bool:
         with self.connection.one_line_errors():
+            self.connection.begin("SELECT 1")
             return self.index.build(force=force)
 
     def describe(self) -> dict[str, Any]:
@@ -419,6 +420,7 @@ class Postgres(Engine):
     def compact(self) -> dict[str, int]:
         size = "SELECT pg_total_relation_size('items')"
         with self.connection.one_line_errors():
+            self.connection.begin("SELECT 1")
             before = self.connection.value(size)
             self.connection.execute("VACUUM (ANALYZE) items")
             return {"bytes_before": before, "bytes_after": self.connection.value(size)}
