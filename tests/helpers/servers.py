@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib.util
 import os
 import pwd
@@ -14,6 +15,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -93,7 +95,11 @@ class MilvusServer:
         """Unpack it into `folder` and start it, which takes some ten seconds. Skips the test without the wheel."""
         package = pytest.importorskip("milvus", reason="no milvus wheel: pip install -e .[engines]")
         self.folder, config = folder / "milvus", package.MilvusServerConfig(data_dir=str(folder / "milvus"))
-        config.resolve()
+        config.set("proxy.timeTickInterval", 20)  # ms, of the clock that strong consistency waits for
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)  # of sockets by which the wheel looks for free ports
+            config.resolve()
+            gc.collect()
         package._initialize_data_files(str(self.folder))
         self.port, self._health = config.get("proxy_port"), free_port()
         self.start()

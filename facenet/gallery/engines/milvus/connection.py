@@ -9,16 +9,23 @@ import contextlib
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
 from facenet.errors import Busy, ConfigError, StorageError, choose, one_line
 from facenet.foreign import install_command
 
+T = TypeVar("T")
 SCHEME = "milvus://"
 NAME = re.compile("[A-Za-z_][A-Za-z0-9_]{0,99}")
-CONSISTENCY = {"session": "Session", "strong": "Strong", "bounded": "Bounded"}
+CONSISTENCY = {  # what a search sees, and what that costs
+    "strong": "Strong",  # every acknowledged write, after waiting for Milvus' clock: up to 0.2 s a question
+    "session": "Session",  # this client's writes at once, those of others within seconds
+    "bounded": "Bounded",  # any write within seconds
+}
+RECOVERING = ("not loaded", "not available", "offline", "no available", "not ready", "node not match", "channel not found", "Fail connecting")
 PAGE = 8192  # rows of an answer; Milvus gives at most 16,384
 Row = dict[str, Any]
 
@@ -33,7 +40,7 @@ class Address(NamedTuple):
 
 
 def parse(address: str) -> Address:
-    """Return the parts of ``milvus://host[:port]/name[?consistency=session|strong|bounded][&secure=true]``.
+    """Return the parts of ``milvus://host[:port]/name[?consistency=strong|session|bounded][&secure=true]``.
 
     Raises:
         ConfigError: a password in it, no name of a collection, or an unknown parameter.
@@ -46,7 +53,7 @@ def parse(address: str) -> Address:
         raise ConfigError(f"{shown}: leave user and password out; set MILVUS_TOKEN=user:password")
     if not NAME.fullmatch(name):
         raise ConfigError(f"{shown}: expected milvus://host:19530/NAME, a name of letters, digits and _")
-    level = choose(CONSISTENCY, options.pop("consistency", "session"), "consistency")
+    level = choose(CONSISTENCY, options.pop("consistency", "strong"), "consistency")
     scheme = "https" if options.pop("secure", "false") == "true" else "http"
     if options:
         raise ConfigError(f"{shown}: unknown {', '.join(options)}; known are consistency and secure")
@@ -83,15 +90,27 @@ class Connection:
         """Tell whether there is such a collection."""
         return bool(self.client.has_collection(collection, timeout=self.timeout))
 
-    def rows(self, collection: str, expression: str, fields: Sequence[str], limit: int) -> list[Row]:
+    def patiently(self, call: Callable[..., T], *args: Any, **how: Any) -> T:
+        """Call the client until a server that is starting again has loaded its collections, for `timeout` seconds."""
+        ends, wait = time.monotonic() + self.timeout, 0.05
+        while True:
+            try:
+                return call(*args, **how, timeout=self.timeout)
+            except self.pymilvus.MilvusException as error:
+                if not any(text in str(error) for text in RECOVERING) or time.monotonic() + wait > ends:
+                    raise
+            time.sleep(wait)
+            wait = min(2 * wait, 2.0)
+
+    def rows(self, collection: str, expression: str, fields: Sequence[str], limit: int | None = None) -> list[Row]:
         """Return at most `limit` rows in the order of their primary keys."""
-        how: dict[str, Any] = {"timeout": self.timeout, "consistency_level": self.address.consistency}
-        return list(self.client.query(collection, expression, list(fields), limit=limit, **how))
+        how: dict[str, Any] = {} if limit is None else {"limit": limit}
+        how["consistency_level"] = self.address.consistency
+        return list(self.patiently(self.client.query, collection, expression, list(fields), **how))
 
     def count(self, collection: str, expression: str = "") -> int:
         """Return how many rows there are."""
-        how: dict[str, Any] = {"timeout": self.timeout, "consistency_level": self.address.consistency}
-        return int(self.client.query(collection, expression, ["count(*)"], **how)[0]["count(*)"])
+        return int(self.rows(collection, expression, ["count(*)"])[0]["count(*)"])
 
     def stream(self, collection: str, expression: str, fields: Sequence[str], page: int = PAGE) -> Iterator[list[Row]]:
         """Yield all rows in pages, in the order of their primary keys ``number``."""
@@ -102,19 +121,24 @@ class Connection:
                 return
             yield rows
             last = max(row["number"] for row in rows)
+            if len(rows) < page:
+                return
 
     def upsert(self, collection: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write rows, in the place of those with the same primary keys."""
-        self.client.upsert(collection, [dict(row) for row in rows], timeout=self.timeout)
+        self.patiently(self.client.upsert, collection, [dict(row) for row in rows])
+
+    def delete(self, collection: str, numbers: Sequence[int]) -> None:
+        """Delete the rows of these primary keys."""
+        self.patiently(self.client.delete, collection, filter=f"number in {[int(number) for number in numbers]}")
 
     def search(
         self, collection: str, queries: Sequence[Any], most: int, expression: str, params: Mapping[str, Any]
     ) -> list[list[tuple[int, Any]]]:
         """Return number and vector of the nearest rows, for each query."""
-        found = self.client.search(
-            collection, list(queries), expression, limit=most, output_fields=["number", "vector"],
-            search_params={"metric_type": "L2", "params": dict(params)}, timeout=self.timeout,
-            consistency_level=self.address.consistency,
+        found = self.patiently(
+            self.client.search, collection, list(queries), expression, limit=most, output_fields=["number", "vector"],
+            search_params={"metric_type": "L2", "params": dict(params)}, consistency_level=self.address.consistency,
         )  # fmt: skip
         return [[(hit["entity"]["number"], hit["entity"]["vector"]) for hit in hits] for hits in found]
 

@@ -341,8 +341,7 @@ class Milvus(Engine):
 
     def _delete(self, collection: str, numbers: Sequence[int]) -> None:
         for start in range(0, len(numbers), BLOCK):
-            chunk = [int(number) for number in numbers[start : start + BLOCK]]
-            self.connection.client.delete(collection, filter=f"number in {chunk}", timeout=self.connection.timeout)
+            self.connection.delete(collection, numbers[start : start + BLOCK])
 
     def remove(self, numbers: Sequence[int]) -> int:
         there = [row["number"] for page in self._chunks(numbers, []) for row in page]
