@@ -150,8 +150,7 @@ class Index:
             return False
         if not count:
             return False
-        if name != built:
-            self._make(name)
+        self._make(name)
         kind = BUILT.get(name)
         if kind is not None:
             tuned = tune(
@@ -163,13 +162,18 @@ class Index:
         return True
 
     def _make(self, name: str) -> None:
+        """Write what is in memory to segments, and let Milvus index them; it answers nothing while it loads them.
+
+        Faces that come later are in segments that grow. Milvus searches these its own way, until the next time.
+        """
         client, items = self.connection.client, self.engine.items
         kind = BUILT.get(name, Kind("FLAT", {}, "", ()))
+        client.flush(items)
         client.release_collection(items)
         client.drop_index(items, "vector")
         index = client.prepare_index_params()
         index.add_index("vector", index_type=kind.name, metric_type="L2", params=dict(kind.build))
-        client.create_index(items, index)
+        client.create_index(items, index)  # which waits until all segments are indexed
         client.load_collection(items)
         self.engine.put_setting("built", name)
 
