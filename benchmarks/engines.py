@@ -1,7 +1,7 @@
 """The same gallery in a folder and in databases: verdicts, recall, speed, building, bytes.
 
-Every verdict is compared with that of an exact gallery in a folder. Thresholds are the very distances of the answers, so
-that each query is a tie. Queries are faces of the same people that the gallery does not hold.
+Every verdict is compared with that of an exact gallery in a folder. Thresholds are the distances of the answers, so that
+each query is a tie. Queries are faces of the same people that the gallery does not hold.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from facenet.types import EmbeddingSet
 
 FINGERPRINT = "ec" * 32
 KINDS = {"folder": ("flat", "hnsw", "ivf_sq8"), "postgresql": ("flat", "hnsw"), "milvus": ("flat", "hnsw", "ivf")}
-COLUMNS = ("engine", "kind", "recall@1", "verdicts that differ", "queries/s", "one query, ms", "add, faces/s", "index, s",
-           "bytes a face")  # fmt: skip
+COLUMNS = ("engine", "kind", "recall@1", "verdicts that differ", "queries/s", "one query, ms", "add, faces/s",
+           "index, s", "bytes a face")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +48,7 @@ class Options(BaseOptions):
 
 def run(options: Options) -> dict[str, Any]:
     """Fill a gallery at each place and ask it; returns {"rows": [...]} with plain values by the names of `COLUMNS`."""
-    drawn = draw_faces(
-        options.faces + options.queries, options.D, per_identity=options.per_identity, seed=options.seed
-    )
+    drawn = draw_faces(options.faces + options.queries, options.D, per_identity=options.per_identity, seed=options.seed)
     vectors, people = drawn[0].numpy(), [f"p{one}" for one in drawn[1].tolist()]
     names = [f"f{row}" for row in range(options.faces)]
     given = EmbeddingSet(vectors[: options.faces], names, people[: options.faces], FINGERPRINT)

@@ -41,8 +41,8 @@ from facenet.export.onnx import OPSET, record
 from facenet.faces.alignment import Alignment
 from facenet.files import digest_of, read_json, sha256_file, write_json
 from facenet.gallery.gallery import Gallery
-from facenet.gallery.queries import read_queries
 from facenet.gallery.items import digest
+from facenet.gallery.queries import read_queries
 from facenet.models.track_pool import TrackPool
 from facenet.report.parts import read_evaluation
 from facenet.report.runs import Run

@@ -47,8 +47,8 @@ class IndexOptions(CommandOptions):
     kind: str | None = option(
         None,
         choices=("auto", "flat", "hnsw", "ivf_sq8", "ivf_pq", "ivf", "diskann"),
-        help="of the index; in a folder auto, flat, hnsw, ivf_sq8 (about D bytes a face), ivf_pq (D / 4); in PostgreSQL "
-        "auto, flat, hnsw; in Milvus auto, flat, hnsw, ivf, diskann",
+        help="of the index; a folder knows flat, hnsw, ivf_sq8 (about D bytes a face) and ivf_pq (D / 4), "
+        "PostgreSQL flat and hnsw, Milvus flat, hnsw, ivf and diskann",
     )
     factory: str | None = option(None, help="a FAISS factory string instead of a kind")
     recall_target: float | None = option(

@@ -92,13 +92,14 @@ def write_items(
 
     "npy": an embeddings folder and ``metadata.jsonl``; if there are several encoders, one folder for each, named by
     its fingerprint's first 12 digits. "parquet": one file. "qdrant": a `collection` in a local folder, or on the server
-    at `out` if that is an http address (key: environment variable QDRANT_API_KEY).
+    at `out` if that is an http address (key: environment variable QDRANT_API_KEY). Vectors there have the name of their
+    encoder's fingerprint, so that a search names the encoder whose space it asks.
 
     Raises:
         ConfigError: an unknown form, or the form's package is missing.
         DataError: an empty gallery, or `out` there already or not writable.
     """
-    write = choose(FORMS, form, "export")
+    write = choose({**FORMS, "qdrant": None}, form, "export")
     if form != "qdrant" and (Path(out).is_file() or (Path(out).is_dir() and any(Path(out).iterdir()))):
         raise DataError(f"{out}: it is there already; give another path")
     total = len(gallery)
@@ -113,11 +114,15 @@ def write_items(
             if progress:
                 progress(done, total)
 
-    write(blocks(), out, collection)
+    if write:
+        write(blocks(), out)
+    else:
+        counts = gallery.info()["fingerprints"]
+        _write_qdrant(blocks(), out, collection, [name for name, count in counts.items() if count])
     return total
 
 
-def _write_npy(blocks: Blocks, out: str | Path, _: str) -> None:
+def _write_npy(blocks: Blocks, out: str | Path) -> None:
     parts: dict[str, list[tuple[Item, np.ndarray]]] = {}
     for items, vectors in blocks:
         for item, vector in zip(items, vectors, strict=True):
@@ -149,7 +154,7 @@ def _below_one_root(items: Sequence[Item]) -> tuple[str, list[str]]:
     return str(root), [(below[item.root] / path).as_posix() if item.root else path for item, path in named]
 
 
-def _write_parquet(blocks: Blocks, out: str | Path, _: str) -> None:
+def _write_parquet(blocks: Blocks, out: str | Path) -> None:
     try:
         import pyarrow
         import pyarrow.parquet
@@ -170,7 +175,7 @@ def _write_parquet(blocks: Blocks, out: str | Path, _: str) -> None:
             writer.close()
 
 
-def _write_qdrant(blocks: Blocks, out: str | Path, collection: str) -> None:
+def _write_qdrant(blocks: Blocks, out: str | Path, collection: str, fingerprints: Sequence[str]) -> None:
     try:
         from qdrant_client import QdrantClient, models
     except ImportError as error:
@@ -187,9 +192,11 @@ def _write_qdrant(blocks: Blocks, out: str | Path, collection: str) -> None:
         for start, (items, vectors) in enumerate(blocks):
             if not start:  # Euclidean, not cosine: the score is the root of sq_dist, and vectors come back unchanged
                 parameters = models.VectorParams(size=vectors.shape[1], distance=models.Distance.EUCLID)
-                client.create_collection(collection, vectors_config=parameters)
+                client.create_collection(collection, vectors_config=dict.fromkeys(fingerprints, parameters))
             points = [
-                models.PointStruct(id=payload.pop("number"), vector=vector.tolist(), payload=payload)
+                models.PointStruct(
+                    id=payload.pop("number"), vector={payload["fingerprint"]: vector.tolist()}, payload=payload
+                )
                 for payload, vector in zip((item._asdict() for item in items), vectors, strict=True)
             ]
             client.upload_points(collection, points, wait=True)
@@ -202,8 +209,4 @@ def _write_qdrant(blocks: Blocks, out: str | Path, collection: str) -> None:
             client.close()
 
 
-FORMS: dict[str, Callable[[Blocks, str | Path, str], None]] = {
-    "npy": _write_npy,
-    "parquet": _write_parquet,
-    "qdrant": _write_qdrant,
-}
+FORMS: dict[str, Callable[[Blocks, str | Path], None]] = {"npy": _write_npy, "parquet": _write_parquet}

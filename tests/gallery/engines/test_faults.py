@@ -1,6 +1,6 @@
 """Servers and clients die, the network is cut, disks are full: no acknowledged face is lost, no verdict is wrong.
 
-KILLS=20 pytest -m engines tests/gallery/engines/test_faults.py plays the whole campaign; Milvus takes minutes to recover.
+KILLS=20 pytest -m engines tests/gallery/engines/test_faults.py plays the whole campaign, which takes minutes.
 """
 
 from __future__ import annotations
@@ -18,10 +18,9 @@ import pytest
 
 from facenet.errors import DataError
 from facenet.gallery.gallery import Gallery
-from facenet.types import EmbeddingSet
 from tests.helpers import ROOT
 from tests.helpers.cutting import Proxy
-from tests.helpers.galleries import OURS, as_queries, faces, vector_of
+from tests.helpers.galleries import as_queries, faces, vector_of
 from tests.helpers.servers import MilvusServer, PostgresServer
 
 pytestmark = pytest.mark.engines
@@ -188,13 +187,15 @@ def test_a_full_disk_changes_nothing(postgres: PostgresServer, new_name: Callabl
     try:
         with Gallery.open(place, timeout=PATIENCE) as gallery:
             added, rng = ["first/0"], random.Random(3)
-            with pytest.raises(DataError, match="nothing was changed; free some space"):
+
+            def fill() -> None:
                 for number in range(100):
                     names = [f"big{number}/{i}" for i in range(500)]
-                    given = faces(names)
-                    metadata = [{"text": rng.randbytes(4000).hex()} for _ in names]
-                    gallery.add(EmbeddingSet(given.vectors, names, given.identities, OURS), metadata=metadata)
-                    added += names
+                    gallery.add(faces(names), metadata=[{"text": rng.randbytes(4000).hex()} for _ in names])
+                    added.extend(names)
+
+            with pytest.raises(DataError, match="nothing was changed; free some space"):
+                fill()
     finally:
         postgres.stop_gently()
         postgres.start()

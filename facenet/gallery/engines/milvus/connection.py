@@ -25,7 +25,16 @@ CONSISTENCY = {  # what a search sees, and what that costs
     "session": "Session",  # this client's writes at once, those of others within seconds
     "bounded": "Bounded",  # any write within seconds
 }
-RECOVERING = ("not loaded", "not available", "offline", "no available", "not ready", "node not match", "channel not found", "Fail connecting")
+RECOVERING = (
+    "not loaded",
+    "not available",
+    "offline",
+    "no available",
+    "not ready",
+    "node not match",
+    "channel not found",
+    "Fail connecting",
+)
 PAGE = 8192  # rows of an answer; Milvus gives at most 16,384
 Row = dict[str, Any]
 

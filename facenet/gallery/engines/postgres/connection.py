@@ -165,7 +165,11 @@ class Connection:
             return Busy(f"{place}: others are writing ({text}; waited {self.timeout:g} s); try again")
         if isinstance(error, errors.InsufficientPrivilege | errors.ReadOnlySqlTransaction):
             return StorageError(f"{place}: the role may not do that ({text}); ask the gallery's owner")
-        if (error.sqlstate or "")[:2] in ("53", "54", "58") or "File too large" in text:  # resources, limits, the system
+        if (error.sqlstate or "")[:2] in (
+            "53",
+            "54",
+            "58",
+        ) or "File too large" in text:  # resources, limits, the system
             return StorageError(f"{place}: writing failed ({text}), nothing was changed; free some space")
         if isinstance(error, self.driver.DataError):
             return DataError(f"{place}: a text or number that PostgreSQL can not hold ({text}); change it")

@@ -295,34 +295,41 @@ class Postgres(Engine):
     def add(
         self, rows: Sequence[tuple[Texts, np.ndarray]], encoder: int, fingerprint: str, on_duplicate: str
     ) -> AddResult:
-        replaced, added = 0, 0
         rows = sorted(rows, key=lambda row: row[0][0])
+        written: dict[str, int | None] = {}
         for start in range(0, len(rows), BLOCK):
-            block = rows[start : start + BLOCK]
-            while True:
-                if on_duplicate == "replace":
-                    replaced += self._delete("id = ANY(%s)", [texts[0] for texts, _ in block])
-                there = set(self._insert(block, encoder, fingerprint))
-                added += len(there)
-                block = [row for row in block if row[0][0] not in there]
-                if block and on_duplicate == "error":
-                    raise self.taken([texts[0] for texts, _ in block])
-                if not block or on_duplicate == "skip":
-                    break  # else another write added the same ids meanwhile
-        return AddResult(added - replaced, replaced, len(rows) - added)
+            written |= self._insert(
+                rows[start : start + BLOCK], encoder, fingerprint, replace=on_duplicate == "replace"
+            )
+        if len(written) < len(rows) and on_duplicate == "error":
+            raise self.taken([texts[0] for texts, _ in rows if texts[0] not in written])
+        before = Counter(old for old in written.values() if old is not None)
+        self._note(Counter({encoder: len(written)}))
+        self._note(Counter({old: -count for old, count in before.items()}))
+        return AddResult(len(written) - before.total(), before.total(), len(rows) - len(written))
 
-    def _insert(self, rows: Sequence[tuple[Texts, np.ndarray]], encoder: int, fingerprint: str) -> list[str]:
-        """Insert items whose ids are not there; returns their ids."""
+    def _insert(
+        self, rows: Sequence[tuple[Texts, np.ndarray]], encoder: int, fingerprint: str, *, replace: bool
+    ) -> dict[str, int | None]:
+        """Write items in the order of their ids, which are locked in that order.
+
+        Returns for each id that was written the encoder of the item that it replaced, or None.
+        """
         texts = list(zip(*(one for one, _ in rows), strict=True))
         tags = ["{" + ",".join(map(str, tags_of(json.loads(one)))) + "}" for one in texts[4]]
         seals = [digest((*one, fingerprint), vector.astype("<f4").tobytes()) for one, vector in rows]
+        columns = ("number", *TEXTS.split(", "), "tags", "encoder", "digest", *self._vector_columns())
+        changes = ", ".join(f"{column} = excluded.{column}" for column in columns if column != "id")
+        what = f"DO UPDATE SET before = items.encoder, {changes}" if replace else "DO NOTHING"
         query = f"""INSERT INTO items ({TEXTS}, tags, encoder, digest, vector_{encoder:d})
           SELECT {TEXTS}, tags::bigint[], %s, digest, vector FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[],
           %s::text[], %s::text[], %s::bytea[], %s::vector[]) AS given ({TEXTS}, tags, digest, vector)
-          ORDER BY id ON CONFLICT (id) DO NOTHING RETURNING id"""
-        found = self.connection.column(query, encoder, *map(list, texts), tags, seals, [vector for _, vector in rows])
-        self._note(Counter({encoder: len(found)}))
-        return found
+          ORDER BY id ON CONFLICT (id) {what} RETURNING id, before"""
+        values = (encoder, *map(list, texts), tags, seals, [vector for _, vector in rows])
+        return dict(self.connection.execute(query, values).fetchall())
+
+    def _vector_columns(self) -> list[str]:
+        return [f"vector_{column}" for column in self.index.columns()]
 
     def _delete(self, condition: str, values: Sequence[Any]) -> int:
         chosen = f"SELECT number FROM items WHERE {condition} ORDER BY id FOR UPDATE"
