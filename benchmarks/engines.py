@@ -1,7 +1,7 @@
 """The same gallery in a folder and in databases: verdicts, recall, speed, building, bytes.
 
-Every verdict is compared with that of an exact gallery in a folder. Thresholds are the distances of the answers, so that
-each query is a tie. Queries are faces of the same people that the gallery does not hold.
+Every verdict is compared with that of an exact gallery in a folder. Thresholds are the distances of the answers: each
+query is a tie. Queries are faces of the same people that the gallery does not hold.
 """
 
 from __future__ import annotations

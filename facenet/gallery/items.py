@@ -88,7 +88,7 @@ def choices_of(where: Mapping[str, Any]) -> dict[str, list[str | int | float | N
         if any(not isinstance(choice, str | int | float | None) for choice in choices) or not choices:
             raise ConfigError(f"where.{key}: expected text, a number, true or false, or a list of them, got {value!r}")
         if key in COLUMNS:  # which hold texts
-            choices = [choice if isinstance(choice, str | None) else f"{choice:g}" for choice in choices]
+            choices = [str(int(choice)) if isinstance(choice, int) else choice and str(choice) for choice in choices]
         found[key] = choices
     return found
 

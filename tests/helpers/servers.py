@@ -14,7 +14,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 import warnings
 from collections.abc import Sequence
@@ -132,10 +131,10 @@ class MilvusServer:
             )
         ends = time.monotonic() + 120
         while time.monotonic() < ends and self._process.poll() is None:
-            with contextlib.suppress(OSError, urllib.error.URLError):
-                with urllib.request.urlopen(f"http://127.0.0.1:{self._health}/healthz", timeout=5) as answer:
-                    if b"OK" in answer.read():
-                        return
+            health = f"http://127.0.0.1:{self._health}/healthz"
+            with contextlib.suppress(OSError), urllib.request.urlopen(health, timeout=5) as answer:
+                if b"OK" in answer.read():
+                    return
             time.sleep(0.2)
         raise AssertionError(f"Milvus did not start; see {log.name}")
 

@@ -40,7 +40,7 @@ def png(seed: int, side: int = 40) -> bytes:
 
 @contextmanager
 def service_at(
-    folder: Path, allowed: Allowed | None = None, encoder: Encoder | None = None
+    folder: Path | str, allowed: Allowed | None = None, encoder: Encoder | None = None
 ) -> Iterator[tuple[TestClient, Service]]:
     """A client of a running service, and the service."""
     service = Service(str(folder), encoder or small_encoder(), allowed or Allowed(), threads=1)

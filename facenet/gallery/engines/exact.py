@@ -5,10 +5,11 @@ Letters: Q queries, k neighbours, m candidates, D embedding width.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from facenet.gallery.items import Block
 from facenet.types import Neighbours
 
 Stored = Callable[[np.ndarray], np.ndarray]  # vectors (n, D) of item numbers (n,)
@@ -36,6 +37,17 @@ def rescored(queries: np.ndarray, rows: np.ndarray, stored: Stored) -> Neighbour
     sq_dist[rows < 0] = np.inf
     order = np.argsort(sq_dist, axis=1, kind="stable")
     return Neighbours(np.take_along_axis(rows, order, 1), np.take_along_axis(sq_dist, order, 1))
+
+
+def ranked(queries: np.ndarray, found: Sequence[Block], k: int) -> Neighbours:
+    """Return the k nearest (Q, k) of each query's candidates, numbers (m,) and vectors (m, D)."""
+    answers = absent(len(queries), k)
+    for place, (numbers, vectors) in enumerate(found):
+        sq_dist = distances(queries[place], vectors)
+        order = np.argsort(sq_dist, kind="stable")[:k]
+        answers.rows[place, : len(order)] = numbers[order]
+        answers.sq_dist[place, : len(order)] = sq_dist[order]
+    return answers
 
 
 def inside(query: np.ndarray, rows: np.ndarray, vectors: np.ndarray, max_sq_dist: float) -> Neighbours:

@@ -131,7 +131,7 @@ class Milvus(Engine):
         self.check(fingerprint, compatible_with, dim)
         if dim and not self.dim():
             self.put_setting("dim", str(dim))
-        if (width := self.dim()) and not self._there():
+        if (width := self.dim()) and not self.is_there():
             items_schema(self.connection, self.items, width)
         if not fingerprint:
             return 0
@@ -174,16 +174,17 @@ class Milvus(Engine):
 
     # Items
 
-    def _there(self) -> bool:
+    def is_there(self) -> bool:
+        """Tell whether the collection of the items is there, which the first vectors make."""
         self._ready = self._ready or self.connection.has(self.items)
         return self._ready
 
     def _count(self, expression: str = "") -> int:
-        return self.connection.count(self.items, expression) if self._there() else 0
+        return self.connection.count(self.items, expression) if self.is_there() else 0
 
     def stream(self, expression: str, fields: Sequence[str], page: int = PAGE) -> Iterator[list[Row]]:
         """Yield rows of items in pages by number; none before there is a collection."""
-        return self.connection.stream(self.items, expression, fields, page) if self._there() else iter(())
+        return self.connection.stream(self.items, expression, fields, page) if self.is_there() else iter(())
 
     def admitted(self, where: Where) -> str | None:
         if not where:
@@ -210,7 +211,7 @@ class Milvus(Engine):
 
     def next_numbers(self, after: int, limit: int, identity: str | None) -> list[int]:
         only = "" if identity is None else f" and person == {person_of(identity)}"
-        if not self._there():
+        if not self.is_there():
             return []
         rows = self.connection.rows(self.items, f"number > {int(after)}{only}", ["number"], min(limit, PAGE))
         return sorted(row["number"] for row in rows)
@@ -281,7 +282,7 @@ class Milvus(Engine):
 
     def _chunks(self, numbers: Sequence[int], fields: Sequence[str]) -> Iterator[list[Row]]:
         """Yield rows of the items of these numbers, in any order."""
-        for start in range(0, len(numbers) if self._there() else 0, BLOCK):
+        for start in range(0, len(numbers) if self.is_there() else 0, BLOCK):
             chunk = [int(number) for number in numbers[start : start + BLOCK]]
             yield self.connection.rows(self.items, f"number in {chunk}", ["number", *fields], BLOCK)
 
@@ -352,17 +353,18 @@ class Milvus(Engine):
     def rename(self, numbers: Sequence[int], identity: str) -> int:
         count = 0
         for page in self._chunks(numbers, WHOLE):
+            kinds = {row["number"]: (row["encoder"], row["metadata"]) for row in page}
             for item, vector in self._items(page):
-                row = next(row for row in page if row["number"] == item.number)
-                texts: Texts = (item.id, identity, item.path, item.root, row["metadata"])
-                self._put([(texts, vector)], row["encoder"], item.fingerprint)
-                count += 1
+                encoder, metadata = kinds[item.number]
+                texts = (item.id, identity, item.path, item.root, metadata)
+                self._put([(texts, vector)], encoder, item.fingerprint)
+            count += len(page)
         return count
 
     def old_items(
         self, encoders: Sequence[int], after: int, most: int, among: Sequence[int] | None
     ) -> list[tuple[int, Texts]]:
-        if not encoders or not self._there():
+        if not encoders or not self.is_there():
             return []
         only = "" if among is None else f" and number in {[int(number) for number in among]}"
         expression = f"number > {int(after)} and encoder in {[int(one) for one in encoders]}{only}"
@@ -409,7 +411,7 @@ class Milvus(Engine):
     def compact(self) -> dict[str, int]:
         """Ask the server to merge its segments, which it does in the background; bytes are not told."""
         with self.reading():
-            if self._there():
+            if self.is_there():
                 self.connection.client.compact(self.items)
         return {"bytes_before": 0, "bytes_after": 0}
 

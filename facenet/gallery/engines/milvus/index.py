@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from facenet.gallery.engines.exact import SLACK, absent, distances, inside
+from facenet.gallery.engines.exact import SLACK, absent, inside, ranked
 from facenet.gallery.engines.tuning import GROWN, NEVER, Tuned, checked, tune, wants_index
 from facenet.gallery.faiss.scan import nearest, within
 from facenet.gallery.items import Block, Recipe
@@ -60,21 +60,15 @@ class Index:
 
     def nearest(self, queries: np.ndarray, k: int, expression: str) -> Neighbours:
         """Return the k nearest items (Q, k) of those that an expression admits."""
-        answers, total = absent(len(queries), k), self.engine.size(expression)
-        most = min(k, total)
-        tuned = self.tuned()
-        found = self._candidates(queries, most, expression, tuned) if most else []
-        short = np.array([len(numbers) < most for numbers, _ in found], bool)
-        if short.any():
-            rows = self._scanned(queries[short], most, expression)
+        if not self.engine.is_there():
+            return absent(len(queries), k)
+        found = self._candidates(queries, k, expression, self.tuned())
+        short = np.array([len(numbers) < k for numbers, _ in found], bool)
+        if short.any() and min(len(one[0]) for one in found) < min(k, self.engine.size(expression)):
+            rows = self._scanned(queries[short], k, expression)
             for place, one in zip(np.flatnonzero(short).tolist(), rows, strict=True):
                 found[place] = one
-        for place, (numbers, vectors) in enumerate(found):
-            sq_dist = distances(queries[place], vectors)
-            order = np.argsort(sq_dist, kind="stable")[:k]
-            answers.rows[place, : len(order)] = numbers[order]
-            answers.sq_dist[place, : len(order)] = sq_dist[order]
-        return answers
+        return ranked(queries, found, k)
 
     def within(self, queries: np.ndarray, max_sq_dist: float, expression: str) -> list[Neighbours]:
         """Return for each of Q queries every item with sq_dist <= max_sq_dist, nearest first.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from facenet.gallery.engines.exact import SLACK, absent, distances, inside
+from facenet.gallery.engines.exact import SLACK, inside, ranked
 from facenet.gallery.engines.tuning import GROWN, NEVER, Tuned, checked, tune, wants_index
 from facenet.gallery.items import Block, Recipe
 from facenet.types import Neighbours
@@ -52,8 +52,7 @@ class Index:
 
     def nearest(self, queries: np.ndarray, k: int, admitted: Any) -> Neighbours:
         """Return the k nearest items (Q, k), of all or of the `admitted`."""
-        answers, total = absent(len(queries), k), self.engine.size()
-        most = min(k, total)
+        most = min(k, self.engine.size())
         approximate = {column: tuned for column in self.columns() if (tuned := self.tuned(column)).parameter}
         found = self._candidates(queries, most, admitted, approximate)
         short = np.array([len(numbers) < most for numbers, _ in found], bool)
@@ -65,12 +64,7 @@ class Index:
             exact = self._candidates(queries[short], most, admitted, {})
             for place, one in zip(np.flatnonzero(short).tolist(), exact, strict=True):
                 found[place] = one
-        for place, (numbers, vectors) in enumerate(found):
-            sq_dist = distances(queries[place], vectors)
-            order = np.argsort(sq_dist, kind="stable")[:k]
-            answers.rows[place, : len(order)] = numbers[order]
-            answers.sq_dist[place, : len(order)] = sq_dist[order]
-        return answers
+        return ranked(queries, found, k)
 
     def within(self, queries: np.ndarray, max_sq_dist: float, admitted: Any) -> list[Neighbours]:
         """Return for each of Q queries every item with sq_dist <= max_sq_dist, nearest first."""

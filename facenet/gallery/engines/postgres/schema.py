@@ -1,7 +1,7 @@
 """The tables of a gallery in PostgreSQL, in a schema of their own, and the migrations that made them.
 
-``encoders`` counts its items, so that no search counts rows. ``before`` is the encoder of the item that an item replaced,
-for the write that counts. A new encoder adds a column ``vector_N`` to ``items``: an
+``encoders`` counts its items, so that no search counts rows. ``before`` is the encoder of the item that an item
+replaced, for the write that counts. A new encoder adds a column ``vector_N`` to ``items``: an
 item has a vector in the column of its encoder alone. So an upgrade fills a column while searches read both.
 """
 
