@@ -92,7 +92,7 @@ class PostgresServer:
 
 
 class MilvusServer:
-    """Milvus as one process, from the wheel ``milvus``; its etcd listens on a fixed port, so that one runs at a time."""
+    """Milvus as one process, from the wheel ``milvus``; its etcd has a fixed port, so that one runs at a time."""
 
     def __init__(self, folder: Path) -> None:
         """Unpack it into `folder` and start it, which takes some ten seconds. Skips the test without the wheel."""

@@ -8,23 +8,39 @@ Letters: N items, n of them, Q queries, k neighbours, D embedding width.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from facenet.errors import DataError, NotThere, OtherEncoder, StorageError, Taken
-from facenet.gallery.items import AddResult, Block, Item, Labels, Person, Recipe, State, Texts, Where, listed
+from facenet.errors import DataError, NotThere, StorageError, Taken
+from facenet.gallery.engines.encoders import EncoderRules
+from facenet.gallery.items import (
+    AddResult,
+    Block,
+    Item,
+    Labels,
+    Person,
+    Recipe,
+    State,
+    Texts,
+    Where,
+    digest,
+    item_of,
+    listed,
+)
 from facenet.types import Neighbours
+from facenet.vectors import UNIT_TOLERANCE, square_norms
 
 T = TypeVar("T")
 
 
-class Engine(ABC):
-    """The items of one gallery. Methods are called inside :meth:`reading` or :meth:`writing`, unless they say not.
+class Engine(EncoderRules):
+    """The items of one gallery, and their encoders.
+
+    Methods are called inside :meth:`reading` or :meth:`writing`, unless they say not.
 
     Errors are those of `facenet.errors`, with one line that names `place`.
     """
@@ -35,14 +51,6 @@ class Engine(ABC):
         self._kept: tuple[str, dict[Hashable, Any]] = "", {}  # the token of a state, and what was found then
 
     # Sessions
-
-    @abstractmethod
-    def reading(self) -> AbstractContextManager[None]:
-        """Let everything inside see one state, as far as the engine has them; it may be nested."""
-
-    @abstractmethod
-    def writing(self) -> AbstractContextManager[None]:
-        """Commit everything inside, or nothing if it raises, as far as the engine has transactions."""
 
     @abstractmethod
     def close(self, *, write_index: bool) -> None:
@@ -64,78 +72,6 @@ class Engine(ABC):
         if what not in found:
             found[what] = find()
         return found[what]
-
-    # Encoders
-
-    @abstractmethod
-    def dim(self) -> int | None:
-        """Return the width D of the vectors; None before it is known."""
-
-    @abstractmethod
-    def encoders(self) -> dict[str, int]:
-        """Return the number of each encoder by its fingerprint, in the order in which they came."""
-
-    @abstractmethod
-    def counts(self, admitted: Any = None) -> dict[int, int]:
-        """Return how many items each encoder has, by the encoder's number; of all, or of the `admitted`."""
-
-    @abstractmethod
-    def admit(self, fingerprint: str | None, compatible_with: Sequence[str], dim: int | None) -> int:
-        """Check and record an encoder and a width inside a write; returns the encoder's number, 0 for None.
-
-        Raises:
-            DataError: as :meth:`check`.
-        """
-
-    def claim(self, fingerprint: str | None, compatible_with: Sequence[str], dim: int | None) -> None:
-        """Check an encoder and a width; a gallery that has none yet takes them as its own."""
-        if fingerprint is None and dim is None:
-            return
-        with self.reading():
-            self.check(fingerprint, compatible_with, dim)
-            fresh = (fingerprint and not self.encoders()) or (dim and not self.dim())
-        if fresh:
-            with self.writing():
-                self.admit(fingerprint, compatible_with, dim)
-
-    def first(self) -> str | None:
-        """Return the first encoder that has vectors, or the first that came if none has; None before the first."""
-        return next(iter(self._with_vectors(self.encoders())), None)
-
-    def check(self, fingerprint: str | None, compatible_with: Sequence[str], dim: int | None = None) -> None:
-        """Check that vectors of this encoder and width may stand beside those that are there; None is not checked.
-
-        An encoder may join if it is known, or if `compatible_with` lists every encoder that has vectors.
-
-        Raises:
-            DataError: an empty fingerprint, an encoder that is not compatible, or another width.
-        """
-        if fingerprint is not None:
-            self._check_encoder(fingerprint, compatible_with)
-        if dim is not None and dim < 1:
-            raise DataError(f"dim: expected at least 1, got {dim}")
-        if dim and (width := self.dim()) and dim != width:
-            raise DataError(f"embeddings: expected width {width}, as the gallery has, got {dim}; embed again")
-
-    def _check_encoder(self, fingerprint: str, compatible_with: Sequence[str]) -> None:
-        if not fingerprint:
-            raise DataError("embeddings: no encoder fingerprint; embed again with facenet embed")
-        known = self.encoders()
-        if fingerprint in known or not known:
-            return
-        others = [name for name in self._with_vectors(known) if name not in compatible_with]
-        if others:
-            raise OtherEncoder(
-                f"{self.place}: belongs to encoder {others[0][:12]}, got vectors of encoder "
-                f"{fingerprint[:12]}, whose bundle does not list it in compatible_with; run facenet compat "
-                "old=OLD_EMBEDDINGS new=NEW_EMBEDDINGS pairs=FILE encoder=NEW_ENCODER, which lists it if the two go "
-                "together, or embed again with the gallery's encoder"
-            )
-
-    def _with_vectors(self, known: Mapping[str, int]) -> list[str]:
-        """Return the encoders that have vectors, or the first that came if none has."""
-        counts = self.counts() if len(known) > 1 else {}
-        return [name for name, number in known.items() if counts.get(number)] or list(known)[:1]
 
     # Settings
 
@@ -355,7 +291,26 @@ class Engine(ABC):
     def compact(self) -> dict[str, int]:
         """Give the space of removed items back; returns bytes before and after. Outside of a session."""
 
-    # Errors
+    # What is stored, checked
+
+    def sealed(self, number: int, texts: Sequence[Any], fingerprint: Any, vector: bytes, seal: bytes) -> Item:
+        """Return an item of its columns, and its vector in little-endian float32.
+
+        Raises:
+            StorageError: the digest does not fit, or the columns are none of an item.
+        """
+        if seal != digest((*texts, fingerprint), vector):
+            raise self.damaged(f"the content of item {number}")
+        try:
+            return item_of(number, texts, fingerprint)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise self.damaged(f"texts, metadata or encoder of item {number}") from error
+
+    def sound(self, vectors: np.ndarray) -> np.ndarray:
+        """Return stored vectors (n, D) themselves; StorageError if one is not of unit length."""
+        if not (np.abs(square_norms(vectors) - 1) <= 3 * UNIT_TOLERANCE).all():
+            raise self.damaged("a vector not of unit length")
+        return vectors
 
     def damaged(self, why: str) -> DataError:
         """Return the error for items that contradict themselves."""

@@ -11,10 +11,8 @@ Letters: N items, n of them, Q queries, k neighbours, D embedding width.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import secrets
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -25,8 +23,10 @@ from facenet.errors import DataError
 from facenet.gallery.engines.engine import Engine
 from facenet.gallery.engines.milvus.connection import PAGE, Connection, Row
 from facenet.gallery.engines.milvus.index import Index
-from facenet.gallery.engines.milvus.schema import LONGEST, items_schema, settings_schema
-from facenet.gallery.engines.tags import tag_of, tags_of
+from facenet.gallery.engines.milvus.rows import TEXTS, number_of, person_of, row_of
+from facenet.gallery.engines.milvus.schema import LONGEST, items_schema
+from facenet.gallery.engines.milvus.settings import Settings
+from facenet.gallery.engines.tags import tag_of
 from facenet.gallery.items import (
     AddResult,
     Block,
@@ -39,16 +39,11 @@ from facenet.gallery.items import (
     Where,
     above,
     choices_of,
-    digest,
-    item_of,
 )
 from facenet.types import Neighbours
-from facenet.vectors import UNIT_TOLERANCE, square_norms
 
 BLOCK = 1000  # items of a request that carries texts and vectors
-TEXTS = ("id", "identity", "path", "root", "metadata")
 WHOLE = (*TEXTS, "encoder", "digest", "vector")
-ENCODER, ONCE = "encoder:", "once:"
 
 
 class Milvus(Engine):
@@ -60,18 +55,16 @@ class Milvus(Engine):
         """Connect; see :meth:`facenet.gallery.gallery.Gallery.open`. `encoder` is what :meth:`claim` is asked."""
         self.connection = Connection(address, timeout)
         super().__init__(self.connection.address.shown)
-        self.items, self.notes = self.connection.address.name, f"{self.connection.address.name}_settings"
+        self.items = self.connection.address.name
+        self.settings = Settings(self.connection)
         self.index = Index(self)
         self._depth = 0  # of sessions inside each other
-        self._settings: dict[str, str] = {}  # as they were when the present session began
         self._ready = False  # whether the collection of the items is known to be there
         self._wrote = False
         try:
             with self.connection.one_line_errors():
-                if not self.connection.has(self.notes):
-                    if not create:
-                        raise DataError(f"{self.place}: no gallery there; make one with facenet index")
-                    settings_schema(self.connection, self.notes)
+                if not self.settings.open(create=create):
+                    raise DataError(f"{self.place}: no gallery there; make one with facenet index")
             self.claim(*encoder)
         except BaseException:
             self.connection.close()
@@ -85,7 +78,7 @@ class Milvus(Engine):
         try:
             with self.connection.one_line_errors():
                 if self._depth == 1:
-                    self._settings = self._read_settings()
+                    self.settings.read()
                 yield
         finally:
             self._depth -= 1
@@ -98,7 +91,7 @@ class Milvus(Engine):
                 yield
             finally:  # what was written before an error is there
                 if self._wrote:
-                    generation = int(self._settings.get("generation", "0")) + 1
+                    generation = int(self.setting("generation") or 0) + 1
                     self.put_setting("generation", str(generation))
                     self.put_setting("token", secrets.token_hex(8))
 
@@ -106,22 +99,17 @@ class Milvus(Engine):
         self.connection.close()
 
     def state(self) -> State:
-        token, generation = self._settings.get("token", ""), int(self._settings.get("generation", "0"))
+        token, generation = self.setting("token") or "", int(self.setting("generation") or 0)
         return State(f"{token}-{generation}", self.size(), generation)
 
     # Encoders and settings
 
-    def _read_settings(self) -> dict[str, str]:
-        rows = self.connection.stream(self.notes, f"once == {0}", ["key", "value"])
-        return {row["key"]: row["value"] for page in rows for row in page}
-
     def dim(self) -> int | None:
-        found = self._settings.get("dim")
+        found = self.setting("dim")
         return None if found is None else int(found)
 
     def encoders(self) -> dict[str, int]:
-        known = [json.loads(value) for key, value in self._settings.items() if key.startswith(ENCODER)]
-        return {one["fingerprint"]: one["number"] for one in sorted(known, key=lambda one: float(one["time"]))}
+        return self.settings.encoders()
 
     def counts(self, admitted: Any = None) -> dict[int, int]:
         only = f" and ({admitted})" if admitted else ""
@@ -135,29 +123,16 @@ class Milvus(Engine):
             items_schema(self.connection, self.items, width)
         if not fingerprint:
             return 0
-        known = self.encoders()
-        if fingerprint not in known:
-            known[fingerprint] = number = tag_of(fingerprint) & 0x7FFFFFFF  # the same, whoever comes first
-            value = {"fingerprint": fingerprint, "number": number, "time": time.time()}
-            self.put_setting(f"{ENCODER}{number}", json.dumps(value))
-        return known[fingerprint]
+        return self.settings.number_of(fingerprint)
 
     def setting(self, key: str) -> str | None:
-        if not key.startswith(ONCE):
-            return self._settings.get(key)
-        found = self.connection.rows(self.notes, f"number == {number_of(key)}", ["key", "value"], 1)
-        return found[0]["value"] if found else None
+        return self.settings.get(key)
 
     def put_setting(self, key: str, value: str) -> None:
-        seconds = int(time.time()) if key.startswith(ONCE) else 0
-        row = {"number": number_of(key), "key": key, "value": value, "once": seconds, "vector": [0.0, 0.0]}
-        self.connection.upsert(self.notes, [row])
-        self._settings[key] = value
+        self.settings.put(key, value)
 
     def forget_settings(self, prefix: str, before: float) -> None:
-        expression = f"once > 0 and once < {int(before)}"
-        for page in list(self.connection.stream(self.notes, expression, [])):
-            self._delete(self.notes, [row["number"] for row in page])
+        self.settings.forget(before)
 
     def hold(self, name: str) -> None:
         """Do nothing: Milvus has no locks."""
@@ -224,10 +199,8 @@ class Milvus(Engine):
         names = self.kept("names", self._names)
         end = above(prefix)
         chosen = sorted(name for name in names if name > after and name >= prefix and (not end or name < end))[:limit]
-        ids = {
-            item.number: item.id for item in self.find(np.array([names[name][1] for name in chosen], np.int64)).values()
-        }
-        return [Person(name, names[name][0], ids[names[name][1]], names[name][1]) for name in chosen]
+        first = self.find(np.array([names[name][1] for name in chosen], np.int64))
+        return [Person(name, count, first[number].id, number) for name in chosen for count, number in [names[name]]]
 
     def _names(self) -> dict[str, tuple[int, int]]:
         """Return how many faces each person has, and the number of the first; all names are read."""
@@ -274,11 +247,9 @@ class Milvus(Engine):
             yield list(items), np.array(vectors)
 
     def block(self, rows: Sequence[tuple[int, Sequence[float]]]) -> Block:
-        """Turn number and vector of n items into numbers (n,) and vectors (n, D); DataError if not of unit length."""
+        """Turn number and vector of n items into numbers (n,) and vectors (n, D)."""
         vectors = np.array([vector for _, vector in rows], np.float32).reshape(len(rows), self.dim() or 0)
-        if not (np.abs(square_norms(vectors) - 1) <= 3 * UNIT_TOLERANCE).all():
-            raise self.damaged("a vector not of unit length")
-        return np.array([number for number, _ in rows], np.int64), vectors
+        return np.array([number for number, _ in rows], np.int64), self.sound(vectors)
 
     def _chunks(self, numbers: Sequence[int], fields: Sequence[str]) -> Iterator[list[Row]]:
         """Yield rows of the items of these numbers, in any order."""
@@ -287,17 +258,12 @@ class Milvus(Engine):
             yield self.connection.rows(self.items, f"number in {chunk}", ["number", *fields], BLOCK)
 
     def _items(self, rows: Sequence[Row]) -> Iterator[tuple[Item, np.ndarray]]:
-        """Yield items and their vectors (D,) of whole rows; DataError if one is damaged."""
+        """Yield items and their vectors (D,) of whole rows."""
         names = {number: name for name, number in self.encoders().items()}
         for row in rows:
-            texts, fingerprint = [row[name] for name in TEXTS], names.get(row["encoder"], "")
-            vector = np.array(row["vector"], np.float32)
-            if row["digest"] != seal((*texts, fingerprint), vector):
-                raise self.damaged(f"the content of item {row['number']}")
-            try:
-                yield item_of(row["number"], texts, fingerprint), vector
-            except (TypeError, ValueError, RecursionError) as error:
-                raise self.damaged(f"texts, metadata or encoder of item {row['number']}") from error
+            texts, vector = [row[name] for name in TEXTS], np.array(row["vector"], np.float32)
+            seal = bytes.fromhex(row["digest"])
+            yield self.sealed(row["number"], texts, names.get(row["encoder"], ""), vector.tobytes(), seal), vector
 
     # Searching
 
@@ -324,30 +290,15 @@ class Milvus(Engine):
 
     def _put(self, rows: Sequence[tuple[Texts, np.ndarray]], encoder: int, fingerprint: str) -> None:
         """Write items, in the place of those of the same ids."""
-        written = [self._row(texts, vector, encoder, fingerprint) for texts, vector in rows]
+        written = [row_of(texts, vector, encoder, fingerprint, self.place) for texts, vector in rows]
         for start in range(0, len(written), BLOCK):
             self._wrote = True
             self.connection.upsert(self.items, written[start : start + BLOCK])
 
-    def _row(self, texts: Texts, vector: np.ndarray, encoder: int, fingerprint: str) -> Row:
-        if max(len(text.encode()) for text in texts) > LONGEST:
-            raise DataError(f"{self.place}: {texts[0][:40]!r}: Milvus holds texts of at most {LONGEST:,} bytes")
-        name, identity, path, *_, metadata = texts
-        fields = {**json.loads(metadata), "id": name, "identity": identity, "path": path}
-        return {
-            "number": number_of(name), **dict(zip(TEXTS, texts, strict=True)), "person": person_of(identity),
-            "tags": tags_of(fields), "encoder": encoder, "digest": seal((*texts, fingerprint), vector),
-            "vector": vector.astype(np.float32),
-        }  # fmt: skip
-
-    def _delete(self, collection: str, numbers: Sequence[int]) -> None:
-        for start in range(0, len(numbers), BLOCK):
-            self.connection.delete(collection, numbers[start : start + BLOCK])
-
     def remove(self, numbers: Sequence[int]) -> int:
         there = [row["number"] for page in self._chunks(numbers, []) for row in page]
         self._wrote = self._wrote or bool(there)
-        self._delete(self.items, there)
+        self.connection.delete(self.items, there)
         return len(there)
 
     def rename(self, numbers: Sequence[int], identity: str) -> int:
@@ -414,18 +365,3 @@ class Milvus(Engine):
             if self.is_there():
                 self.connection.client.compact(self.items)
         return {"bytes_before": 0, "bytes_after": 0}
-
-
-def number_of(name: str) -> int:
-    """Return the primary key of an id: 62 bits of its digest; among a million ids two are equal once in 10 million."""
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest()) >> 2
-
-
-def person_of(identity: str) -> int:
-    """Return the number by which the faces of a person are found."""
-    return tag_of("identity", identity)
-
-
-def seal(texts: Sequence[str], vector: np.ndarray) -> str:
-    """Return the digest of an item's texts, its encoder and its vector, as text."""
-    return digest(texts, vector.astype("<f4").tobytes()).hex()

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import secrets
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -23,7 +22,8 @@ from facenet.gallery.engines.postgres.connection import Connection
 from facenet.gallery.engines.postgres.index import Index
 from facenet.gallery.engines.postgres.rows import decoded, little_endian
 from facenet.gallery.engines.postgres.schema import add_vectors, prepare
-from facenet.gallery.engines.tags import tag_of, tags_of
+from facenet.gallery.engines.postgres.writes import Writes
+from facenet.gallery.engines.tags import tag_of
 from facenet.gallery.items import (
     COLUMNS,
     AddResult,
@@ -37,14 +37,10 @@ from facenet.gallery.items import (
     Where,
     above,
     choices_of,
-    digest,
-    item_of,
 )
 from facenet.types import Neighbours
-from facenet.vectors import UNIT_TOLERANCE, square_norms
 
 BLOCK = 8192  # rows read or written at once
-TEXTS = "id, identity, path, root, metadata"
 PUT = "INSERT INTO settings VALUES (%s, %s) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 
 Condition = tuple[str, list[Any]]  # SQL and its values
@@ -60,8 +56,7 @@ class Postgres(Engine):
         self.connection = Connection(address, timeout)
         super().__init__(self.connection.address.shown)
         self.index = Index(self)
-        self._changes: Counter[int] = Counter()  # items that the present write added, by encoder
-        self._wrote = False
+        self.writes = Writes(self.connection, self.index)
         self._answers: dict[str, str] = {}  # to be stored when the present reading ends
         try:
             with self.connection.one_line_errors():
@@ -88,15 +83,8 @@ class Postgres(Engine):
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
-        self._changes.clear()
-        self._wrote = False
-        with self._transaction("BEGIN"):
+        with self._transaction("BEGIN"), self.writes.counted():
             yield
-            if self._wrote:
-                for number, more in sorted(self._changes.items()):
-                    self.connection.execute("UPDATE encoders SET items = items + %s WHERE number = %s", (more, number))
-                token = secrets.token_hex(8)
-                self.connection.execute("UPDATE state SET generation = generation + 1, token = %s", (token,))
 
     @contextlib.contextmanager
     def _transaction(self, begin: str) -> Iterator[None]:
@@ -203,9 +191,7 @@ class Postgres(Engine):
         return self.connection.column(query, after, *values, limit)
 
     def find(self, numbers: np.ndarray) -> dict[int, Item]:
-        query = (
-            f"SELECT {self._whole()} FROM items JOIN encoders ON encoders.number = encoder WHERE items.number = ANY(%s)"
-        )
+        query = f"SELECT {self.index.whole()} WHERE items.number = ANY(%s)"
         return {item.number: item for item, _ in map(self._item, self.connection.execute(query, (numbers.tolist(),)))}
 
     def people(self, after: str, limit: int, prefix: str) -> list[Person]:
@@ -249,7 +235,7 @@ class Postgres(Engine):
         return map(self.block, self.connection.stream(query, BLOCK))
 
     def item_blocks(self) -> Iterator[tuple[list[Item], np.ndarray]]:
-        query = f"SELECT {self._whole()} FROM items JOIN encoders ON encoders.number = encoder ORDER BY items.number"
+        query = f"SELECT {self.index.whole()} ORDER BY items.number"
         for rows in self.connection.stream(query, BLOCK):
             items, vectors = zip(*map(self._item, rows), strict=True)
             yield list(items), self.block([(item.number, one) for item, one in zip(items, vectors, strict=True)])[1]
@@ -263,22 +249,14 @@ class Postgres(Engine):
         vectors = decoded([vector or b"" for _, vector in rows], self.dim() or 0)
         if vectors is None:
             raise self.damaged("a vector not of the gallery's width")
-        if not (np.abs(square_norms(vectors) - 1) <= 3 * UNIT_TOLERANCE).all():
-            raise self.damaged("a vector not of unit length")
-        return np.array([number for number, _ in rows], np.int64), vectors
-
-    def _whole(self) -> str:
-        return f"items.number, {TEXTS}, fingerprint, {self.index.vector()}, digest"
+        return np.array([number for number, _ in rows], np.int64), self.sound(vectors)
 
     def _item(self, row: Sequence[Any]) -> tuple[Item, bytes]:
-        """Return the item of a row of :meth:`_whole`, and its vector as the server sends it; DataError if damaged."""
-        number, *texts, fingerprint, vector, sealed = row
-        if vector is None or sealed != digest((*texts, fingerprint), little_endian(vector)):
-            raise self.damaged(f"the content of item {number}")
-        try:
-            return item_of(number, texts, fingerprint), vector
-        except (TypeError, ValueError, RecursionError) as error:
-            raise self.damaged(f"texts, metadata or encoder of item {number}") from error
+        """Return the item of a row of :meth:`Index.whole`, and its vector as the server sends it."""
+        number, *texts, fingerprint, vector, seal = row
+        if vector is None:
+            raise self.damaged(f"item {number} without a vector")
+        return self.sealed(number, texts, fingerprint, little_endian(vector), seal), vector
 
     # Searching
 
@@ -295,83 +273,21 @@ class Postgres(Engine):
     def add(
         self, rows: Sequence[tuple[Texts, np.ndarray]], encoder: int, fingerprint: str, on_duplicate: str
     ) -> AddResult:
-        rows = sorted(rows, key=lambda row: row[0][0])
-        written: dict[str, int | None] = {}
-        for start in range(0, len(rows), BLOCK):
-            written |= self._insert(
-                rows[start : start + BLOCK], encoder, fingerprint, replace=on_duplicate == "replace"
-            )
-        if len(written) < len(rows) and on_duplicate == "error":
-            raise self.taken([texts[0] for texts, _ in rows if texts[0] not in written])
-        before = Counter(old for old in written.values() if old is not None)
-        self._note(Counter({encoder: len(written)}))
-        self._note(Counter({old: -count for old, count in before.items()}))
-        return AddResult(len(written) - before.total(), before.total(), len(rows) - len(written))
-
-    def _insert(
-        self, rows: Sequence[tuple[Texts, np.ndarray]], encoder: int, fingerprint: str, *, replace: bool
-    ) -> dict[str, int | None]:
-        """Write items in the order of their ids, which are locked in that order.
-
-        Returns for each id that was written the encoder of the item that it replaced, or None.
-        """
-        texts = list(zip(*(one for one, _ in rows), strict=True))
-        tags = ["{" + ",".join(map(str, tags_of(json.loads(one)))) + "}" for one in texts[4]]
-        seals = [digest((*one, fingerprint), vector.astype("<f4").tobytes()) for one, vector in rows]
-        columns = ("number", *TEXTS.split(", "), "tags", "encoder", "digest", *self._vector_columns())
-        changes = ", ".join(f"{column} = excluded.{column}" for column in columns if column != "id")
-        what = f"DO UPDATE SET before = items.encoder, {changes}" if replace else "DO NOTHING"
-        query = f"""INSERT INTO items ({TEXTS}, tags, encoder, digest, vector_{encoder:d})
-          SELECT {TEXTS}, tags::bigint[], %s, digest, vector FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[],
-          %s::text[], %s::text[], %s::bytea[], %s::vector[]) AS given ({TEXTS}, tags, digest, vector)
-          ORDER BY id ON CONFLICT (id) {what} RETURNING id, before"""
-        values = (encoder, *map(list, texts), tags, seals, [vector for _, vector in rows])
-        return dict(self.connection.execute(query, values).fetchall())
-
-    def _vector_columns(self) -> list[str]:
-        return [f"vector_{column}" for column in self.index.columns()]
-
-    def _delete(self, condition: str, values: Sequence[Any]) -> int:
-        chosen = f"SELECT number FROM items WHERE {condition} ORDER BY id FOR UPDATE"
-        query = f"DELETE FROM items WHERE number IN ({chosen}) RETURNING encoder"
-        gone = Counter(self.connection.column(query, list(values)))
-        self._note(Counter({encoder: -count for encoder, count in gone.items()}))
-        return gone.total()
-
-    def _note(self, more: Counter[int]) -> None:
-        """Count items of the present write by their encoder."""
-        self._changes.update(more)
-        self._wrote = self._wrote or any(more.values())
+        added, replaced, kept = self.writes.put(rows, encoder, fingerprint, replace=on_duplicate == "replace")
+        if kept and on_duplicate == "error":
+            raise self.taken(kept)
+        return AddResult(added, replaced, len(kept))
 
     def remove(self, numbers: Sequence[int]) -> int:
-        return self._delete("number = ANY(%s)", numbers)
+        return self.writes.delete(numbers)
 
     def rename(self, numbers: Sequence[int], identity: str) -> int:
-        query = f"""SELECT {self._whole()} FROM items JOIN encoders ON encoders.number = encoder
-          WHERE items.number = ANY(%s) ORDER BY id FOR UPDATE OF items"""
-        rows = self.connection.execute(query, (list(numbers),)).fetchall()
-        seals = []
-        for number, name, _, *texts, vector, _ in rows:
-            seals.append((number, digest((name, identity, *texts), little_endian(vector))))
-        update = """UPDATE items SET identity = %s, digest = given.digest
-          FROM unnest(%s::bigint[], %s::bytea[]) AS given (number, digest) WHERE items.number = given.number"""
-        given = [list(column) for column in zip(*seals, strict=True)] or [[], []]
-        self.connection.execute(update, (identity, *given))
-        self._wrote = self._wrote or bool(rows)
-        return len(rows)
+        return self.writes.rename(numbers, identity)
 
     def old_items(
         self, encoders: Sequence[int], after: int, most: int, among: Sequence[int] | None
     ) -> list[tuple[int, Texts]]:
-        only, values = ("", []) if among is None else ("AND number = ANY(%s)", [list(among)])
-        pick = f"SELECT number FROM items WHERE number > %s AND encoder = ANY(%s) {only} ORDER BY number LIMIT %s"
-        lock = f"SELECT number, {TEXTS} FROM items WHERE number = ANY(%s) AND encoder = ANY(%s) ORDER BY id FOR UPDATE"
-        while picked := self.connection.column(pick, after, list(encoders), *values, most):
-            found = self.connection.execute(lock, (picked, list(encoders))).fetchall()
-            if found:
-                return sorted((row[0], row[1:]) for row in found)
-            after = picked[-1]  # all of them went meanwhile
-        return []
+        return self.writes.lock_old(encoders, after, most, among)
 
     def count_old(self, encoders: Sequence[int]) -> tuple[int, int]:
         query = "SELECT count(*), count(DISTINCT root) FROM items WHERE encoder = ANY(%s)"
@@ -379,17 +295,7 @@ class Postgres(Engine):
         return items, roots
 
     def exchange(self, items: Sequence[tuple[int, Texts]], vectors: np.ndarray, encoder: int, fingerprint: str) -> None:
-        numbers = [number for number, _ in items]
-        before = Counter(self.connection.column("SELECT encoder FROM items WHERE number = ANY(%s)", numbers))
-        pairs = zip(items, vectors, strict=True)
-        seals = [digest((*texts, fingerprint), vector.astype("<f4").tobytes()) for (_, texts), vector in pairs]
-        others = "".join(f", vector_{one} = NULL" for one in self.index.columns() if one != encoder)
-        query = f"""UPDATE items SET vector_{encoder:d} = given.vector, encoder = %s, digest = given.digest{others}
-          FROM unnest(%s::bigint[], %s::bytea[], %s::vector[]) AS given (number, digest, vector)
-          WHERE items.number = given.number"""
-        self.connection.execute(query, (encoder, numbers, seals, list(vectors)))
-        self._note(Counter({encoder: len(items)}))
-        self._note(Counter({old: -count for old, count in before.items()}))
+        self.writes.exchange(items, vectors, encoder, fingerprint)
 
     # The index, and care
 
@@ -412,7 +318,7 @@ class Postgres(Engine):
 
     def problems(self) -> Iterator[str]:
         counts = Counter[int]()
-        query = f"SELECT encoder, {self._whole()} FROM items JOIN encoders ON encoders.number = encoder"
+        query = f"SELECT encoder, {self.index.whole()}"
         for rows in self.connection.stream(query, BLOCK):
             for encoder, *row in rows:
                 counts[encoder] += 1

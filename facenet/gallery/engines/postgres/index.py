@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from facenet.gallery.engines.exact import SLACK, inside, ranked
+from facenet.gallery.engines.postgres.rows import TEXTS
 from facenet.gallery.engines.tuning import GROWN, NEVER, Tuned, checked, tune, wants_index
 from facenet.gallery.items import Block, Recipe
 from facenet.types import Neighbours
@@ -47,6 +48,13 @@ class Index:
         if len(columns) < 2:
             return f"vector_send(vector_{columns[0]})" if columns else "NULL::bytea"
         return f"vector_send(CASE encoder {' '.join(f'WHEN {one} THEN vector_{one}' for one in columns)} END)"
+
+    def whole(self) -> str:
+        """Return what follows SELECT for whole items: number, texts, fingerprint, vector, digest, and where from."""
+        return (
+            f"items.number, {TEXTS}, fingerprint, {self.vector()}, digest "
+            "FROM items JOIN encoders ON encoders.number = encoder"
+        )
 
     # Searching
 
