@@ -1,7 +1,8 @@
-"""The parameter of an approximate index, tuned to a recall on faces of the gallery itself.
+"""The parameter of an approximate index, tuned to a recall on new faces that are drawn from those of the gallery.
 
-Faces of the gallery ask for their nearest other face. The exact answer comes from all vectors, read once. Faces whose
-nearest other face is a near copy are easy, and left out where there are enough others.
+A face of the gallery finds its neighbours too easily: the index holds it, and links it to them. So a query is a face
+plus the difference of another face and its nearest: it lies where another picture of that person could lie. On drawn
+people the recall of such queries is within 0.011 of that of new pictures, and within 0.003 from a recall of 0.97 on.
 
 Letters: S queries, m candidates, D embedding width.
 """
@@ -17,8 +18,9 @@ import numpy as np
 from facenet.errors import ConfigError, choose
 from facenet.gallery.engines.exact import distances
 from facenet.gallery.faiss.scan import nearest, sampled
-from facenet.gallery.faiss.tune import FEW, NEAR_COPY, QUERIES, TIE, enough, interval
+from facenet.gallery.faiss.tune import QUERIES, TIE, enough, interval
 from facenet.gallery.items import Block, Recipe
+from facenet.vectors import normalise
 
 EXACT = 20_000  # items up to which "auto" compares all of them
 LEAST = 10_000  # items below which every kind does
@@ -30,7 +32,7 @@ class Tuned(NamedTuple):
     """What was measured of an index."""
 
     parameter: int  # how much of the index a search looks at; 0: every face is compared
-    recall: float = 0.0  # of the nearest other face of `queries` faces
+    recall: float = 0.0  # of the nearest face, over so many `queries`
     queries: int = 0
     faces: int = 0  # when it was tuned
     target: float = 1.0
@@ -72,30 +74,26 @@ def tune(
     recipe: Recipe,
     place: object,
 ) -> Tuned:
-    """Return the least parameter with which faces surely find their nearest other face; 0 and a warning without one.
+    """Return the least parameter with which new faces surely find their nearest; 0 and a warning without one.
 
     Args:
-        blocks: All items, the same each time.
+        blocks: All items, the same each time. They are read four times.
         count: How many they are.
         dim: D.
-        candidates: The m candidates of each of S queries (S, D), two or more, for a value of the parameter.
+        candidates: The m candidates of each of S queries (S, D) for a value of the parameter.
         parameters: The values to try, from little work to much.
         recipe: Its `recall_target` is to be reached.
         place: Begins the warning.
     """
-    rows = np.sort(np.random.default_rng(0).permutation(count)[:QUERIES])
-    numbers, queries = sampled(blocks(), rows, dim)
-    exact = nearest(blocks(), queries, 2)
-    true = np.where(exact.rows[:, 0] == numbers, exact.sq_dist[:, 1], exact.sq_dist[:, 0])
-    fresh = true > NEAR_COPY
-    told = fresh if fresh.sum() >= FEW else np.ones(len(true), bool)
+    queries = new_faces(blocks, count, dim)
+    true = nearest(blocks(), queries, 1).sq_dist[:, 0]
     tuned = NEVER
     for parameter in parameters:
-        found = candidates(queries[told], parameter)
-        best = [_nearest_other(*one) for one in zip(found, numbers[told], queries[told], strict=True)]
-        recall = float((np.array(best) <= true[told] + TIE).mean())
-        tuned = Tuned(parameter, recall, int(told.sum()), count, recipe.recall_target)
-        if interval(recall, tuned.queries)[0] >= recipe.recall_target:
+        found = candidates(queries, parameter)
+        best = [distances(query, one[1]).min(initial=np.inf) for query, one in zip(queries, found, strict=True)]
+        recall = float((np.array(best) <= true + TIE).mean())
+        tuned = Tuned(parameter, recall, len(queries), count, recipe.recall_target)
+        if interval(recall, len(queries))[0] >= recipe.recall_target:
             return tuned
     log.warning(
         "%s: the index finds %.4f of the nearest faces, not surely the recall_target of %g; every face is compared "
@@ -104,7 +102,18 @@ def tune(
     return tuned._replace(parameter=0)
 
 
-def _nearest_other(found: Block, itself: int, query: np.ndarray) -> float:
-    """Return the least sq_dist of a query's candidates, without the query itself; inf without any."""
-    numbers, vectors = found
-    return float(distances(query, vectors[numbers != itself]).min(initial=np.inf))
+def new_faces(blocks: Callable[[], Iterable[Block]], count: int, dim: int, seed: int = 0) -> np.ndarray:
+    """Draw unit vectors (S, D) that lie to the faces as other pictures of their people do; S is at most 2,000."""
+    rng = np.random.default_rng(seed)
+    rows = np.sort(rng.permutation(count)[:QUERIES])
+    numbers, faces = sampled(blocks(), rows, dim)
+    near = nearest(blocks(), faces, 2).rows
+    others = np.where(near[:, 0] == numbers, near[:, 1], near[:, 0])
+    held = {int(number): vector for block in blocks() for number, vector in _some(block, others)}
+    difference = faces - np.array([held[int(number)] for number in others])
+    return normalise(faces + difference[rng.permutation(len(faces))])
+
+
+def _some(block: Block, numbers: np.ndarray) -> Iterable[tuple[int, np.ndarray]]:
+    there = np.isin(block[0], numbers)
+    return zip(block[0][there].tolist(), block[1][there], strict=True)

@@ -1,4 +1,4 @@
-"""Searches in Milvus: every vector compared, or an index that Milvus builds, tuned on the gallery's own faces.
+"""Searches in Milvus: every vector compared, or an index that Milvus builds, tuned to a recall.
 
 The server finds candidates. Their distances are computed again here, in float32, from the vectors that come with them.
 
@@ -149,7 +149,7 @@ class Index:
         if kind is not None:
             tuned = tune(
                 lambda: self._blocks(""), count, self.engine.dim() or 0,
-                lambda queries, value: self._candidates(queries, 2, "", Tuned(value)), kind.values, recipe,
+                lambda queries, value: self._candidates(queries, 1, "", Tuned(value)), kind.values, recipe,
                 self.engine.place,
             )  # fmt: skip
             self.engine.put_setting("tuned", json.dumps(list(tuned)))

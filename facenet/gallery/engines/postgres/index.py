@@ -1,4 +1,4 @@
-"""Searches in PostgreSQL: every vector compared, or an HNSW index a column, tuned to a recall on the gallery's faces.
+"""Searches in PostgreSQL: every vector compared, or an HNSW index a column, tuned to a recall.
 
 The server finds candidates. Their distances are computed again here, in float32, from the vectors that come with them.
 
@@ -178,7 +178,7 @@ class Index:
             return map(engine.block, self.connection.stream(query, BLOCK))
 
         def candidates(queries: np.ndarray, ef_search: int) -> list[Block]:
-            return self._candidates(queries, 2, None, {column: Tuned(ef_search)})
+            return self._candidates(queries, 1, None, {column: Tuned(ef_search)})
 
         with engine.reading():
             count, dim = engine.counts()[column], engine.dim() or 0
