@@ -1,8 +1,8 @@
 """The parameter of an approximate index, tuned to a recall on new faces that are drawn from those of the gallery.
 
 A face of the gallery finds its neighbours too easily: the index holds it, and links it to them. So a query is a face
-plus the difference of another face and its nearest: it lies where another picture of that person could lie. On drawn
-people the recall of such queries is within 0.011 of that of new pictures, and within 0.003 from a recall of 0.97 on.
+plus the difference of another face and its nearest: it lies where another picture of that person could lie. On
+100,000 drawn faces an index that was tuned to 0.99 so found 0.992 of new pictures, one tuned on its own faces 0.88.
 
 Letters: S queries, m candidates, D embedding width.
 """
