@@ -1,4 +1,4 @@
-"""Tuning of an engine's index: drawn queries are found as new pictures are, and a target that is not reached is told."""
+"""Tuning of an engine's index: drawn queries are as hard as new pictures, a target that is not reached is told."""
 
 from __future__ import annotations
 
@@ -41,9 +41,7 @@ def recall(graph: faiss.IndexHNSWFlat, faces: np.ndarray, queries: np.ndarray, e
 
 
 @pytest.mark.parametrize("ef", [8, 16, 32])
-def test_drawn_queries_do_not_flatter_an_index(
-    faces: np.ndarray, graph: faiss.IndexHNSWFlat, ef: int
-) -> None:
+def test_drawn_queries_do_not_flatter_an_index(faces: np.ndarray, graph: faiss.IndexHNSWFlat, ef: int) -> None:
     new = clustered(PEOPLE, EACH, noise=1)[0]
     drawn = new_faces(lambda: blocks(faces), len(faces), faces.shape[1])
     ours, theirs, own = (recall(graph, faces, asked, ef) for asked in (drawn, new, faces))

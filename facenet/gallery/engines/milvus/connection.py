@@ -142,14 +142,20 @@ class Connection:
         self.patiently(self.client.delete, collection, filter=f"number in {[int(number) for number in numbers]}")
 
     def search(
-        self, collection: str, queries: Sequence[Any], most: int, expression: str, params: Mapping[str, Any]
-    ) -> list[list[tuple[int, Any]]]:
-        """Return number and vector of the nearest rows, for each query."""
+        self,
+        collection: str,
+        queries: Sequence[Any],
+        most: int,
+        expression: str,
+        params: Mapping[str, Any],
+        fields: Sequence[str],
+    ) -> list[list[Row]]:
+        """Return the nearest rows, for each query."""
         found = self.patiently(
-            self.client.search, collection, list(queries), expression, limit=most, output_fields=["number", "vector"],
+            self.client.search, collection, list(queries), expression, limit=most, output_fields=["number", *fields],
             search_params={"metric_type": "L2", "params": dict(params)}, consistency_level=self.address.consistency,
         )  # fmt: skip
-        return [[(hit["entity"]["number"], hit["entity"]["vector"]) for hit in hits] for hits in found]
+        return [[dict(hit["entity"]) for hit in hits] for hits in found]
 
     @contextlib.contextmanager
     def one_line_errors(self) -> Iterator[None]:

@@ -59,6 +59,7 @@ class Milvus(Engine):
         self.settings = Settings(self.connection)
         self.index = Index(self)
         self._depth = 0  # of sessions inside each other
+        self._seen: dict[int, Row] = {}  # what the searches of the present session found: rows may change meanwhile
         self._ready = False  # whether the collection of the items is known to be there
         self._wrote = False
         try:
@@ -79,6 +80,7 @@ class Milvus(Engine):
             with self.connection.one_line_errors():
                 if self._depth == 1:
                     self.settings.read()
+                    self._seen.clear()
                 yield
         finally:
             self._depth -= 1
@@ -192,7 +194,8 @@ class Milvus(Engine):
         return sorted(row["number"] for row in rows)
 
     def find(self, numbers: np.ndarray) -> dict[int, Item]:
-        pages = self._chunks(numbers.tolist(), WHOLE)
+        seen = [self._seen[number] for number in numbers.tolist() if number in self._seen]
+        pages = [seen, *self._chunks([number for number in numbers.tolist() if number not in self._seen], WHOLE)]
         return {item.number: item for rows in pages for item, _ in self._items(rows)}
 
     def people(self, after: str, limit: int, prefix: str) -> list[Person]:
@@ -260,12 +263,26 @@ class Milvus(Engine):
     def _items(self, rows: Sequence[Row]) -> Iterator[tuple[Item, np.ndarray]]:
         """Yield items and their vectors (D,) of whole rows."""
         names = {number: name for name, number in self.encoders().items()}
+        if any(row["encoder"] not in names for row in rows):  # of an encoder that came meanwhile
+            self.settings.read()
+            names = {number: name for name, number in self.encoders().items()}
         for row in rows:
             texts, vector = [row[name] for name in TEXTS], np.array(row["vector"], np.float32)
             seal = bytes.fromhex(row["digest"])
             yield self.sealed(row["number"], texts, names.get(row["encoder"], ""), vector.tobytes(), seal), vector
 
     # Searching
+
+    def search(self, queries: Sequence[Any], most: int, expression: str, params: Mapping[str, Any]) -> list[Block]:
+        """Return numbers (m,) and vectors (m, D) of the nearest items, for each query.
+
+        Few come with their texts, so that :meth:`find` tells them as they were.
+        """
+        whole = len(queries) * most <= BLOCK
+        found = self.connection.search(self.items, queries, most, expression, params, WHOLE if whole else ["vector"])
+        if whole:
+            self._seen.update({row["number"]: row for rows in found for row in rows})
+        return [self.block([(row["number"], row["vector"]) for row in rows]) for rows in found]
 
     def nearest(
         self, queries: np.ndarray, k: int, admitted: Any, *, rescore: bool | None, threads: int | None

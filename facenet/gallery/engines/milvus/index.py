@@ -81,10 +81,10 @@ class Index:
         found: list[Block] = []
         if self.tuned() is NEVER and self._kind() is None:
             for query in queries:
-                rows = self.connection.search(self.engine.items, [query], MOST, expression, radius)[0]
-                if len(rows) == MOST:
+                block = self.engine.search([query], MOST, expression, radius)[0]
+                if len(block[0]) == MOST:
                     break
-                found.append(self.engine.block(rows))
+                found.append(block)
         if len(found) < len(queries):
             rows_of = [one.rows for one in within(self._blocks(expression), queries, max_sq_dist + SLACK)]
             found = [(rows, self.engine.vectors(rows)) for rows in rows_of]
@@ -99,8 +99,7 @@ class Index:
         found: list[Block] = []
         for start in range(0, len(queries), ASKED):
             asked = list(queries[start : start + ASKED])
-            rows = self.connection.search(self.engine.items, asked, most + MORE, expression, params)
-            found += map(self.engine.block, rows)
+            found += self.engine.search(asked, most + MORE, expression, params)
         return found
 
     def _scanned(self, queries: np.ndarray, most: int, expression: str) -> list[Block]:

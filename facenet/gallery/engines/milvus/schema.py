@@ -8,6 +8,7 @@ from facenet.gallery.engines.milvus.connection import Connection
 
 LONGEST = 65_535  # bytes of a text
 MOST_TAGS = 4096
+LOADING = 60.0  # seconds that a new collection may take
 
 
 def settings_schema(connection: Connection, name: str) -> None:
@@ -37,4 +38,4 @@ def _make(connection: Connection, name: str, fields: list[tuple[str, Any, dict[s
         schema.add_field(field, kind, **how)
     index = client.prepare_index_params()
     index.add_index("vector", index_type="FLAT", metric_type="L2")
-    client.create_collection(name, schema=schema, index_params=index, timeout=connection.timeout)
+    client.create_collection(name, schema=schema, index_params=index, timeout=max(LOADING, connection.timeout))
