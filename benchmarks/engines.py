@@ -27,7 +27,12 @@ from facenet.options import Options as BaseOptions
 from facenet.types import EmbeddingSet
 
 FINGERPRINT = "ec" * 32
-KINDS = {"folder": ("flat", "hnsw", "ivf_sq8"), "postgresql": ("flat", "hnsw"), "milvus": ("flat", "hnsw", "ivf")}
+KINDS = {
+    "folder": ("flat", "hnsw", "ivf_sq8"),
+    "postgresql": ("flat", "hnsw"),
+    "postgres": ("flat", "hnsw"),
+    "milvus": ("flat", "hnsw", "ivf"),
+}
 COLUMNS = ("engine", "kind", "recall@1", "verdicts that differ", "queries/s", "one query, ms", "add, faces/s",
            "index, s", "bytes a face")  # fmt: skip
 

@@ -11,6 +11,7 @@ from facenet.commands.galleries import GALLERY, open_gallery
 from facenet.commands.launch import launch
 from facenet.commands.options import CommandOptions, refuse_unread
 from facenet.console import progress, table
+from facenet.gallery.engines.places import is_address
 from facenet.options import INSIDE, RATE, option
 
 ACTIONS = (
@@ -78,6 +79,9 @@ def check(options: IndexOptions) -> None:
         raise ConfigError("index: rename=ID_OR_IDENTITY and to=NAME go together")
     if options.backfill and not options.encoder:
         raise ConfigError("index: backfill=EMBEDDINGS needs encoder=DIR, whose record says what it may replace")
+    for name, place in (("gallery", options.gallery), ("copy", options.copy or "")):
+        if options.copy and place.startswith(("http://", "https://")):
+            raise ConfigError(f"index: {name}={place} is a service; copy= moves folders and databases")
     if options.kind and options.factory:
         raise ConfigError("index: kind and factory each choose the index; pass one of them")
     reads_encoder = options.add or options.backfill or options.info
@@ -186,7 +190,7 @@ def choose_index(gallery: Any, options: IndexOptions) -> bool:
     target = before.recall_target if options.recall_target is None else options.recall_target
     kind = options.kind or ("auto" if options.factory else before.kind)
     gallery.configure(kind, factory=factory, recall_target=target)
-    return bool(gallery.save_cache(force=gallery.recipe != before))
+    return bool(gallery.save_cache(force=gallery.recipe != before or is_address(options.gallery)))
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """New vectors in the place of old ones: a gallery follows an upgrade batch by batch, and can be searched meanwhile.
 
-A batch is one transaction. Each item's encoder says whether it is done: a backfill that was
+A batch is one write. Each item's encoder says whether it is done: a backfill that was
 killed goes on if it is started again.
 
 Letters: N images, D embedding width.
@@ -46,10 +46,9 @@ def backfill_items(
         known = engine.encoders()
         old = [known[name] for name in listed if name in known and name != own]
         total, roots = engine.count_old(old)
-    done = replaced = last = 0
+    done = replaced = last = encoder = 0
     while True:
         with engine.writing():
-            encoder = engine.admit(own, listed, embeddings.dim) if total else 0
             items = engine.old_items(old, last, batch, numbers)
             found = []
             for number, texts in items:
@@ -57,9 +56,13 @@ def backfill_items(
                 row = row_of_image(path, name, rows) if roots <= 1 or root == embeddings.root else None
                 if row is not None:
                     found.append(((number, texts), row))
-            if found:
+            if found and encoder:
                 given, chosen = zip(*found, strict=True)
                 engine.exchange(given, vectors[list(chosen)], encoder, own)
+        if found and not encoder:  # recorded with the first image that is found, before its item is locked
+            with engine.writing():
+                encoder = engine.admit(own, listed, embeddings.dim)
+            continue
         if not items:
             break
         done, replaced, last = done + len(items), replaced + len(found), items[-1][0]

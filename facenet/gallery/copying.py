@@ -41,6 +41,9 @@ def copy_items(source: Gallery, target: Gallery, *, progress: Progress | None = 
     """
     total, copied, done = len(source), 0, 0
     encoders = [name for name, count in source.info()["fingerprints"].items() if count]
+    with target._engine.writing():  # in the order of the source: the first is the one that the gallery belongs to
+        for name in encoders:
+            target._engine.admit(name, encoders, source.dim)
     for items, vectors in source.blocks():
         known = {item.id for item in target.find([item.id for item in items], by="id")}
         fresh = [place for place, item in enumerate(items) if item.id not in known]
@@ -56,7 +59,7 @@ def copy_items(source: Gallery, target: Gallery, *, progress: Progress | None = 
     if sums[0] != sums[1]:
         raise DataError(
             f"{target.folder}: {sums[1][0]} items of digest {sums[1][1]}, where {source.folder} has {sums[0][0]} of "
-            f"{sums[0][1]}; copy into an empty gallery, or remove what is not of the source"
+            f"{sums[0][1]}; if the source changed meanwhile copy again, else copy into an empty gallery"
         )
     return CopyResult(copied, total - copied, sums[0][1])
 

@@ -34,10 +34,11 @@ __all__ = ["BATCH", "AddResult", "BackfillResult", "Gallery", "Hit", "Item", "Li
 
 
 class Gallery:
-    """A folder of named unit vectors of one encoder, and of encoders compatible with it.
+    """Named unit vectors of one encoder, and of encoders compatible with it, in a folder or a database.
 
-    One process writes at a time, others wait for `timeout` seconds; any number read. Every method raises DataError
-    with one line if the folder is damaged, locked, full or read-only; nothing is then changed.
+    In a folder one process writes at a time, others wait for `timeout` seconds; any number read. Every method raises
+    DataError with one line if the place is damaged, locked, full, read-only or not reached. Nothing is then changed,
+    but that Milvus has no transactions: see docs/scaling.md.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -154,6 +155,10 @@ class Gallery:
         is not asked. Raises as :meth:`search`.
         """
         return self._search.within(queries, max_sq_dist, where)
+
+    def count_within(self, queries: EmbeddingSet, max_sq_dist: float, *, where: Where = None, most: int) -> int:
+        """Return how many answers :meth:`within` has for all queries, about; counting may end at `most`."""
+        return self._search.count_within(queries, max_sq_dist, where, most)
 
     def hits(
         self,
@@ -330,7 +335,10 @@ class Gallery:
         self._engine.configure(Recipe(kind, factory, recall_target))
 
     def save_cache(self, *, force: bool = False) -> bool:
-        """Write ``index.faiss`` if it is missing, unusable or more than 1 % behind (or `force`); True if written."""
+        """Write ``index.faiss`` if it is missing, unusable or more than 1 % behind (or `force`); True if written.
+
+        In a database `force` makes the index that :meth:`configure` chose, if it is due.
+        """
         return self._engine.save_index(force=force)
 
     def compact(self) -> dict[str, int]:

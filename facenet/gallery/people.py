@@ -58,7 +58,9 @@ def vectors_of(engine: Engine, who: People) -> Iterator[tuple[np.ndarray, np.nda
     start = 0
     for numbers, vectors in engine.vector_blocks():
         end = start + int(np.searchsorted(who.numbers[start:], numbers[-1], side="right"))
-        yield np.arange(start, end), vectors[np.searchsorted(numbers, who.numbers[start:end])]
+        at = np.searchsorted(numbers, who.numbers[start:end])
+        there = numbers[at] == who.numbers[start:end]  # others went meanwhile, where a session has no snapshot
+        yield np.arange(start, end)[there], vectors[at[there]]
         start = end
 
 

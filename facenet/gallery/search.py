@@ -55,6 +55,12 @@ class Search:
         with self.engine.reading():
             return self._within(self._checked(queries), max_sq_dist, where)
 
+    def count_within(self, queries: EmbeddingSet, max_sq_dist: float, where: Where, most: int) -> int:
+        """Return about how many items are within a radius; see :meth:`facenet.gallery.gallery.Gallery.count_within`."""
+        with self.engine.reading():
+            vectors = self._checked(queries)
+            return self.engine.count_within(vectors, max_sq_dist, self.engine.admitted(where), most)
+
     def hits(
         self, queries: EmbeddingSet, k: int, *, by_identity: bool, identity_by: str, where: Where, without: str
     ) -> list[list[Hit]]:
@@ -135,7 +141,7 @@ class Search:
         new = set(rows.ravel().tolist()) - seen.keys()
         numbers = np.array(sorted(number for number in new if number >= 0), np.int64)
         found = self.engine.find(numbers)
-        if len(found) < len(numbers):
+        if len(found) < len(numbers) and self.engine.snapshots:
             raise self.engine.damaged(f"{len(numbers) - len(found)} items that the index knows are not there")
         seen.update(found)
         return seen
@@ -147,7 +153,7 @@ class Search:
             [
                 Hit(rank, item.id, item.identity, item.path, sq_dist, item.root, item.metadata, item.fingerprint, row)
                 for rank, (row, sq_dist) in enumerate(zip(*(part.tolist() for part in answer), strict=True), 1)
-                if row >= 0 and (item := items[row])
+                if row >= 0 and (item := items.get(row))  # else it went meanwhile
             ]
             for answer in answers
         ]
@@ -173,9 +179,9 @@ class Search:
             items = self._read(found.rows, seen)
             unfinished = []
             for query, rows, sq_dist in zip(pending, found.rows, found.sq_dist, strict=True):
-                there = [row for row in rows.tolist() if row >= 0]
-                keys = [row if row == without else items[row].identity or row for row in there]
-                places = [place for place in _first_of_each(keys) if there[place] != without][:k]
+                there = [place for place, row in enumerate(rows.tolist()) if row in items]
+                keys = [row if row == without else items[row].identity or row for row in rows[there].tolist()]
+                places = [there[i] for i in _first_of_each(keys) if rows[there[i]] != without][:k]
                 if len(places) < k and fetch < total:
                     unfinished.append(query)
                 best.rows[query, : len(places)] = rows[places]

@@ -15,7 +15,7 @@ from starlette.formparsers import MultiPartParser
 from starlette.types import ASGIApp
 
 from facenet import __version__
-from facenet.errors import FacenetError
+from facenet.errors import Busy, FacenetError, StorageError
 from facenet.service.guard import Guard
 from facenet.service.problems import Problem, problem_of
 from facenet.service.routes import about, items, people, pictures, vectors
@@ -88,6 +88,8 @@ async def answer_error(request: Request, error: Exception) -> JSONResponse:
     problem, gallery = problem_of(error), request.app.state.service.gallery
     for place in gallery.names:
         problem.detail = problem.detail.replace(place, "the gallery")
+    if gallery.folder is None and isinstance(error, StorageError | Busy):  # a driver's text may name hosts and roles
+        problem.detail = "the gallery's database is busy or can not be reached; try again later"
     return JSONResponse(problem.body(request.state.request_id), problem.status_code, problem.headers)
 
 

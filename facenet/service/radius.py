@@ -29,7 +29,7 @@ def refuse_many(
         part = replace(
             queries, vectors=queries.vectors[rows], paths=queries.paths[rows], identities=queries.identities[rows]
         )
-        count += sum(len(found.rows) for found in gallery.within(part, max_sq_dist, where=where))
+        count += gallery.count_within(part, max_sq_dist, where=where, most=limits.hits + 1 - count)
         if count > limits.hits:
             raise Problem(
                 422,

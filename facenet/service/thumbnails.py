@@ -38,7 +38,7 @@ class Thumbnails:
     @property
     def keeps(self) -> bool:
         """Whether the faces of enrolments are kept."""
-        return self.mode != NONE
+        return self.mode != NONE and self.folder is not None
 
     def has(self, item: Item) -> bool:
         """Whether there is probably a thumbnail of an item; a photo may be gone."""
@@ -47,7 +47,7 @@ class Thumbnails:
     def keep(self, crop: np.ndarray) -> str:
         """Write the crop (H, W, 3) of a face, before its item; returns its path, which no other picture has."""
         path = f"{FOLDER}/{secrets.token_hex(16)}.jpg"
-        assert self.folder is not None  # the service refuses to keep any without
+        assert self.folder is not None  # see keeps
         with atomic_write(self.folder / path) as file:
             file.write(encode_jpeg(crop))
         return path

@@ -45,6 +45,8 @@ class Engine(EncoderRules):
     Errors are those of `facenet.errors`, with one line that names `place`.
     """
 
+    snapshots = True  # whether everything inside a session sees one state
+
     def __init__(self, place: str | Path) -> None:
         """Remember the place, as messages name it."""
         self.place = place
@@ -211,6 +213,10 @@ class Engine(EncoderRules):
     def within(self, queries: np.ndarray, max_sq_dist: float, admitted: Any) -> list[Neighbours]:
         """Return for each of Q queries every item with sq_dist <= max_sq_dist, nearest first; none is missing."""
 
+    @abstractmethod
+    def count_within(self, queries: np.ndarray, max_sq_dist: float, admitted: Any, most: int) -> int:
+        """Return how many items are within a radius of the queries (Q, D), about; counting may end at `most`."""
+
     # Writing
 
     @abstractmethod
@@ -264,7 +270,10 @@ class Engine(EncoderRules):
 
     @abstractmethod
     def save_index(self, *, force: bool = False) -> bool:
-        """Bring the stored index up to date if that is due, or by `force`; True if done. Outside of a session."""
+        """Bring a folder's index up to date if that is due or by `force`; True if done. Outside of a session.
+
+        A database makes an index that is due by `force` alone: that takes long, and rights.
+        """
 
     def info(self) -> dict[str, Any]:
         """Return what :meth:`facenet.gallery.gallery.Gallery.info` says."""

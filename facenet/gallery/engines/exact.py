@@ -5,7 +5,7 @@ Letters: Q queries, k neighbours, m candidates, D embedding width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from facenet.gallery.items import Block
 from facenet.types import Neighbours
 
 Stored = Callable[[np.ndarray], np.ndarray]  # vectors (n, D) of item numbers (n,)
+BLOCK = 8192  # vectors fetched at once
 SLACK = 1e-4  # sq_dist by which an index and the formula may differ on unit vectors
 
 
@@ -50,12 +51,30 @@ def ranked(queries: np.ndarray, found: Sequence[Block], k: int) -> Neighbours:
     return answers
 
 
-def inside(query: np.ndarray, rows: np.ndarray, vectors: np.ndarray, max_sq_dist: float) -> Neighbours:
-    """Return of the candidates of a query (D,), numbers (m,) and vectors (m, D), those within, nearest first."""
-    sq_dist = distances(query, vectors)
+def joined(blocks: Sequence[Block], dim: int) -> Block:
+    """Return several blocks as one."""
+    numbers = np.concatenate([np.empty(0, np.int64), *(block[0] for block in blocks)])
+    return numbers, np.concatenate([np.empty((0, dim), np.float32), *(block[1].reshape(-1, dim) for block in blocks)])
+
+
+def inside(query: np.ndarray, blocks: Iterable[Block], max_sq_dist: float) -> Neighbours:
+    """Return the candidates of a query (D,) that are within a radius, nearest first; memory holds one of the blocks."""
+    rows, sq_dists = [np.empty(0, np.int64)], [np.empty(0, np.float32)]
+    for numbers, vectors in blocks:
+        sq_dist = distances(query, vectors)
+        there = sq_dist <= np.float32(max_sq_dist)
+        rows.append(numbers[there])
+        sq_dists.append(sq_dist[there])
+    found, sq_dist = np.concatenate(rows), np.concatenate(sq_dists)
     order = np.argsort(sq_dist, kind="stable")
-    order = order[sq_dist[order] <= np.float32(max_sq_dist)]
-    return Neighbours(rows[order], sq_dist[order])
+    return Neighbours(found[order], sq_dist[order])
+
+
+def fetched(rows: np.ndarray, stored: Stored) -> Iterator[Block]:
+    """Yield numbers (n,) of `rows` (m,) with their vectors (n, D), block by block."""
+    for start in range(0, len(rows), BLOCK):
+        part = rows[start : start + BLOCK]
+        yield part, stored(part)
 
 
 def absent(count: int, k: int) -> Neighbours:

@@ -17,7 +17,7 @@ import numpy as np
 from facenet.errors import DataError
 from facenet.files import read_sealed, write_sealed
 from facenet.gallery.engines.engine import Engine
-from facenet.gallery.engines.exact import SLACK, inside, rescored
+from facenet.gallery.engines.exact import SLACK, fetched, inside, rescored
 from facenet.gallery.faiss.cache import Cache
 from facenet.gallery.faiss.file import INDEX
 from facenet.gallery.faiss.kinds import LIMITS, Limits, check
@@ -44,7 +44,7 @@ class Folder(Engine):
         encoder: tuple[str | None, Sequence[str], int | None],
         limits: Limits = LIMITS,
     ) -> None:
-        """Open the folder; see :meth:`facenet.gallery.gallery.Gallery.open`. `encoder` is what `admit` is asked."""
+        """Open the folder; see :meth:`facenet.gallery.gallery.Gallery.open`. `encoder` is what :meth:`claim` gets."""
         super().__init__(folder)
         self.folder = folder
         self.truth = Truth(folder, timeout, create=create)
@@ -211,14 +211,20 @@ class Folder(Engine):
         return found
 
     def within(self, queries: np.ndarray, max_sq_dist: float, admitted: Any) -> list[Neighbours]:
-        layers, wide = self.cache.current(queries.shape[1]), max_sq_dist + SLACK
-        if layers.base.factory == "Flat":
-            found = [answer.rows for answer in layers.within(queries, wide)]
-            found = found if admitted is None else [rows[np.isin(rows, admitted)] for rows in found]
-        else:
-            found = [answer.rows for answer in within(self._stored(admitted), queries, wide)]
+        found = self._rows_within(queries, max_sq_dist + SLACK, admitted)
         pairs = zip(queries, found, strict=True)
-        return [inside(query, rows, self.vectors(rows), max_sq_dist) for query, rows in pairs]
+        return [inside(query, fetched(rows, self.vectors), max_sq_dist) for query, rows in pairs]
+
+    def count_within(self, queries: np.ndarray, max_sq_dist: float, admitted: Any, most: int) -> int:
+        return sum(map(len, self._rows_within(queries, max_sq_dist, admitted)))
+
+    def _rows_within(self, queries: np.ndarray, max_sq_dist: float, admitted: Any) -> list[np.ndarray]:
+        """Return the numbers (m,) of the items within a radius by the distances of FAISS, for each of Q queries."""
+        layers = self.cache.current(queries.shape[1])
+        if layers.base.factory != "Flat":
+            return [answer.rows for answer in within(self._stored(admitted), queries, max_sq_dist)]
+        found = [answer.rows for answer in layers.within(queries, max_sq_dist)]
+        return found if admitted is None else [rows[np.isin(rows, admitted)] for rows in found]
 
     def _nearest_stored(self, queries: np.ndarray, k: int, admitted: Any, threads: int | None) -> Neighbours:
         """Return the k nearest of all items, or of some, by their stored vectors."""

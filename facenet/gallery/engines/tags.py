@@ -11,10 +11,12 @@ from typing import Any
 def tags_of(metadata: Mapping[str, Any]) -> list[int]:
     """Return 64-bit digests of an item's fields: of each name, and of each name with its value.
 
-    Lists and objects have none.
+    Lists and objects have the former alone.
     """
-    there = {key: value for key, value in metadata.items() if isinstance(value, str | int | float)}
-    return sorted({tag for key, value in there.items() for tag in (tag_of(key), tag_of(key, value))})
+    there = {tag_of(key) for key, value in metadata.items() if value is not None}
+    return sorted(
+        there | {tag_of(key, value) for key, value in metadata.items() if isinstance(value, str | int | float)}
+    )
 
 
 def tag_of(key: str, *value: Any) -> int:

@@ -31,18 +31,21 @@ log = logging.getLogger(__name__)
 class Tuned(NamedTuple):
     """What was measured of an index."""
 
-    parameter: int  # how much of the index a search looks at; 0: every face is compared
+    kind: str  # of the index
+    parameter: int  # how much of it a search looks at; 0: it missed the target, and every face is compared
     recall: float = 0.0  # of the nearest face, over so many `queries`
     queries: int = 0
     faces: int = 0  # when it was tuned
     target: float = 1.0
 
-    def fits(self, recipe: Recipe) -> bool:
-        """Tell whether it was tuned for such a recipe."""
-        return bool(self.faces) and recipe.kind != "flat" and recipe.recall_target <= self.target
+    def due(self, kind: str, recipe: Recipe, count: int) -> bool:
+        """Tell whether an index of that kind is to be made and tuned, for `count` items."""
+        if kind == self.kind == "flat":
+            return False
+        return kind != self.kind or recipe.recall_target > self.target or count > GROWN * self.faces
 
 
-NEVER = Tuned(0)
+NEVER = Tuned("flat", 0)
 
 
 def checked(recipe: Recipe, kinds: dict[str, str], place: object) -> Recipe:
@@ -59,10 +62,11 @@ def checked(recipe: Recipe, kinds: dict[str, str], place: object) -> Recipe:
     return recipe
 
 
-def wants_index(recipe: Recipe, count: int) -> bool:
-    """Tell whether `count` items get an approximate index."""
+def kind_for(recipe: Recipe, count: int, usual: str) -> str:
+    """Return the kind of index that `count` items get: "flat", the recipe's, or the `usual` one for "auto"."""
     least = EXACT if recipe.kind == "auto" else LEAST
-    return recipe.kind != "flat" and count >= least and enough(min(QUERIES, count // 2), recipe.recall_target)
+    few = count < least or not enough(min(QUERIES, count // 2), recipe.recall_target)
+    return "flat" if few else usual if recipe.kind == "auto" else recipe.kind
 
 
 def tune(
@@ -71,7 +75,8 @@ def tune(
     dim: int,
     candidates: Callable[[np.ndarray, int], Sequence[Block]],
     parameters: Sequence[int],
-    recipe: Recipe,
+    kind: str,
+    target: float,
     place: object,
 ) -> Tuned:
     """Return the least parameter with which new faces surely find their nearest; 0 and a warning without one.
@@ -82,7 +87,8 @@ def tune(
         dim: D.
         candidates: The m candidates of each of S queries (S, D) for a value of the parameter.
         parameters: The values to try, from little work to much.
-        recipe: Its `recall_target` is to be reached.
+        kind: Of the index.
+        target: The recall that is to be reached.
         place: Begins the warning.
     """
     queries = new_faces(blocks, count, dim)
@@ -92,12 +98,12 @@ def tune(
         found = candidates(queries, parameter)
         best = [distances(query, one[1]).min(initial=np.inf) for query, one in zip(queries, found, strict=True)]
         recall = float((np.array(best) <= true + TIE).mean())
-        tuned = Tuned(parameter, recall, len(queries), count, recipe.recall_target)
-        if interval(recall, len(queries))[0] >= recipe.recall_target:
+        tuned = Tuned(kind, parameter, recall, len(queries), count, target)
+        if interval(recall, len(queries))[0] >= target:
             return tuned
     log.warning(
         "%s: the index finds %.4f of the nearest faces, not surely the recall_target of %g; every face is compared "
-        "instead (flat)", place, tuned.recall, recipe.recall_target,
+        "instead (flat)", place, tuned.recall, target,
     )  # fmt: skip
     return tuned._replace(parameter=0)
 

@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
-from facenet.errors import Busy, ConfigError, StorageError, choose, one_line
+from facenet.errors import Busy, ConfigError, DataError, StorageError, choose, one_line
 from facenet.foreign import install_command
 
 T = TypeVar("T")
 SCHEME = "milvus://"
+HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?")
 NAME = re.compile("[A-Za-z_][A-Za-z0-9_]{0,99}")
 CONSISTENCY = {  # what a search sees, and what that costs
     "strong": "Strong",  # every acknowledged write, after waiting for Milvus' clock: up to 0.2 s a question
@@ -35,6 +36,7 @@ RECOVERING = (
     "channel not found",
     "Fail connecting",
 )
+LOADING = 60.0  # seconds that a collection may take to be made ready
 PAGE = 8192  # rows of an answer; Milvus gives at most 16,384
 Row = dict[str, Any]
 
@@ -56,17 +58,17 @@ def parse(address: str) -> Address:
     """
     parts = urlsplit(address)
     options = dict(parse_qsl(parts.query))
-    name, host = parts.path.strip("/"), parts.netloc.rpartition("@")[2]
+    host, name = parts.netloc.rpartition("@")[2], parts.path.strip("/")
     shown = f"{SCHEME}{host}/{name}"
     if "@" in parts.netloc:
         raise ConfigError(f"{shown}: leave user and password out; set MILVUS_TOKEN=user:password")
-    if not NAME.fullmatch(name):
+    if not HOST.fullmatch(host) or not NAME.fullmatch(name):
         raise ConfigError(f"{shown}: expected milvus://host:19530/NAME, a name of letters, digits and _")
     level = choose(CONSISTENCY, options.pop("consistency", "strong"), "consistency")
-    scheme = "https" if options.pop("secure", "false") == "true" else "http"
+    scheme = choose({"true": "https", "false": "http"}, options.pop("secure", "false"), "secure")
     if options:
         raise ConfigError(f"{shown}: unknown {', '.join(options)}; known are consistency and secure")
-    return Address(f"{scheme}://{parts.hostname or 'localhost'}:{parts.port or 19530}", name, level, shown)
+    return Address(f"{scheme}://{host if parts.port else f'{host}:19530'}", name, level, shown)
 
 
 class Connection:
@@ -81,6 +83,7 @@ class Connection:
         """
         self.address = parse(address)
         self.timeout = timeout
+        self.consistency = self.address.consistency  # of the present questions
         try:
             import pymilvus
         except ImportError as error:
@@ -114,7 +117,7 @@ class Connection:
     def rows(self, collection: str, expression: str, fields: Sequence[str], limit: int | None = None) -> list[Row]:
         """Return at most `limit` rows in the order of their primary keys."""
         how: dict[str, Any] = {} if limit is None else {"limit": limit}
-        how["consistency_level"] = self.address.consistency
+        how["consistency_level"] = self.consistency
         return list(self.patiently(self.client.query, collection, expression, list(fields), **how))
 
     def count(self, collection: str, expression: str = "") -> int:
@@ -128,8 +131,9 @@ class Connection:
             only = f"number > {last}" + (f" and ({expression})" if expression else "")
             if not (rows := self.rows(collection, only, ["number", *fields], page)):
                 return
+            rows.sort(key=lambda row: int(row["number"]))
             yield rows
-            last = max(row["number"] for row in rows)
+            last = rows[-1]["number"]
             if len(rows) < page:
                 return
 
@@ -153,9 +157,33 @@ class Connection:
         """Return the nearest rows, for each query."""
         found = self.patiently(
             self.client.search, collection, list(queries), expression, limit=most, output_fields=["number", *fields],
-            search_params={"metric_type": "L2", "params": dict(params)}, consistency_level=self.address.consistency,
+            search_params={"metric_type": "L2", "params": dict(params)}, consistency_level=self.consistency,
         )  # fmt: skip
         return [[dict(hit["entity"]) for hit in hits] for hits in found]
+
+    @contextlib.contextmanager
+    def strongly(self) -> Iterator[None]:
+        """Let the questions inside see every acknowledged write: what is read to be written again has to be new."""
+        before, self.consistency = self.consistency, "Strong"
+        try:
+            yield
+        finally:
+            self.consistency = before
+
+    def make_ready(self, collection: str) -> None:
+        """Load a collection, and give it the exact index if a build that was cut left it without any."""
+        state = self.client.get_load_state(collection, timeout=self.timeout).get("state")
+        if str(state).rpartition(".")[2].strip(">") in ("Loaded", "Loading"):
+            return
+        if not self.client.list_indexes(collection):
+            self.make_index(collection, "FLAT", {})
+        self.client.load_collection(collection, timeout=max(LOADING, self.timeout))
+
+    def make_index(self, collection: str, kind: str, build: Mapping[str, int]) -> None:
+        """Make the index of a collection's vectors, and wait for it."""
+        index = self.client.prepare_index_params()
+        index.add_index("vector", index_type=kind, metric_type="L2", params=dict(build))
+        self.client.create_index(collection, index)
 
     @contextlib.contextmanager
     def one_line_errors(self) -> Iterator[None]:
@@ -164,6 +192,8 @@ class Connection:
 
         try:
             yield
+        except (UnicodeEncodeError, OverflowError) as error:
+            raise DataError(f"{self.address.shown}: a text or number that no gallery can hold ({error})") from error
         except (self.pymilvus.MilvusException, grpc.RpcError, TimeoutError) as error:
             raise self._told(error) from error
 

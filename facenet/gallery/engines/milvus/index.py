@@ -7,15 +7,15 @@ Letters: Q queries, k neighbours, m candidates, D embedding width.
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from facenet.gallery.engines.exact import SLACK, absent, inside, ranked
-from facenet.gallery.engines.tuning import GROWN, NEVER, Tuned, checked, tune, wants_index
-from facenet.gallery.faiss.scan import nearest, within
-from facenet.gallery.items import Block, Recipe
+from facenet.gallery.engines.exact import SLACK, absent, distances, inside, ranked
+from facenet.gallery.engines.tuning import NEVER, Tuned, kind_for, tune
+from facenet.gallery.faiss.scan import nearest
+from facenet.gallery.items import Block
 from facenet.types import Neighbours
 
 if TYPE_CHECKING:
@@ -60,9 +60,9 @@ class Index:
 
     def nearest(self, queries: np.ndarray, k: int, expression: str) -> Neighbours:
         """Return the k nearest items (Q, k) of those that an expression admits."""
-        if not self.engine.is_there():
+        if not self.engine.collection.is_there():
             return absent(len(queries), k)
-        found = self._candidates(queries, k, expression, self.tuned())
+        found = self._candidates(queries, k, expression, self.engine.tuned().parameter)
         short = np.array([len(numbers) < k for numbers, _ in found], bool)
         if short.any() and min(len(one[0]) for one in found) < min(k, self.engine.size(expression)):
             rows = self._scanned(queries[short], k, expression)
@@ -75,27 +75,38 @@ class Index:
 
         An index of graphs or lists is not asked, and more answers than Milvus gives are not: all vectors are read.
         """
-        radius = {"radius": min(max_sq_dist, 4.0) + SLACK, "range_filter": -1.0}
-        if not self.engine.size(expression):
+        if not self.engine.collection.is_there():
             return [Neighbours(*(part[0] for part in absent(1, 0))) for _ in queries]
-        found: list[Block] = []
-        if self.tuned() is NEVER and self._kind() is None:
-            for query in queries:
-                block = self.engine.search([query], MOST, expression, radius)[0]
-                if len(block[0]) == MOST:
-                    break
-                found.append(block)
-        if len(found) < len(queries):
-            rows_of = [one.rows for one in within(self._blocks(expression), queries, max_sq_dist + SLACK)]
-            found = [(rows, self.engine.vectors(rows)) for rows in rows_of]
-        return [inside(query, *one, max_sq_dist) for query, one in zip(queries, found, strict=True)]
+        return [self._within(query, max_sq_dist, expression) for query in queries]
 
-    def _candidates(self, queries: np.ndarray, most: int, expression: str, tuned: Tuned) -> list[Block]:
+    def _within(self, query: np.ndarray, max_sq_dist: float, expression: str) -> Neighbours:
+        if self._kind() is None:
+            radius = {"radius": min(max_sq_dist, 4.0) + SLACK, "range_filter": -1.0}
+            block = self.engine.search([query], MOST, expression, radius)[0]
+            if len(block[0]) < MOST:
+                return inside(query, [block], max_sq_dist)
+        return inside(query, self._blocks(expression), max_sq_dist)
+
+    def count_within(self, queries: np.ndarray, max_sq_dist: float, expression: str, most: int) -> int:
+        """Return how many items are within a radius of the queries; counting ends when it reaches `most`."""
+        count = 0
+        for query in queries if self.engine.collection.is_there() else []:
+            if self._kind() is None:
+                radius = {"radius": min(max_sq_dist, 4.0) + SLACK, "range_filter": -1.0}
+                count += self.engine.count_near(query, min(MOST, max(most - count, 1)), expression, radius)
+                continue
+            for _, vectors in self._blocks(expression):
+                count += int((distances(query, vectors) <= max_sq_dist).sum())
+                if count >= most:
+                    return count
+        return count
+
+    def _candidates(self, queries: np.ndarray, most: int, expression: str, parameter: int) -> list[Block]:
         """Return numbers (m,) and vectors (m, D) of a few more than the `most` nearest items, for each of Q queries."""
         kind = self._kind()
-        if most + MORE > MOST or (kind is not None and not tuned.parameter):
+        if most + MORE > MOST:
             return self._scanned(queries, most, expression)
-        params = {kind.parameter: max(tuned.parameter, most + MORE)} if kind else {}
+        params = {kind.parameter: max(parameter, most + MORE)} if kind else {}
         found: list[Block] = []
         for start in range(0, len(queries), ASKED):
             asked = list(queries[start : start + ASKED])
@@ -107,71 +118,66 @@ class Index:
         rows = nearest(self._blocks(expression), queries, most).rows
         return [(one[one >= 0], self.engine.vectors(one[one >= 0])) for one in rows]
 
-    def _blocks(self, expression: str) -> Any:
-        pages = self.engine.stream(expression, ["vector"])
-        return (self.engine.block([(row["number"], row["vector"]) for row in page]) for page in pages)
+    def _blocks(self, expression: str) -> Iterator[Block]:
+        return map(self.engine.block, self.engine.collection.stream(expression, ["vector"]))
 
-    # The recipe, and building
-
-    def recipe(self) -> Recipe:
-        """Return what the gallery was told, or the default."""
-        text = self.engine.setting("index")
-        return Recipe() if text is None else Recipe(*json.loads(text))
-
-    def configure(self, recipe: Recipe) -> None:
-        """Store a recipe; ConfigError as :func:`facenet.gallery.engines.tuning.checked`."""
-        checked(recipe, KINDS, self.engine.place)
-        with self.engine.writing():
-            self.engine.put_setting("index", json.dumps(list(recipe)))
-
-    def tuned(self) -> Tuned:
-        """Return what was measured of the index; a parameter of 0 if every face is to be compared."""
-        text = self.engine.setting("tuned")
-        known = Tuned(*json.loads(text)) if text else NEVER
-        return known if known.fits(self.recipe()) else NEVER
+    # Building
 
     def _kind(self) -> Kind | None:
         """Return the kind that is built; None if it is flat."""
         return BUILT.get(self.engine.setting("built") or "flat")
 
-    def build(self, *, force: bool) -> bool:
-        """Make and tune the index if it is due, or by `force`; True if done. Searches fail while Milvus loads it."""
-        recipe, count = self.recipe(), self.engine.size()
-        name = ("hnsw" if recipe.kind == "auto" else recipe.kind) if wants_index(recipe, count) else "flat"
-        built = self.engine.setting("built") or "flat"
-        if name == built and (name == "flat" or (count <= GROWN * self.tuned().faces and not force)):
+    def build(self) -> bool:
+        """Make and tune the index if it is due; True if done. Searches wait or fail while Milvus loads it."""
+        engine, there = self.engine, self.engine.collection.is_there()
+        if there:
+            self.connection.make_ready(engine.collection.name)
+        count = engine.size()
+        recipe, known = engine.recipe(), engine.tuned()
+        name = kind_for(recipe, count, "hnsw")
+        if not count or not known.due(name, recipe, count) or known.kind == name == "flat":
             return False
-        if not count:
-            return False
-        self._make(name)
-        kind = BUILT.get(name)
-        if kind is not None:
+        kind, tuned = BUILT.get(name), NEVER
+        if kind:
+            self._make(name)
+            engine.put_plain("tuned", Tuned(name, kind.values[-1]))  # the others search thoroughly until it is tuned
             tuned = tune(
-                lambda: self._blocks(""), count, self.engine.dim() or 0,
-                lambda queries, value: self._candidates(queries, 1, "", Tuned(value)), kind.values, recipe,
-                self.engine.place,
+                lambda: self._blocks(""), count, engine.dim() or 0,
+                lambda queries, value: self._candidates(queries, 1, "", value), kind.values, name, recipe.recall_target,
+                engine.place,
             )  # fmt: skip
-            self.engine.put_setting("tuned", json.dumps(list(tuned)))
+        if not tuned.parameter:
+            self._make("flat")
+        engine.put_plain("tuned", tuned)
         return True
 
     def _make(self, name: str) -> None:
-        """Write what is in memory to segments, and let Milvus index them; it answers nothing while it loads them.
+        """Write what is in memory to segments, and let Milvus index them; it answers nothing meanwhile.
 
-        Faces that come later are in segments that grow. Milvus searches these its own way, until the next time.
+        Faces that come later are in segments that grow. Milvus searches these its own way, until the next time. What
+        fails is undone: the exact index is made again.
         """
-        client, items = self.connection.client, self.engine.items
         kind = BUILT.get(name, Kind("FLAT", {}, "", ()))
-        client.flush(items)
+        if name != "flat":
+            self.engine.put_setting("built", name)  # whoever comes now takes the index for approximate
+        self.connection.client.flush(self.engine.collection.name)
+        try:
+            self._exchange_index(kind)
+        except BaseException:
+            self._exchange_index(Kind("FLAT", {}, "", ()))
+            self.engine.put_setting("built", "flat")
+            raise
+        self.engine.put_setting("built", name)
+
+    def _exchange_index(self, kind: Kind) -> None:
+        client, items = self.connection.client, self.engine.collection.name
         client.release_collection(items)
         client.drop_index(items, "vector")
-        index = client.prepare_index_params()
-        index.add_index("vector", index_type=kind.name, metric_type="L2", params=dict(kind.build))
-        client.create_index(items, index)  # which waits until all segments are indexed
+        self.connection.make_index(items, kind.name, kind.build)
         client.load_collection(items)
-        self.engine.put_setting("built", name)
 
     def info(self) -> dict[str, Any]:
         """Return the wanted `kind`, whether the index is made (`cache`), and what was measured of it (`index`)."""
-        tuned = self.tuned()
+        tuned = self.engine.tuned()
         facts = tuned._asdict() if tuned.faces else {}
-        return {"kind": self.recipe().kind, "cache": "current" if facts else "none", "index": facts}
+        return {"kind": self.engine.recipe().kind, "cache": "current" if facts else "none", "index": facts}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from facenet.errors import DataError
 from facenet.gallery.engines.milvus.connection import Row
 from facenet.gallery.engines.milvus.schema import LONGEST
 from facenet.gallery.engines.tags import tag_of, tags_of
-from facenet.gallery.items import Texts, digest
+from facenet.gallery.items import Item, Texts, digest
 
 TEXTS = ("id", "identity", "path", "root", "metadata")
 
@@ -39,6 +40,23 @@ def row_of(texts: Texts, vector: np.ndarray, encoder: int, fingerprint: str, pla
         "digest": digest((*texts, fingerprint), vector.astype("<f4").tobytes()).hex(),
         "vector": vector.astype(np.float32),
     }
+
+
+def texts_of(row: Row) -> Texts:
+    """Return the text columns of a row."""
+    name, identity, path, root, metadata = (row[column] for column in TEXTS)
+    return name, identity, path, root, metadata
+
+
+def renamed(
+    rows: Sequence[Row], items: Sequence[tuple[Item, np.ndarray]], identity: str, place: str | Path
+) -> list[Row]:
+    """Return the rows of items, which are given with their vectors, under another identity."""
+    found = []
+    for row, (item, vector) in zip(rows, items, strict=True):
+        name, _, path, root, metadata = texts_of(row)
+        found.append(row_of((name, identity, path, root, metadata), vector, row["encoder"], item.fingerprint, place))
+    return found
 
 
 def number_of(name: str) -> int:

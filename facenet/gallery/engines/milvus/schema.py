@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from facenet.gallery.engines.milvus.connection import Connection
+from facenet.gallery.engines.milvus.connection import LOADING, Connection
 
 LONGEST = 65_535  # bytes of a text
 MOST_TAGS = 4096
-LOADING = 60.0  # seconds that a new collection may take
 
 
 def settings_schema(connection: Connection, name: str) -> None:

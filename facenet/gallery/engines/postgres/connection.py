@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from facenet.errors import Busy, ConfigError, DataError, StorageError, one_line
 from facenet.foreign import install_command
@@ -19,7 +19,8 @@ from facenet.foreign import install_command
 SCHEMES = ("postgresql://", "postgres://")
 DEFAULT = "facenet"  # the gallery's name, where the address gives none
 NAME = re.compile("[a-z][a-z0-9_]{0,40}")
-ALIVE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}  # seconds: a cut network is noticed
+# Seconds, and milliseconds, after which a cut network is noticed.
+ALIVE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 25_000}
 
 
 class Address(NamedTuple):
@@ -38,13 +39,14 @@ def parse(address: str) -> Address:
     """
     parts = urlsplit(address)
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
-    shown = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
+    shown = f"postgresql://{parts.netloc.rpartition('@')[2]}{parts.path}"
     if parts.password is not None or "password" in options:
         raise ConfigError(f"{shown}: leave the password out; libpq reads PGPASSWORD, ~/.pgpass or a service file")
     schema = options.pop("gallery", DEFAULT)
     if not NAME.fullmatch(schema):
         raise ConfigError(f"{shown}: gallery={schema!r}: expected small letters, digits and _, at most 41")
-    conninfo = urlunsplit(parts._replace(query=urlencode(options), fragment=""))
+    rest = f"?{urlencode(options, quote_via=quote)}" if options else ""
+    conninfo = f"postgresql://{parts.netloc}{parts.path}{rest}"
     return Address(conninfo, schema, f"{shown}?gallery={schema}")
 
 
@@ -84,10 +86,17 @@ class Connection:
         given = self.driver.conninfo.conninfo_to_dict(self.address.conninfo)
         usual = {**ALIVE, "connect_timeout": max(2, int(self.timeout)), "application_name": "facenet"}
         self._session = self.driver.connect(**{**usual, **given}, autocommit=True)
-        wait = f"{max(1, int(1000 * self.timeout))}ms"
-        for name, value in (("lock_timeout", wait), ("search_path", f'"{self.address.schema}", public')):
+        wait = self.patience
+        path = f'"{self.address.schema}", public'
+        # A cached plan would not heed whether the present search is exact.
+        for name, value in (("lock_timeout", wait), ("search_path", path), ("plan_cache_mode", "force_custom_plan")):
             self._session.execute("SELECT set_config(%s, %s, false)", (name, value))
         self.register()
+
+    @property
+    def patience(self) -> str:
+        """How long a statement waits for locks, as PostgreSQL reads it."""
+        return f"{max(1, int(1000 * self.timeout))}ms"
 
     def register(self) -> None:
         """Let vectors go to the server as arrays; nothing to do before the extension is there."""
@@ -139,10 +148,10 @@ class Connection:
         """Return the first column of every row."""
         return [row[0] for row in self.execute(statement, values)]
 
-    def stream(self, statement: str, size: int) -> Iterator[list[tuple[Any, ...]]]:
+    def stream(self, statement: str, size: int, values: Sequence[Any] = ()) -> Iterator[list[tuple[Any, ...]]]:
         """Yield the rows of a query in blocks; memory holds one of them."""
         name = f"rows_{time.monotonic_ns()}"
-        self.execute(f"DECLARE {name} NO SCROLL CURSOR FOR {statement}")
+        self.execute(f"DECLARE {name} NO SCROLL CURSOR FOR {statement}", values)
         while rows := self.execute(f"FETCH {size} FROM {name}").fetchall():
             yield rows
         self.execute(f"CLOSE {name}")

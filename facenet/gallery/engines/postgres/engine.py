@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 
 from facenet.errors import DataError
-from facenet.gallery.engines.engine import Engine
+from facenet.gallery.engines.database import Database
 from facenet.gallery.engines.postgres.connection import Connection
-from facenet.gallery.engines.postgres.index import Index
+from facenet.gallery.engines.postgres.index import KINDS, Index
 from facenet.gallery.engines.postgres.rows import decoded, little_endian
 from facenet.gallery.engines.postgres.schema import add_vectors, prepare
 from facenet.gallery.engines.postgres.writes import Writes
 from facenet.gallery.engines.tags import tag_of
+from facenet.gallery.engines.tuning import checked
 from facenet.gallery.items import (
     COLUMNS,
     AddResult,
@@ -46,7 +47,7 @@ PUT = "INSERT INTO settings VALUES (%s, %s) ON CONFLICT (key) DO UPDATE SET valu
 Condition = tuple[str, list[Any]]  # SQL and its values
 
 
-class Postgres(Engine):
+class Postgres(Database):
     """One gallery in a schema of a database; `admitted` items are a condition in SQL, with its values."""
 
     def __init__(
@@ -106,10 +107,6 @@ class Postgres(Engine):
 
     # Encoders and settings
 
-    def dim(self) -> int | None:
-        found = self.setting("dim")
-        return None if found is None else int(found)
-
     def encoders(self) -> dict[str, int]:
         return dict(self.connection.execute("SELECT fingerprint, number FROM encoders ORDER BY number").fetchall())
 
@@ -150,10 +147,6 @@ class Postgres(Engine):
         lock = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))"
         self.connection.execute(lock, (f"{self.connection.address.schema} {name}",))
 
-    def remembered(self, name: str) -> dict[str, Any] | None:
-        found = self.setting(f"answers:{name}")
-        return json.loads(found) if found else None
-
     def remember(self, name: str, content: Mapping[str, Any]) -> None:
         self._answers[f"answers:{name}"] = json.dumps(content)
 
@@ -192,7 +185,9 @@ class Postgres(Engine):
 
     def find(self, numbers: np.ndarray) -> dict[int, Item]:
         query = f"SELECT {self.index.whole()} WHERE items.number = ANY(%s)"
-        return {item.number: item for item, _ in map(self._item, self.connection.execute(query, (numbers.tolist(),)))}
+        return {
+            item.number: item for item, _ in map(self.item_of_row, self.connection.execute(query, (numbers.tolist(),)))
+        }
 
     def people(self, after: str, limit: int, prefix: str) -> list[Person]:
         lower = (">=", prefix) if prefix > after else (">", after)
@@ -237,7 +232,7 @@ class Postgres(Engine):
     def item_blocks(self) -> Iterator[tuple[list[Item], np.ndarray]]:
         query = f"SELECT {self.index.whole()} ORDER BY items.number"
         for rows in self.connection.stream(query, BLOCK):
-            items, vectors = zip(*map(self._item, rows), strict=True)
+            items, vectors = zip(*map(self.item_of_row, rows), strict=True)
             yield list(items), self.block([(item.number, one) for item, one in zip(items, vectors, strict=True)])[1]
 
     def block(self, rows: Sequence[tuple[int, bytes]]) -> Block:
@@ -246,12 +241,12 @@ class Postgres(Engine):
         Raises:
             DataError: a vector of another width, or not of unit length.
         """
-        vectors = decoded([vector or b"" for _, vector in rows], self.dim() or 0)
+        vectors = decoded([vector or b"" for _, vector in rows])
         if vectors is None:
             raise self.damaged("a vector not of the gallery's width")
         return np.array([number for number, _ in rows], np.int64), self.sound(vectors)
 
-    def _item(self, row: Sequence[Any]) -> tuple[Item, bytes]:
+    def item_of_row(self, row: Sequence[Any]) -> tuple[Item, bytes]:
         """Return the item of a row of :meth:`Index.whole`, and its vector as the server sends it."""
         number, *texts, fingerprint, vector, seal = row
         if vector is None:
@@ -267,6 +262,9 @@ class Postgres(Engine):
 
     def within(self, queries: np.ndarray, max_sq_dist: float, admitted: Any) -> list[Neighbours]:
         return self.index.within(queries, max_sq_dist, admitted)
+
+    def count_within(self, queries: np.ndarray, max_sq_dist: float, admitted: Any, most: int) -> int:
+        return self.index.count_within(queries, max_sq_dist, admitted, most)
 
     # Writing
 
@@ -299,16 +297,15 @@ class Postgres(Engine):
 
     # The index, and care
 
-    def recipe(self) -> Recipe:
-        return self.index.recipe()
-
     def configure(self, recipe: Recipe) -> None:
-        self.index.configure(recipe)
+        checked(recipe, KINDS, self.place)
+        with self.writing():
+            self.put_plain("index", recipe)
 
     def save_index(self, *, force: bool = False) -> bool:
         with self.connection.one_line_errors():
             self.connection.begin("SELECT 1")
-            return self.index.build(force=force)
+            return force and self.index.build()
 
     def describe(self) -> dict[str, Any]:
         sizes = "SELECT pg_table_size('items'), pg_indexes_size('items')"
@@ -318,14 +315,17 @@ class Postgres(Engine):
 
     def problems(self) -> Iterator[str]:
         counts = Counter[int]()
-        query = f"SELECT encoder, {self.index.whole()}"
-        for rows in self.connection.stream(query, BLOCK):
-            for encoder, *row in rows:
+        vectors = ", ".join(f"vector_{column}" for column in self.index.columns())
+        query = f"SELECT encoder, num_nonnulls({vectors}), {self.index.whole()}"
+        for rows in self.connection.stream(query, BLOCK) if vectors else ():
+            for encoder, held, *row in rows:
                 counts[encoder] += 1
                 try:
-                    self.block([(row[0], self._item(row)[1])])
+                    self.block([(row[0], self.item_of_row(row)[1])])
                 except DataError as error:
                     yield f"{row[1]}: {error}"
+                if held != 1:
+                    yield f"{row[1]}: {held} vectors; add it again (on_duplicate=replace)"
         for number, count in self.counts().items():
             if counts[number] != count:
                 yield f"{self.place}: {counts[number]} items of encoder {number}, it counts {count}"

@@ -7,16 +7,16 @@ Letters: N items, Q queries, k neighbours, m candidates, D embedding width.
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from facenet.gallery.engines.exact import SLACK, inside, ranked
+from facenet.errors import Busy
+from facenet.gallery.engines.exact import SLACK, inside, joined, ranked
 from facenet.gallery.engines.postgres.rows import TEXTS
-from facenet.gallery.engines.tuning import GROWN, NEVER, Tuned, checked, tune, wants_index
+from facenet.gallery.engines.tuning import NEVER, Tuned, kind_for, tune
 from facenet.gallery.items import Block, Recipe
 from facenet.types import Neighbours
 
@@ -60,51 +60,68 @@ class Index:
 
     def nearest(self, queries: np.ndarray, k: int, admitted: Any) -> Neighbours:
         """Return the k nearest items (Q, k), of all or of the `admitted`."""
-        most = min(k, self.engine.size())
-        approximate = {column: tuned for column in self.columns() if (tuned := self.tuned(column)).parameter}
-        found = self._candidates(queries, most, admitted, approximate)
-        short = np.array([len(numbers) < most for numbers, _ in found], bool)
-        if (
-            approximate
-            and short.any()
-            and self.engine.size(admitted) > min(len(found[i][0]) for i in np.flatnonzero(short))
-        ):
-            exact = self._candidates(queries[short], most, admitted, {})
-            for place, one in zip(np.flatnonzero(short).tolist(), exact, strict=True):
-                found[place] = one
-        return ranked(queries, found, k)
+        found: list[list[Block]] = [[] for _ in queries]
+        for column, count in self._filled().items():
+            most, parameter = min(k, count), self.engine.tuned(f"tuned:{column}").parameter
+            near = self._candidates(queries, most, admitted, column, parameter)
+            short = np.flatnonzero([len(numbers) < most for numbers, _ in near])
+            if parameter and len(short):  # a filter leaves fewer than k, or the graph was left too early
+                exact = self._candidates(queries[short], most, admitted, column, 0)
+                for place, block in zip(short.tolist(), exact, strict=True):
+                    near[place] = block
+            for blocks, block in zip(found, near, strict=True):
+                blocks.append(block)
+        return ranked(queries, [joined(blocks, queries.shape[1]) for blocks in found], k)
+
+    def _filled(self) -> dict[int, int]:
+        """Return how many items each column of vectors has, without empty ones."""
+        return {column: count for column, count in self.engine.counts().items() if count}
 
     def within(self, queries: np.ndarray, max_sq_dist: float, admitted: Any) -> list[Neighbours]:
         """Return for each of Q queries every item with sq_dist <= max_sq_dist, nearest first."""
-        condition, values = admitted or ("true", [])
-        radius = math.sqrt(min(max_sq_dist, 4.0) + SLACK)
-        found: list[list[tuple[int, bytes]]] = [[] for _ in queries]
         self._search_exactly()
-        for column in self.columns():
-            query = f"""SELECT place, number, vector_send(vector_{column}) FROM unnest(%s::vector[]) WITH ORDINALITY
-              AS asked (query, place) JOIN items ON vector_{column} <-> query <= %s WHERE {condition}"""
-            for place, number, vector in self.connection.execute(query, (list(queries), radius, *values)):
-                found[place - 1].append((number, vector))
-        return [
-            inside(query, *self.engine.block(rows), max_sq_dist) for query, rows in zip(queries, found, strict=True)
-        ]
+        return [inside(query, self._around(query, max_sq_dist, admitted), max_sq_dist) for query in queries]
 
-    def _candidates(
-        self, queries: np.ndarray, most: int, admitted: Any, approximate: Mapping[int, Tuned]
-    ) -> list[Block]:
-        """Return numbers (m,) and vectors (m, D) of a few more than the `most` nearest items, for each of Q queries."""
+    def _around(self, query: np.ndarray, max_sq_dist: float, admitted: Any) -> Iterator[Block]:
+        """Yield items a little beyond a radius too, block by block."""
+        condition, values = admitted or ("true", [])
+        for column in self._filled():
+            near = f"encoder = {column} AND vector_{column} <-> %s <= %s AND {condition}"
+            given = [query, radius_of(max_sq_dist + SLACK), *values]
+            select = f"SELECT number, vector_send(vector_{column}) FROM items WHERE {near}"
+            for rows in self.connection.stream(select, BLOCK, given):
+                yield self.engine.block(rows)
+
+    def count_within(self, queries: np.ndarray, max_sq_dist: float, admitted: Any, most: int) -> int:
+        """Return how many items are within a radius of the queries; counting ends at `most`."""
+        condition, values = admitted or ("true", [])
+        self._search_exactly()
+        count = 0
+        for column in self._filled():
+            near = f"encoder = {column} AND vector_{column} <-> query <= %s AND {condition}"
+            query = f"""SELECT count(*) FROM (SELECT 1 FROM unnest(%s::vector[]) AS asked (query) JOIN items ON {near}
+              LIMIT %s) AS found"""
+            given = (list(queries), radius_of(max_sq_dist), *values, max(most - count, 0))
+            count += int(self.connection.value(query, *given))
+        return count
+
+    def _candidates(self, queries: np.ndarray, most: int, admitted: Any, column: int, parameter: int) -> list[Block]:
+        """Return numbers (m,) and vectors (m, D) of a few more than the `most` nearest of a column, for each query.
+
+        They are those of the graph, of which `parameter` nodes are looked at, or with 0 the exact ones.
+        """
         condition, values = admitted or ("true", [])
         found: list[list[tuple[int, bytes]]] = [[] for _ in queries]
-        for column in self.columns() if most else []:
-            if column in approximate:
-                self._search_by_graph(max(approximate[column].parameter, most))
-            else:
-                self._search_exactly()
-            query = f"""SELECT place, number, vector FROM unnest(%s::vector[]) WITH ORDINALITY AS asked (query, place)
-              CROSS JOIN LATERAL (SELECT number, vector_send(vector_{column}) AS vector FROM items
-              WHERE vector_{column} IS NOT NULL AND {condition} ORDER BY vector_{column} <-> query LIMIT %s) AS near"""
-            for place, number, vector in self.connection.execute(query, (list(queries), *values, most + MORE)):
-                found[place - 1].append((number, vector))
+        if parameter:
+            self._search_by_graph(max(parameter, most))
+        else:
+            self._search_exactly()
+        where = f"vector_{column} IS NOT NULL" if parameter else f"encoder = {column:d}"
+        query = f"""SELECT place, number, vector FROM unnest(%s::vector[]) WITH ORDINALITY AS asked (query, place)
+          CROSS JOIN LATERAL (SELECT number, vector_send(vector_{column:d}) AS vector FROM items
+          WHERE {where} AND {condition} ORDER BY vector_{column:d} <-> query LIMIT %s) AS near"""
+        for place, number, vector in self.connection.execute(query, (list(queries), *values, most + MORE)):
+            found[place - 1].append((number, vector))
         return [self.engine.block(rows) for rows in found]
 
     def _search_exactly(self) -> None:
@@ -121,56 +138,52 @@ class Index:
         calls = ", ".join("set_config(%s, %s, true)" for _ in settings)
         self.connection.execute(f"SELECT {calls}", [text for pair in settings.items() for text in pair])
 
-    # The recipe, and building
+    # Building
 
-    def recipe(self) -> Recipe:
-        """Return what the gallery was told, or the default."""
-        text = self.engine.setting("index")
-        return Recipe() if text is None else Recipe(*json.loads(text))
-
-    def configure(self, recipe: Recipe) -> None:
-        """Store a recipe; ConfigError as :func:`facenet.gallery.engines.tuning.checked`."""
-        checked(recipe, KINDS, self.engine.place)
-        with self.engine.writing():
-            self.engine.put_setting("index", json.dumps(list(recipe)))
-
-    def tuned(self, column: int) -> Tuned:
-        """Return what was measured of a column's graph; a parameter of 0 if every face is to be compared."""
-        text = self.engine.setting(f"tuned:{column}")
-        known = Tuned(*json.loads(text)) if text else NEVER
-        return known if known.fits(self.recipe()) else NEVER
-
-    def build(self, *, force: bool) -> bool:
-        """Make and tune the graphs that are due, or all by `force`; True if one was. Searches and writes go on.
+    def build(self) -> bool:
+        """Make and tune the graphs that are due, and drop others; True if one was. Searches and writes go on.
 
         Raises:
+            Busy: another process is doing so.
             StorageError: the role may not make an index.
         """
-        with self.engine.reading():
-            recipe, counts, columns = self.recipe(), self.engine.counts(), self.columns()
-            known = {column: self.tuned(column) for column in columns}
-        done = False
-        for column in columns:
-            count = counts.get(column, 0)
-            wanted = wants_index(recipe, count)
-            if wanted and (force or count > GROWN * known[column].faces):
-                self._build_graph(column)
-                self._tune(column, recipe)
-                done = True
-            elif not wanted and known[column].faces:
-                self.connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS items_vector_{column}")
+        connection, name = self.connection, f"{self.connection.address.schema} index"
+        if not connection.value("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", name):
+            raise Busy(f"{self.engine.place}: another process is making the index; try again later")
+        try:
+            connection.execute("SELECT set_config('lock_timeout', '0', false)")  # the index waits for long searches
+            return self._build()
+        finally:
+            connection.execute("SELECT set_config('lock_timeout', %s, false)", (connection.patience,))
+            connection.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", (name,))
+
+    def _build(self) -> bool:
+        engine, done = self.engine, False
+        with engine.reading():
+            recipe, counts = engine.recipe(), engine.counts()
+            known = {column: engine.tuned(f"tuned:{column}") for column in self.columns()}
+        valid = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(%s)"
+        for column, tuned in known.items():
+            count, name = counts.get(column, 0), f"items_vector_{column}"
+            kind = kind_for(recipe, count, "hnsw")
+            made = self.connection.value(valid, name)  # None if there is none, False if it was left half made
+            if not tuned.due(kind, recipe, count) and made is (True if tuned.parameter else None):
+                continue
+            if kind == "flat" or made is False:
+                self.connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
+            tuned = NEVER
+            if kind == "hnsw":
+                on = f"items USING hnsw (vector_{column} vector_l2_ops)"
+                self.connection.execute(f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {name} ON {on}")
+                tuned = self._tuned(column, recipe)
+                if not tuned.parameter:
+                    self.connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
+            with engine.writing():
+                engine.put_plain(f"tuned:{column}", tuned)
+            done = True
         return done
 
-    def _build_graph(self, column: int) -> None:
-        """Make the index of a column beside reads and writes; one that was left half made is made again."""
-        name = f"items_vector_{column}"
-        valid = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(%s)"
-        if self.connection.value(valid, name) is False:
-            self.connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
-        make = f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {name} ON items USING hnsw (vector_{column} vector_l2_ops)"
-        self.connection.execute(make)
-
-    def _tune(self, column: int, recipe: Recipe) -> None:
+    def _tuned(self, column: int, recipe: Recipe) -> Tuned:
         query = f"SELECT number, vector_send(vector_{column}) FROM items WHERE encoder = {column} ORDER BY number"
         engine = self.engine
 
@@ -178,16 +191,19 @@ class Index:
             return map(engine.block, self.connection.stream(query, BLOCK))
 
         def candidates(queries: np.ndarray, ef_search: int) -> list[Block]:
-            return self._candidates(queries, 1, None, {column: Tuned(ef_search)})
+            return self._candidates(queries, 1, None, column, ef_search)
 
         with engine.reading():
             count, dim = engine.counts()[column], engine.dim() or 0
-            tuned = tune(blocks, count, dim, candidates, SEARCHED, recipe, engine.place)
-        with engine.writing():
-            engine.put_setting(f"tuned:{column}", json.dumps(list(tuned)))
+            return tune(blocks, count, dim, candidates, SEARCHED, "hnsw", recipe.recall_target, engine.place)
 
     def info(self) -> dict[str, Any]:
         """Return the wanted `kind`, whether its graphs are made (`cache`), and what was measured of them (`index`)."""
-        known = {column: tuned for column in self.columns() if (tuned := self.tuned(column)).faces}
-        facts = {f"vector_{column}": tuned._asdict() for column, tuned in known.items()}
-        return {"kind": self.recipe().kind, "cache": "current" if facts else "none", "index": facts}
+        known = {f"vector_{column}": self.engine.tuned(f"tuned:{column}") for column in self.columns()}
+        facts = {name: tuned._asdict() for name, tuned in known.items() if tuned.faces}
+        return {"kind": self.engine.recipe().kind, "cache": "current" if facts else "none", "index": facts}
+
+
+def radius_of(max_sq_dist: float) -> float:
+    """Return the distance of a squared one; those of unit vectors end at 4."""
+    return math.sqrt(min(max_sq_dist, 4.0 + SLACK))

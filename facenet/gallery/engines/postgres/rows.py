@@ -13,11 +13,12 @@ TEXTS = "id, identity, path, root, metadata"
 HEADER = 4  # bytes before the numbers of a vector, as pgvector sends it: its width, and two of nothing
 
 
-def decoded(vectors: Sequence[bytes], dim: int) -> np.ndarray | None:
-    """Return vectors (n, D), float32, of what ``vector_send`` returned; None if one is not of that width."""
-    if any(len(vector) != HEADER + 4 * dim for vector in vectors):
+def decoded(vectors: Sequence[bytes]) -> np.ndarray | None:
+    """Return vectors (n, D), float32, of what ``vector_send`` returned; None if one is of another width."""
+    size = len(vectors[0]) if vectors else HEADER
+    if size < HEADER or any(len(vector) != size for vector in vectors):
         return None
-    rows = np.frombuffer(b"".join(vectors), np.uint8).reshape(-1, HEADER + 4 * dim)[:, HEADER:]
+    rows = np.frombuffer(b"".join(vectors), np.uint8).reshape(len(vectors), size)[:, HEADER:]
     return np.ascontiguousarray(rows).view(">f4").astype(np.float32)
 
 

@@ -24,6 +24,7 @@ MIGRATIONS = (
       encoder integer NOT NULL REFERENCES encoders, digest bytea NOT NULL, before integer);
     CREATE INDEX items_identity ON items (identity, number);
     CREATE INDEX items_path ON items (path);
+    CREATE INDEX items_encoder ON items (encoder, number);
     CREATE INDEX items_tags ON items USING gin (tags);
     """,
 )  # each is one transaction; the setting "schema" says how many were made
@@ -47,7 +48,7 @@ def prepare(connection: Connection, *, create: bool) -> None:
     connection.begin("BEGIN")
     connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (schema,))
     if not there:
-        connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+        connection.execute("CREATE EXTENSION IF NOT EXISTS vector SCHEMA public")
         connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
     there = connection.value("SELECT to_regclass(%s) IS NOT NULL", f"{schema}.settings")  # made by another meanwhile?
     for number in range(_version(connection) if there else 0, len(MIGRATIONS)):
@@ -58,6 +59,9 @@ def prepare(connection: Connection, *, create: bool) -> None:
         put = "INSERT INTO settings VALUES ('schema', %s) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
         connection.execute(put, (str(number + 1),))
     connection.execute("COMMIT")
+    found = connection.value("SELECT extversion FROM pg_extension WHERE extname = 'vector'") or "0"
+    if [int(part) for part in found.split(".")[:2]] < [0, 8]:
+        raise DataError(f"{place}: pgvector {found}, 0.8 or newer is needed; ALTER EXTENSION vector UPDATE")
     connection.register()
 
 

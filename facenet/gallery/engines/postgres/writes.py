@@ -44,6 +44,10 @@ class Writes:
         token = secrets.token_hex(8)
         self.connection.execute("UPDATE state SET generation = generation + 1, token = %s", (token,))
 
+    def _hold_columns(self) -> None:
+        """Let no column of vectors come until the write ends: a statement has to name all of them."""
+        self.connection.execute("LOCK TABLE items IN ROW EXCLUSIVE MODE")
+
     def _note(self, came: Counter[int], went: Counter[int]) -> None:
         """Note items of the present write by their encoder."""
         self._changes.update(came)
@@ -54,6 +58,7 @@ class Writes:
         self, rows: Sequence[tuple[Texts, np.ndarray]], encoder: int, fingerprint: str, *, replace: bool
     ) -> tuple[int, int, list[str]]:
         """Write items of distinct ids; returns how many were added and replaced, and the ids that stay as they were."""
+        self._hold_columns()
         rows = sorted(rows, key=lambda row: row[0][0])
         written: dict[str, int | None] = {}
         for start in range(0, len(rows), BLOCK):
@@ -77,7 +82,7 @@ class Writes:
         query = f"""INSERT INTO items ({TEXTS}, tags, encoder, digest, vector_{encoder:d})
           SELECT {TEXTS}, tags::bigint[], %s, digest, vector FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[],
           %s::text[], %s::text[], %s::bytea[], %s::vector[]) AS given ({TEXTS}, tags, digest, vector)
-          ORDER BY id ON CONFLICT (id) {what} RETURNING id, before"""
+          ORDER BY id COLLATE "C" ON CONFLICT (id) {what} RETURNING id, before"""
         values = (encoder, *map(list, texts), tags, seals, [vector for _, vector in rows])
         return dict(self.connection.execute(query, values).fetchall())
 
@@ -90,13 +95,20 @@ class Writes:
         return gone.total()
 
     def rename(self, numbers: Sequence[int], identity: str) -> int:
-        """Give items an identity; returns how many were there."""
-        query = f"SELECT {self.index.whole()} WHERE items.number = ANY(%s) ORDER BY id FOR UPDATE OF items"
-        rows = self.connection.execute(query, (list(numbers),)).fetchall()
-        seals = [
-            digest((name, identity, *texts, fingerprint), little_endian(vector))
-            for _, name, _, *texts, fingerprint, vector, _ in rows
-        ]
+        """Give items an identity; returns how many were there.
+
+        They are locked first, and read by a statement of its own: one that waits would join old and new rows.
+        """
+        self._hold_columns()
+        lock = "SELECT number FROM items WHERE number = ANY(%s) ORDER BY id FOR UPDATE"
+        locked = self.connection.column(lock, list(numbers))
+        query = f"SELECT {self.index.whole()} WHERE items.number = ANY(%s)"
+        rows = self.connection.execute(query, (locked,)).fetchall()
+        seals = []
+        for row in rows:
+            item, vector = self.index.engine.item_of_row(row)
+            texts = (item.id, identity, item.path, item.root, row[5])
+            seals.append(digest((*texts, item.fingerprint), little_endian(vector)))
         update = """UPDATE items SET identity = %s, digest = given.digest
           FROM unnest(%s::bigint[], %s::bytea[]) AS given (number, digest) WHERE items.number = given.number"""
         self.connection.execute(update, (identity, [row[0] for row in rows], seals))
@@ -119,6 +131,7 @@ class Writes:
 
     def exchange(self, items: Sequence[tuple[int, Texts]], vectors: np.ndarray, encoder: int, fingerprint: str) -> None:
         """Give locked items (n) new vectors (n, D) of another encoder; the column of the old one is emptied."""
+        self._hold_columns()
         numbers = [number for number, _ in items]
         before = Counter(self.connection.column("SELECT encoder FROM items WHERE number = ANY(%s)", numbers))
         pairs = zip(items, vectors, strict=True)
