@@ -224,3 +224,11 @@ def test_killed_in_the_middle_it_goes_on(tmp_path: Path) -> None:
         assert held(gallery) == {name: (THEIRS, row.tobytes()) for name, row in zip(names, new.vectors, strict=True)}
         assert gallery.check() == []
         assert_answers(gallery, queries)
+
+
+def test_a_refused_backfill_records_no_encoder(folder: Path) -> None:
+    with Gallery.open(folder) as gallery:
+        before = gallery.info()
+        with pytest.raises(DataError, match="none of the images"):
+            gallery.backfill(joining(faces(["nobody/1"], THEIRS), [OURS]))
+        assert gallery.info() == before

@@ -148,7 +148,7 @@ class Engine(EncoderRules):
 
     @abstractmethod
     def count_identities(self, most: int = -1) -> int:
-        """Return how many people there are; with `most` counting ends there."""
+        """Return how many people there are; with `most` counting may end there."""
 
     @abstractmethod
     def count_unknown(self) -> int:

@@ -27,7 +27,7 @@ FIELDS: list[dict[str, Any]] = [
 ]
 FILTERS: list[dict[str, Any] | None] = [
     None, None, {"door": 1}, {"door": [1, "1"]}, {"door": None}, {"night": 1}, {"identity": "Ada"},
-    {"identity": ["Ben", "雪"], "door": [None, 2.5]}, {"id": "x"}, {"absent": "here"},
+    {"identity": ["Ben", "雪"], "door": [None, 2.5]}, {"id": "x"}, {"absent": "here"}, {"list": None},
 ]  # fmt: skip
 
 

@@ -18,8 +18,8 @@ from tests.helpers.galleries import OURS, THEIRS, as_queries, faces, joining, pe
 def source(tmp_path: Path) -> Path:
     """A gallery of two encoders and two roots."""
     with Gallery.open(tmp_path / "source", create=True) as gallery:
-        gallery.add(faces(people(10)), metadata=[{"camera": i, "名": "雪"} for i in range(40)])
-        new = replace(joining(faces(people(3, start=20), THEIRS), [OURS]), root="/pictures")
+        gallery.add(faces(people(10), THEIRS), metadata=[{"camera": i, "名": "雪"} for i in range(40)])
+        new = replace(joining(faces(people(3, start=20)), [THEIRS]), root="/pictures")
         gallery.add(new)
         gallery.remove("p3/1")
     return tmp_path / "source"
@@ -32,14 +32,15 @@ def test_a_copy_holds_the_same_and_answers_the_same(source: Path, new_place: Cal
         done = copy_items(one, two, progress=lambda *counts: told.append(counts))
         assert (done.copied, done.there) == (51, 0)
         assert told[-1] == (51, 51)
+        assert two.fingerprint == one.fingerprint
         assert done.digest == content_digest(one)[1] == content_digest(two)[1]
-        queries = as_queries(unit(20, 5), THEIRS, [OURS])
+        queries = as_queries(unit(20, 5), OURS, [THEIRS])
         first, second = ([[hit._replace(number=0) for hit in hits] for hits in g.hits(queries, 60)] for g in (one, two))
         assert first == second
         assert copy_items(one, two)[:2] == (0, 51)
         two.remove("p20/1")
         assert copy_items(one, two)[:2] == (1, 50)
-        two.add(faces(["stranger/1"]))
+        two.add(faces(["stranger/1"], THEIRS))
         with pytest.raises(DataError, match="copy into an empty gallery"):
             copy_items(one, two)
     with Gallery.open(place) as two, Gallery.open(tmp_path / "back", create=True) as back:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from facenet.errors import ConfigError
-from facenet.gallery.engines.tuning import Tuned, checked, new_faces, tune, wants_index
+from facenet.gallery.engines.tuning import NEVER, Tuned, checked, kind_for, new_faces, tune
 from facenet.gallery.items import Block, Recipe
 from tests.helpers.galleries import clustered
 
@@ -58,8 +58,7 @@ def test_the_least_parameter_that_reaches_the_target_is_taken(
         return [(rows, faces[rows]) for rows in graph.search(queries, 1)[1]]
 
     def tuned(target: float, values: Sequence[int]) -> Tuned:
-        recipe = Recipe("hnsw", "", target)
-        return tune(lambda: blocks(faces), len(faces), faces.shape[1], candidates, values, recipe, "somewhere")
+        return tune(lambda: blocks(faces), len(faces), faces.shape[1], candidates, values, "hnsw", target, "somewhere")
 
     easy, hard = tuned(0.8, (4, 16, 64, 256)), tuned(0.97, (4, 16, 64, 256))
     assert 4 <= easy.parameter < hard.parameter
@@ -80,10 +79,17 @@ def test_a_recipe_is_checked_and_says_when_an_index_is_due() -> None:
     ):
         with pytest.raises(ConfigError, match=said):
             checked(recipe, kinds, "here")
-    assert [wants_index(Recipe("auto"), count) for count in (10_000, 20_000)] == [False, True]
-    assert [wants_index(Recipe("hnsw"), count) for count in (9_999, 10_000)] == [False, True]
-    assert not wants_index(Recipe("flat"), 10**6)
-    known = Tuned(64, 0.99, 2000, 50_000, 0.99)
-    assert known.fits(Recipe("hnsw", "", 0.95))
-    assert not known.fits(Recipe("hnsw", "", 0.995))
-    assert not known.fits(Recipe("flat"))
+    assert [kind_for(Recipe("auto"), count, "hnsw") for count in (19_999, 20_000)] == ["flat", "hnsw"]
+    assert [kind_for(Recipe("ivf"), count, "hnsw") for count in (9_999, 10_000)] == ["flat", "ivf"]
+    assert kind_for(Recipe("flat"), 10**6, "hnsw") == "flat"
+    assert kind_for(Recipe("hnsw", "", 1.0), 10**6, "hnsw") == "flat"  # which no index can be sure of
+    known = Tuned("hnsw", 64, 0.99, 2000, 50_000, 0.99)
+    assert not known.due("hnsw", Recipe("hnsw", "", 0.95), 100_000)
+    assert known.due("hnsw", Recipe("hnsw", "", 0.95), 100_001)
+    assert known.due("hnsw", Recipe("hnsw", "", 0.995), 50_000)
+    assert known.due("flat", Recipe("flat"), 50_000)
+    assert NEVER.due("hnsw", Recipe(), 50_000)
+    assert not NEVER.due("flat", Recipe(), 50_000)
+    assert not Tuned("hnsw", 0, 0.9, 2000, 50_000, 0.99).due(
+        "hnsw", Recipe(), 60_000
+    )  # it missed, and is not tried again

@@ -193,8 +193,7 @@ class Milvus(Database):
         return set(self.kept("names", self.collection.names))
 
     def count_identities(self, most: int = -1) -> int:
-        count = len(self.kept("names", self.collection.names))
-        return count if most < 0 else min(count, most)
+        return len(self.identities())
 
     def count_unknown(self) -> int:
         return self.collection.count(f"person == {person_of('')}")
@@ -237,10 +236,6 @@ class Milvus(Database):
             yield self.sealed(row["number"], texts, names.get(row["encoder"], ""), vector.tobytes(), seal), vector
 
     # Searching
-
-    def count_near(self, query: np.ndarray, most: int, expression: str, params: Mapping[str, Any]) -> int:
-        """Return how many items a search finds, at most `most`."""
-        return len(self.connection.search(self.collection.name, [query], most, expression, params, [])[0])
 
     def search(self, queries: Sequence[Any], most: int, expression: str, params: Mapping[str, Any]) -> list[Block]:
         """Return numbers (m,) and vectors (m, D) of the nearest items, for each query.

@@ -93,7 +93,8 @@ class Index:
         for query in queries if self.engine.collection.is_there() else []:
             if self._kind() is None:
                 radius = {"radius": min(max_sq_dist, 4.0) + SLACK, "range_filter": -1.0}
-                count += self.engine.count_near(query, min(MOST, max(most - count, 1)), expression, radius)
+                limit, name = min(MOST, max(most - count, 1)), self.engine.collection.name
+                count += len(self.connection.search(name, [query], limit, expression, radius, [])[0])
                 continue
             for _, vectors in self._blocks(expression):
                 count += int((distances(query, vectors) <= max_sq_dist).sum())
