@@ -61,7 +61,7 @@ def run(options: ServeOptions, out: Path) -> dict[str, Any]:
         return {"name": options.new_key, "role": role}
     refuse_unread(("role", options.role, options.new_key, "new_key=NAME"))
     if not options.gallery or not options.encoder:
-        raise ConfigError("serve: pass gallery=GALLERY encoder=ENCODER, or keys=FILE new_key=NAME")
+        raise ConfigError("serve: pass gallery=FOLDER encoder=ENCODER, or keys=FILE new_key=NAME")
     started, keys = time.perf_counter(), Keys(options.keys) if options.keys else None
     return_large_blocks()
     with contextlib.ExitStack() as opened:

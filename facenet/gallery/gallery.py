@@ -139,7 +139,7 @@ class Gallery:
         `where` admits only items whose id, identity, path or metadata field equals the value given for it.
         A flat index is exact. Other kinds find the share of true neighbours that :meth:`info` states, and never fewer
         than min(k, N). If they hold codes, sq_dist is that of the codes unless `rescore`d on the stored vectors (None:
-        an exact index always, others if the tuning says so). Absent places (k > N, an empty gallery) hold row -1 and sq_dist inf.
+        with an exact index, or if the tuning says so). Absent places (k > N, no items) hold row -1 and sq_dist inf.
 
         Raises:
             DataError: no queries, NaN, zero or not-unit vectors, another width, k < 1, or a foreign encoder.

@@ -146,6 +146,10 @@ class RemoteGallery:
             for hits in self.hits_within(queries, max_sq_dist, where=where)
         ]
 
+    def count_within(self, queries: EmbeddingSet, max_sq_dist: float, *, where: Where = None, most: int) -> int:
+        """Return how many answers :meth:`within` has, at most `most`."""
+        return min(most, sum(len(found.rows) for found in self.within(queries, max_sq_dist, where=where)))
+
     def hits(
         self,
         queries: EmbeddingSet,

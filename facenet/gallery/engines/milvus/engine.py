@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import secrets
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -95,16 +94,14 @@ class Milvus(Database):
                 yield
             finally:  # what was written before an error is there
                 if self._wrote:
-                    generation = int(self.setting("generation") or 0) + 1
-                    self.put_setting("generation", str(generation))
-                    self.put_setting("token", secrets.token_hex(8))
+                    self.settings.begin_state()
 
     def close(self, *, write_index: bool) -> None:
         self.connection.close()
 
     def state(self) -> State:
-        token, generation = self.setting("token") or "", int(self.setting("generation") or 0)
-        return State(f"{token}-{generation}", self.size(), generation)
+        token, generation = self.settings.state()
+        return State(token, self.size(), generation)
 
     # Encoders and settings
 
@@ -121,9 +118,7 @@ class Milvus(Database):
             self.put_setting("dim", str(dim))
         if width := self.dim():
             self.collection.make(width)
-        if not fingerprint:
-            return 0
-        return self.settings.number_of(fingerprint)
+        return self.settings.number_of(fingerprint) if fingerprint else 0
 
     def setting(self, key: str) -> str | None:
         return self.settings.get(key)
@@ -175,10 +170,8 @@ class Milvus(Database):
 
     def find(self, numbers: np.ndarray) -> dict[int, Item]:
         seen = [self._seen[number] for number in numbers.tolist() if number in self._seen]
-        pages = [
-            seen,
-            *self.collection.chunks([number for number in numbers.tolist() if number not in self._seen], WHOLE),
-        ]
+        rest = [number for number in numbers.tolist() if number not in self._seen]
+        pages = [seen, *self.collection.chunks(rest, WHOLE)]
         return {item.number: item for rows in pages for item, _ in self._items(rows)}
 
     def people(self, after: str, limit: int, prefix: str) -> list[Person]:

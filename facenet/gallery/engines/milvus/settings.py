@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import time
 
 from facenet.gallery.engines.milvus.connection import Connection
@@ -51,6 +52,15 @@ class Settings:
         """Delete what named adds did before that time."""
         for page in list(self.connection.stream(self.collection, f"once > 0 and once < {int(before)}", [])):
             self.connection.delete(self.collection, [row["number"] for row in page])
+
+    def state(self) -> tuple[str, int]:
+        """Return the token of the last write, and how many writes there were."""
+        token, _, generation = (self.get("state") or "-0").rpartition("-")
+        return token, int(generation)
+
+    def begin_state(self) -> None:
+        """Store that a write was made."""
+        self.put("state", f"{secrets.token_hex(8)}-{self.state()[1] + 1}")
 
     def encoders(self) -> dict[str, int]:
         """Return the number of each encoder by its fingerprint, in the order in which they came."""
