@@ -15,10 +15,10 @@ import numpy as np
 
 from facenet.errors import ConfigError
 from facenet.gallery.faiss.kinds import LIMITS, Built, Limits, downcast, factory_of, inverted, new_index
-from facenet.gallery.faiss.scan import Block, Blocks, nearest, sampled, without
+from facenet.gallery.faiss.scan import Blocks, nearest, sampled, without
 from facenet.gallery.faiss.trial import reason, shown
 from facenet.gallery.faiss.tune import COPIES, NEAR_COPY, SEEDS, enough, first_of_copies, tune, wanted
-from facenet.gallery.items import Recipe
+from facenet.gallery.items import Block, Recipe
 
 POINTS = 40  # training vectors for each centroid
 ROUNDS = 10  # of k-means

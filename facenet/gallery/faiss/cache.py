@@ -36,9 +36,9 @@ from facenet.gallery.faiss.kinds import (
     use_parameter,
 )
 from facenet.gallery.faiss.layers import Layers
-from facenet.gallery.faiss.scan import Block, Blocks, without
+from facenet.gallery.faiss.scan import Blocks, without
 from facenet.gallery.faiss.tune import tune
-from facenet.gallery.items import Recipe
+from facenet.gallery.items import Block, Recipe
 from facenet.gallery.sql.truth import Truth
 from facenet.gallery.sql.writes import Write
 

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
+from facenet.gallery.items import Block
 from facenet.types import Neighbours
 
 BLOCK = 65_536  # rows compared at once
-Block = tuple[np.ndarray, np.ndarray]  # item numbers (n,) and vectors (n, D)
 Blocks = Callable[[], Iterable[Block]]  # a stream of all items, the same each time
 
 

@@ -19,7 +19,8 @@ from typing import NamedTuple
 import numpy as np
 
 from facenet.gallery.faiss.kinds import Built, parameters, use_parameter
-from facenet.gallery.faiss.scan import Block, Blocks, nearest
+from facenet.gallery.faiss.scan import Blocks, nearest
+from facenet.gallery.items import Block
 from facenet.vectors import normalise
 
 QUERIES, DEPTH = 2000, 10  # items beside the index, and the second rank at which recall is measured

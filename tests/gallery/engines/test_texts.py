@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -46,14 +46,26 @@ def test_hostile_texts_come_back_and_find_only_themselves(new_place: Callable[[]
         assert len(gallery) == 0
 
 
+@contextlib.contextmanager
+def told_in(told: list[str]) -> Iterator[None]:
+    """Note what an error says."""
+    try:
+        yield
+    except DataError as error:
+        told[0] = str(error)
+        raise
+
+
 def test_texts_that_an_engine_can_not_hold_are_one_line(new_place: Callable[[], str]) -> None:
     with Gallery.open(new_place(), create=True) as gallery:
         gallery.add(EmbeddingSet(unit(1), ["a"], ["Ada"], OURS))
         for name in ("half a pair \ud800", "nul \x00"):
-            with contextlib.suppress(DataError):
+            told = [""]
+            with contextlib.suppress(DataError), told_in(told):
                 gallery.add(EmbeddingSet(unit(1, 1), ["b"], [name], OURS))
                 assert gallery.identities() == {"Ada", name}
                 gallery.remove("b", by="id")
             assert gallery.identities() == {"Ada"}
+            assert "\n" not in told[0]
         with pytest.raises(DataError, match="expected width"):
             gallery.add(EmbeddingSet(unit(1, dim=8), ["c"], [""], OURS))
