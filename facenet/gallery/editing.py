@@ -43,15 +43,29 @@ def add_items(
     keep = distinct(ids, on_duplicate)
     with engine.writing():
         content = _content(embeddings.fingerprint, texts, vectors) if once else {}
-        if once and (done := _done(engine, once, content)):
-            return done
+        known = _known(engine, once, content) if once else None
+        if known and known["result"]:
+            return AddResult(*known["result"])
         encoder = engine.admit(embeddings.fingerprint, embeddings.compatible_with, embeddings.dim)
         rows = [(texts[i], vectors[i]) for i in keep]
-        result = engine.add(rows, encoder, embeddings.fingerprint, on_duplicate)
+        if once and not known and not engine.transactions:
+            if on_duplicate == "error" and (taken := engine.numbers_of_ids([ids[i] for i in keep])):
+                raise engine.taken(list(taken))
+            _remember(engine, once, content, None)
+        # What was begun and cut has left faces of its own, which are no duplicates.
+        how = "skip" if known and on_duplicate == "error" else on_duplicate
+        result = engine.add(rows, encoder, embeddings.fingerprint, how)
         result = result._replace(skipped=result.skipped + len(ids) - len(keep))
+        if known:
+            result = AddResult(len(rows) if on_duplicate == "error" else result.added, result.replaced, 0)
         if once:
-            engine.put_setting(_key(once), json.dumps({**content, "result": result, "time": time.time()}))
+            _remember(engine, once, content, result)
     return result
+
+
+def _remember(engine: Engine, once: str, content: Mapping[str, Any], result: AddResult | None) -> None:
+    """Store what the add of that name did; without transactions None before it is begun."""
+    engine.put_setting(_key(once), json.dumps({**content, "result": result, "time": time.time()}))
 
 
 def _key(once: str) -> str:
@@ -72,8 +86,10 @@ def _content(fingerprint: str, texts: Sequence[Texts], vectors: np.ndarray) -> d
     return {"digest": digest, "marks": marks.tolist()}
 
 
-def _done(engine: Engine, once: str, content: Mapping[str, Any]) -> AddResult | None:
+def _known(engine: Engine, once: str, content: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return what the add of that name did in the last 24 hours, or None. Older ones are forgotten.
+
+    Its "result" is None if it was begun and cut.
 
     Raises:
         Taken: it had other content.
@@ -86,12 +102,12 @@ def _done(engine: Engine, once: str, content: Mapping[str, Any]) -> AddResult | 
     try:
         known = json.loads(stored)
         same = known["digest"] == content["digest"] and np.allclose(known["marks"], content["marks"], atol=SAME)
-        result = AddResult(*map(int, known["result"]))
+        known["result"] = known["result"] and AddResult(*map(int, known["result"]))
     except (KeyError, TypeError, ValueError) as error:
         raise engine.damaged("what an add did once") from error
     if not same:
         raise Taken(f"{engine.place}: once= is the name of an earlier add of other content; take another name")
-    return result
+    return dict(known)
 
 
 def remove_items(engine: Engine, names: str | Iterable[str], by: str) -> int:

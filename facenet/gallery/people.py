@@ -59,7 +59,7 @@ def vectors_of(engine: Engine, who: People) -> Iterator[tuple[np.ndarray, np.nda
     for numbers, vectors in engine.vector_blocks():
         end = start + int(np.searchsorted(who.numbers[start:], numbers[-1], side="right"))
         at = np.searchsorted(numbers, who.numbers[start:end])
-        there = numbers[at] == who.numbers[start:end]  # others went meanwhile, where a session has no snapshot
+        there = numbers[at] == who.numbers[start:end]  # others went meanwhile, where there are no transactions
         yield np.arange(start, end)[there], vectors[at[there]]
         start = end
 

@@ -141,7 +141,7 @@ class Search:
         new = set(rows.ravel().tolist()) - seen.keys()
         numbers = np.array(sorted(number for number in new if number >= 0), np.int64)
         found = self.engine.find(numbers)
-        if len(found) < len(numbers) and self.engine.snapshots:
+        if len(found) < len(numbers) and self.engine.transactions:
             raise self.engine.damaged(f"{len(numbers) - len(found)} items that the index knows are not there")
         seen.update(found)
         return seen

@@ -45,7 +45,7 @@ class Engine(EncoderRules):
     Errors are those of `facenet.errors`, with one line that names `place`.
     """
 
-    snapshots = True  # whether everything inside a session sees one state
+    transactions = True  # whether a session sees one state, and a write is made whole or not at all
 
     def __init__(self, place: str | Path) -> None:
         """Remember the place, as messages name it."""

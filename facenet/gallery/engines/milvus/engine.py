@@ -49,7 +49,7 @@ WHOLE = (*TEXTS, "encoder", "digest", "vector")
 class Milvus(Database):
     """One gallery in two collections; `admitted` items are an expression that holds numbers alone."""
 
-    snapshots = False
+    transactions = False
 
     def __init__(
         self, address: str, timeout: float, *, create: bool, encoder: tuple[str | None, Sequence[str], int | None]
