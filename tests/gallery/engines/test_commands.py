@@ -77,14 +77,3 @@ def test_thresholds_of_a_gallerys_own_people_are_kept(server: Any, new_name: Cal
         assert np.isclose(again.threshold(fpir=0.05).sq_dist, found.sq_dist)
         with again._engine.reading():
             assert again._engine.remembered("strangers") is not None
-
-
-def test_a_password_in_an_address_is_refused() -> None:
-    for place in (
-        "postgresql://me:secret@host/faces",
-        "postgresql://host/faces?password=secret",
-        "milvus://me:secret@host/g",
-    ):
-        with pytest.raises(ConfigError, match=r"leave .*out") as told:
-            Gallery.open(place)
-        assert "secret" not in str(told.value)
