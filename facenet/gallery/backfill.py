@@ -1,7 +1,7 @@
 """New vectors in the place of old ones: a gallery follows an upgrade batch by batch, and can be searched meanwhile.
 
-A batch is one write. Each item's encoder says whether it is done: a backfill that was
-killed goes on if it is started again.
+A batch is one write. Each item's encoder says whether it is done: a backfill that was killed goes on if it is started
+again.
 
 Letters: N images, D embedding width.
 """

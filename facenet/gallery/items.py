@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from facenet.errors import ConfigError
+from facenet.errors import ConfigError, DataError
 from facenet.files import is_inside
 
 Where = Mapping[str, Any] | None
@@ -101,6 +101,11 @@ def listed(names: Sequence[str], most: int = 3) -> str:
     """
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(map(repr, names[:most])) + more + (" is" if len(names) == 1 else " are")
+
+
+def unholdable(place: object, error: Exception) -> DataError:
+    """Return the error for what no gallery can store: half a pair of surrogates, a number that is too large."""
+    return DataError(f"{place}: a text or number that no gallery can hold ({error})")
 
 
 def least_one(limit: int) -> int:

@@ -22,7 +22,7 @@ from facenet.gallery.faiss.cache import Cache
 from facenet.gallery.faiss.file import INDEX
 from facenet.gallery.faiss.kinds import LIMITS, Limits, check
 from facenet.gallery.faiss.layers import using_threads
-from facenet.gallery.faiss.scan import BLOCK, nearest, within
+from facenet.gallery.faiss.scan import nearest, within
 from facenet.gallery.items import AddResult, Block, Item, Labels, Person, Recipe, State, Texts, Where
 from facenet.gallery.sql.database import TRUTH
 from facenet.gallery.sql.truth import SCHEMA, Truth
@@ -35,26 +35,13 @@ log = logging.getLogger(__name__)
 class Folder(Engine):
     """``items.sqlite`` and ``index.faiss`` in a folder; `admitted` items are sorted numbers (n,)."""
 
-    def __init__(
-        self,
-        folder: Path,
-        timeout: float,
-        *,
-        create: bool,
-        encoder: tuple[str | None, Sequence[str], int | None],
-        limits: Limits = LIMITS,
-    ) -> None:
-        """Open the folder; see :meth:`facenet.gallery.gallery.Gallery.open`. `encoder` is what :meth:`claim` gets."""
+    def __init__(self, folder: Path, timeout: float, *, create: bool, limits: Limits = LIMITS) -> None:
+        """Open the folder; see :meth:`facenet.gallery.gallery.Gallery.open`."""
         super().__init__(folder)
         self.folder = folder
         self.truth = Truth(folder, timeout, create=create)
         self.cache = Cache(self.truth, limits)
         self._write: tuple[Write, int] | None = None  # the write before the present one, and items that came since
-        try:
-            self.claim(*encoder)
-        except BaseException:
-            self.truth.close()
-            raise
 
     # Sessions
 
@@ -234,10 +221,7 @@ class Folder(Engine):
 
     def _stored(self, admitted: Any) -> Iterable[Block]:
         """Return numbers and stored vectors of all items, or of some, in blocks."""
-        if admitted is None:
-            return self.vector_blocks()
-        starts = range(0, len(admitted), BLOCK)
-        return ((part, self.vectors(part)) for part in (admitted[i : i + BLOCK] for i in starts))
+        return self.vector_blocks() if admitted is None else fetched(admitted, self.vectors)
 
     # Writing
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from facenet.errors import ConfigError, choose
 from facenet.gallery.engines.exact import distances
-from facenet.gallery.faiss.scan import nearest, sampled
+from facenet.gallery.faiss.scan import chosen_of, nearest, sampled
 from facenet.gallery.faiss.tune import QUERIES, TIE, enough, interval
 from facenet.gallery.items import Block, Recipe
 from facenet.vectors import normalise
@@ -115,11 +115,6 @@ def new_faces(blocks: Callable[[], Iterable[Block]], count: int, dim: int, seed:
     numbers, faces = sampled(blocks(), rows, dim)
     near = nearest(blocks(), faces, 2).rows
     others = np.where(near[:, 0] == numbers, near[:, 1], near[:, 0])
-    held = {int(number): vector for block in blocks() for number, vector in _some(block, others)}
-    difference = faces - np.array([held[int(number)] for number in others])
+    held = dict(zip(*chosen_of(blocks(), others, dim), strict=True))
+    difference = faces - np.array([held[number] for number in others])
     return normalise(faces + difference[rng.permutation(len(faces))])
-
-
-def _some(block: Block, numbers: np.ndarray) -> Iterable[tuple[int, np.ndarray]]:
-    there = np.isin(block[0], numbers)
-    return zip(block[0][there].tolist(), block[1][there], strict=True)

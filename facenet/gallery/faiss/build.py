@@ -15,7 +15,7 @@ import numpy as np
 
 from facenet.errors import ConfigError
 from facenet.gallery.faiss.kinds import LIMITS, Built, Limits, downcast, factory_of, inverted, new_index
-from facenet.gallery.faiss.scan import Blocks, nearest, sampled, without
+from facenet.gallery.faiss.scan import Blocks, chosen_of, nearest, sampled, without
 from facenet.gallery.faiss.trial import reason, shown
 from facenet.gallery.faiss.tune import COPIES, NEAR_COPY, SEEDS, enough, first_of_copies, tune, wanted
 from facenet.gallery.items import Block, Recipe
@@ -87,7 +87,7 @@ def _beside(blocks: Blocks, count: int, dim: int, seed: int) -> Block:
     for row, sq_dist in zip(*nearest(blocks(), vectors, COPIES), strict=True):
         group = chosen.union(row[sq_dist <= NEAR_COPY].tolist())
         chosen = group if len(group) <= room else chosen
-    return _of(blocks, np.array(sorted(chosen), np.int64), dim)
+    return chosen_of(blocks(), np.array(sorted(chosen), np.int64), dim)
 
 
 def sample_later(numbers: np.ndarray, vectors: np.ndarray, beside: np.ndarray, count: int, *, seed: int) -> np.ndarray:
@@ -129,14 +129,6 @@ def _thinned(chosen: np.ndarray, vectors: np.ndarray, most: int, rng: np.random.
         if not kept[row] and kept.sum() + (~kept[group]).sum() <= most:
             kept[group] = True
     return kept
-
-
-def _of(blocks: Blocks, numbers: np.ndarray, dim: int) -> Block:
-    """Return the vectors of some items of a stream."""
-    parts = [(block[there], vectors[there]) for block, vectors in blocks() if (there := np.isin(block, numbers)).any()]
-    if not parts:
-        return np.empty(0, np.int64), np.empty((0, dim), np.float32)
-    return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
 
 def _train(index: Any, blocks: Blocks, count: int, dim: int, least: int, seed: int) -> None:

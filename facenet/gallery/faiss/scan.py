@@ -81,6 +81,12 @@ def sampled(blocks: Iterable[Block], rows: np.ndarray, dim: int) -> Block:
     return numbers[:done], vectors[:done]
 
 
+def chosen_of(blocks: Iterable[Block], numbers: np.ndarray, dim: int) -> Block:
+    """Return those items of a stream whose numbers are given, in the order of the stream."""
+    parts = [(block[there], vectors[there]) for block, vectors in blocks if (there := np.isin(block, numbers)).any()]
+    return _joined(parts) if parts else (np.empty(0, np.int64), np.empty((0, dim), np.float32))
+
+
 def gathered(blocks: Iterable[Block], size: int) -> Iterator[Block]:
     """Yield blocks of `size` items or a little more, and none without items."""
     held: list[Block] = []

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from facenet.errors import Busy, DataError, StorageError
+from facenet.gallery.items import unholdable
 
 TRUTH = "items.sqlite"
 CHUNK = 500  # values in one SQL IN (...)
@@ -81,7 +82,7 @@ class Database:
         try:
             yield
         except (UnicodeEncodeError, OverflowError) as error:
-            raise DataError(f"{self.folder}: a text or number that no gallery can hold ({error})") from error
+            raise unholdable(self.folder, error) from error
         except sqlite3.Error as error:
             text, path = str(error), self.folder / TRUTH
             if "locked" in text or "busy" in text:

@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
-from facenet.errors import Busy, ConfigError, DataError, StorageError, choose, one_line
+from facenet.errors import Busy, ConfigError, StorageError, choose, one_line
 from facenet.foreign import install_command
+from facenet.gallery.items import unholdable
 
 T = TypeVar("T")
 SCHEME = "milvus://"
@@ -181,9 +182,13 @@ class Connection:
 
     def make_index(self, collection: str, kind: str, build: Mapping[str, int]) -> None:
         """Make the index of a collection's vectors, and wait for it."""
+        self.client.create_index(collection, self.index_of(kind, build))
+
+    def index_of(self, kind: str, build: Mapping[str, int]) -> Any:
+        """Return the description of an index of vectors."""
         index = self.client.prepare_index_params()
         index.add_index("vector", index_type=kind, metric_type="L2", params=dict(build))
-        self.client.create_index(collection, index)
+        return index
 
     @contextlib.contextmanager
     def one_line_errors(self) -> Iterator[None]:
@@ -193,7 +198,7 @@ class Connection:
         try:
             yield
         except (UnicodeEncodeError, OverflowError) as error:
-            raise DataError(f"{self.address.shown}: a text or number that no gallery can hold ({error})") from error
+            raise unholdable(self.address.shown, error) from error
         except (self.pymilvus.MilvusException, grpc.RpcError, TimeoutError) as error:
             raise self._told(error) from error
 

@@ -51,10 +51,8 @@ class Milvus(Database):
 
     transactions = False
 
-    def __init__(
-        self, address: str, timeout: float, *, create: bool, encoder: tuple[str | None, Sequence[str], int | None]
-    ) -> None:
-        """Connect; see :meth:`facenet.gallery.gallery.Gallery.open`. `encoder` is what :meth:`claim` is asked."""
+    def __init__(self, address: str, timeout: float, *, create: bool) -> None:
+        """Connect; see :meth:`facenet.gallery.gallery.Gallery.open`."""
         self.connection = Connection(address, timeout)
         super().__init__(self.connection.address.shown)
         self.collection = Collection(self.connection)
@@ -67,7 +65,6 @@ class Milvus(Database):
             with self.connection.one_line_errors():
                 if not self.settings.open(create=create):
                     raise DataError(f"{self.place}: no gallery there; make one with facenet index")
-            self.claim(*encoder)
         except BaseException:
             self.connection.close()
             raise

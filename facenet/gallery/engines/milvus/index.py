@@ -42,6 +42,7 @@ class Kind(NamedTuple):
     values: tuple[int, ...]
 
 
+FLAT = Kind("FLAT", {}, "", ())
 BUILT = {
     "hnsw": Kind("HNSW", {"M": 16, "efConstruction": 200}, "ef", (32, 64, 100, 150, 250, 400, 800)),
     "ivf": Kind("IVF_FLAT", {"nlist": 1024}, "nprobe", (4, 8, 16, 32, 64, 128, 256, 512)),
@@ -81,8 +82,7 @@ class Index:
 
     def _within(self, query: np.ndarray, max_sq_dist: float, expression: str) -> Neighbours:
         if self._kind() is None:
-            radius = {"radius": min(max_sq_dist, 4.0) + SLACK, "range_filter": -1.0}
-            block = self.engine.search([query], MOST, expression, radius)[0]
+            block = self.engine.search([query], MOST, expression, radius_of(max_sq_dist))[0]
             if len(block[0]) < MOST:
                 return inside(query, [block], max_sq_dist)
         return inside(query, self._blocks(expression), max_sq_dist)
@@ -92,7 +92,7 @@ class Index:
         count = 0
         for query in queries if self.engine.collection.is_there() else []:
             if self._kind() is None:
-                radius = {"radius": min(max_sq_dist, 4.0) + SLACK, "range_filter": -1.0}
+                radius = radius_of(max_sq_dist)
                 limit, name = min(MOST, max(most - count, 1)), self.engine.collection.name
                 count += len(self.connection.search(name, [query], limit, expression, radius, [])[0])
                 continue
@@ -136,7 +136,7 @@ class Index:
         count = engine.size()
         recipe, known = engine.recipe(), engine.tuned()
         name = kind_for(recipe, count, "hnsw")
-        if not count or not known.due(name, recipe, count) or known.kind == name == "flat":
+        if not count or not known.due(name, recipe, count):
             return False
         kind, tuned = BUILT.get(name), NEVER
         if kind:
@@ -158,14 +158,14 @@ class Index:
         Faces that come later are in segments that grow. Milvus searches these its own way, until the next time. What
         fails is undone: the exact index is made again.
         """
-        kind = BUILT.get(name, Kind("FLAT", {}, "", ()))
+        kind = BUILT.get(name, FLAT)
         if name != "flat":
             self.engine.put_setting("built", name)  # whoever comes now takes the index for approximate
         self.connection.client.flush(self.engine.collection.name)
         try:
             self._exchange_index(kind)
         except BaseException:
-            self._exchange_index(Kind("FLAT", {}, "", ()))
+            self._exchange_index(FLAT)
             self.engine.put_setting("built", "flat")
             raise
         self.engine.put_setting("built", name)
@@ -182,3 +182,8 @@ class Index:
         tuned = self.engine.tuned()
         facts = tuned._asdict() if tuned.faces else {}
         return {"kind": self.engine.recipe().kind, "cache": "current" if facts else "none", "index": facts}
+
+
+def radius_of(max_sq_dist: float) -> dict[str, float]:
+    """Return the parameters of a search that goes a little beyond a radius."""
+    return {"radius": min(max_sq_dist, 4.0) + SLACK, "range_filter": -1.0}

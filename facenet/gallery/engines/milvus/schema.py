@@ -35,6 +35,5 @@ def _make(connection: Connection, name: str, fields: list[tuple[str, Any, dict[s
     schema.add_field("number", kinds.INT64, is_primary=True)
     for field, kind, how in fields:
         schema.add_field(field, kind, **how)
-    index = client.prepare_index_params()
-    index.add_index("vector", index_type="FLAT", metric_type="L2")
+    index = connection.index_of("FLAT", {})
     client.create_collection(name, schema=schema, index_params=index, timeout=max(LOADING, connection.timeout))

@@ -15,9 +15,11 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from facenet.errors import Busy, ConfigError, DataError, StorageError, one_line
 from facenet.foreign import install_command
+from facenet.gallery.items import unholdable
 
 SCHEMES = ("postgresql://", "postgres://")
 DEFAULT = "facenet"  # the gallery's name, where the address gives none
+FULL = ("53", "54", "58")  # classes of SQLSTATE: resources, limits, the system
 NAME = re.compile("[a-z][a-z0-9_]{0,40}")
 # Seconds, and milliseconds, after which a cut network is noticed.
 ALIVE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 25_000}
@@ -50,19 +52,18 @@ def parse(address: str) -> Address:
     return Address(conninfo, schema, f"{shown}?gallery={schema}")
 
 
-def driver() -> Any:
-    """Return the module ``psycopg``.
+def drivers() -> tuple[Any, Any]:
+    """Return the module ``psycopg``, and the function that tells a session of vectors.
 
     Raises:
-        ConfigError: it is not installed.
+        ConfigError: they are not installed.
     """
     try:
-        import pgvector
         import psycopg
+        from pgvector.psycopg import register_vector
     except ImportError as error:
         raise ConfigError(f"PostgreSQL needs psycopg and pgvector; {install_command('postgres')}") from error
-    assert pgvector
-    return psycopg
+    return psycopg, register_vector
 
 
 class Connection:
@@ -77,7 +78,7 @@ class Connection:
         """
         self.address = parse(address)
         self.timeout = timeout
-        self.driver = driver()
+        self.driver, self._tell_of_vectors = drivers()
         self._session: Any = None
         with self.one_line_errors():
             self._connect()
@@ -100,10 +101,8 @@ class Connection:
 
     def register(self) -> None:
         """Let vectors go to the server as arrays; nothing to do before the extension is there."""
-        from pgvector.psycopg import register_vector
-
         with contextlib.suppress(self.driver.ProgrammingError):  # no extension yet
-            register_vector(self._session)
+            self._tell_of_vectors(self._session)
 
     def close(self) -> None:
         """Close the session; an open transaction is rolled back."""
@@ -157,12 +156,12 @@ class Connection:
         self.execute(f"CLOSE {name}")
 
     @contextlib.contextmanager
-    def one_line_errors(self, committing: bool = False) -> Iterator[None]:
+    def one_line_errors(self) -> Iterator[None]:
         """Turn the driver's errors into a DataError whose one line says what to do."""
         try:
             yield
         except (UnicodeEncodeError, OverflowError) as error:
-            raise DataError(f"{self.address.shown}: a text or number that no gallery can hold ({error})") from error
+            raise unholdable(self.address.shown, error) from error
         except self.driver.Error as error:
             raise self._told(error) from error
 
@@ -174,11 +173,7 @@ class Connection:
             return Busy(f"{place}: others are writing ({text}; waited {self.timeout:g} s); try again")
         if isinstance(error, errors.InsufficientPrivilege | errors.ReadOnlySqlTransaction):
             return StorageError(f"{place}: the role may not do that ({text}); ask the gallery's owner")
-        if (error.sqlstate or "")[:2] in (
-            "53",
-            "54",
-            "58",
-        ) or "File too large" in text:  # resources, limits, the system
+        if (error.sqlstate or "")[:2] in FULL or "File too large" in text:
             return StorageError(f"{place}: writing failed ({text}), nothing was changed; free some space")
         if isinstance(error, self.driver.DataError):
             return DataError(f"{place}: a text or number that PostgreSQL can not hold ({text}); change it")

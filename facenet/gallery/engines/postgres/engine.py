@@ -20,8 +20,8 @@ from facenet.errors import DataError
 from facenet.gallery.engines.database import Database
 from facenet.gallery.engines.postgres.connection import Connection
 from facenet.gallery.engines.postgres.index import KINDS, Index
-from facenet.gallery.engines.postgres.rows import decoded, little_endian
-from facenet.gallery.engines.postgres.schema import add_vectors, prepare
+from facenet.gallery.engines.postgres.rows import BLOCK, decoded, little_endian
+from facenet.gallery.engines.postgres.schema import PUT, add_vectors, prepare
 from facenet.gallery.engines.postgres.writes import Writes
 from facenet.gallery.engines.tags import tag_of
 from facenet.gallery.engines.tuning import checked
@@ -41,19 +41,14 @@ from facenet.gallery.items import (
 )
 from facenet.types import Neighbours
 
-BLOCK = 8192  # rows read or written at once
-PUT = "INSERT INTO settings VALUES (%s, %s) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
-
 Condition = tuple[str, list[Any]]  # SQL and its values
 
 
 class Postgres(Database):
     """One gallery in a schema of a database; `admitted` items are a condition in SQL, with its values."""
 
-    def __init__(
-        self, address: str, timeout: float, *, create: bool, encoder: tuple[str | None, Sequence[str], int | None]
-    ) -> None:
-        """Connect; see :meth:`facenet.gallery.gallery.Gallery.open`. `encoder` is what :meth:`claim` is asked."""
+    def __init__(self, address: str, timeout: float, *, create: bool) -> None:
+        """Connect; see :meth:`facenet.gallery.gallery.Gallery.open`."""
         self.connection = Connection(address, timeout)
         super().__init__(self.connection.address.shown)
         self.index = Index(self)
@@ -62,7 +57,6 @@ class Postgres(Database):
         try:
             with self.connection.one_line_errors():
                 prepare(self.connection, create=create)
-            self.claim(*encoder)
         except BaseException:
             self.connection.close()
             raise

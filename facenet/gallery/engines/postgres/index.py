@@ -15,7 +15,7 @@ import numpy as np
 
 from facenet.errors import Busy
 from facenet.gallery.engines.exact import SLACK, inside, joined, ranked
-from facenet.gallery.engines.postgres.rows import TEXTS
+from facenet.gallery.engines.postgres.rows import BLOCK, TEXTS
 from facenet.gallery.engines.tuning import NEVER, Tuned, kind_for, tune
 from facenet.gallery.items import Block, Recipe
 from facenet.types import Neighbours
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 KINDS = {"auto": "flat to 20,000 faces, then hnsw", "flat": "every face is compared", "hnsw": "a graph of pgvector"}
 SEARCHED = (40, 60, 100, 150, 250, 400, 600, 1000)  # values of hnsw.ef_search that are tried
-BLOCK = 8192  # vectors read at once
 MORE = 8  # candidates beyond k, whose distances may differ from the server's in the last digits
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+BLOCK = 8192  # rows read or written at once
 TEXTS = "id, identity, path, root, metadata"
 HEADER = 4  # bytes before the numbers of a vector, as pgvector sends it: its width, and two of nothing
 

@@ -1,8 +1,8 @@
 """The tables of a gallery in PostgreSQL, in a schema of their own, and the migrations that made them.
 
 ``encoders`` counts its items, so that no search counts rows. ``before`` is the encoder of the item that an item
-replaced, for the write that counts. A new encoder adds a column ``vector_N`` to ``items``: an
-item has a vector in the column of its encoder alone. So an upgrade fills a column while searches read both.
+replaced, for the write that counts. A new encoder adds a column ``vector_N`` to ``items``: an item has a vector in the
+column of its encoder alone. So an upgrade fills a column while searches read both.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import secrets
 from facenet.errors import DataError
 from facenet.gallery.engines.postgres.connection import Connection
 
+PUT = "INSERT INTO settings VALUES (%s, %s) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 MIGRATIONS = (
     """
     CREATE TABLE settings (key text COLLATE "C" PRIMARY KEY, value text NOT NULL);
@@ -37,27 +38,24 @@ def prepare(connection: Connection, *, create: bool) -> None:
         DataError: no gallery there, or one of a newer version.
     """
     place, schema = connection.address.shown, connection.address.schema
-    there = connection.value("SELECT to_regclass(%s) IS NOT NULL", f"{schema}.settings")
-    if not there and not create:
+    version = _version(connection)
+    if not version and not create:
         raise DataError(f"{place}: no gallery there; make one with facenet index")
-    version = _version(connection) if there else 0
     if version > len(MIGRATIONS):
         raise DataError(f"{place}: schema {version}, this version reads {len(MIGRATIONS)}; upgrade facenet")
     if version == len(MIGRATIONS):
         return
     connection.begin("BEGIN")
     connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (schema,))
-    if not there:
+    if not version:
         connection.execute("CREATE EXTENSION IF NOT EXISTS vector SCHEMA public")
         connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
-    there = connection.value("SELECT to_regclass(%s) IS NOT NULL", f"{schema}.settings")  # made by another meanwhile?
-    for number in range(_version(connection) if there else 0, len(MIGRATIONS)):
+    for number in range(_version(connection), len(MIGRATIONS)):  # another may have made them meanwhile
         for statement in MIGRATIONS[number].split(";")[:-1]:
             connection.execute(statement)
         if number == 0:
             connection.execute("INSERT INTO state VALUES (0, %s)", (secrets.token_hex(8),))
-        put = "INSERT INTO settings VALUES ('schema', %s) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
-        connection.execute(put, (str(number + 1),))
+        connection.execute(PUT, ("schema", str(number + 1)))
     connection.execute("COMMIT")
     found = connection.value("SELECT extversion FROM pg_extension WHERE extname = 'vector'") or "0"
     if [int(part) for part in found.split(".")[:2]] < [0, 8]:
@@ -66,6 +64,9 @@ def prepare(connection: Connection, *, create: bool) -> None:
 
 
 def _version(connection: Connection) -> int:
+    """Return how many migrations were made; 0 without tables."""
+    if connection.value("SELECT to_regclass(%s) IS NULL", f"{connection.address.schema}.settings"):
+        return 0
     return int(connection.value("SELECT value FROM settings WHERE key = 'schema'") or 0)
 
 

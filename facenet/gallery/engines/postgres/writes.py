@@ -16,11 +16,9 @@ import numpy as np
 
 from facenet.gallery.engines.postgres.connection import Connection
 from facenet.gallery.engines.postgres.index import Index
-from facenet.gallery.engines.postgres.rows import TEXTS, little_endian
+from facenet.gallery.engines.postgres.rows import BLOCK, TEXTS, little_endian
 from facenet.gallery.engines.tags import tags_of
 from facenet.gallery.items import Texts, digest
-
-BLOCK = 8192  # items of a statement
 
 
 class Writes:
