@@ -1,10 +1,14 @@
-"""A TCP proxy whose cable can be cut."""
+"""Proxies: one whose cable can be cut, and one that encrypts for a server which can not."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
+import ssl
+import subprocess
 import threading
+from pathlib import Path
 
 
 class Proxy:
@@ -55,3 +59,53 @@ class Proxy:
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
         one.close()
+
+
+class TLSProxy:
+    """Encrypt in front of a server that was started without it."""
+
+    REQUEST = 8  # bytes by which a client of PostgreSQL asks for encryption
+
+    def __init__(self, port: int, certificate: Path, key: Path, *, asked: bool) -> None:
+        """Listen on a port of its own, in front of `port`, and show a certificate: at once, or when `asked` to."""
+        self._target, self._asked = port, asked
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(certificate, key)
+        self._context.set_alpn_protocols(["postgresql" if asked else "h2"])
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(listener.getsockname()[1])
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        serving = asyncio.start_server(self._serve, sock=listener, ssl=None if asked else self._context)
+        self._server = asyncio.run_coroutine_threadsafe(serving, self._loop).result()
+
+    def close(self) -> None:
+        """End it."""
+        self._loop.call_soon_threadsafe(self._server.close)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            if self._asked:
+                await reader.readexactly(self.REQUEST)
+                writer.write(b"S")
+                await writer.start_tls(self._context)
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
+            await asyncio.gather(self._forward(reader, far_writer), self._forward(far_reader, writer))
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(1 << 16):
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+
+def certificate(folder: Path, name: str) -> tuple[Path, Path]:
+    """Make a certificate of 127.0.0.1 that vouches for itself, and its key."""
+    shown, key = folder / f"{name}.crt", folder / f"{name}.key"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}"]
+    command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(shown)]
+    subprocess.run(command, check=True, capture_output=True)
+    return shown, key

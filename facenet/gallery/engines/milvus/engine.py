@@ -56,7 +56,7 @@ class Milvus(Database):
         self.connection = Connection(address, timeout)
         super().__init__(self.connection.address.shown)
         self.collection = Collection(self.connection)
-        self.settings = Settings(self.connection)
+        self.settings = Settings(self.connection, self.collection)
         self.index = Index(self)
         self._depth = 0  # of sessions inside each other
         self._seen: dict[int, Row] = {}  # what the searches of the present session found: rows may change meanwhile

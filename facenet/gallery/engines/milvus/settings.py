@@ -6,6 +6,8 @@ import json
 import secrets
 import time
 
+from facenet.errors import Busy
+from facenet.gallery.engines.milvus.collection import Collection
 from facenet.gallery.engines.milvus.connection import Connection
 from facenet.gallery.engines.milvus.rows import number_of
 from facenet.gallery.engines.milvus.schema import settings_schema
@@ -15,10 +17,14 @@ ENCODER, ONCE = "encoder:", "once:"  # begin keys
 
 
 class Settings:
-    """The texts of one gallery by key. All but those of named adds are read when a session begins."""
+    """The texts of one gallery by key. All but those of named adds are read when a session begins.
 
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
+    Milvus may lose sight of rows for a moment, while it compacts segments under many upserts (its issue 40852). None of
+    these texts is ever deleted, so what was read once stays.
+    """
+
+    def __init__(self, connection: Connection, items: Collection) -> None:
+        self.connection, self.items = connection, items
         self.collection = f"{connection.address.name}_settings"
         self._known: dict[str, str] = {}
 
@@ -30,9 +36,20 @@ class Settings:
         return there or create
 
     def read(self) -> None:
-        """Read what other clients have written."""
-        rows = self.connection.stream(self.collection, "once == 0", ["key", "value"])
-        self._known = {row["key"]: row["value"] for page in rows for row in page}
+        """Read what other clients have written.
+
+        Raises:
+            Busy: there are items, but their settings can not be seen for now.
+        """
+        ends = time.monotonic() + self.connection.timeout
+        while True:
+            rows = self.connection.stream(self.collection, "once == 0", ["key", "value"])
+            self._known |= {row["key"]: row["value"] for page in rows for row in page}
+            if "dim" in self._known or not self.items.is_there():
+                return
+            if time.monotonic() > ends:
+                raise Busy(f"{self.connection.address.shown}: its settings can not be seen for now; ask again")
+            time.sleep(0.1)
 
     def get(self, key: str) -> str | None:
         """Return the text of a key; None if there is none."""
