@@ -5,11 +5,10 @@ The script is for bash. It holds every word, so that a key press starts no Pytho
 
 from __future__ import annotations
 
-import importlib
-
 from facenet.commands.help import choices_of
 from facenet.commands.launch import CONF, options_of
 from facenet.commands.main import ABOUT, COMMANDS
+from facenet.commands.options import command_module
 from facenet.options import describe
 
 SCRIPT = """\
@@ -43,6 +42,6 @@ def words(name: str) -> list[str]:
     groups = choices_of(name, CONF)
     for group, known in groups.items():
         found += [f"{group}={choice}" for choice in known]
-    for row in describe(options_of(importlib.import_module(f"facenet.commands.{name}").run)):
+    for row in describe(options_of(command_module(name).run)):
         found += [f"{row.name}={choice}" for choice in row.choices or ("",)]
     return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import re
 import shutil
 import textwrap
@@ -12,7 +11,7 @@ from dataclasses import MISSING
 from pathlib import Path
 from typing import Any
 
-from facenet.commands.options import CommandOptions, EncoderUse
+from facenet.commands.options import CommandOptions, EncoderUse, command_module
 from facenet.errors import ConfigError, nearest
 from facenet.options import Described, describe, group_of
 
@@ -177,7 +176,7 @@ def main() -> None:
     from facenet.commands.launch import CONF, options_of
     from facenet.commands.main import COMMANDS
 
-    modules = {name: importlib.import_module(f"facenet.commands.{name}") for name in COMMANDS}
+    modules = {name: command_module(name) for name in COMMANDS}
     print(page([(name, options_of(each.run), each.__doc__ or "") for name, each in modules.items()], CONF), end="")
 
 

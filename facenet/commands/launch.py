@@ -17,7 +17,7 @@ from typing import Any, TypeVar, cast, get_type_hints
 
 from facenet.commands.arguments import explain, quoted
 from facenet.commands.help import help_text
-from facenet.commands.options import CommandOptions
+from facenet.commands.options import CommandOptions, command_module
 from facenet.console import is_first_rank, one_line_errors, write_metrics
 from facenet.errors import ConfigError, DataError, FacenetError, GateError
 from facenet.interrupts import Interrupted, raise_on_signal
@@ -128,7 +128,7 @@ def run_step(name: str, arguments: Sequence[str], out: Path) -> dict[str, Any]:
     """
     from hydra import compose
 
-    command = importlib.import_module(f"facenet.commands.{name}")
+    command = command_module(name)
     options = options_of(command.run)
     register(name, options)
     cfg = compose(name, [forced(quoted(argument)) for argument in arguments])

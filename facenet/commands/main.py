@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from facenet import __version__
 from facenet.commands.launch import RUN_FOLDER
+from facenet.commands.options import command_module
 from facenet.console import one_line_errors
 from facenet.errors import ConfigError, nearest
 
@@ -45,6 +46,7 @@ TASKS = {
     },
     "Ship and upgrade": {
         "ensemble": "several encoders as one, with several views of a face",
+        "import": "weights that others trained, as an encoder",
         "export": "an encoder as one ONNX file, also in 8 bits",
         "compat": "may a new encoder join the old one's gallery?",
     },
@@ -88,4 +90,4 @@ def main() -> None:
             raise ConfigError(f"unknown command {name!r}{nearest(name, COMMANDS)}; facenet --help lists the commands")
     os.environ[COMMAND] = name
     del sys.argv[1]
-    importlib.import_module(f"facenet.commands.{name}").main()
+    command_module(name).main()

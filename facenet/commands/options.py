@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 from facenet.errors import ConfigError
 from facenet.options import Options, option
 
+MODULES = {"import": "import_weights"}  # of commands whose names are words of Python
 PHOTOGRAPHS = (".jpg", ".jpeg", ".webp", ".heic", ".heif")
 
 
@@ -46,3 +49,8 @@ def warn_of_drawn_faces(encoder: Any, images: Iterable[Any]) -> None:
             " photographs, or take encoder=sface",
             file=sys.stderr,
         )
+
+
+def command_module(name: str) -> ModuleType:
+    """Import the module of a command; it has ``run`` and ``main``."""
+    return importlib.import_module(f"facenet.commands.{MODULES.get(name, name)}")

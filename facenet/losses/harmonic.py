@@ -101,8 +101,11 @@ def reset_embedding_layer(net: Net) -> None:
         ConfigError: an embedding layer that is not fully connected.
     """
     layer = net.embedding_layer()
-    if not isinstance(layer, nn.Linear):
+    parts = [layer] if not isinstance(layer, nn.Sequential) else list(layer)
+    if not isinstance(parts[0], nn.Linear):
         raise ConfigError(f"harmonic: expected a fully connected embedding layer, got {type(layer).__name__}")
-    nn.init.kaiming_normal_(layer.weight, mode="fan_in", nonlinearity="linear")
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
+    nn.init.kaiming_normal_(parts[0].weight, mode="fan_in", nonlinearity="linear")
+    if parts[0].bias is not None:
+        nn.init.zeros_(parts[0].bias)
+    for norm in parts[1:]:
+        cast(nn.BatchNorm1d, norm).reset_parameters()

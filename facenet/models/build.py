@@ -29,6 +29,7 @@ def build_model(
     dropout: float = 0.0,
     attention: Mapping[str, Any] | None = None,
     pool: str | None = None,
+    timm: str | None = None,
     edition: int = EDITION,
 ) -> NetModule:
     """Build a network that maps images (B, 3, H, W) to unit embeddings (B, embedding_dim).
@@ -43,7 +44,9 @@ def build_model(
         dropout: Share of features dropped before the embedding layer while training.
         attention: Linear attention over the positions of a stage's output: values of
             :class:`facenet.models.options.AttentionOptions`.
-        pool: "average", "flatten" or "attention" in place of what the net has; all but "flatten" accept any size.
+        pool: "average", "flatten", "depthwise" or "attention" in place of what the net has. "flatten" and "depthwise"
+            fix the input size.
+        timm: For the name "timm": a net of that package.
         edition: Definition of layers: 2, or 1 of earlier encoders, whose LRN divides alpha by n, and whose attention
             has no bound on queries and keys.
 
@@ -66,10 +69,11 @@ def build_model(
         "dropout": dropout,
         "attention": attention,
         "pool": pool,
+        "timm": timm,
         "edition": edition,
     }
     taken = named_by(entry.build, options)
-    unused = {"norm": norm != "batch", "dropout": dropout > 0, "pool": bool(pool)}
+    unused = {"norm": norm != "batch", "dropout": dropout > 0, "pool": bool(pool), "timm": bool(timm)}
     unused["attention"] = build(AttentionOptions, attention or {}, "model.attention.") != AttentionOptions()
     for option, given in unused.items():
         if given and option not in taken:

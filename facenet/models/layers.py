@@ -72,21 +72,64 @@ class Maxout(nn.Linear):
 
 
 class ConvBlock(nn.Module):
-    """Convolution, normalisation, ReLU, with padding kernel // 2.
+    """Convolution, normalisation, activation, with padding kernel // 2 unless told otherwise.
 
     ``norm="batch"``: convolution without bias, batch norm, ReLU. ``norm="lrn"`` (the paper's nets, which
-    normalise in layers of their own): convolution with bias, ReLU.
+    normalise in layers of their own): convolution with bias, ReLU. `activation` is "relu", "prelu" (a slope for each
+    channel) or "" for none. `eps` is batch norm's.
     """
 
-    def __init__(self, c_in: int, c_out: int, kernel: int, stride: int = 1, *, norm: str = "batch") -> None:
+    def __init__(
+        self,
+        c_in: int,
+        c_out: int,
+        kernel: int | tuple[int, int],
+        stride: int = 1,
+        *,
+        norm: str = "batch",
+        padding: int | None = None,
+        groups: int = 1,
+        activation: str = "relu",
+        eps: float = 1e-5,
+    ) -> None:
         super().__init__()
         batch = norm == "batch"
-        self.conv = nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, bias=not batch)
-        self.norm = nn.BatchNorm2d(c_out) if batch else nn.Identity()
+        height, width = (kernel, kernel) if isinstance(kernel, int) else kernel
+        around = (height // 2, width // 2) if padding is None else padding
+        self.conv = nn.Conv2d(c_in, c_out, (height, width), stride, around, groups=groups, bias=not batch)
+        self.norm = nn.BatchNorm2d(c_out, eps=eps) if batch else nn.Identity()
+        self.activation = {"relu": nn.ReLU(inplace=True), "": nn.Identity()}.get(activation) or nn.PReLU(c_out)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, c_out, ceil(H / stride), ceil(W / stride))."""
-        return F.relu(self.norm(self.conv(x)), inplace=True)
+        return self.activation(self.norm(self.conv(x)))
+
+
+class Depthwise(nn.Module):
+    """Join a feature map by a learned weight for each channel and position, and batch norm: (B, C, *side) to (B, C).
+
+    Source: the global depthwise convolution of Chen et al. 2018 (arXiv 1804.07573), section 3.2.
+    """
+
+    def __init__(self, channels: int, side: tuple[int, int]) -> None:
+        super().__init__()
+        self.block = ConvBlock(channels, channels, side, padding=0, groups=channels, activation="")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, C)."""
+        return self.block(x).flatten(1)
+
+
+class CentringNorm(nn.BatchNorm1d):
+    """Batch norm of embeddings (B, D) that does not learn a scale: its weights stay 1, its shifts learn.
+
+    Source: the last layer of InsightFace's nets.
+    """
+
+    def __init__(self, width: int, eps: float = 1e-5) -> None:
+        super().__init__(width, eps=eps)
+        del self.weight
+        self.register_buffer("weight", torch.ones(width))
 
 
 class LocalResponseNorm(nn.LocalResponseNorm):

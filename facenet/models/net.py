@@ -5,6 +5,7 @@ Padding is kernel // 2 everywhere, so that a stride halves the size, rounded up,
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
@@ -13,9 +14,9 @@ from torch import Tensor, nn
 
 from facenet.errors import ConfigError, DataError, choose
 from facenet.models.attention.over_maps import AttentionBlock, AttentionPool
-from facenet.models.layers import ConvBlock, L2Normalize, L2Pool2d, LocalResponseNorm, Maxout
+from facenet.models.layers import ConvBlock, Depthwise, L2Normalize, L2Pool2d, LocalResponseNorm, Maxout
 from facenet.models.options import EDITION, AttentionOptions
-from facenet.models.tables import NORMS, POOLS, Conv, NetTable, Norm, Pool, Row, Stage
+from facenet.models.tables import FIXED, NORMS, POOLS, Block, Conv, NetTable, Norm, Pool, Row, Stage
 from facenet.options import build, to_dict
 
 
@@ -100,8 +101,8 @@ class EmbeddingNet(nn.Module):
         pool, self.edition = pool or net.head, edition
         choose(NORMS, norm, "model.norm")
         choose(POOLS, pool, "model.pool")
-        self.input_size, self.least = input_size or net.input_size, net.shrink
-        self.any_size = pool != "flatten"
+        self.input_size, self.least = input_size or net.input_size, net.least
+        self.any_size = pool not in FIXED
         self.embedding_dim = embedding_dim
         if min(self.input_size) < self.least:
             raise ConfigError(
@@ -112,16 +113,17 @@ class EmbeddingNet(nn.Module):
         options, self.attention = _attention(attention, widths, pool, edition)
         self.after = options.after
         channels = widths[net.stages[-1].name]
-        positions = [-(-side // net.shrink) for side in self.input_size]
+        positions = [net.positions(side) for side in self.input_size]
         self.pool, width = _pool(pool, channels, positions, options, edition)
         self.full = nn.Sequential()
         for layer in net.full:
             self.full.add_module(layer.name, Maxout(width, layer.out, layer.pieces))
             width = layer.out
         self.dropout = nn.Dropout(dropout)
-        self.embedding = nn.Linear(width, embedding_dim, bias=norm != "batch")
+        plain = functools.partial(nn.Linear, bias=norm != "batch")
+        self.embedding = (net.embedding or plain)(width, embedding_dim)
         self.normalize = L2Normalize()
-        if not self.embedding.weight.is_meta:  # weights of a file follow; torch draws on "meta" in seconds of imports
+        if not next(self.parameters()).is_meta:  # weights of a file follow; torch draws on "meta" in seconds of imports
             for part in (self.stages, self.full, self.embedding):  # attention layers are initialised by themselves
                 _initialise(part)
 
@@ -152,8 +154,8 @@ class EmbeddingNet(nn.Module):
         """Return unit embeddings (B, D) in float32."""
         return self.normalize(self.embedding(self.dropout(self.features(images))))
 
-    def embedding_layer(self) -> nn.Linear:
-        """Return the last layer with weights."""
+    def embedding_layer(self) -> nn.Module:
+        """Return the last layer with weights, together with its batch norm if it has one."""
         return self.embedding
 
     def _check(self, images: Tensor) -> None:
@@ -174,6 +176,8 @@ class EmbeddingNet(nn.Module):
 
 
 def _stage(stage: Stage, c_in: int, norm: str, edition: int) -> tuple[nn.Module, int]:
+    if isinstance(stage, Block):
+        return stage.build(c_in), stage.out
     if isinstance(stage, Conv):
         return ConvBlock(c_in, stage.out, stage.kernel, stage.stride, norm=norm), stage.out
     if isinstance(stage, Pool):
@@ -208,6 +212,8 @@ def _pool(
     if kind == "attention":
         pool = AttentionPool(channels, options, bounded=edition > 1)
         return pool, pool.out_features
+    if kind == "depthwise":
+        return Depthwise(channels, (positions[0], positions[1])), channels
     if kind == "average":
         return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), channels
     return nn.Flatten(), channels * positions[0] * positions[1]

@@ -31,13 +31,18 @@ EDITION = 2
 class ModelOptions(Options):
     """The arguments of :func:`facenet.build_model`."""
 
-    name: str = option("small", help="a net's name: nn1, nn2, nn3, nn4, nns1, nns2, small, or one a plugin registers")
+    name: str = option(
+        "small",
+        help="a net's name: nn1, nn2, nn3, nn4, nns1, nns2, small, inception_resnet_v1, iresnet18, iresnet50, "
+        "iresnet100, mobilefacenet, mbf, fmobilenet, timm, or one a plugin registers",
+    )
     embedding_dim: int = option(128, least=1, most=65536, help="embedding width D (paper, table 5)")
     norm: str = option("batch", choices=("batch", "lrn"), help="batch norm, or the paper's local response norm")
     input_size: tuple[int, int] | None = option(None, least=1, help="height and width; null is the net's own")
     dropout: float = option(0.0, least=0, below=1, help="share of features dropped before the embedding layer")
     attention: AttentionOptions | None = AttentionOptions()
-    pool: str | None = option(None, help="average, flatten or attention in place of the net's own pooling")
+    pool: str | None = option(None, help="average, flatten, depthwise or attention in place of the net's own pooling")
+    timm: str | None = option(None, help="for model.name=timm: a net of that package, such as resnet18")
     edition: int = option(
         EDITION,
         least=1,
@@ -57,9 +62,11 @@ def depends_on_edition(options: Mapping[str, Any]) -> bool:
 def recorded_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return options of a net as encoders and checkpoints keep them: the edition only if it matters, and is not 1.
 
+    The name of a net of timm is kept for such a net alone.
+
     So what was written before there were editions means edition 1, and most fingerprints are what they were.
     """
-    kept = {key: value for key, value in options.items() if key != "edition"}
+    kept = {key: value for key, value in options.items() if key != "edition" and (key, value) != ("timm", None)}
     edition = options.get("edition", EDITION)
     return {**kept, "edition": edition} if edition > 1 and depends_on_edition(options) else kept
 

@@ -137,8 +137,5 @@ def _readable(path: str, model: nn.Module) -> str:
         return path
     path = re.sub(r"^(stages|full)\.|\.conv$", "", path)
     stage, _, layer = path.partition(".branches.")
-    if not layer:
-        return path
-    row = model.stages[stage]
-    assert isinstance(row, Inception)
-    return f"{stage} {row.columns[layer]}"
+    row = dict(model.stages.items()).get(stage)
+    return f"{stage} {row.columns[layer]}" if isinstance(row, Inception) and layer else path

@@ -5,16 +5,20 @@ A net is a table of stages, a way of joining them, fully connected layers if it 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from torch import nn
 
 NORMS = {"batch": "batch norm after every convolution", "lrn": "the paper's local response norm"}
 POOLS = {
     "average": "the mean over all positions",
     "flatten": "all positions side by side; fixes the input size",
+    "depthwise": "a learned weight for each channel and position; fixes the input size",
     "attention": "learned queries over all positions",
 }
+FIXED = ("flatten", "depthwise")  # those that fix the input size
 
 
 class Conv(NamedTuple):
@@ -71,7 +75,21 @@ class Full(NamedTuple):
     pieces: int = 2
 
 
-Stage = Conv | Pool | Norm | Row
+class Block(NamedTuple):
+    """A stage of another kind: a function that builds it for its input channels, its output channels, its stride.
+
+    It pads as the others do, so that a stride halves the size, rounded up; or, with `window`, it does not pad at all,
+    and its windows of that many pixels end where the map ends.
+    """
+
+    name: str
+    build: Callable[[int], nn.Module]
+    out: int
+    stride: int = 1
+    window: int = 0
+
+
+Stage = Conv | Pool | Norm | Row | Block
 
 
 class Cost(NamedTuple):
@@ -85,6 +103,7 @@ class NetTable(NamedTuple):
     """A network: default input size (H, W), stages, what joins them to what follows, fully connected layers.
 
     `head` is a key of `POOLS`. `paper` holds the totals to meet, `printed` the figures the paper prints by layer.
+    `embedding` builds the embedding layer of an input and an output width; None is a fully connected layer.
     """
 
     input_size: tuple[int, int]
@@ -93,9 +112,25 @@ class NetTable(NamedTuple):
     full: tuple[Full, ...] = ()
     paper: Cost | None = None
     printed: Mapping[str, Cost] = {}
+    embedding: Callable[[int, int], nn.Module] | None = None
 
     @property
-    def shrink(self) -> int:
-        """By how much the strides divide the input's sides, which is also the least side they allow."""
-        strides = (2 if isinstance(stage, Pool) else getattr(stage, "stride", 1) for stage in self.stages)
-        return math.prod(strides)
+    def least(self) -> int:
+        """The least side of an input; strides halve it to 1."""
+        side = 1
+        for stage in reversed(self.stages):
+            stride, window = _steps(stage)
+            side = (side - 1) * stride + window if window else side * stride
+        return side
+
+    def positions(self, side: int) -> int:
+        """How many positions of the last stage lie along a side of the input."""
+        for stage in self.stages:
+            stride, window = _steps(stage)
+            side = (side - window) // stride + 1 if window else -(-side // stride)
+        return side
+
+
+def _steps(stage: Stage) -> tuple[int, int]:
+    """Return the stride of a stage and the side of its unpadded window, 0 if it is padded."""
+    return 2 if isinstance(stage, Pool) else getattr(stage, "stride", 1), getattr(stage, "window", 0)

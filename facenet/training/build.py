@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,9 +19,7 @@ from facenet.data.cache import DecodedFaces
 from facenet.data.datamodule import FaceDataModule
 from facenet.data.pairs import pair_rows
 from facenet.data.virtual import count_composites
-from facenet.encoders.bundle import load_bundle
 from facenet.encoders.encoder import Encoder
-from facenet.encoders.ensemble import NAME as ENSEMBLE
 from facenet.errors import ConfigError, choose
 from facenet.files import default_cache
 from facenet.interrupts import StopRequest
@@ -32,8 +29,7 @@ from facenet.losses.options import HarmonicOptions
 from facenet.losses.registry import OBJECTIVES
 from facenet.mining.rules import FALLBACKS, MINERS, SELECTS
 from facenet.models.build import build_recorded
-from facenet.models.options import ModelOptions, edition_of, recorded_options
-from facenet.options import build as build_options
+from facenet.models.options import recorded_options
 from facenet.options import fixed, to_dict
 from facenet.training import resume
 from facenet.training.callbacks import AveragedWeights, CollapseGuard, HeldOutVerification, StepSeeds, TrainingProgress
@@ -44,12 +40,12 @@ from facenet.training.module import TripletModule
 from facenet.training.non_finite import NotFiniteSteps
 from facenet.training.old_embeddings import old_vectors, read_old
 from facenet.training.options import TrainOptions
+from facenet.training.start import load_start
 from facenet.training.stop import StopAtSignal
 from facenet.training.trainer import DeviceSettings, build_trainer, check_extra, resolve_device
 from facenet.types import EmbeddingSet
 
 MINED = ("triplet", "softmax_then_triplet", "joint")  # objectives that compare virtual people
-FREE = ("dropout", "input_size", "backend")  # options of a net that its weights do not depend on
 
 
 class Callbacks(NamedTuple):
@@ -103,53 +99,6 @@ def check_options(options: TrainOptions) -> DeviceSettings:
     check_extra(options.trainer.extra)
     check_logger(options.logger)
     return resolve_device(options.trainer)
-
-
-def take_net(options: TrainOptions, given: Collection[str] = ()) -> TrainOptions:
-    """Return options whose net is that of the encoder `init`; without one, the options as they are.
-
-    Options of the net at their defaults become the encoder's, unless they were `given` by name ("model.norm").
-    Dropout, input size and the attention's backend may be others, since the weights do not depend on them.
-
-    Raises:
-        ConfigError: another option of the net was given and is not the encoder's; both values are named.
-        DataError: the encoder can not be read.
-    """
-    if options.init is None:
-        return options
-    start = load_bundle(options.init)
-    if start.name == ENSEMBLE:
-        raise ConfigError(f"init={options.init}: it joins several nets; start from one of its members")
-    recorded = {**start.options, "name": start.name, "edition": edition_of(start.options)}
-    theirs, ours, plain = (
-        to_dict(each) for each in (build_options(ModelOptions, recorded), options.model, ModelOptions())
-    )
-    chosen = _merge(ours, theirs, plain, given, f"init={options.init}")
-    return replace(options, model=build_options(ModelOptions, chosen))
-
-
-def _merge(
-    ours: Mapping[str, Any],
-    theirs: Mapping[str, Any],
-    plain: Mapping[str, Any],
-    given: Collection[str],
-    init: str,
-    prefix: str = "model.",
-) -> dict[str, Any]:
-    merged: dict[str, Any] = {}
-    for key, value in ours.items():
-        own, old, default = value, theirs.get(key), plain.get(key)
-        if isinstance(own, Mapping) and isinstance(old, Mapping) and isinstance(default, Mapping):
-            merged[key] = _merge(own, old, default, given, init, f"{prefix}{key}.")
-        elif (own is None or own == default) and f"{prefix}{key}" not in given:
-            merged[key] = old
-        elif own == old or key in FREE:
-            merged[key] = own
-        else:
-            raise ConfigError(
-                f"{init}: the encoder has {prefix}{key}={old}, this run asks for {own}; leave {prefix}{key} out"
-            )
-    return merged
 
 
 def build_run(
@@ -275,15 +224,7 @@ def _build_module(
         seed=options.seed,
         harmonic=harmonic if used else None,
     )
-    if options.init:
-        start = load_bundle(options.init)
-        ours, theirs = module.model.state_dict(), start.model.state_dict()
-        if {k: v.shape for k, v in ours.items()} != {k: v.shape for k, v in theirs.items()}:
-            size = "x".join(map(str, model["input_size"]))
-            raise ConfigError(
-                f"init={options.init}: its weights are not of an input of {size}; leave model.input_size out"
-            )
-        module.model.load_state_dict(theirs)
+    load_start(module.model, options)
     if used and options.harmonic.embedding_share:
         reset_embedding_layer(module.model)
     return module

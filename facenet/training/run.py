@@ -17,12 +17,13 @@ from facenet.interrupts import StopRequest, defer_signals
 from facenet.large_batch.ranks import destroy_process_group_at_end
 from facenet.options import to_dict
 from facenet.training import resume
-from facenet.training.build import Run, build_run, check_options, describe, take_net
+from facenet.training.build import Run, build_run, check_options, describe
 from facenet.training.faces import Faces, prepare_faces
 from facenet.training.loggers import finishing, log_result, service_line
 from facenet.training.old_embeddings import expectation
 from facenet.training.options import TrainOptions
 from facenet.training.result import best_encoder, describe_run, score
+from facenet.training.start import take_net
 from facenet.training.trainer import emulated_bf16, quiet_lightning
 
 

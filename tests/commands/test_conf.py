@@ -13,6 +13,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from facenet.commands.launch import options_of, register
+from facenet.commands.options import command_module
 from facenet.console import flatten
 from facenet.data.augment import Augment
 from facenet.data.sources.kinds import SOURCES
@@ -32,7 +33,7 @@ from tests.helpers.commands import shared_store
 CONF = ROOT / "conf"
 
 COMMANDS = sorted(path.stem for path in CONF.glob("*.yaml") if path.stem != "base")
-OPTIONS = {name: options_of(importlib.import_module(f"facenet.commands.{name}").run) for name in COMMANDS}
+OPTIONS = {name: options_of(command_module(name).run) for name in COMMANDS}
 GROUPS = sorted((d.name, f.stem) for d in CONF.iterdir() if d.is_dir() for f in d.glob("*.yaml"))
 
 

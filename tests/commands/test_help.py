@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 from facenet.commands.help import choice_line, choices_of, explained, groups_of, help_text, page
 from facenet.commands.launch import CONF, options_of
 from facenet.commands.main import COMMANDS
+from facenet.commands.options import command_module
 from facenet.errors import ConfigError
 from facenet.options import describe
 from tests.helpers import ROOT
@@ -18,7 +18,7 @@ from tests.helpers.commands import play
 
 
 def command(name: str) -> tuple[str, type[Any], str]:
-    module = importlib.import_module(f"facenet.commands.{name}")
+    module = command_module(name)
     return name, options_of(module.run), module.__doc__ or ""
 
 

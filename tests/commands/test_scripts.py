@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from facenet.commands.options import command_module
 from facenet.data.sources.folder import scan_folder
 from facenet.encoders.bundle import save_bundle
 from facenet.evaluation.calibration import calibrate
@@ -230,4 +231,5 @@ def test_shell_scripts_parse() -> None:
 def test_a_script_calls_its_command_and_nothing_else(script: Path) -> None:
     doc, _, code = script.read_text().partition("\n\n")
     assert doc == f'"""The same as ``facenet {script.stem}``, for a clone."""'
-    assert code == f'from facenet.commands.{script.stem} import main\n\nif __name__ == "__main__":\n    main()\n'
+    module = command_module(script.stem).__name__
+    assert code == f'from {module} import main\n\nif __name__ == "__main__":\n    main()\n'

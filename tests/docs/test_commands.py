@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import re
 from collections.abc import Iterator
 
@@ -11,7 +10,7 @@ import pytest
 
 from facenet.commands.launch import CONF, check_argument, is_group, options_of
 from facenet.commands.main import COMMANDS
-from facenet.commands.options import CommandOptions
+from facenet.commands.options import CommandOptions, command_module
 from facenet.errors import ConfigError, nearest
 from facenet.options import describe
 from tests.helpers import ROOT
@@ -45,7 +44,7 @@ def calls(line: str) -> Iterator[tuple[str, tuple[str, ...]]]:
 @functools.cache
 def known_of(name: str) -> tuple[type[CommandOptions], dict[str, tuple[str, ...]]]:
     """Return the class of a command's options, and their names with their choices."""
-    options = options_of(importlib.import_module(f"facenet.commands.{name}").run)
+    options = options_of(command_module(name).run)
     return options, {row.name: row.choices for row in describe(options)}
 
 

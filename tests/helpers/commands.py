@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import io
 import json
 import os
@@ -19,6 +18,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 
+from facenet.commands.options import command_module
 from tests.helpers import ROOT
 
 PROGRESS = re.compile(r"^[\w ,]+: \d+ of \d+.*\n", re.MULTILINE)  # lines of work that takes long on a busy machine
@@ -73,7 +73,7 @@ def play(name: str, *arguments: object, out: Path | None = None, given: str = ""
         if out:
             os.chdir(out.parent)
         with composed_once(arguments), contextlib.redirect_stdout(text), contextlib.redirect_stderr(errors):
-            importlib.import_module(f"facenet.commands.{name}").main()
+            command_module(name).main()
     except SystemExit as stopped:
         code = stopped.code or 0
     finally:

@@ -15,14 +15,15 @@ from facenet.encoders.encoder import Encoder
 from facenet.errors import ConfigError, DataError
 from facenet.models.build import build_model
 from facenet.models.net import EmbeddingNet
-from facenet.models.registry import TABLES
+from facenet.models.registry import KNOWN, TABLES
 from facenet.models.summary import summarise, total
 from facenet.models.tables import NORMS
-from tests.helpers.models import CASES, options, smallest
+from tests.helpers.models import CASES, options, smallest, table
 
 slow = pytest.mark.slow  # NN1 alone has 34 million weights at its smallest
-# Nets of a family share their code: in every run a few variants stand for all, all 21 run with -m slow.
-KEPT = (("nn4", "block"), ("nns2", "plain"))
+# Nets of a family share their code: in every run a few variants stand for all, the others run with -m slow.
+KEPT = (("nn4", "block"), ("nns2", "plain"), ("inception_resnet_v1", "plain"), ("iresnet18", "plain"),
+        ("mobilefacenet", "plain"), ("fmobilenet", "block"))  # fmt: skip
 EACH = [
     pytest.param(name, variant, marks=[] if name == "small" or (name, variant) in KEPT else slow)
     for name, variant in CASES
@@ -41,8 +42,8 @@ def pictures(name: str, count: int = 3) -> Tensor:
 @pytest.mark.parametrize(("name", "variant"), EACH)
 def test_every_parameter_learns(name: str, variant: str) -> None:
     norms = ("lrn", "batch") if variant == "plain" and name != "nn1" else ("lrn",)
-    for norm in norms:
-        model = build(name, variant, norm=norm, dropout=0.2)
+    for change in [{"norm": norm} for norm in norms] if name in TABLES else [{}]:
+        model = build(name, variant, dropout=0.2, **change)
         out = model(pictures(name))
         assert out.shape == (3, 12)
         torch.testing.assert_close(out.norm(dim=1), torch.ones(3))
@@ -124,10 +125,11 @@ def test_pooling_frees_a_net_that_flattens_from_its_input_size(name: str) -> Non
         build(name, "plain").eval()(torch.randn(2, 3, *larger))
 
 
-@pytest.mark.parametrize("name", sorted(TABLES))
+@pytest.mark.parametrize("name", sorted([*TABLES, *KNOWN]))
 def test_a_size_below_the_strides_fails_at_build(name: str) -> None:
-    with pytest.raises(ConfigError, match=rf"at least {TABLES[name].shrink}"):
-        build_model(name, input_size=(TABLES[name].shrink - 1, 300))
+    least = table(name).least
+    with torch.device("meta"), pytest.raises(ConfigError, match=rf"at least {least}"):
+        build_model(name, input_size=(least - 1, 300))
 
 
 def test_options_fail_at_the_door() -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from facenet.errors import ConfigError, DataError
 from facenet.models.build import build_model
 from facenet.models.net import EmbeddingNet, Inception
-from facenet.models.registry import NETS, TABLES
+from facenet.models.registry import TABLES
 from facenet.models.tables import Conv, Full, NetTable, Pool, Row
 
 TINY = NetTable((24, 16), (Conv("conv1", 8, 3, 2), Pool("pool1"), Row("row", 4, 4, 8, 4, 4, "L2", 0, stride=2)))
@@ -35,8 +35,8 @@ def test_a_row_counts_its_channels_and_names_its_columns() -> None:
 
 
 def test_shrink_is_the_product_of_the_strides() -> None:
-    assert TINY.shrink == 8
-    assert {name: net.shrink for name, net in TABLES.items()} == {
+    assert TINY.least == 8
+    assert {name: net.least for name, net in TABLES.items()} == {
         "nn1": 32,
         "nn2": 32,
         "nn3": 32,
@@ -112,10 +112,10 @@ def test_a_wrong_option_names_its_key(options: dict[str, object], says: str) -> 
         tiny(**options)
 
 
-@pytest.mark.parametrize("name", sorted(NETS))
+@pytest.mark.parametrize("name", sorted(TABLES))
 def test_scale_of_activations_at_the_start_without_batch_norm(name: str) -> None:
     torch.manual_seed(0)
-    size = (96, 96) if name in ("nn1", "nn2", "nn3") else NETS[name].input_size
+    size = (96, 96) if name in ("nn1", "nn2", "nn3") else TABLES[name].input_size
     model = build_model(name, norm="lrn", input_size=size).eval()
     images = smooth_images(3, size)
     scale: dict[str, float] = {}

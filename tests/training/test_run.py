@@ -32,10 +32,11 @@ from facenet.faces.alignment import Alignment
 from facenet.models.build import build_model, build_recorded
 from facenet.models.options import AttentionOptions, recorded_options
 from facenet.options import build, to_dict
-from facenet.training.build import check_options, take_net
+from facenet.training.build import check_options
 from facenet.training.module import TripletModule
 from facenet.training.options import TrainOptions
 from facenet.training.run import train
+from facenet.training.start import take_net
 from facenet.types import EmbeddingSet
 from tests.helpers.training import SYNTHETIC, small_options
 

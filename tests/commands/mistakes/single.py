@@ -36,6 +36,7 @@ TRACKS = (
 SCORED = "encoder={encoder} data.root={tracks} device=cpu train=false"
 PAIRS = "data.root={faces} folds=2 pairs_per_fold=4 out={new}"
 ENSEMBLE = "encoders=[{encoder}] out={new}"
+IMPORT = "file=sface out={new}"
 IJB = "encoder={encoder} root={faces}"
 CALIBRATE = "encoder={encoder} data.root={faces}"
 INDEX = "gallery={gallery}"
@@ -47,6 +48,7 @@ BASE = {
     "scan": "data.root={faces}",
     "pairs": PAIRS,
     "ensemble": ENSEMBLE,
+    "import": IMPORT,
     "ijb": IJB,
     "embed": EMBED,
     "search": SEARCH,

@@ -1,0 +1,108 @@
+"""Where the weights of a run start from: an encoder, weights that others trained, or those that timm publishes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from facenet.encoders.bundle import load_bundle
+from facenet.encoders.encoder import Encoder
+from facenet.encoders.ensemble import NAME as ENSEMBLE
+from facenet.encoders.pretrained import PRETRAINED
+from facenet.encoders.weights_file import import_weights
+from facenet.errors import ConfigError
+from facenet.models.options import ModelOptions, edition_of
+from facenet.models.timm_net import TimmNet
+from facenet.options import build as build_options
+from facenet.options import to_dict
+from facenet.training.options import TrainOptions
+
+PUBLISHED = "timm"  # the `init` that stands for the weights that timm keeps in its cache
+FREE = ("dropout", "input_size", "backend")  # options of a net that its weights do not depend on
+
+
+def start_of(init: str) -> Encoder:
+    """Return the encoder that a run starts from: a folder, a file of weights, or a pretrained net by its name.
+
+    Raises:
+        ConfigError: an encoder that joins several nets.
+        DataError: it can not be read.
+    """
+    if init in PRETRAINED or Path(init).is_file():
+        return import_weights(init)[0]
+    start = load_bundle(init)
+    if start.name == ENSEMBLE:
+        raise ConfigError(f"init={init}: it joins several nets; start from one of its members")
+    return start
+
+
+def load_start(model: nn.Module, options: TrainOptions) -> None:
+    """Give a net the weights of `options.init`; without one it keeps those that were drawn.
+
+    Raises:
+        ConfigError: weights of another input size, or published ones of a net that is not of timm.
+    """
+    if options.init is None:
+        return
+    start = _published(model, options) if options.init == PUBLISHED else start_of(options.init).model
+    ours, theirs = model.state_dict(), start.state_dict()
+    if {k: v.shape for k, v in ours.items()} != {k: v.shape for k, v in theirs.items()}:
+        raise ConfigError(f"init={options.init}: its weights are not of this input; leave model.input_size out")
+    model.load_state_dict(theirs)
+
+
+def _published(model: nn.Module, options: TrainOptions) -> nn.Module:
+    """Return a net of timm with the weights that timm has in its cache, or downloads; its embedding layer is drawn."""
+    if not isinstance(model, TimmNet):
+        raise ConfigError(f"init={PUBLISHED}: it is for nets of timm; write model=timm model.timm=NAME")
+    size, dim = model.input_size, model.embedding_dim
+    return TimmNet(str(options.model.timm), embedding_dim=dim, input_size=size, dropout=0.0, published=True)
+
+
+def take_net(options: TrainOptions, given: Collection[str] = ()) -> TrainOptions:
+    """Return options whose net is that of the encoder or the file `init`; without one, the options as they are.
+
+    Options of the net at their defaults become the encoder's, unless they were `given` by name ("model.norm").
+    Dropout, input size and the attention's backend may be others, since the weights do not depend on them.
+
+    Raises:
+        ConfigError: another option of the net was given and is not the encoder's; both values are named.
+        DataError: the encoder or the file can not be read, or is of no known net.
+    """
+    if options.init in (None, PUBLISHED):
+        return options
+    start = start_of(str(options.init))
+    recorded = {**start.options, "name": start.name, "edition": edition_of(start.options)}
+    theirs, ours, plain = (
+        to_dict(each) for each in (build_options(ModelOptions, recorded), options.model, ModelOptions())
+    )
+    chosen = _merge(ours, theirs, plain, given, f"init={options.init}")
+    return replace(options, model=build_options(ModelOptions, chosen))
+
+
+def _merge(
+    ours: Mapping[str, Any],
+    theirs: Mapping[str, Any],
+    plain: Mapping[str, Any],
+    given: Collection[str],
+    init: str,
+    prefix: str = "model.",
+) -> dict[str, Any]:
+    merged: dict[str, Any] = {}
+    for key, value in ours.items():
+        own, old, default = value, theirs.get(key), plain.get(key)
+        if isinstance(own, Mapping) and isinstance(old, Mapping) and isinstance(default, Mapping):
+            merged[key] = _merge(own, old, default, given, init, f"{prefix}{key}.")
+        elif (own is None or own == default) and f"{prefix}{key}" not in given:
+            merged[key] = old
+        elif own == old or key in FREE:
+            merged[key] = own
+        else:
+            raise ConfigError(
+                f"{init}: the encoder has {prefix}{key}={old}, this run asks for {own}; leave {prefix}{key} out"
+            )
+    return merged
