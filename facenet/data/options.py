@@ -149,7 +149,7 @@ class AugmentOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class SamplerOptions(Options):
-    """What a mini-batch holds (paper, section 3.2: 1,800 faces, about 40 of a person, random negatives)."""
+    """What a mini-batch holds (paper: 1,800 faces, 40 of a person)."""
 
     batch_size: int = option(240, least=3, help="faces of a mini-batch, of all ranks together")
     faces_per_identity: int = option(8, least=2, help="faces of one person in a batch, at most")
@@ -187,7 +187,7 @@ class SamplerOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class LoaderOptions(Options):
-    """How images reach the network; nothing here changes what is learned, but `repeat_batch`."""
+    """How images reach the network."""
 
     cache: str = option(
         "auto", choices=("auto", "ram", "disk", "none"), resumable=True, help="where decoded images are kept"

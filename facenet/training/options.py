@@ -117,11 +117,11 @@ class TrainOptions(Options):
         }
     )
 
-    table: str | None = option(None, help="table of the paper that this run is a point of; experiment=table3 sets it")
+    table: str | None = option(None, help="table of the paper that this run is of; experiment=table3 sets it")
     scale: ScaleOptions = ScaleOptions()
     fold: int | None = option(None, least=0, help="of LFW's View 2, from 1: experiment=lfw_view2 fold=1")
     seed: int = option(0, least=0, most=2**32 - 1, help="of weights, batches and draws; of the faces: data.seed")
-    init: str | None = option(None, help="encoder to start from (fine-tuning); it brings its net")
+    init: str | None = option(None, help="encoder, file of weights, or timm: where weights start from")
     resume: str | None = option(
         None,
         choices=("auto",),

@@ -70,3 +70,66 @@ def insightface_names(ours: dict[str, Tensor]) -> dict[str, Tensor]:
             names[module] = f"{layer}.{block}.{inside[rest]}"
         found[f"{names[module]}.{part}"] = value
     return found
+
+
+# Stages of InsightFace's mbf from layers.2 on: kind, input channels, output channels or number of blocks, hidden ones.
+MBF = (
+    ("down", 128, 128, 128),
+    ("rows", 128, 4, 128),
+    ("down", 128, 256, 256),
+    ("rows", 256, 6, 256),
+    ("down", 256, 256, 512),
+    ("rows", 256, 2, 256),
+)
+
+
+def mbf_blocks() -> list[tuple[str, int, int, int, int]]:
+    """The convolutions of InsightFace's mbf: name, input and output channels, kernel, groups."""
+    found = [("layers.0", 3, 128, 3, 1), ("layers.1", 128, 128, 3, 64)]
+    for number, (kind, width, size, hidden) in enumerate(MBF, start=2):
+        for i in range(size if kind == "rows" else 1):
+            at = f"layers.{number}.layers" + (f".{i}.layers" if kind == "rows" else "")
+            out = width if kind == "rows" else size
+            found += [(f"{at}.0", width, hidden, 1, 1), (f"{at}.1", hidden, hidden, 3, hidden)]
+            found.append((f"{at}.2", hidden, out, 1, 1))
+    return [*found, ("conv_sep", 256, 512, 1, 1), ("features.layers.0", 512, 512, 7, 512)]
+
+
+def mbf_weights(seed: int = 0) -> dict[str, Tensor]:
+    """Drawn weights of InsightFace's mbf, under its names."""
+    parts: dict[str, nn.Module] = {}
+    for at, c_in, c_out, kernel, groups in mbf_blocks():
+        parts[f"{at}.layers.0"] = nn.Conv2d(c_in, c_out, kernel, groups=groups, bias=False)
+        parts[f"{at}.layers.1"] = nn.BatchNorm2d(c_out)
+        if at != "features.layers.0" and not (at.startswith("layers.") and at.endswith(".2") and at.count(".") > 1):
+            parts[f"{at}.layers.2"] = nn.PReLU(c_out)
+    parts |= {"features.layers.2": nn.Linear(512, 512, bias=False), "features.layers.3": nn.BatchNorm1d(512)}
+    for part in parts.values():
+        shake(part, seed)
+        seed += 1
+    return {f"{at}.{name}": value for at, part in parts.items() for name, value in part.state_dict().items()}
+
+
+def insightface_mbf(weights: dict[str, Tensor], x: Tensor) -> Tensor:
+    """InsightFace's mbf by its public definition, from weights under its names: unit embeddings (B, 512)."""
+
+    def norm(x: Tensor, at: str) -> Tensor:
+        return F.batch_norm(x, *(weights[f"{at}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")))
+
+    def block(x: Tensor, at: str, stride: int = 1, padding: int = 0) -> Tensor:
+        kernel = weights[f"{at}.layers.0.weight"]
+        x = norm(F.conv2d(x, kernel, None, stride, padding, groups=x.shape[1] // kernel.shape[1]), f"{at}.layers.1")
+        slopes = weights.get(f"{at}.layers.2.weight")
+        return x if slopes is None else F.prelu(x, slopes)
+
+    def depthwise(x: Tensor, at: str, stride: int) -> Tensor:
+        return block(block(block(x, f"{at}.0"), f"{at}.1", stride, 1), f"{at}.2")
+
+    x = block(block(x, "layers.0", 2, 1), "layers.1", 1, 1)
+    for number, (kind, _, size, _) in enumerate(MBF, start=2):
+        if kind == "down":
+            x = depthwise(x, f"layers.{number}.layers", 2)
+        for i in range(size if kind == "rows" else 0):
+            x = x + depthwise(x, f"layers.{number}.layers.{i}.layers", 1)
+    x = block(block(x, "conv_sep"), "features.layers.0").flatten(1)
+    return F.normalize(norm(x @ weights["features.layers.2.weight"].T, "features.layers.3"))

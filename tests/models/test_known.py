@@ -11,7 +11,15 @@ from facenet.models.build import build_model
 from facenet.models.names import FAMILIES, renamed
 from facenet.models.registry import KNOWN, known_table
 from facenet.models.summary import summarise, total
-from tests.helpers.nets import given, images, insightface_iresnet, insightface_names, shake
+from tests.helpers.nets import (
+    given,
+    images,
+    insightface_iresnet,
+    insightface_mbf,
+    insightface_names,
+    mbf_weights,
+    shake,
+)
 
 
 @pytest.mark.parametrize("size", [80, 160])
@@ -57,3 +65,10 @@ def test_counts_are_the_published_ones(name: str) -> None:
     counted = total(summarise(model))
     assert counted.params == pytest.approx(paper.params, rel=0.02)
     assert counted.macs == pytest.approx(paper.macs, rel=0.01)
+
+
+def test_mbf_is_that_of_insightface() -> None:
+    theirs = mbf_weights()
+    ours = given(build_model("mbf", embedding_dim=512), renamed(theirs, FAMILIES["insightface mbf"]))
+    with torch.no_grad():
+        torch.testing.assert_close(ours(images(112)), insightface_mbf(theirs, images(112)), atol=1e-5, rtol=0)
