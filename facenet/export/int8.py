@@ -8,6 +8,7 @@ costs little: squares and roots of L2 pooling, attention, the embedding layer an
 from __future__ import annotations
 
 import hashlib
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,7 +71,7 @@ def _quantise(source: Path, images: Tensor) -> bytes:
     nodes = model.graph.node
     layers = [place for place, node in enumerate(nodes) if node.op_type == "Gemm"]
     last = layers[-1] if layers else len(nodes)  # the embedding layer, that of an ensemble's last member, or none
-    members = [nodes[place].name for place in layers if "embedding.weight" in nodes[place].input[1]]
+    members = [nodes[place].name for place in layers if re.search(r"embedding\.(0\.)?weight", nodes[place].input[1])]
     kept = [*members, *(node.name for node in nodes[last:])]
     del model, nodes
     with tempfile.TemporaryDirectory(prefix="facenet-int8-") as folder, quiet():
