@@ -1,7 +1,9 @@
 """Classification heads: losses on (embeddings, labels) with weights of their own.
 
-Letters: B batch, D width, C classes.
+Letters: B batch, D width, C classes, K centres of a class.
 Sources: CosFace: Wang et al., arXiv 1801.09414, equation 4. ArcFace: Deng et al., arXiv 1801.07698, equation 3.
+AdaFace: Kim et al., arXiv 2204.00964, equations 13 to 15. Sub-centres: Deng et al., ECCV 2020. Sampled classes: An et
+al., Partial FC, arXiv 2203.15565.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from facenet.errors import ConfigError, choose
+from facenet.large_batch.ranks import gather
 from facenet.registry import named_by
 
 
@@ -39,10 +42,11 @@ class Softmax(nn.Module):
 
 
 class MarginHead(nn.Module):
-    """Cross entropy of scale * cosines to class directions (C, D), of which the own class's is lowered by a margin.
+    """Cross entropy of scale * cosines to class directions, of which the own class's is lowered by a margin.
 
-    A scale or margin of None is that of the head's paper. Rows with label -1 are ignored; when all are, the loss is 0
-    with a graph.
+    A class has K = `centres` directions, and the nearest counts, so that a label may cover some strangers. While
+    training, `sampled` classes stand for all C: those of the batch, and others drawn anew each time. Rows with label -1
+    are ignored; when all are, the loss is 0 with a graph. A scale or margin of None is that of the head's paper.
     """
 
     SCALE = 64.0
@@ -57,8 +61,10 @@ class MarginHead(nn.Module):
         scale: float | None = None,
         margin: float | None = None,
         label_smoothing: float = 0.0,
+        centres: int = 1,
+        sampled: int | None = None,
     ) -> None:
-        """Make the class directions, drawn evenly on the sphere; raises ConfigError for options out of range."""
+        """Make the directions (C K, D), drawn evenly on the sphere; raises ConfigError for options out of range."""
         super().__init__()
         scale, margin = (own if given is None else given for given, own in ((scale, self.SCALE), (margin, self.MARGIN)))
         _check_head(num_classes, embedding_dim, label_smoothing)
@@ -66,7 +72,8 @@ class MarginHead(nn.Module):
             name = type(self).__name__.lower()
             raise ConfigError(f"{name}: expected scale > 0 and 0 <= margin < {self.MOST:g}, got {scale} and {margin}")
         self.scale, self.margin, self.label_smoothing = scale, margin, label_smoothing
-        self.weight = nn.Parameter(F.normalize(torch.randn(num_classes, embedding_dim), dim=1))
+        self.num_classes, self.centres, self.sampled = num_classes, centres, sampled
+        self.weight = nn.Parameter(F.normalize(torch.randn(num_classes * centres, embedding_dim), dim=1))
 
     def lower(self, cosines: Tensor) -> Tensor:
         """Return what stands for the cosines of the own classes."""
@@ -75,9 +82,26 @@ class MarginHead(nn.Module):
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """Return the scalar loss of `embeddings` (B, D) with class numbers `labels` (B,)."""
         eps = 1e-6  # bounds the gradient near the zero vector
-        cosines = F.linear(F.normalize(embeddings, dim=1, eps=eps), F.normalize(self.weight, dim=1, eps=eps))
+        directions, labels = self._sample(labels)
+        cosines = F.linear(F.normalize(embeddings, dim=1, eps=eps), F.normalize(directions, dim=1, eps=eps))
+        if self.centres > 1:
+            cosines = cosines.unflatten(1, (-1, self.centres)).amax(-1)
         own = F.one_hot(labels.clamp(min=0), cosines.shape[1]).bool()  # (B, C)
         return _cross_entropy(self.scale * torch.where(own, self.lower(cosines), cosines), labels, self.label_smoothing)
+
+    def _sample(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the directions of the classes that stand for all, and the labels (B,) among these."""
+        if self.sampled is None or self.sampled >= self.num_classes or not self.training:
+            return self.weight, labels
+        there = labels >= 0
+        own = labels[there].unique()
+        order = torch.rand(self.num_classes, device=labels.device)
+        order[own] = 2.0  # before all others
+        chosen = order.topk(max(self.sampled, len(own))).indices
+        place = labels.new_empty(self.num_classes)
+        place[chosen] = torch.arange(len(chosen), device=labels.device)
+        directions = self.weight.unflatten(0, (-1, self.centres))[chosen].flatten(0, 1)
+        return directions, torch.where(there, place[labels.clamp(min=0)], labels)
 
 
 class CosFace(MarginHead):
@@ -112,6 +136,44 @@ class ArcFace(MarginHead):
         return torch.where(cosines > -math.cos(self.margin), turned, beyond)
 
 
+class AdaFace(MarginHead):
+    """Quality adaptive margin: the own class has scale * (cos(angle - margin z) - margin z - margin), x (B, D).
+
+    z in [-1, 1] is how far the length of the embedding before it is scaled lies from the mean of lengths, in units of 3
+    standard deviations: short ones are of poor pictures. Mean and deviation move by a hundredth of each batch's, over
+    all ranks. Source: Kim et al. 2022, equations 13 to 15, and the authors' code (margin 0.4, h 0.333).
+    """
+
+    MARGIN, MOST = 0.4, math.pi / 2
+    CONCENTRATION, SHARE, EPS = 0.333, 0.01, 1e-3
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, num_classes: int, embedding_dim: int, **options: Any) -> None:
+        super().__init__(num_classes, embedding_dim, **options)
+        self.register_buffer("mean", torch.tensor(20.0))
+        self.register_buffer("deviation", torch.tensor(100.0))
+        self._lengths: Tensor | None = None
+
+    def take_lengths(self, lengths: Tensor) -> None:
+        """Remember how long the embeddings (B,) of the next batch were before they were scaled."""
+        self._lengths = lengths.detach().clamp(1e-3, 100.0)
+        every = gather(self._lengths)
+        if self.training and len(every) > 1:
+            self.mean.lerp_(every.mean().to(self.mean), self.SHARE)
+            self.deviation.lerp_(every.std().to(self.deviation), self.SHARE)
+
+    def lower(self, cosines: Tensor) -> Tensor:
+        """Return the cosine of the changed angle, less the margin that is added."""
+        if self._lengths is None:
+            raise RuntimeError("AdaFace: take_lengths comes before the loss of a batch")
+        z = (self._lengths[: len(cosines)] - self.mean) / (self.deviation + self.EPS)
+        turn = (self.CONCENTRATION * z).clamp(-1, 1)[:, None] * self.margin  # (B, 1)
+        angles = cosines.clamp(-1 + self.EPS, 1 - self.EPS).acos() - turn
+        return angles.clamp(self.EPS, math.pi - self.EPS).cos() - turn - self.margin
+
+
 def _check_head(num_classes: int, embedding_dim: int, label_smoothing: float) -> None:
     if num_classes < 1 or embedding_dim < 1:
         raise ConfigError(f"head: expected sizes of at least 1, got {num_classes} and {embedding_dim}")
@@ -131,7 +193,12 @@ def _cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float) -> Te
     return total / (labels != -1).sum().clamp(min=1)
 
 
-HEADS: dict[str, Callable[..., nn.Module]] = {"softmax": Softmax, "cosface": CosFace, "arcface": ArcFace}
+HEADS: dict[str, Callable[..., nn.Module]] = {
+    "softmax": Softmax,
+    "cosface": CosFace,
+    "arcface": ArcFace,
+    "adaface": AdaFace,
+}
 
 
 def build_head(options: Mapping[str, Any] | None, num_classes: int, embedding_dim: int) -> nn.Module:

@@ -101,8 +101,8 @@ class MinedObjective:
     it. Triplets are mined at every step, since their statistics are logged.
 
     Args:
-        name: "triplet" (no head), "softmax" (the head alone), "softmax_then_triplet" (the head for `head_share` of
-            the steps) or "joint" (both from the first step on).
+        name: "triplet" (no head), "softmax" (the head alone), "softmax_then_triplet" and "arcface_then_triplet" (the
+            head for `head_share` of the steps) or "joint" (both from the first step on).
         margin: In squared L2, in (0, 4].
         reduction: As for :func:`~facenet.losses.triplet.triplet_loss`.
         mining: Options of :func:`facenet.mining.online.mine`, less margin and seed.

@@ -25,19 +25,24 @@ class MiningOptions(Options):
 class HeadOptions(Options):
     """A classification head over the training people."""
 
-    name: str = option("cosface", help="softmax, cosface or arcface")
+    name: str = option("cosface", help="softmax, cosface, arcface or adaface")
     scale: float | None = option(None, above=0, help="scale of the logits; null: the head's own")
     margin: float | None = option(
-        None, least=0, help="margin: cosface's of the cosine, arcface's an angle; null: the head's own"
+        None, least=0, help="margin: cosface's of the cosine, the others' an angle; null: the head's own"
     )
     label_smoothing: float = option(0.0, least=0, below=1, help="share of the target spread over all classes")
+    centres: int | None = option(None, least=1, help="directions of a class, of which the nearest counts; null: 1")
+    sampled: int | None = option(None, least=2, help="classes that stand for all in a batch; null: all of them")
 
 
 @dataclass(frozen=True, kw_only=True)
 class LossOptions(Options):
     """The objective of a batch."""
 
-    name: str = option("triplet", help="triplet, softmax, softmax_then_triplet, joint, or one a plugin registers")
+    name: str = option(
+        "triplet",
+        help="triplet, softmax, softmax_then_triplet, arcface_then_triplet, joint, or one a plugin registers",
+    )
     margin: float = option(0.2, above=0, most=4, help="margin of the triplet loss, squared L2 (paper: 0.2)")
     reduction: str = option("mean", choices=("mean", "sum"), help="over the triplets")
     head: HeadOptions | None = None

@@ -31,7 +31,10 @@ def _mined(name: str, **options: Any) -> Objective:
 
 OBJECTIVES: Registry[Callable[..., Objective]] = Registry(
     "objective",
-    {name: functools.partial(_mined, name) for name in ("triplet", "softmax", "softmax_then_triplet", "joint")},
+    {
+        name: functools.partial(_mined, name)
+        for name in ("triplet", "softmax", "softmax_then_triplet", "arcface_then_triplet", "joint")
+    },
 )
 
 

@@ -45,7 +45,7 @@ from facenet.training.stop import StopAtSignal
 from facenet.training.trainer import DeviceSettings, build_trainer, check_extra, resolve_device
 from facenet.types import EmbeddingSet
 
-MINED = ("triplet", "softmax_then_triplet", "joint")  # objectives that compare virtual people
+MINED = ("triplet", "softmax_then_triplet", "arcface_then_triplet", "joint")  # objectives that compare virtual people
 
 
 class Callbacks(NamedTuple):

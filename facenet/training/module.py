@@ -14,6 +14,7 @@ from facenet.encoders.encoder import encode
 from facenet.large_batch.chunks import Images, backward, divide
 from facenet.large_batch.ranks import add_up, gather, smallest_chunk, synchronise
 from facenet.losses.harmonic import stage
+from facenet.losses.heads import AdaFace
 from facenet.losses.objective import trained_part
 from facenet.losses.registry import build_objective
 from facenet.mining.online import NotFiniteEmbeddings
@@ -86,10 +87,16 @@ class TripletModule(pl.LightningModule):
         )
         self._objective = objective.__call__  # a module set here would register its weights twice
         self.head = trained_part(objective)
+        self._lengths: list[Tensor] = []  # of the embeddings of a batch, before they are scaled
+        if isinstance(self.head, AdaFace):
+            self.model.embedding_layer().register_forward_hook(self._measure)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return unit embeddings (B, D)."""
         return encode(self.model, images, mirror=self.hparams["mirror"])
+
+    def _measure(self, layer: torch.nn.Module, inputs: object, embeddings: Tensor) -> None:
+        self._lengths.append(embeddings.detach().float().norm(dim=1))
 
     def on_fit_start(self) -> None:
         """Set the chunk of all ranks to the smallest that one of them chose from its own memory."""
@@ -118,6 +125,8 @@ class TripletModule(pl.LightningModule):
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         if batch_idx % accumulate == 0:
             self.non_finite_batches, self._before = [], [buffer.clone() for buffer in self.buffers()]
+
+        self._lengths.clear()
 
         def objective(embeddings: Tensor) -> Tensor:
             try:
@@ -173,6 +182,8 @@ class TripletModule(pl.LightningModule):
 
     def objective(self, embeddings: Tensor, labels: Tensor, old: Tensor | None = None) -> Tensor:
         """Return this rank's part of the loss of a batch: embeddings (b, D), labels (b,), old embeddings (b, D)."""
+        if isinstance(self.head, AdaFace):  # each image has passed the network once; a second pass may follow
+            self.head.take_lengths(torch.cat(self._lengths))
         loss, stats = self._objective(embeddings, labels, self.global_step, old)
         self.log_dict(stats)
         return loss

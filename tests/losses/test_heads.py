@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from facenet.errors import ConfigError
-from facenet.losses.heads import HEADS
+from facenet.losses.heads import HEADS, AdaFace
 from tests.reference import softmax_cross_entropy_loops
 
 
@@ -16,12 +18,19 @@ def unit_rows(B: int, D: int, dtype: torch.dtype = torch.float64) -> torch.Tenso
     return F.normalize(torch.randn(B, D, generator=generator, dtype=torch.float64), dim=1).to(dtype)
 
 
+def measure(head: torch.nn.Module, lengths: torch.Tensor) -> None:
+    """Tell AdaFace how long the embeddings of the next batch were."""
+    if isinstance(head, AdaFace):
+        head.take_lengths(lengths)
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 @pytest.mark.parametrize("name", HEADS)
 def test_heads_equal_the_loops_and_ignore_unlabelled_rows(name: str, smoothing: float) -> None:
     torch.manual_seed(0)
     head = HEADS[name](5, 8, label_smoothing=smoothing).double()
     embeddings = (2 * unit_rows(7, 8)).requires_grad_()
+    measure(head, torch.linspace(5.0, 60.0, 7, dtype=torch.float64))
     labels = torch.tensor([0, 4, -1, 2, 2, -1, 1])
     if name == "softmax":
         torch.nn.init.normal_(head.linear.bias)
@@ -31,6 +40,9 @@ def test_heads_equal_the_loops_and_ignore_unlabelled_rows(name: str, smoothing: 
         for row, label in enumerate(labels.tolist()):
             if label >= 0 and name == "cosface":
                 logits[row, label] -= head.margin
+            elif label >= 0 and name == "adaface":
+                z = min(1, max(-1, 0.333 * (5 + 55 * row / 6 - head.mean) / (head.deviation + 1e-3)))
+                logits[row, label] = (logits[row, label].acos() - 0.4 * z).cos() - 0.4 * z - 0.4
             elif label >= 0:
                 logits[row, label] = (logits[row, label].acos() + head.margin).cos()
         logits = head.scale * logits
@@ -48,6 +60,7 @@ def test_heads_equal_the_loops_and_ignore_unlabelled_rows(name: str, smoothing: 
 def test_heads_without_labelled_rows_give_zero_with_a_graph(name: str) -> None:
     for B in (0, 3):
         head, embeddings = HEADS[name](4, 8), unit_rows(B, 8, torch.float32).requires_grad_()
+        measure(head, torch.full((B,), 20.0))
         loss = head(embeddings, torch.full((B,), -1))
         loss.backward()
         assert loss == 0
@@ -60,6 +73,7 @@ def test_heads_learn_separable_classes(name: str) -> None:
     torch.manual_seed(0)
     embeddings, labels = torch.eye(4).repeat(3, 1), torch.arange(12) % 4
     head = HEADS[name](4, 4)
+    measure(head, torch.full((12,), 20.0))
     optimiser = torch.optim.Adam(head.parameters(), lr=0.1)
     before = head(embeddings, labels).item()
     for _ in range(60):
@@ -111,3 +125,69 @@ def test_arcface_falls_with_the_angle_and_its_gradient_is_finite() -> None:
 def test_head_options_out_of_range_raise(name: str, options: dict[str, float]) -> None:
     with pytest.raises(ConfigError):
         HEADS[name](**{"num_classes": 3, "embedding_dim": 4, **options})
+
+
+@pytest.mark.parametrize("centres", [1, 3])
+def test_arcface_and_sub_centres_are_those_of_pytorch_metric_learning(centres: int) -> None:
+    from pytorch_metric_learning import losses
+
+    torch.manual_seed(0)
+    head = HEADS["arcface"](5, 8, centres=centres).double()
+    options = {"num_classes": 5, "embedding_size": 8, "margin": math.degrees(0.5), "scale": 64}
+    theirs = losses.SubCenterArcFaceLoss(**options, sub_centers=3) if centres > 1 else losses.ArcFaceLoss(**options)
+    theirs = theirs.double()
+    theirs.W.data = head.weight.data.T.clone()
+    ours, other = (unit_rows(7, 8).requires_grad_() for _ in range(2))
+    labels = torch.tensor([0, 4, 3, 2, 2, 0, 1])
+    loss, expected = head(ours, labels), theirs(other, labels)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-9)
+    loss.backward()
+    expected.backward()
+    torch.testing.assert_close(ours.grad, other.grad, rtol=1e-7, atol=1e-9)
+    torch.testing.assert_close(head.weight.grad, theirs.W.grad.T, rtol=1e-7, atol=1e-9)
+
+
+def test_adaface_follows_lengths_over_batches_and_asks_less_of_short_ones() -> None:
+    torch.manual_seed(0)
+    head = AdaFace(4, 8).double()
+    for lengths in (torch.tensor([10.0, 30.0]), torch.tensor([20.0, 24.0])):
+        head.take_lengths(lengths)
+    assert head.mean.item() == pytest.approx(20 * 0.99**2 + 0.0099 * 20 + 0.01 * 22)
+    deviations = 0.0099 * math.sqrt(200) + 0.01 * math.sqrt(8)
+    assert head.deviation.item() == pytest.approx(100 * 0.99**2 + deviations)
+    head.eval()
+    cosines = torch.full((2, 1), 0.2, dtype=torch.float64)
+    head.take_lengths(torch.tensor([1.0, 99.0]))
+    short, long = head.lower(cosines).flatten().tolist()
+    assert long < short < 0.2
+    assert head.mean.item() == pytest.approx(20 * 0.99**2 + 0.0099 * 20 + 0.01 * 22), "evaluation moves nothing"
+
+
+@pytest.mark.parametrize(("name", "centres"), [("cosface", 1), ("arcface", 2)])
+def test_sampled_classes(name: str, centres: int) -> None:
+    torch.manual_seed(0)
+    full = HEADS[name](50, 8, centres=centres).double()
+    every, few = (HEADS[name](50, 8, centres=centres, sampled=count).double() for count in (50, 10))
+    for head in (every, few):
+        head.load_state_dict(full.state_dict())
+    embeddings, labels = unit_rows(6, 8), torch.tensor([3, 3, -1, 49, 0, 7])
+    assert every(embeddings, labels).item() == full(embeddings, labels).item()
+    drawn = set()
+    for seed in range(3):
+        torch.manual_seed(seed)
+        few.zero_grad()
+        few(embeddings, labels).backward()
+        learned = few.weight.grad.view(50, centres, 8).abs().sum((1, 2)).nonzero().flatten().tolist()
+        assert {0, 3, 7, 49} <= set(learned)
+        assert len(learned) == 10
+        drawn |= set(learned)
+    assert len(drawn) > 15
+    few.sampled = 2  # fewer than the batch has
+    assert few(embeddings, labels) <= full(embeddings, labels)
+    few.eval()
+    few.sampled = 10
+    assert few(embeddings, labels).item() == full(embeddings, labels).item()
+    chosen, places = HEADS[name](50, 8, centres=centres, sampled=4)._sample(labels)
+    assert len(chosen) == 4 * centres
+    assert (places[labels == -1] == -1).all()
+    assert places[0] == places[1] != places[3]

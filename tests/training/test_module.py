@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from facenet.errors import ConfigError
+from facenet.large_batch.chunks import backward
 from facenet.training.module import TripletModule
 from tests.helpers.training import CONFIG
 
@@ -54,6 +55,27 @@ def test_every_loss_reaches_every_weight(name: str) -> None:
     for key, parameter in module.model.named_parameters():
         assert parameter.grad is not None, key
         assert torch.isfinite(parameter.grad).all(), key
+
+
+def test_adaface_is_told_the_length_of_each_image_also_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TripletModule, "global_step", property(lambda self: 0))
+    images, labels = batch()
+    losses = []
+    for chunk_size in (None, 4):
+        module = build(name="softmax", head={"name": "adaface"})
+        module.model.eval()
+        loss = backward(
+            module.model,
+            images,
+            functools.partial(module.objective, labels=labels),
+            chunk_size=chunk_size,
+            embed=module._train_forward,
+        )
+        net: Any = module.model
+        expected = net.embedding(net.features(images)).norm(dim=1)
+        torch.testing.assert_close(module.head._lengths, expected.detach().clamp(1e-3, 100))  # type: ignore[union-attr]
+        losses.append(loss.item())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
 def test_hyper_parameters_are_plain_and_rebuild_the_module(tmp_path: Any) -> None:
