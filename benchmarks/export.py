@@ -23,7 +23,7 @@ from facenet.errors import ConfigError, choose
 from facenet.export.onnx import differences, graph, opened, record
 from facenet.export.speed import measure_speed
 from facenet.models.build import build_model
-from facenet.models.registry import NETS
+from facenet.models.registry import NETS, TABLES
 from facenet.options import Options as BaseOptions
 from facenet.options import option
 
@@ -49,7 +49,7 @@ def run(options: Options) -> dict[str, Any]:
         ConfigError: no net, or an unknown one.
         DataError: a package is missing.
     """
-    names = list(NETS) if options.models is None else list(options.models)
+    names = list(TABLES) if options.models is None else list(options.models)
     for name in names:
         choose(NETS, name, "benchmark.models")
     if not names:

@@ -23,7 +23,7 @@ from facenet.export.speed import interleave, seconds_of
 from facenet.losses.triplet import triplet_loss
 from facenet.mining.online import mine
 from facenet.models.build import build_model
-from facenet.models.registry import NETS
+from facenet.models.registry import NETS, TABLES
 from facenet.models.summary import summarise, total
 from facenet.options import Options as BaseOptions
 from facenet.options import option
@@ -107,7 +107,7 @@ def run(options: Options) -> dict[str, Any]:
     Raises:
         ConfigError: no net, or an unknown one.
     """
-    names = list(NETS) if options.nets is None else list(options.nets)
+    names = list(TABLES) if options.nets is None else list(options.nets)
     for name in (*names, *options.compile_nets):
         choose(NETS, name, "benchmark.nets")
     if not names:

@@ -116,7 +116,7 @@ def plain_graph(data: bytes, free: Mapping[str, Sequence[int]]) -> bytes:
         raise DataError(f"onnx is not installed; run: {install_command(PHOTOS)}") from None
     model = onnx.load_from_string(data)
     graph = model.graph
-    values = {item.name: numpy_helper.to_array(item) for item in graph.initializer}
+    values = arrays(graph)
     nodes = [node for node in graph.node if not _fold(node, values)]
     for node in nodes:
         if node.op_type == "Reshape" and node.input[1] in values:
@@ -143,6 +143,20 @@ def plain_graph(data: bytes, free: Mapping[str, Sequence[int]]) -> bytes:
     return plain
 
 
+def arrays(graph: Any) -> dict[str, np.ndarray]:
+    """Return the constants of an ONNX graph by name.
+
+    Raises:
+        DataError: one of them lies in another file, which could be any file of this machine.
+    """
+    from onnx import TensorProto, numpy_helper
+
+    for item in graph.initializer:
+        if item.data_location == TensorProto.EXTERNAL or item.external_data:
+            raise DataError(f"{item.name}: its numbers lie in another file; save the graph with all of them inside")
+    return {item.name: numpy_helper.to_array(item) for item in graph.initializer}
+
+
 def _fold(node: Any, values: dict[str, np.ndarray]) -> bool:
     """Add the output of a node of constants to `values`; return False for any other node."""
     if node.op_type not in ("DequantizeLinear", "Reshape") or not all(name in values for name in node.input):
@@ -154,11 +168,17 @@ def _fold(node: Any, values: dict[str, np.ndarray]) -> bool:
     options = {item.name: item.i for item in node.attribute}
     axis, block = options.get("axis", 1), options.get("block_size", 0)
     codes, scale, zero = inputs
+    if block > codes.shape[axis] or (
+        scale.ndim and scale.shape[min(axis, scale.ndim - 1)] * max(block, 1) > 2 * codes.size
+    ):
+        raise DataError(f"{node.output[0]}: more scales than numbers; the file is damaged")
     if block:
         scale, zero = (np.repeat(part, block, axis).take(range(codes.shape[axis]), axis) for part in (scale, zero))
     elif scale.ndim:
         shape = [-1 if place == axis else 1 for place in range(codes.ndim)]
         scale, zero = scale.reshape(shape), zero.reshape(shape)
+    if np.broadcast_shapes(codes.shape, scale.shape, zero.shape) != codes.shape:
+        raise DataError(f"{node.output[0]}: scales of another shape than its numbers; the file is damaged")
     values[node.output[0]] = (codes.astype(np.float32) - zero) * scale  # differences of 8 bits are exact in float32
     return True
 

@@ -25,11 +25,8 @@ def run(options: ImportOptions, out: Path) -> dict[str, Any]:
     from facenet.encoders import model_card
     from facenet.encoders.bundle import save_bundle
     from facenet.encoders.weights_file import import_weights
-    from facenet.errors import ConfigError, choose
-    from facenet.models.registry import KNOWN
+    from facenet.errors import ConfigError
 
-    if options.net is not None:
-        choose(KNOWN, options.net, "net")
     if Path(options.out).exists():
         raise ConfigError(f"out={options.out}: it exists; give a folder that does not")
     encoder, found = import_weights(options.file, options.net)
@@ -52,7 +49,7 @@ def run(options: ImportOptions, out: Path) -> dict[str, Any]:
             ("weights and statistics that fit", len(found.weights)),
             ("left out, a classifier's", left_out),
             ("reads faces of", "x".join(map(str, encoder.preprocess.size))),
-            ("thresholds", "none yet: facenet calibrate encoder=... data=FOLDER"),
+            ("thresholds", f"none yet: facenet calibrate encoder={options.out} data.root=FACES"),
             ("encoder", options.out),
         ],
         title="import",

@@ -22,14 +22,14 @@ class SummaryOptions(CommandOptions):
 
 def run(options: SummaryOptions, out: Path) -> dict[str, Any]:
     from facenet.models.build import build_model
-    from facenet.models.registry import TABLES
+    from facenet.models.registry import KNOWN, TABLES, known_table
     from facenet.models.summary import RESNET50, amount, beside, summarise, total
 
     asked = options.model
     model = build_model(**to_dict(asked))
-    net = TABLES.get(asked.name)  # None: a net from outside, of which the paper prints nothing
+    net = known_table(asked.name) if asked.name in KNOWN else TABLES.get(asked.name)  # None: nothing is published
     given = (tuple(model.input_size), asked.embedding_dim)
-    if net and (given != (net.input_size, ModelOptions().embedding_dim) or model.after or asked.pool is not None):
+    if net and (given != (net.input_size, net.dim) or model.after or asked.pool is not None):
         net = None
     layers = beside(summarise(model), net.printed if net else {})
     ours, paper = total(layers), net.paper if net else None

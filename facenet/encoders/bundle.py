@@ -122,6 +122,9 @@ def read_weights(build: Callable[[], Net], path: Path) -> Net:
                 f"{path}: damaged, or of another network: {key[:80]} is {here}, its record asks for {there}"
             )
     model.load_state_dict(tensors, assign=True)
+    if any(buffer.is_meta for buffer in model.buffers()):  # a net from outside computes some when it is built
+        model = build()
+        model.load_state_dict(tensors)
     return model
 
 

@@ -77,7 +77,7 @@ def card(encoder: Encoder, metrics: Mapping[str, Any], config: Mapping[str, Any]
         facts=_table(("", ""), _facts(encoder, metrics)),
         kind=DATA.get(kind, UNKNOWN),
         people=_table(("people", ""), _people(metrics)),
-        split=_split(config.get("data") or {}),
+        split=_split(config.get("data") or {}) + (" Nobody is in two of the three sets." if config.get("data") else ""),
         more=more,
         scores=_scores(metrics, kind),
         thresholds=_thresholds(encoder, held),
@@ -123,7 +123,9 @@ def _facts(encoder: Encoder, metrics: Mapping[str, Any]) -> Rows:
         align = f"{done.align.detector}, template {done.align.template}, margin {done.align.margin:g}"
     loss, best, given = (encoder.training.get(key) or {} for key in ("loss", "best", "validation"))
     chosen = f"pairs of `{given['file']}`" if given else "held-out people"
+    source = [("source", encoder.training["source"])] if "source" in encoder.training else []
     return [
+        *source,
         ("network", f"{encoder.name} ({options})"),
         ("output", f"{encoder.dim} numbers, a vector of length 1"),
         ("input", f"RGB, {height}x{width} pixels; {_part(done)}"),
@@ -133,7 +135,7 @@ def _facts(encoder: Encoder, metrics: Mapping[str, Any]) -> Rows:
         ("fingerprint", f"`{encoder.fingerprint}`"),
         ("loss", f"{loss.get('name', UNKNOWN)}, margin {loss.get('margin', UNKNOWN)}"),
         ("steps, images a step", f"{_count(metrics, 'train', 'steps')}, {_count(metrics, 'run', 'batch_size')}"),
-        ("checkpoint", f"best on {chosen}, step {best.get('step', UNKNOWN)}"),
+        ("checkpoint", f"best on {chosen}, step {best['step']}" if "step" in best else UNKNOWN),
         ("seed", encoder.training.get("seed", UNKNOWN)),
     ]
 

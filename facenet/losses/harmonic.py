@@ -14,6 +14,7 @@ from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from facenet.errors import ConfigError
 from facenet.losses.options import SLOTS
@@ -86,26 +87,30 @@ def own_distance(new: Tensor, old: Tensor) -> tuple[Tensor, int]:
 def stage(net: Net, *, embedding_alone: bool) -> None:
     """Prepare a net for one of the paper's two stages: its embedding layer alone learns, or all of it.
 
-    What does not learn is in evaluation mode: its batch norms use, and keep, the statistics they have.
+    What does not learn is in evaluation mode: its batch norms use, and keep, the statistics they have. A batch norm
+    that is part of the embedding layer learns with it.
     """
     module = cast(nn.Module, net)
     module.requires_grad_(not embedding_alone)
     net.embedding_layer().requires_grad_()
     module.train(not embedding_alone)
+    net.embedding_layer().train()
 
 
 def reset_embedding_layer(net: Net) -> None:
     """Draw the weights of a net's embedding layer anew, as a fresh net does: N(0, 1 / fan_in), biases 0.
 
+    Batch norm behind it begins anew, too.
+
     Raises:
         ConfigError: an embedding layer that is not fully connected.
     """
     layer = net.embedding_layer()
-    parts = [layer] if not isinstance(layer, nn.Sequential) else list(layer)
-    if not isinstance(parts[0], nn.Linear):
+    linear, *norms = layer if isinstance(layer, nn.Sequential) and len(layer) else [layer]
+    if not isinstance(linear, nn.Linear) or not all(isinstance(norm, _BatchNorm) for norm in norms):
         raise ConfigError(f"harmonic: expected a fully connected embedding layer, got {type(layer).__name__}")
-    nn.init.kaiming_normal_(parts[0].weight, mode="fan_in", nonlinearity="linear")
-    if parts[0].bias is not None:
-        nn.init.zeros_(parts[0].bias)
-    for norm in parts[1:]:
-        cast(nn.BatchNorm1d, norm).reset_parameters()
+    nn.init.kaiming_normal_(linear.weight, mode="fan_in", nonlinearity="linear")
+    if linear.bias is not None:
+        nn.init.zeros_(linear.bias)
+    for norm in norms:
+        cast(_BatchNorm, norm).reset_parameters()

@@ -48,10 +48,10 @@ def _table(depths: tuple[int, int, int, int], published: Cost) -> NetTable:
     ]
     stem = Block("stem", functools.partial(ConvBlock, c_out=64, kernel=3, activation="prelu"), 64)
     norm = Block("norm", nn.BatchNorm2d, widths[-1])
-    return NetTable((112, 112), (stem, *layers, norm), head="flatten", paper=published, embedding=_embedding)
+    return NetTable((112, 112), (stem, *layers, norm), head="flatten", paper=published, embedding=_embedding, dim=512)
 
 
-# Published: weights and multiply-adds that InsightFace prints, with those of 512-D embeddings.
+# Published: weights and multiply-adds that InsightFace prints.
 NETS: dict[str, NetTable] = {
     "iresnet18": _table((2, 2, 2, 2), Cost(24.0e6, 2.6e9)),
     "iresnet50": _table((3, 4, 14, 3), Cost(43.6e6, 6.3e9)),

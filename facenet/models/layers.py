@@ -1,4 +1,4 @@
-"""Layers the paper uses and torch lacks: unit-length output, L2 pooling and maxout.
+"""Layers the nets use and torch lacks: unit-length output, L2 pooling, maxout, depthwise joining, centring norm.
 
 Source: Schroff et al. 2015, section 3 (L2 normalisation), table 1 (maxout), table 2 (L2 pooling in Inception rows).
 """
@@ -101,7 +101,7 @@ class ConvBlock(nn.Module):
         self.activation = {"relu": nn.ReLU(inplace=True), "": nn.Identity()}.get(activation) or nn.PReLU(c_out)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (B, c_out, ceil(H / stride), ceil(W / stride))."""
+        """Return (B, c_out, H / stride, W / stride), rounded up where it pads."""
         return self.activation(self.norm(self.conv(x)))
 
 

@@ -114,14 +114,15 @@ FAMILIES = {
 }
 
 
+def our_name(name: str, family: Family) -> str | None:
+    """Return our name of a weight; None for one that no embedding needs."""
+    if re.search(family.unused, name):
+        return None
+    for pattern, replacement in family.rules:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
 def renamed(weights: Mapping[str, T], family: Family) -> dict[str, T]:
-    """Return weights under our names; those that no embedding needs are left out."""
-    found = {}
-    for name, value in weights.items():
-        if re.search(family.unused, name):
-            continue
-        ours = name
-        for pattern, replacement in family.rules:
-            ours = re.sub(pattern, replacement, ours)
-        found[ours] = value
-    return found
+    """Return weights under our names, without those that no embedding needs."""
+    return {ours: value for name, value in weights.items() if (ours := our_name(name, family)) is not None}

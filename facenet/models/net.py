@@ -1,6 +1,7 @@
 """What a net is, and the network that is built from a row table.
 
-Padding is kernel // 2 everywhere, so that a stride halves the size, rounded up, as every size-out of the paper does.
+Padding is kernel // 2, so that a stride halves the size, rounded up, as every size-out of the paper does; a stage of a
+net of others may leave it out.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ class EmbeddingNet(nn.Module):
         self.embedding_dim = embedding_dim
         if min(self.input_size) < self.least:
             raise ConfigError(
-                f"model.input_size: expected sides of at least {self.least}, which the strides halve to 1, got"
+                f"model.input_size: expected sides of at least {self.least}, of which one position is left, got"
                 f" {list(self.input_size)}"
             )
         widths = self._build_stages(net, norm)
@@ -170,7 +171,7 @@ class EmbeddingNet(nn.Module):
             )
         if min(size) < self.least:
             raise DataError(
-                f"images: expected sides of at least {self.least}, which the strides halve to 1, got"
+                f"images: expected sides of at least {self.least}, of which one position is left, got"
                 f" {size[0]}x{size[1]}; resize the images"
             )
 

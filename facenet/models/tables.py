@@ -15,7 +15,7 @@ NORMS = {"batch": "batch norm after every convolution", "lrn": "the paper's loca
 POOLS = {
     "average": "the mean over all positions",
     "flatten": "all positions side by side; fixes the input size",
-    "depthwise": "a learned weight for each channel and position; fixes the input size",
+    "depthwise": "a learned weight for each channel and position, and batch norm; fixes the input size",
     "attention": "learned queries over all positions",
 }
 FIXED = ("flatten", "depthwise")  # those that fix the input size
@@ -103,7 +103,8 @@ class NetTable(NamedTuple):
     """A network: default input size (H, W), stages, what joins them to what follows, fully connected layers.
 
     `head` is a key of `POOLS`. `paper` holds the totals to meet, `printed` the figures the paper prints by layer.
-    `embedding` builds the embedding layer of an input and an output width; None is a fully connected layer.
+    `embedding` builds the embedding layer of an input and an output width; None is a fully connected layer. `dim` is
+    the embedding width that the totals are for.
     """
 
     input_size: tuple[int, int]
@@ -113,10 +114,11 @@ class NetTable(NamedTuple):
     paper: Cost | None = None
     printed: Mapping[str, Cost] = {}
     embedding: Callable[[int, int], nn.Module] | None = None
+    dim: int = 128
 
     @property
     def least(self) -> int:
-        """The least side of an input; strides halve it to 1."""
+        """The least side of an input, which the stages bring to one position."""
         side = 1
         for stage in reversed(self.stages):
             stride, window = _steps(stage)

@@ -38,6 +38,8 @@ class TimmNet(nn.Module):
         super().__init__()
         self.embedding_dim, self.input_size = embedding_dim, input_size
         timm = package()
+        if not timm.is_model(name.partition(".")[0]):
+            raise ConfigError(f"model.timm: timm has no net {name!r}{nearest(name, timm.list_models())}")
         try:
             config = timm.get_pretrained_cfg(name)
             sized = {"img_size": input_size} if config.fixed_input_size else {}
@@ -45,8 +47,10 @@ class TimmNet(nn.Module):
                 name, pretrained=published, num_classes=embedding_dim, drop_rate=dropout, **sized
             )
         except Exception as error:  # of many kinds, by the net
-            hint = "" if name in timm.list_models() else nearest(name, timm.list_models())
-            raise ConfigError(f"model.timm={name}: timm can not build it so ({one_line(error)}){hint}") from error
+            what = "its published weights can not be had" if published else "timm can not build it so"
+            raise ConfigError(f"model.timm={name}: {what} ({one_line(error)})") from error
+        if not isinstance(self.body.get_classifier(), nn.Linear):
+            raise ConfigError(f"model.timm={name}: it has no single classifier to put an embedding layer in its place")
         for key in ("mean", "std"):
             self.register_buffer(key, torch.tensor(getattr(config, key)).view(3, 1, 1))
         self.normalize = L2Normalize()

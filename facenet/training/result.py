@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from facenet.console import progress
-from facenet.encoders.bundle import load_bundle
 from facenet.encoders.encoder import Encoder
 from facenet.errors import ConfigError
 from facenet.evaluation.calibration import held_out_calibration
@@ -22,6 +21,7 @@ from facenet.training.checkpoints import read_checkpoint
 from facenet.training.faces import Faces
 from facenet.training.old_embeddings import write_old
 from facenet.training.options import TrainOptions
+from facenet.training.start import people_of_start
 
 
 def best_encoder(
@@ -58,8 +58,7 @@ def best_encoder(
         summary["validation"] = given.source._asdict()
     people = {"train": run.data.train.names, "held_out": held_out.names if given is None else sorted(given.people)}
     world = world_of(options.data.kind, options.data.seed)
-    earlier = load_bundle(options.init).training.get("people", []) if options.init else []
-    summary["people"] = [*people_record(people, encoder.fingerprint, world=world), *earlier]
+    summary["people"] = [*people_record(people, encoder.fingerprint, world=world), *people_of_start(options)]
     run.module.model.to(run.trainer.strategy.root_device)  # which embeds the faces below
     with progress("calibrating on held-out faces", say=say) as report:
         encoder.thresholds, encoder.calibration = held_out_calibration(encoder, held_out, given, progress=report)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
@@ -29,38 +29,46 @@ def start_of(init: str) -> Encoder:
     """Return the encoder that a run starts from: a folder, a file of weights, or a pretrained net by its name.
 
     Raises:
-        ConfigError: an encoder that joins several nets.
+        ConfigError: an encoder that joins several nets, or nothing of that name.
         DataError: it can not be read.
     """
     if init in PRETRAINED or Path(init).is_file():
         return import_weights(init)[0]
+    if not Path(init).exists():
+        named = ", ".join(PRETRAINED)
+        raise ConfigError(f"init={init}: no such encoder folder or file of weights; by name there are {named} and timm")
     start = load_bundle(init)
     if start.name == ENSEMBLE:
         raise ConfigError(f"init={init}: it joins several nets; start from one of its members")
     return start
 
 
+def people_of_start(options: TrainOptions) -> list[dict[str, Any]]:
+    """Return the record of the people who trained what a run started from."""
+    if options.init in (None, PUBLISHED):
+        return []
+    return list(start_of(str(options.init)).training.get("people", []))
+
+
 def load_start(model: nn.Module, options: TrainOptions) -> None:
     """Give a net the weights of `options.init`; without one it keeps those that were drawn.
 
     Raises:
-        ConfigError: weights of another input size, or published ones of a net that is not of timm.
+        ConfigError: weights of another input size, or published ones that can not be had.
     """
     if options.init is None:
         return
-    start = _published(model, options) if options.init == PUBLISHED else start_of(options.init).model
+    start: Any
+    if options.init == PUBLISHED:
+        net = cast(TimmNet, model)
+        size = {"embedding_dim": net.embedding_dim, "input_size": net.input_size}
+        start = TimmNet(str(options.model.timm), **size, dropout=0.0, published=True)  # type: ignore[arg-type]
+    else:
+        start = start_of(options.init).model
     ours, theirs = model.state_dict(), start.state_dict()
     if {k: v.shape for k, v in ours.items()} != {k: v.shape for k, v in theirs.items()}:
         raise ConfigError(f"init={options.init}: its weights are not of this input; leave model.input_size out")
     model.load_state_dict(theirs)
-
-
-def _published(model: nn.Module, options: TrainOptions) -> nn.Module:
-    """Return a net of timm with the weights that timm has in its cache, or downloads; its embedding layer is drawn."""
-    if not isinstance(model, TimmNet):
-        raise ConfigError(f"init={PUBLISHED}: it is for nets of timm; write model=timm model.timm=NAME")
-    size, dim = model.input_size, model.embedding_dim
-    return TimmNet(str(options.model.timm), embedding_dim=dim, input_size=size, dropout=0.0, published=True)
 
 
 def take_net(options: TrainOptions, given: Collection[str] = ()) -> TrainOptions:
@@ -73,6 +81,8 @@ def take_net(options: TrainOptions, given: Collection[str] = ()) -> TrainOptions
         ConfigError: another option of the net was given and is not the encoder's; both values are named.
         DataError: the encoder or the file can not be read, or is of no known net.
     """
+    if options.init == PUBLISHED and options.model.name != "timm":
+        raise ConfigError(f"init={PUBLISHED}: it is for nets of timm; write model=timm model.timm=NAME")
     if options.init in (None, PUBLISHED):
         return options
     start = start_of(str(options.init))
@@ -102,7 +112,5 @@ def _merge(
         elif own == old or key in FREE:
             merged[key] = own
         else:
-            raise ConfigError(
-                f"{init}: the encoder has {prefix}{key}={old}, this run asks for {own}; leave {prefix}{key} out"
-            )
+            raise ConfigError(f"{init}: it has {prefix}{key}={old}, this run asks for {own}; leave {prefix}{key} out")
     return merged

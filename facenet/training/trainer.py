@@ -32,6 +32,7 @@ OURS = {
     **dict.fromkeys(("check_val_every_n_epoch", "num_sanity_val_steps"), "use trainer.val_check_interval"),
     "fast_dev_run": "use trainer.max_steps=1",
     "overfit_batches": "use loader.repeat_batch=true",
+    "sync_batchnorm": "the statistics of all ranks are averaged already",
     "limit_val_batches": "the held-out people are always looked at whole",
     "accumulate_grad_batches": "use optim.accumulate",
     **dict.fromkeys(("gradient_clip_val", "gradient_clip_algorithm"), "use optim.clip_norm"),

@@ -14,7 +14,7 @@ from torch import Tensor
 from facenet.encoders.bundle import load_bundle, save_bundle
 from facenet.encoders.lookup import load
 from facenet.encoders.weights_file import fit, import_weights, read_weights_file
-from facenet.errors import DataError
+from facenet.errors import ConfigError, DataError
 from facenet.models.build import build_model
 from tests.helpers.commands import mistaken, succeed
 from tests.helpers.nets import insightface_iresnet, insightface_names, shake
@@ -50,7 +50,13 @@ def test_wrappers_and_kinds_of_files(backbone: dict[str, Tensor], tmp_path: Path
     wrapped = {"state_dict": {f"module.backbone.{name}": value for name, value in backbone.items()}, "epoch": 3}
     torch.save(wrapped, tmp_path / "a.pt")
     save_file(backbone, tmp_path / "b.safetensors")
-    for name in ("a.pt", "b.safetensors"):
+    save_file({f"_orig_mod.{name}": value for name, value in backbone.items()}, tmp_path / "c.safetensors")
+    of_training = {f"backbone.{name}": value for name, value in backbone.items()} | {"head.weight": torch.zeros(9, 512)}
+    torch.save({"state_dict_backbone": backbone, "epoch": 1}, tmp_path / "d.pt")
+    torch.save(of_training, tmp_path / "e.PTH")
+    half = {name: value.half() if value.is_floating_point() else value for name, value in backbone.items()}
+    assert fit(half).weights["embedding.0.weight"].dtype == torch.float32
+    for name in ("a.pt", "b.safetensors", "c.safetensors", "d.pt", "e.PTH"):
         found = read_weights_file(tmp_path / name)
         assert found.keys() == backbone.keys()
         assert fit(found).whole
@@ -63,10 +69,16 @@ def test_a_classifier_is_left_out_and_what_does_not_fit_is_named(backbone: dict[
     with pytest.raises(DataError) as told:
         import_weights(tmp_path / "broken.pt")
     assert re.search(
-        r"broken\.pt: no weights of a known net: \d+ of \d+ fit iresnet18, the nearest; 2 have no place in it"
-        r" \(fc\.bias, extra\.weight\); 2 of its places stay empty \(stages\.norm\.weight, embedding\.0\.bias\)",
+        r"broken\.pt: \d+ weights fit iresnet18, the nearest, but 1 of another shape \(fc\.bias is 7, not 512\);"
+        r" 1 without a place there \(extra\.weight\); 1 of its weights are not in the file \(stages\.norm\.weight\);"
+        r" known are files of inception_resnet_v1, iresnet18",
         str(told.value),
     )
+    with pytest.raises(ConfigError, match=r"net: unknown name 'mobilefacenet'"):
+        fit(changed, "mobilefacenet")
+    assert fit(backbone, "iresnet50").net == "iresnet50"
+    twice = {**backbone, "_orig": torch.zeros(1), "stages.norm.weight": backbone["bn2.weight"]}
+    assert fit(twice).unexpected == ["_orig", "stages.norm.weight"]
     pytest.importorskip("facenet_pytorch", reason="pip install --no-deps facenet-pytorch==2.6.0")
     from facenet_pytorch import InceptionResnetV1
 
@@ -74,6 +86,15 @@ def test_a_classifier_is_left_out_and_what_does_not_fit_is_named(backbone: dict[
     found = fit(theirs.state_dict())
     assert found.whole
     assert (found.family, found.unused) == ("facenet-pytorch", ["logits.weight", "logits.bias"])
+
+
+def apart() -> bytes:
+    """An ONNX graph whose only constant lies in a file beside it."""
+    import onnx
+
+    tensor = onnx.TensorProto(name="w", data_type=1, dims=[2], data_location=onnx.TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value="secret.txt")
+    return bytes(onnx.helper.make_model(onnx.helper.make_graph([], "g", [], [], [tensor])).SerializeToString())
 
 
 class Code:
@@ -89,12 +110,18 @@ def test_files_that_are_no_weights(tmp_path: Path, capsys: pytest.CaptureFixture
     (tmp_path / "text.safetensors").write_text("no weights")
     (tmp_path / "text.onnx").write_text("no weights")
     torch.save([1, 2], tmp_path / "list.pt")
+    torch.save({"fc.weight": torch.zeros(1).expand(10**8, 25088)}, tmp_path / "huge.pt")
+    torch.save({"fc.bias": torch.tensor([torch.nan])}, tmp_path / "nan.pt")
+    (tmp_path / "apart.onnx").write_bytes(apart())
     for name, says in (
-        ("code.pt", "no weights that can be read safely"),
-        ("text.pth", "no weights that can be read safely"),
-        ("text.safetensors", "no weights that can be read safely"),
-        ("text.onnx", "no weights that can be read safely"),
-        ("list.pt", "no weights of a known net: 0 of 0 fit"),
+        ("code.pt", "no weights that can be read without running code"),
+        ("text.pth", "no weights that can be read without running code"),
+        ("text.safetensors", "no weights that can be read without running code"),
+        ("text.onnx", "no weights that can be read without running code"),
+        ("list.pt", "no tensors in it"),
+        ("huge.pt", "fc.weight holds fewer numbers than its shape (100000000, 25088) says"),
+        ("nan.pt", "fc.bias is not finite"),
+        ("apart.onnx", "w: its numbers lie in another file"),
         ("absent.pt", "no such file"),
     ):
         code, error = mistaken("import", f"file={tmp_path / name}", f"out={tmp_path / 'new'}", out=tmp_path / "run")
@@ -103,7 +130,9 @@ def test_files_that_are_no_weights(tmp_path: Path, capsys: pytest.CaptureFixture
         assert says in error
     assert not (tmp_path / "new").exists()
     (tmp_path / "weights.txt").write_text("x")
-    with pytest.raises(DataError, match=r"expected a file of weights: \.pt, \.pth, \.safetensors or \.onnx"):
+    with pytest.raises(
+        DataError, match=r"expected a file of weights: \.pt, \.pth, \.bin, \.ckpt, \.safetensors, \.onnx"
+    ):
         read_weights_file(tmp_path / "weights.txt")
     assert "this code ran" not in capsys.readouterr().out
 

@@ -162,3 +162,31 @@ def test_an_embedding_layer_is_reset_and_nothing_else() -> None:
 def test_wrong_options_are_named(wrong: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         build(HarmonicOptions, wrong)
+
+
+def test_batch_norm_of_an_embedding_layer_learns_with_it_and_begins_anew() -> None:
+    model = build_model("mobilefacenet", embedding_dim=8, input_size=(16, 16))
+    images = torch.randn(6, 3, 16, 16)
+    model(images)
+    stage(model, embedding_alone=True)
+    linear, norm = model.embedding_layer()  # type: ignore[misc]
+    before = norm.running_mean.clone(), model.stages.conv1.norm.running_mean.clone()  # type: ignore[union-attr]
+    model(images).sum().backward()
+    assert not torch.equal(norm.running_mean, before[0])
+    assert torch.equal(model.stages.conv1.norm.running_mean, before[1])  # type: ignore[union-attr]
+    assert linear.weight.grad is not None
+    assert model.stages.conv1.conv.weight.grad is None  # type: ignore[union-attr]
+    kept = linear.weight.clone()
+    reset_embedding_layer(model)
+    assert not torch.equal(linear.weight, kept)
+    assert (norm.running_mean == 0).all()
+
+
+@pytest.mark.parametrize(
+    "layer", [nn.Sequential(), nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.1)), nn.Conv2d(4, 4, 1)]
+)
+def test_other_embedding_layers_are_refused(layer: nn.Module) -> None:
+    net: Any = nn.Module()
+    net.embedding_layer = lambda: layer
+    with pytest.raises(ConfigError, match="expected a fully connected embedding layer"):
+        reset_embedding_layer(net)

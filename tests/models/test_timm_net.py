@@ -18,7 +18,7 @@ from facenet.models.build import build_model
 from facenet.models.options import ModelOptions, recorded_options
 from facenet.options import to_dict
 from facenet.training.options import TrainOptions
-from facenet.training.start import load_start
+from facenet.training.start import load_start, take_net
 
 pytest.importorskip("timm", reason="pip install facenet-triplet[timm]")
 NET = {"timm": "test_resnet", "embedding_dim": 12, "input_size": (48, 32)}
@@ -61,7 +61,8 @@ def test_a_transformer_is_built_for_its_size() -> None:
     ("name", "options", "says"),
     [
         ("timm", {}, r"model\.timm: expected the name of a net of timm"),
-        ("timm", {"timm": "resnet81"}, r"model\.timm=resnet81: timm can not build it so .*did you mean '\w+'"),
+        ("timm", {"timm": "resnet81"}, r"model\.timm: timm has no net 'resnet81' \(did you mean 'resnet\w+'\?\)"),
+        ("timm", {"timm": "deit_tiny_distilled_patch16_224"}, r"it has no single classifier"),
         ("timm", {"timm": "resnet18", "norm": "lrn"}, r"model\.norm: the net 'timm' has no such option"),
         ("timm", {"timm": "resnet18", "pool": "flatten"}, r"model\.pool: the net 'timm' has no such option"),
         ("small", {"timm": "resnet18"}, r"model\.timm: .*'small'"),
@@ -92,7 +93,18 @@ def test_published_weights_fill_all_but_the_embedding_layer(monkeypatch: pytest.
                for name, value in model.state_dict().items() if name.startswith("body."))  # fmt: skip
     assert not torch.equal(next(model.parameters()), next(drawn.parameters()))
     with pytest.raises(ConfigError, match=r"init=timm: it is for nets of timm"):
-        load_start(build_model("small"), options)
+        take_net(TrainOptions(init="timm"))
+    assert take_net(options) == options
+
+
+def test_what_a_net_computes_when_it_is_built_is_there_after_loading(tmp_path: Path) -> None:
+    options = {"timm": "swin_tiny_patch4_window7_224", "embedding_dim": 4, "input_size": [56, 56]}
+    model = build_model("timm", **{**options, "input_size": (56, 56)})  # type: ignore[arg-type]
+    assert len(list(model.buffers())) > len([key for key in model.state_dict() if "index" in key or "mean" in key])
+    encoder = Encoder(model, "timm", options, Preprocess(size=(56, 56)))
+    save_bundle(encoder, tmp_path)
+    images = torch.rand(2, 3, 56, 56) * 2 - 1
+    assert (load_bundle(tmp_path).embed_batch(images) == encoder.embed_batch(images)).all()
 
 
 def test_other_nets_record_nothing_of_timm() -> None:

@@ -6,6 +6,7 @@ import csv
 import functools
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from facenet.errors import ConfigError, DataError
 from facenet.evaluation import evaluate
 from facenet.faces.alignment import Alignment
 from facenet.models.build import build_model, build_recorded
-from facenet.models.options import AttentionOptions, recorded_options
+from facenet.models.options import AttentionOptions, ModelOptions, recorded_options
 from facenet.options import build, to_dict
 from facenet.training.build import check_options
 from facenet.training.module import TripletModule
@@ -38,6 +39,7 @@ from facenet.training.options import TrainOptions
 from facenet.training.run import train
 from facenet.training.start import take_net
 from facenet.types import EmbeddingSet
+from tests.helpers.nets import mbf_weights
 from tests.helpers.training import SYNTHETIC, small_options
 
 
@@ -121,6 +123,25 @@ def test_init_starts_from_an_encoder(run: tuple[Path, dict[str, Any]], cache: Pa
         torch.testing.assert_close(after, before, atol=1e-8, rtol=0)
     earlier, people = (load_bundle(at / "encoder").training["people"] for at in (run[0], tmp_path))
     assert people[2:] == earlier, "whom the first encoder was trained on is not forgotten"
+
+
+def test_init_starts_from_a_file_of_weights(cache: Path, tmp_path: Path) -> None:
+    weights = mbf_weights()
+    torch.save(weights, tmp_path / "backbone.pth")
+    options = replace(
+        small_options(cache, trainer={"max_steps": 1, "val_check_interval": 1}, optim={"lr": 1e-9, "warmup_steps": 0}),
+        init=str(tmp_path / "backbone.pth"),
+        model=ModelOptions(),
+    )
+    train(options, tmp_path / "run")
+    encoder = load_bundle(tmp_path / "run" / "encoder")
+    assert (encoder.name, encoder.dim, encoder.options["input_size"]) == ("mbf", 512, [112, 112])
+    kernel = encoder.model.state_dict()["stages.conv1.conv.weight"]
+    torch.testing.assert_close(kernel, weights["layers.0.layers.0.weight"], atol=1e-6, rtol=0)
+    with pytest.raises(
+        ConfigError, match=r"init=.*gone\.pth: no such encoder folder or file of weights; by name .*sface"
+    ):
+        take_net(replace(options, init=str(tmp_path / "gone.pth")))
 
 
 def test_init_brings_its_net(tmp_path: Path) -> None:
