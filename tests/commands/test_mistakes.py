@@ -151,7 +151,8 @@ def test_a_mistake_is_one_clear_line(case: Case, world: World) -> None:
 @pytest.mark.slow  # sixteen processes import torch
 @pytest.mark.parametrize("command", BASE)
 def test_a_mistake_is_one_clear_line_in_a_process_of_its_own(command: str, world: World) -> None:
-    case = random.Random(command).choice([case for case in CASES if case.command == command])
+    cases = [case for case in CASES if case.command == command and "{closed}" not in case.arguments]  # open to root
+    case = random.Random(command).choice(cases)
     outcome = play_apart(world, case)
     assert problems(case, outcome) == [], f"{case.command} {case.arguments}: {outcome}"
 
