@@ -47,6 +47,7 @@ TASKS = {
     "Ship and upgrade": {
         "ensemble": "several encoders as one, with several views of a face",
         "import": "weights that others trained, as an encoder",
+        "push": "an encoder to the Hugging Face Hub",
         "export": "an encoder as one ONNX file, also in 8 bits",
         "compat": "may a new encoder join the old one's gallery?",
     },

@@ -1,4 +1,4 @@
-"""Whatever `encoder=` names: a folder, an exported ONNX file, or a pretrained net by its name."""
+"""Whatever `encoder=` names: a folder, an exported ONNX file, a pretrained net by its name, or one on the hub."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ from facenet.faces.alignment import Alignment
 from facenet.faces.options import DETECTORS
 from facenet.files import read_bytes, read_sealed
 
+SCHEME = "hf:"  # begins the address of an encoder on the Hugging Face Hub
+
 
 def load(
     name_or_path: str | Path, *, device: str = "auto", detector: str | None = None, threads: int | None = None
 ) -> Encoder:
-    """Return an encoder: a folder, an exported ONNX file, or a pretrained net by its name.
+    """Return an encoder: a folder, an exported ONNX file, a pretrained net by its name, or ``hf:ORG/NAME@REVISION``.
 
-    A name goes before a folder of the same name; ``./sface`` is the folder. An ONNX encoder does not load torch.
+    A name goes before a folder of the same name; ``./sface`` is the folder. An ONNX encoder does not load torch. One
+    from the hub keeps the commit it is of, see :mod:`facenet.encoders.hub`.
 
     Args:
         name_or_path: What to load.
@@ -50,6 +53,10 @@ def load(
 def _load(source: str | Path, device: str, threads: int | None) -> Encoder:
     if str(source) in PRETRAINED:
         return load_pretrained(str(source), threads=threads)
+    if str(source).startswith(SCHEME):
+        from facenet.encoders.hub import load_from_hub
+
+        return load_from_hub(str(source), device=device)
     if not Path(source).exists():
         names = ", ".join(sorted(PRETRAINED))
         hint = nearest(str(source), PRETRAINED)
@@ -80,7 +87,7 @@ def read_record(encoder: str | Path | None) -> dict[str, Any] | None:
     if encoder is None:
         return None
     path = Path(encoder)
-    if str(encoder) in PRETRAINED or not path.exists():
+    if str(encoder) in PRETRAINED or str(encoder).startswith(SCHEME) or not path.exists():
         return record_of(load(encoder))
     return unseal(read_bytes(path), path) if path.is_file() else read_sealed(path / FILE)
 
@@ -88,8 +95,8 @@ def read_record(encoder: str | Path | None) -> dict[str, Any] | None:
 def write_calibration(encoder: Encoder, source: str | Path, out: str | Path) -> Path:
     """Keep what was calibrated for an encoder that :func:`load` found at `source`; returns the folder that has it.
 
-    A folder keeps the calibration itself. For a pretrained net a folder ``out/encoder`` is made that names the net, and
-    can be used as ``encoder=``.
+    A folder keeps the calibration itself. For a pretrained net a folder ``out/encoder`` is made that names the net, for
+    one of the hub a folder that holds its copy. Either can be used as ``encoder=``.
 
     Raises:
         ConfigError: an exported file, which is not changed.
@@ -99,6 +106,11 @@ def write_calibration(encoder: Encoder, source: str | Path, out: str | Path) -> 
     if align is not None and align.detector == "none":  # these pictures were cut already; the encoder's photos are not
         found = replace(align, detector=Alignment().detector)
         encoder = replace(encoder, preprocess=replace(encoder.preprocess, align=found))
+    if str(source).startswith(SCHEME):
+        from facenet.encoders.bundle import save_bundle
+
+        save_bundle(encoder, Path(out) / "encoder")
+        return Path(out) / "encoder"
     folder = Path(out) / "encoder" if str(source) in PRETRAINED else Path(source)
     write_record(encoder, folder)
     return folder

@@ -12,6 +12,8 @@ from torch import nn
 from facenet.encoders.bundle import load_bundle
 from facenet.encoders.encoder import Encoder
 from facenet.encoders.ensemble import NAME as ENSEMBLE
+from facenet.encoders.hub import load_from_hub
+from facenet.encoders.lookup import SCHEME
 from facenet.encoders.pretrained import PRETRAINED
 from facenet.encoders.weights_file import import_weights
 from facenet.errors import ConfigError
@@ -26,7 +28,7 @@ FREE = ("dropout", "input_size", "backend")  # options of a net that its weights
 
 
 def start_of(init: str) -> Encoder:
-    """Return the encoder that a run starts from: a folder, a file of weights, or a pretrained net by its name.
+    """Return the encoder that a run starts from: a folder, a file of weights, a name, or an address on the hub.
 
     Raises:
         ConfigError: an encoder that joins several nets, or nothing of that name.
@@ -34,6 +36,8 @@ def start_of(init: str) -> Encoder:
     """
     if init in PRETRAINED or Path(init).is_file():
         return import_weights(init)[0]
+    if init.startswith(SCHEME):
+        return load_from_hub(init)
     if not Path(init).exists():
         named = ", ".join(PRETRAINED)
         raise ConfigError(f"init={init}: no such encoder folder or file of weights; by name there are {named} and timm")

@@ -36,6 +36,7 @@ TRACKS = (
 SCORED = "encoder={encoder} data.root={tracks} device=cpu train=false"
 PAIRS = "data.root={faces} folds=2 pairs_per_fold=4 out={new}"
 ENSEMBLE = "encoders=[{encoder}] out={new}"
+PUSH = "encoder={encoder} repo=org/faces"
 IMPORT = "file=sface out={new}"
 IJB = "encoder={encoder} root={faces}"
 CALIBRATE = "encoder={encoder} data.root={faces}"
@@ -49,6 +50,7 @@ BASE = {
     "pairs": PAIRS,
     "ensemble": ENSEMBLE,
     "import": IMPORT,
+    "push": PUSH,
     "ijb": IJB,
     "embed": EMBED,
     "search": SEARCH,
@@ -113,6 +115,9 @@ SINGLE = [
     Case("scan", "data.kind=recordio data.root={text}", 3, "text.txt"),
     Case("pairs", "out={new}", 2, "pass data.root=FACES"),
     Case("ensemble", "encoders=[{encoder},{encoder}] out={new}", 2, "is number 1 again; leave it out"),
+    Case("push", "encoder={encoder} repo=faces", 2, "expected hf:ORG/NAME"),
+    Case("push", "encoder={missing} repo=org/faces", 3, "no such encoder folder"),
+    Case("verify", "encoder=hf:faces data.root={faces} pairs={pairs}", 2, "expected hf:ORG/NAME"),
     Case("import", f"{IMPORT} net=mobilefacenet", 2, "unknown name 'mobilefacenet'"),
     Case("import", f"{IMPORT} net=iresnet18", 3, "weights fit iresnet18, but"),
     Case("import", "file=sface out={faces}", 2, "it exists"),
