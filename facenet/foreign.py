@@ -168,9 +168,8 @@ def _fold(node: Any, values: dict[str, np.ndarray]) -> bool:
     options = {item.name: item.i for item in node.attribute}
     axis, block = options.get("axis", 1), options.get("block_size", 0)
     codes, scale, zero = inputs
-    if block > codes.shape[axis] or (
-        scale.ndim and scale.shape[min(axis, scale.ndim - 1)] * max(block, 1) > 2 * codes.size
-    ):
+    block = min(block, codes.shape[axis])
+    if max(scale.size, zero.size) * max(block, 1) > 2 * codes.size:
         raise DataError(f"{node.output[0]}: more scales than numbers; the file is damaged")
     if block:
         scale, zero = (np.repeat(part, block, axis).take(range(codes.shape[axis]), axis) for part in (scale, zero))

@@ -34,7 +34,8 @@ def load(
         threads: Of onnxruntime; None is one a core.
 
     Raises:
-        ConfigError: another detector than the encoder's, threads for a torch network, or a device that can not be used.
+        ConfigError: another detector than the encoder's, threads for a torch network, a device that can not be used, or
+            an address on the hub without the package for it.
         DataError: nothing of that name, a damaged folder or file, or a package that is not installed.
     """
     found = _load(name_or_path, device, threads)
@@ -56,6 +57,10 @@ def _load(source: str | Path, device: str, threads: int | None) -> Encoder:
     if str(source).startswith(SCHEME):
         from facenet.encoders.hub import load_from_hub
 
+        if threads is not None:
+            raise ConfigError(
+                f"threads={threads}: {source} runs in torch; leave threads out, use torch.set_num_threads"
+            )
         return load_from_hub(str(source), device=device)
     if not Path(source).exists():
         names = ", ".join(sorted(PRETRAINED))
@@ -106,13 +111,21 @@ def write_calibration(encoder: Encoder, source: str | Path, out: str | Path) -> 
     if align is not None and align.detector == "none":  # these pictures were cut already; the encoder's photos are not
         found = replace(align, detector=Alignment().detector)
         encoder = replace(encoder, preprocess=replace(encoder.preprocess, align=found))
-    if str(source).startswith(SCHEME):
+    fetched = str(source).startswith(SCHEME)
+    if not fetched and str(source) not in PRETRAINED:
+        write_record(encoder, source)
+        return Path(source)
+    folder = Path(out) / "encoder"
+    if (folder / FILE).is_file() and read_sealed(folder / FILE).get("fingerprint") != encoder.fingerprint:
+        raise ConfigError(f"{folder}: it holds another encoder; give another hydra.run.dir")
+    if fetched:
+        from facenet.encoders import model_card
         from facenet.encoders.bundle import save_bundle
 
-        save_bundle(encoder, Path(out) / "encoder")
-        return Path(out) / "encoder"
-    folder = Path(out) / "encoder" if str(source) in PRETRAINED else Path(source)
-    write_record(encoder, folder)
+        save_bundle(encoder, folder)
+        model_card.write(folder, encoder, {}, {})
+    else:
+        write_record(encoder, folder)
     return folder
 
 

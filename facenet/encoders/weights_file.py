@@ -122,11 +122,11 @@ def _without_wrappers(content: Any) -> dict[str, Tensor]:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     found = {str(k): v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}
-    backbone = {name: value for name, value in found.items() if name.startswith("backbone.")}
-    found = backbone or found
-    while found and all(re.match(PREFIXES, name) for name in found):
+    while True:
+        found = {name: value for name, value in found.items() if name.startswith("backbone.")} or found
+        if not found or not all(re.match(PREFIXES, name) for name in found):
+            return found
         found = {re.sub(PREFIXES, "", name): value for name, value in found.items()}
-    return found
 
 
 def _unusable(value: Tensor) -> str:
@@ -183,7 +183,7 @@ def _fit(weights: Mapping[str, Tensor], family: str, net: str) -> Fit:
 
 def _alike(one: Tensor, other: Tensor) -> bool:
     """Whether two shapes are one but for sides of 1: ONNX has slopes (C, 1, 1)."""
-    return [side for side in one.shape if side > 1] == [side for side in other.shape if side > 1]
+    return [side for side in one.shape if side != 1] == [side for side in other.shape if side != 1]
 
 
 def _shape(value: Tensor) -> str:

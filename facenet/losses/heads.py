@@ -44,9 +44,13 @@ class Softmax(nn.Module):
 class MarginHead(nn.Module):
     """Cross entropy of scale * cosines to class directions, of which the own class's is lowered by a margin.
 
-    A class has K = `centres` directions, and the nearest counts, so that a label may cover some strangers. While
-    training, `sampled` classes stand for all C: those of the batch, and others drawn anew each time. Rows with label -1
-    are ignored; when all are, the loss is 0 with a graph. A scale or margin of None is that of the head's paper.
+    A class has K = `centres` directions, and the nearest counts, so that a label may cover some strangers.
+
+    While training, `sampled` classes stand for all C: those of the rows, and others that each rank draws anew. Classes
+    that were not drawn have a gradient of 0, so an optimiser's momentum and decay still move them.
+
+    Rows with label -1 are ignored; when all are, the loss is 0 with a graph. A scale or margin of None is that of the
+    head's paper.
     """
 
     SCALE = 64.0
@@ -68,6 +72,10 @@ class MarginHead(nn.Module):
         super().__init__()
         scale, margin = (own if given is None else given for given, own in ((scale, self.SCALE), (margin, self.MARGIN)))
         _check_head(num_classes, embedding_dim, label_smoothing)
+        if centres < 1 or (sampled is not None and sampled < 2):
+            raise ConfigError(
+                f"head: expected centres of at least 1 and sampled of at least 2, got {centres}, {sampled}"
+            )
         if not (scale > 0 and math.isfinite(scale) and 0 <= margin < self.MOST):
             name = type(self).__name__.lower()
             raise ConfigError(f"{name}: expected scale > 0 and 0 <= margin < {self.MOST:g}, got {scale} and {margin}")
@@ -83,7 +91,9 @@ class MarginHead(nn.Module):
         """Return the scalar loss of `embeddings` (B, D) with class numbers `labels` (B,)."""
         eps = 1e-6  # bounds the gradient near the zero vector
         directions, labels = self._sample(labels)
-        cosines = F.linear(F.normalize(embeddings, dim=1, eps=eps), F.normalize(directions, dim=1, eps=eps))
+        kind = embeddings.dtype if embeddings.dtype == torch.float64 else torch.float32
+        with torch.autocast(embeddings.device.type, enabled=False):  # half of the numbers knows no angle near 0
+            cosines = F.linear(*(F.normalize(one.to(kind), dim=1, eps=eps) for one in (embeddings, directions)))
         if self.centres > 1:
             cosines = cosines.unflatten(1, (-1, self.centres)).amax(-1)
         own = F.one_hot(labels.clamp(min=0), cosines.shape[1]).bool()  # (B, C)
@@ -168,7 +178,7 @@ class AdaFace(MarginHead):
         """Return the cosine of the changed angle, less the margin that is added."""
         if self._lengths is None:
             raise RuntimeError("AdaFace: take_lengths comes before the loss of a batch")
-        z = (self._lengths[: len(cosines)] - self.mean) / (self.deviation + self.EPS)
+        z = (self._lengths - self.mean) / (self.deviation + self.EPS)
         turn = (self.CONCENTRATION * z).clamp(-1, 1)[:, None] * self.margin  # (B, 1)
         angles = cosines.clamp(-1 + self.EPS, 1 - self.EPS).acos() - turn
         return angles.clamp(self.EPS, math.pi - self.EPS).cos() - turn - self.margin

@@ -1,6 +1,7 @@
 """The objectives of a mini-batch over all ranks: the triplet loss on mined triplets, and a classification head.
 
-Every rank holds some rows of the mini-batch and returns its part of the loss; the parts add up to that of the whole.
+Every rank holds some rows of the mini-batch and returns its part of the loss. The parts add up to that of the whole. A
+head with sampled classes is the exception: each rank draws its own.
 
 Letters: b rows of this rank, B rows of all ranks, D width, T triplets.
 """

@@ -89,14 +89,15 @@ class TripletModule(pl.LightningModule):
         self.head = trained_part(objective)
         self._lengths: list[Tensor] = []  # of the embeddings of a batch, before they are scaled
         if isinstance(self.head, AdaFace):
-            self.model.embedding_layer().register_forward_hook(self._measure)
+            self.model.embedding_layer().register_forward_hook(torch.compiler.disable(self._measure))
 
     def forward(self, images: Tensor) -> Tensor:
         """Return unit embeddings (B, D)."""
         return encode(self.model, images, mirror=self.hparams["mirror"])
 
     def _measure(self, layer: torch.nn.Module, inputs: object, embeddings: Tensor) -> None:
-        self._lengths.append(embeddings.detach().float().norm(dim=1))
+        if self.training:
+            self._lengths.append(embeddings.detach().float().norm(dim=1))
 
     def on_fit_start(self) -> None:
         """Set the chunk of all ranks to the smallest that one of them chose from its own memory."""
@@ -183,7 +184,8 @@ class TripletModule(pl.LightningModule):
     def objective(self, embeddings: Tensor, labels: Tensor, old: Tensor | None = None) -> Tensor:
         """Return this rank's part of the loss of a batch: embeddings (b, D), labels (b,), old embeddings (b, D)."""
         if isinstance(self.head, AdaFace):  # each image has passed the network once; a second pass may follow
-            self.head.take_lengths(torch.cat(self._lengths))
+            real = int((labels < self.hparams["num_classes"]).sum())  # virtual people stand behind
+            self.head.take_lengths(torch.cat(self._lengths)[:real])
         loss, stats = self._objective(embeddings, labels, self.global_step, old)
         self.log_dict(stats)
         return loss

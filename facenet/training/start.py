@@ -36,12 +36,10 @@ def start_of(init: str) -> Encoder:
     """
     if init in PRETRAINED or Path(init).is_file():
         return import_weights(init)[0]
-    if init.startswith(SCHEME):
-        return load_from_hub(init)
-    if not Path(init).exists():
+    if not init.startswith(SCHEME) and not Path(init).exists():
         named = ", ".join(PRETRAINED)
         raise ConfigError(f"init={init}: no such encoder folder or file of weights; by name there are {named} and timm")
-    start = load_bundle(init)
+    start = load_from_hub(init) if init.startswith(SCHEME) else load_bundle(init)
     if start.name == ENSEMBLE:
         raise ConfigError(f"init={init}: it joins several nets; start from one of its members")
     return start
@@ -78,6 +76,8 @@ def load_start(model: nn.Module, options: TrainOptions) -> None:
 def take_net(options: TrainOptions, given: Collection[str] = ()) -> TrainOptions:
     """Return options whose net is that of the encoder or the file `init`; without one, the options as they are.
 
+    An address on the hub is pinned to the commit that it is of.
+
     Options of the net at their defaults become the encoder's, unless they were `given` by name ("model.norm").
     Dropout, input size and the attention's backend may be others, since the weights do not depend on them.
 
@@ -95,7 +95,8 @@ def take_net(options: TrainOptions, given: Collection[str] = ()) -> TrainOptions
         to_dict(each) for each in (build_options(ModelOptions, recorded), options.model, ModelOptions())
     )
     chosen = _merge(ours, theirs, plain, given, f"init={options.init}")
-    return replace(options, model=build_options(ModelOptions, chosen))
+    pinned = start.training["hub"] if str(options.init).startswith(SCHEME) else options.init
+    return replace(options, init=pinned, model=build_options(ModelOptions, chosen))
 
 
 def _merge(

@@ -13,7 +13,8 @@ from facenet.encoders.bundle import save_bundle
 from facenet.encoders.encoder import Encoder
 from facenet.encoders.lookup import read_record, write_calibration
 from facenet.errors import ConfigError, DataError
-from facenet.training.start import start_of
+from facenet.training.options import TrainOptions
+from facenet.training.start import start_of, take_net
 from tests.helpers.commands import mistaken, succeed
 from tests.helpers.encoders import make
 from tests.helpers.hub import Hub
@@ -59,9 +60,19 @@ def test_what_is_pushed_is_what_is_pulled(hub: Hub, encoder: Encoder, tmp_path: 
         assert pulled.training["hub"] == address
         face = blob(1, 1, 64)
         assert (pulled.embed([face]) == encoder.embed([face])).all()
+    assert sorted(hub.fetched) == ["encoder.json", "encoder.safetensors"], "once, and nothing else"
+    assert 'facenet.load("hf:org/faces")' in files["README.md"].decode()
     assert read_record(address)["fingerprint"] == encoder.fingerprint  # type: ignore[index]
     assert start_of(address).fingerprint == encoder.fingerprint
-    assert load(write_calibration(load(address), address, tmp_path / "out")).fingerprint == encoder.fingerprint
+    assert take_net(TrainOptions(init="hf:org/faces")).init == address
+    kept = write_calibration(load(address), address, tmp_path / "out")
+    assert load(kept).fingerprint == encoder.fingerprint
+    assert (kept / "README.md").is_file()
+    save_bundle(make(seed=5), kept)
+    with pytest.raises(ConfigError, match="it holds another encoder; give another hydra"):
+        write_calibration(load(address), address, tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"threads=2: .* runs in torch"):
+        load(address, threads=2)
 
 
 def test_a_commit_is_pinned_and_needs_no_connection_again(hub: Hub, encoder: Encoder, tmp_path: Path) -> None:
@@ -80,16 +91,16 @@ def test_a_commit_is_pinned_and_needs_no_connection_again(hub: Hub, encoder: Enc
         load("hf:org/faces")
 
 
-def test_what_was_tampered_with_is_refused(hub: Hub, encoder: Encoder, tmp_path: Path) -> None:
+def test_damaged_files_are_refused(hub: Hub, encoder: Encoder, tmp_path: Path) -> None:
     succeed("push", f"encoder={tmp_path / 'encoder'}", "repo=org/faces", out=tmp_path / "run")
     files = hub.commits["org/faces"][-1][1]
     weights = bytearray(files["encoder.safetensors"])
     weights[-1] ^= 1
     hub.commit("org/faces", {"encoder.safetensors": bytes(weights)})
-    with pytest.raises(DataError, match="do not match the recorded fingerprint"):
+    with pytest.raises(DataError, match=r"do not match the recorded fingerprint.*or remove .*, and it is"):
         load("hf:org/faces")
     hub.commit("org/faces", {**files, "encoder.json": files["encoder.json"].replace(b"0.01", b"0.02")})
-    with pytest.raises(DataError):
+    with pytest.raises(DataError, match=r"encoder\.json: its SHA-256 is missing or not that"):
         load("hf:org/faces")
 
 
@@ -110,4 +121,30 @@ def test_what_is_not_there_is_one_line(hub: Hub, encoder: Encoder, tmp_path: Pat
     code, error = mistaken("push", f"encoder={tmp_path / 'encoder'}", "repo=org/faces", out=tmp_path / "run")
     assert code == 3
     assert "nothing is pushed without a card" in error
-    assert "org/faces" not in hub.commits
+    assert hub.commits.keys() == {"org/other"}
+
+
+def test_what_the_hub_says_is_checked(hub: Hub, encoder: Encoder, tmp_path: Path) -> None:
+    hub.commit("org/faces", {"encoder.json": b"{}"})
+    hub.sha = "../../../elsewhere"
+    with pytest.raises(DataError, match=r"the hub calls its commit '\.\./\.\./\.\./elsewhere', expected 40"):
+        load("hf:org/faces")
+    assert not list(tmp_path.rglob("elsewhere"))
+    for options, status, code, says in (
+        ([], None, 3, "it is there already, and public; pass private=false"),
+        (["license=other", "license_name="], None, 2, "license_name: license=other has to have one"),
+        (["license=mit", "license_name=ours"], None, 2, "no other license has"),
+        ([], 401, 3, "set HF_TOKEN"),
+        ([], 500, 3, "the hub can not be reached, or refuses"),
+    ):
+        hub.refuses = status
+        given = [f"encoder={tmp_path / 'encoder'}", "repo=org/new" if status else "repo=org/faces", *options]
+        refused, error = mistaken("push", *given, out=tmp_path / "run")
+        assert refused == code
+        assert says in error
+        assert error.count("\n") == 1
+    hub.refuses = None
+    (tmp_path / "encoder" / "README.md").write_text("---\na: [\n---\n")
+    refused, error = mistaken("push", *given, out=tmp_path / "run")
+    assert (refused, error.count("\n")) == (3, 1)
+    assert "README.md: its head can not be read" in error

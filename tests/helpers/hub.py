@@ -17,7 +17,9 @@ class Hub:
     def __init__(self) -> None:
         self.commits: dict[str, list[tuple[str, dict[str, bytes]]]] = {}
         self.private: set[str] = set()
-        self.asked: list[str] = []
+        self.fetched: list[str] = []
+        self.sha: str | None = None  # in place of the newest commit's
+        self.refuses: int | None = None  # a status to answer every POST with
         handler = type("Handler", (_Handler,), {"hub": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
@@ -53,7 +55,6 @@ class _Handler(BaseHTTPRequestHandler):
         self._resolve(body=False)
 
     def do_GET(self) -> None:
-        self.hub.asked.append(self.path)
         found = re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/([^?]+))?(?:\?.*)?", self.path)
         if not found:
             self._resolve(body=True)
@@ -62,15 +63,20 @@ class _Handler(BaseHTTPRequestHandler):
         elif (one := self.hub.files(found[1], found[2] or "main")) is None:
             self._missing("RevisionNotFound")
         else:
-            self._answer({"id": found[1], "sha": one[0], "siblings": [{"rfilename": name} for name in one[1]]})
+            self._answer({"id": found[1], "sha": self.hub.sha or one[0], "private": found[1] in self.hub.private})
 
     def do_POST(self) -> None:
-        self.hub.asked.append(self.path)
         text = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        if self.hub.refuses:
+            self._answer({"error": "no"}, self.hub.refuses)
+            return
         if self.path == "/api/repos/create":
             given = json.loads(text)
             repo = f"{given['organization']}/{given['name']}"
-            if given.get("private") or given.get("visibility") == "private":
+            if repo not in self.hub.commits and "private" in (
+                given.get("visibility"),
+                given.get("private") and "private",
+            ):
                 self.hub.private.add(repo)
             self._answer({"url": f"{self.hub.endpoint}/{repo}"}, 409 if repo in self.hub.commits else 200)
             self.hub.commits.setdefault(repo, [])
@@ -104,6 +110,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         if body:
+            self.hub.fetched.append(found[3])
             self.wfile.write(content)
         return None
 

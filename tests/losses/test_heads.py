@@ -30,6 +30,10 @@ def test_heads_equal_the_loops_and_ignore_unlabelled_rows(name: str, smoothing: 
     torch.manual_seed(0)
     head = HEADS[name](5, 8, label_smoothing=smoothing).double()
     embeddings = (2 * unit_rows(7, 8)).requires_grad_()
+    if isinstance(head, AdaFace):
+        head.mean.fill_(30.0)
+        head.deviation.fill_(4.0)
+        head.eval()  # z is beyond 1 on both sides
     measure(head, torch.linspace(5.0, 60.0, 7, dtype=torch.float64))
     labels = torch.tensor([0, 4, -1, 2, 2, -1, 1])
     if name == "softmax":
@@ -120,6 +124,8 @@ def test_arcface_falls_with_the_angle_and_its_gradient_is_finite() -> None:
         ("cosface", {"scale": 0.0}),
         ("cosface", {"margin": -0.1}),
         ("cosface", {"embedding_dim": 0}),
+        ("arcface", {"centres": 0}),
+        ("adaface", {"sampled": 1}),
     ],
 )
 def test_head_options_out_of_range_raise(name: str, options: dict[str, float]) -> None:
@@ -166,12 +172,17 @@ def test_adaface_follows_lengths_over_batches_and_asks_less_of_short_ones() -> N
 @pytest.mark.parametrize(("name", "centres"), [("cosface", 1), ("arcface", 2)])
 def test_sampled_classes(name: str, centres: int) -> None:
     torch.manual_seed(0)
-    full = HEADS[name](50, 8, centres=centres).double()
-    every, few = (HEADS[name](50, 8, centres=centres, sampled=count).double() for count in (50, 10))
+    full, every, few = (HEADS[name](50, 8, centres=centres, sampled=count).double() for count in (None, 50, 10))
     for head in (every, few):
         head.load_state_dict(full.state_dict())
     embeddings, labels = unit_rows(6, 8), torch.tensor([3, 3, -1, 49, 0, 7])
     assert every(embeddings, labels).item() == full(embeddings, labels).item()
+    every.num_classes = 51  # so that all but one are drawn, which is not there
+    every.weight.data = torch.cat([every.weight.data, torch.zeros(centres, 8)])
+    directions, places = every._sample(labels)
+    for label, place in zip(labels.tolist(), places.tolist(), strict=True):
+        own = full.weight.view(50, centres, 8)[label]
+        assert label == place == -1 or torch.equal(directions.view(50, centres, 8)[place], own)
     drawn = set()
     for seed in range(3):
         torch.manual_seed(seed)
@@ -183,7 +194,7 @@ def test_sampled_classes(name: str, centres: int) -> None:
         drawn |= set(learned)
     assert len(drawn) > 15
     few.sampled = 2  # fewer than the batch has
-    assert few(embeddings, labels) <= full(embeddings, labels)
+    assert len(few._sample(labels)[0]) == 4 * centres
     few.eval()
     few.sampled = 10
     assert few(embeddings, labels).item() == full(embeddings, labels).item()
@@ -191,3 +202,15 @@ def test_sampled_classes(name: str, centres: int) -> None:
     assert len(chosen) == 4 * centres
     assert (places[labels == -1] == -1).all()
     assert places[0] == places[1] != places[3]
+
+
+@pytest.mark.parametrize("name", ["cosface", "arcface", "adaface"])
+def test_half_precision_has_gradients_at_a_direction_itself(name: str) -> None:
+    torch.manual_seed(0)
+    head = HEADS[name](5, 8)
+    embeddings = head.weight.detach()[:3].clone().requires_grad_()
+    measure(head, torch.full((3,), 20.0))
+    with torch.autocast("cpu", torch.bfloat16):
+        head(embeddings, torch.tensor([0, 1, 2])).backward()
+    assert embeddings.grad.isfinite().all()
+    assert head.weight.grad.isfinite().all()

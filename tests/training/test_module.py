@@ -74,6 +74,10 @@ def test_adaface_is_told_the_length_of_each_image_also_in_chunks(monkeypatch: py
         net: Any = module.model
         expected = net.embedding(net.features(images)).norm(dim=1)
         torch.testing.assert_close(module.head._lengths, expected.detach().clamp(1e-3, 100))  # type: ignore[union-attr]
+        count = len(module._lengths)
+        module.eval()
+        module(images)
+        assert len(module._lengths) == count, "evaluation is not measured"
         losses.append(loss.item())
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
