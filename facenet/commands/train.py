@@ -11,6 +11,7 @@ from typing import Any
 from facenet.commands.launch import given_options, launch
 from facenet.commands.options import CommandOptions
 from facenet.console import is_first_rank, table
+from facenet.errors import GateError
 from facenet.evaluation.tables import evaluation_rows
 from facenet.interrupts import WARNINGS, Interrupted
 from facenet.training.options import TrainOptions
@@ -23,6 +24,7 @@ class TrainCommandOptions(TrainOptions, CommandOptions):
 
 def run(options: TrainCommandOptions, out: Path) -> dict[str, Any]:
     from facenet.training.run import train
+    from facenet.training.verdict import REFUSED
 
     try:
         metrics = train(options, out, given=given_options())
@@ -41,8 +43,15 @@ def run(options: TrainCommandOptions, out: Path) -> dict[str, Any]:
     ]
     if "verification" in metrics:
         rows += [(f"reported: {name}", value) for name, value in evaluation_rows(metrics)]
-    rows += [("seconds", round(metrics["seconds"])), ("encoder", str(out / "encoder"))]
+    start = metrics.get("start", {})
+    if start:
+        gain = f"{start['difference']:+.4f} (95 %: {start['low']:+.4f} to {start['high']:+.4f})"
+        rows += [("AUC of the start, and gained", f"{start['auc']:.4f}, {gain}")]
+    refused = options.gate and not start["helped"]
+    rows += [("seconds", round(metrics["seconds"])), ("encoder", str(out / (REFUSED if refused else "encoder")))]
     table(rows, title="train")
+    if refused:
+        raise GateError(f"train: it is not surely better than its start; the encoder lies in {out / REFUSED}", metrics)
     return metrics
 
 

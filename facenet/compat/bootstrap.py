@@ -99,6 +99,18 @@ def accuracies(weights: np.ndarray, right: np.ndarray, fold: np.ndarray) -> np.n
     return np.asarray(shares.sum(1, dtype=np.float64) / (count > 0).sum(1))
 
 
+def aucs(weights: np.ndarray, sq_dist: np.ndarray, same: np.ndarray) -> np.ndarray:
+    """Return the AUC in each draw (R,): how often a pair of one person is nearer than one of two, pairs repeated.
+
+    Equal distances (P,) count half.
+    """
+    near, far = (np.sort(sq_dist[same == label]) for label in (True, False))
+    sides = [weights[:, np.flatnonzero(same == label)[np.argsort(sq_dist[same == label])]] for label in (True, False)]
+    before = np.concatenate([np.zeros((len(weights), 1)), np.cumsum(sides[0], axis=1, dtype=np.float64)], axis=1)
+    nearer = (before[:, np.searchsorted(near, far, "left")] + before[:, np.searchsorted(near, far, "right")]) / 2
+    return np.asarray((nearer * sides[1]).sum(1) / (sides[0].sum(1, dtype=np.float64) * sides[1].sum(1)))
+
+
 def vals_at_far(weights: np.ndarray, sq_dist: np.ndarray, same: np.ndarray, far: float) -> np.ndarray:
     """Return VAL at FAR in each draw (R,): :func:`facenet.evaluation.roc.at_far` of scores (P, C), pairs repeated."""
     sides = sq_dist.shape[1]

@@ -129,7 +129,7 @@ class PreprocessOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentOptions(Options):
-    """Random changes of training images; every range is symmetric around "no change"."""
+    """Random changes of training images, symmetric around none."""
 
     enabled: bool = option(True, help="whether training images are changed")
     rotate: float = option(8.0, least=0, most=180, help="largest rotation, degrees")

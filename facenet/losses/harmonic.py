@@ -97,6 +97,14 @@ def stage(net: Net, *, embedding_alone: bool) -> None:
     net.embedding_layer().train()
 
 
+def freeze_norms(net: Net) -> None:
+    """Let batch norms use, and keep, their statistics and weights, but for one that is part of the embedding layer."""
+    learning = set(net.embedding_layer().modules())
+    for module in cast(nn.Module, net).modules():
+        if isinstance(module, _BatchNorm) and module not in learning:
+            module.eval().requires_grad_(False)
+
+
 def reset_embedding_layer(net: Net) -> None:
     """Draw the weights of a net's embedding layer anew, as a fresh net does: N(0, 1 / fan_in), biases 0.
 

@@ -52,7 +52,7 @@ class LossOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class HarmonicOptions(Options):
-    """Training beside an old encoder (paper, appendix), so that both may share a gallery."""
+    """Training beside an old encoder, so that both share a gallery."""
 
     old: str | None = option(None, help="the old encoder, or embeddings of the same images by it; null: none")
     method: str = option(

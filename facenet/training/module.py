@@ -13,7 +13,7 @@ from torch import Tensor
 from facenet.encoders.encoder import encode
 from facenet.large_batch.chunks import Images, backward, divide
 from facenet.large_batch.ranks import add_up, gather, smallest_chunk, synchronise
-from facenet.losses.harmonic import stage
+from facenet.losses.harmonic import freeze_norms, stage
 from facenet.losses.heads import AdaFace
 from facenet.losses.objective import trained_part
 from facenet.losses.registry import build_objective
@@ -118,10 +118,11 @@ class TripletModule(pl.LightningModule):
     def training_step(self, batch: tuple[Images, Tensor] | tuple[Images, Tensor, Tensor], batch_idx: int) -> None:
         """Mine a batch, and step after every `accumulate` batches; a non-finite step changes nothing."""
         images, labels, *old = batch
-        harmonic = self.hparams["harmonic"]
-        if harmonic:
-            alone = self.global_step < harmonic["embedding_share"] * self.hparams["total_steps"]
-            stage(self.model, embedding_alone=alone)
+        share = max((self.hparams["harmonic"] or {}).get("embedding_share", 0.0), self._optim.embedding_first)
+        if share:
+            stage(self.model, embedding_alone=self.global_step < share * self.hparams["total_steps"])
+        if self._optim.freeze_norms:
+            freeze_norms(self.model)
         accumulate = self._optim.accumulate
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         if batch_idx % accumulate == 0:
@@ -210,6 +211,7 @@ class TripletModule(pl.LightningModule):
             lr=options.lr,
             weight_decay=options.weight_decay,
             momentum=options.momentum,
+            stage_decay=options.stage_decay,
         )
 
         def factor(step: int) -> float:

@@ -23,21 +23,49 @@ OPTIMIZERS: dict[str, Callable[[list[dict[str, Any]], float, float], torch.optim
 
 
 def build_optimizer(
-    modules: Sequence[nn.Module], *, name: str, lr: float, weight_decay: float = 0.0, momentum: float = 0.9
+    modules: Sequence[nn.Module],
+    *,
+    name: str,
+    lr: float,
+    weight_decay: float = 0.0,
+    momentum: float = 0.9,
+    stage_decay: float = 1.0,
 ) -> torch.optim.Optimizer:
     """Build an optimiser over the parameters of `modules`; weight decay spares biases and norm layers.
 
-    `momentum` is SGD's (Nesterov) and AdamW's first beta; AdaGrad has none.
+    `momentum` is SGD's (Nesterov) and AdamW's first beta; AdaGrad has none. `stage_decay` lowers the rate of the first
+    module's early stages, see :func:`stage_factors`.
 
     Raises:
         ConfigError: an unknown name.
     """
     build = choose(OPTIMIZERS, name, "optim.name")
+    factors = stage_factors(modules[0], stage_decay) if stage_decay < 1 else {}
     parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
-    decayed = [p for p in parameters if p.ndim > 1]
-    spared = [p for p in parameters if p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": spared, "weight_decay": 0.0}]
+    groups = []
+    for factor in sorted({factors.get(p, 1.0) for p in parameters}):
+        of_rate = [p for p in parameters if factors.get(p, 1.0) == factor]
+        decayed, spared = ([p for p in of_rate if (p.ndim > 1) is large] for large in (True, False))
+        groups += [
+            {"params": decayed, "weight_decay": weight_decay, "lr": lr * factor},
+            {"params": spared, "weight_decay": 0.0, "lr": lr * factor},
+        ]
     return build([group for group in groups if group["params"]], lr, momentum)
+
+
+def stage_factors(net: nn.Module, decay: float) -> dict[nn.Parameter, float]:
+    """Return the factor of the rate of each weight of a net: decay ** (how many stages stand behind its own).
+
+    Stages are those of a net's ``stages`` or ``body``, and its other parts, in the order in which they were built. That
+    of the embedding layer has a factor of 1.
+    """
+    names = [name.split(".") for name, _ in net.named_parameters()]
+    stages = [".".join(parts[:2]) if parts[0] in ("stages", "body") else parts[0] for parts in names]
+    place = {stage: number for number, stage in enumerate(dict.fromkeys(stages))}
+    return {
+        parameter: decay ** (len(place) - 1 - place[stage])
+        for stage, parameter in zip(stages, net.parameters(), strict=True)
+    }
 
 
 def clip_gradients(modules: Sequence[nn.Module], clip_norm: float | None) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from facenet.data.options import AugmentOptions, DataOptions, LoaderOptions, PreprocessOptions, SamplerOptions
 from facenet.losses.options import HarmonicOptions, LossOptions, MiningOptions
 from facenet.models.options import ModelOptions
-from facenet.options import Options, option
+from facenet.options import SHARE, Options, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +25,9 @@ class OptimOptions(Options):
     clip_norm: float | None = option(None, above=0, help="largest norm of the gradient; null is no limit")
     accumulate: int = option(1, least=1, help="batches of a step")
     ema: float | None = option(None, above=0, below=1, help="decay of averaged weights (0.999), which encoders have")
+    embedding_first: float = option(0.0, **SHARE, help="share of the steps in which the embedding layer learns alone")
+    stage_decay: float = option(1.0, above=0, most=1, help="factor of the rate from a stage to the one before it")
+    freeze_norms: bool = option(False, help="batch norms before the embedding layer keep weights and statistics")
     not_finite: str = option("fatal", choices=("fatal", "skip"), resumable=True, help="a step whose loss is not finite")
     not_finite_limit: int = option(10, least=1, resumable=True, help="so many in a row end the run")
 
@@ -93,7 +96,7 @@ class LoggerOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class ScaleOptions(Options):
-    """How large the paper's tables are run, by net; files of conf/scale/ refer to it."""
+    """How large the paper's tables are run, by net."""
 
     name: str | None = option(None, help="of the scale")
     steps: dict[str, int] = option({}, help="steps of each net")
@@ -122,6 +125,7 @@ class TrainOptions(Options):
     fold: int | None = option(None, least=0, help="of LFW's View 2, from 1: experiment=lfw_view2 fold=1")
     seed: int = option(0, least=0, most=2**32 - 1, help="of weights, batches and draws; of the faces: data.seed")
     init: str | None = option(None, help="encoder, file of weights, or timm: where weights start from")
+    gate: bool = option(False, help="with init: refuse an encoder not surely better than its start")
     resume: str | None = option(
         None,
         choices=("auto",),

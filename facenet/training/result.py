@@ -21,7 +21,9 @@ from facenet.training.checkpoints import read_checkpoint
 from facenet.training.faces import Faces
 from facenet.training.old_embeddings import write_old
 from facenet.training.options import TrainOptions
-from facenet.training.start import people_of_start
+from facenet.training.start import PUBLISHED, people_of_start, start_of
+from facenet.training.verdict import compare
+from facenet.types import EmbeddingSet
 
 
 def best_encoder(
@@ -85,6 +87,20 @@ def score(
     if run.old is not None:
         write_old(run.old, reported, out / "old")
     return metrics
+
+
+def beside_start(
+    options: TrainOptions, faces: Faces, encoder: Encoder, out: Path, say: Callable[[str], None] = print
+) -> dict[str, Any]:
+    """Return ``start``: the verdict on a fine-tuned encoder; nothing for a run that did not start from an encoder."""
+    if options.init in (None, PUBLISHED) or faces.splits.pairs is None:
+        return {}
+    start, vectors = start_of(str(options.init)), EmbeddingSet.load(out / "evaluation")
+    with progress("embedding reported faces by the start", say=say) as report:
+        found = compare(
+            start, encoder, faces.splits.evaluation, faces.splits.pairs, vectors, seed=options.seed, progress=report
+        )
+    return {"start": found}
 
 
 def describe_run(options: TrainOptions, run: Run, faces: Faces, encoder: Encoder) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 from facenet.console import is_first_rank
 from facenet.encoders import model_card
 from facenet.encoders.bundle import save_bundle
+from facenet.errors import ConfigError
 from facenet.files import explain_disk_errors
 from facenet.interrupts import StopRequest, defer_signals
 from facenet.large_batch.ranks import destroy_process_group_at_end
@@ -22,9 +23,10 @@ from facenet.training.faces import Faces, prepare_faces
 from facenet.training.loggers import finishing, log_result, service_line
 from facenet.training.old_embeddings import expectation
 from facenet.training.options import TrainOptions
-from facenet.training.result import best_encoder, describe_run, score
+from facenet.training.result import beside_start, best_encoder, describe_run, score
 from facenet.training.start import take_net
 from facenet.training.trainer import emulated_bf16, quiet_lightning
+from facenet.training.verdict import refuse
 
 
 def train(
@@ -77,6 +79,8 @@ def _train(
     pl.seed_everything(options.seed, verbose=False)
     device = check_options(options)
     faces = prepare_faces(options, out, say)
+    if options.gate and faces.splits.pairs is None:
+        raise ConfigError("gate: nobody is reported; give data.evaluation a share of the people, or data.pairs")
     request = StopRequest()
     run = build_run(options, faces, device, out, request, say, callbacks=callbacks)
     if run.trainer.is_global_zero:
@@ -92,7 +96,10 @@ def _train(
         encoder = best_encoder(options, run, faces, out, say)
         save_bundle(encoder, out / "encoder")
         metrics = describe_run(options, run, faces, encoder) | score(options, run, faces, encoder, out, say)
+        metrics |= beside_start(options, faces, encoder, out, say)
         model_card.write(out / "encoder", encoder, metrics, to_dict(options))
+        if options.gate and not metrics["start"]["helped"]:
+            refuse(out)
         log_result(run.trainer.loggers, metrics, run.trainer.global_step)
     return {**metrics, "seconds": time.perf_counter() - started}
 

@@ -85,6 +85,8 @@ def take_net(options: TrainOptions, given: Collection[str] = ()) -> TrainOptions
         ConfigError: another option of the net was given and is not the encoder's; both values are named.
         DataError: the encoder or the file can not be read, or is of no known net.
     """
+    if options.gate and options.init in (None, PUBLISHED):
+        raise ConfigError("gate: it compares with what the run starts from; give init=ENCODER, or leave it out")
     if options.init == PUBLISHED and options.model.name != "timm":
         raise ConfigError(f"init={PUBLISHED}: it is for nets of timm; write model=timm model.timm=NAME")
     if options.init in (None, PUBLISHED):

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from facenet.compat.bootstrap import accuracies, intervals, resample, vals_at_far
+from facenet.compat.bootstrap import accuracies, aucs, intervals, resample, vals_at_far
 from facenet.compat.cells import score_cells
 from facenet.compat.matching import draw_enrolment
 from facenet.errors import ConfigError
@@ -98,3 +98,14 @@ def test_a_thousand_draws_of_lfw_are_fast() -> None:
     weights = resample(same, 500, rng)
     vals_at_far(weights, rng.random((6000, 2), np.float32), same, 0.01)
     assert time.perf_counter() - started < 5
+
+
+def test_auc_of_draws_is_that_of_repeated_pairs() -> None:
+    rng = np.random.default_rng(0)
+    same, sq_dist = rng.random(40) < 0.4, rng.integers(0, 12, 40) / 4
+    weights = resample(same, 5, rng)
+    for drawn, found in zip(weights, aucs(weights, sq_dist, same), strict=True):
+        rows = np.repeat(np.arange(40), drawn.astype(int))
+        near, far = sq_dist[rows][same[rows]], sq_dist[rows][~same[rows]]
+        nearer = (near[:, None] < far).mean() + (near[:, None] == far).mean() / 2
+        assert found == pytest.approx(nearer, abs=1e-6)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from facenet.errors import ConfigError
-from facenet.losses.harmonic import keep, own_distance, pool, reset_embedding_layer, stage
+from facenet.losses.harmonic import freeze_norms, keep, own_distance, pool, reset_embedding_layer, stage
 from facenet.losses.objective import own_objective, triplet_objective
 from facenet.losses.options import SLOTS, HarmonicOptions
 from facenet.losses.triplet import triplet_loss
@@ -180,6 +180,18 @@ def test_batch_norm_of_an_embedding_layer_learns_with_it_and_begins_anew() -> No
     reset_embedding_layer(model)
     assert not torch.equal(linear.weight, kept)
     assert (norm.running_mean == 0).all()
+
+
+def test_frozen_batch_norms_keep_what_they_have_but_for_that_of_the_embedding_layer() -> None:
+    model = build_model("mobilefacenet", embedding_dim=8, input_size=(16, 16)).train()
+    freeze_norms(model)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    model(torch.randn(6, 3, 16, 16)).square().sum().backward()
+    moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert moved == {f"embedding.1.{part}" for part in ("running_mean", "running_var", "num_batches_tracked")}
+    still = {name for name, parameter in model.named_parameters() if parameter.grad is None}
+    norms = {name for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)}
+    assert still == {f"{name}.{part}" for name in norms for part in ("weight", "bias")}
 
 
 @pytest.mark.parametrize(

@@ -144,6 +144,39 @@ def test_init_starts_from_a_file_of_weights(cache: Path, tmp_path: Path) -> None
         take_net(replace(options, init=str(tmp_path / "gone.pth")))
 
 
+def test_fine_tuning_that_does_not_help_is_refused(
+    run: tuple[Path, dict[str, Any]], cache: Path, tmp_path: Path
+) -> None:
+    frozen: dict[str, Any] = {"optim": {"lr": 1e-12, "freeze_norms": True}, "trainer": {"max_steps": 1}}
+    frozen |= {"init": str(run[0] / "encoder"), "gate": True}
+    start = train(small_options(cache, **frozen), tmp_path / "run")["start"]
+    assert not start["helped"]
+    assert start["difference"] == pytest.approx(0, abs=1e-6)
+    assert start["auc"] == pytest.approx(run[1]["verification"]["auc"], abs=1e-6)
+    assert not (tmp_path / "run" / "encoder").exists()
+    assert load_bundle(tmp_path / "run" / "encoder_refused").thresholds
+    for init in (None, "timm"):
+        with pytest.raises(ConfigError, match="gate: it compares with what the run starts from"):
+            take_net(small_options(cache, **{**frozen, "init": init}))
+
+
+def test_the_embedding_layer_learns_alone_first_and_batch_norm_stays(
+    run: tuple[Path, dict[str, Any]], cache: Path, tmp_path: Path
+) -> None:
+    tuned = {"lr": 1e-3, "warmup_steps": 0, "weight_decay": 0.0, "freeze_norms": True, "stage_decay": 0.5}
+    start = load_bundle(run[0] / "encoder").model.state_dict()
+    for share, learned in ((1.0, {"embedding"}), (0.0, {"embedding", "stages"})):
+        options = {"init": str(run[0] / "encoder"), "optim": {**tuned, "embedding_first": share}}
+        metrics = train(
+            small_options(cache, **options, trainer={"max_steps": 2, "val_check_interval": 2}), tmp_path / str(share)
+        )
+        after = load_bundle(tmp_path / str(share) / "encoder").model.state_dict()
+        moved = {name for name, value in after.items() if not torch.equal(value, start[name])}
+        assert {name.partition(".")[0] for name in moved} == learned
+        assert not any(".norm." in name for name in moved)
+        assert set(metrics["start"]) == {"auc", "difference", "low", "high", "helped"}
+
+
 def test_init_brings_its_net(tmp_path: Path) -> None:
     torch.manual_seed(0)
     attention = {"after": "inception_3a", "features": "sincos", "num_features": 8, "heads": 2}

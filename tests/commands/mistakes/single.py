@@ -124,6 +124,8 @@ SINGLE = [
     Case("import", "file={missing} out={new}", 3, "expected a file of weights"),
     Case("import", "file={missing}.pth out={new}", 3, "no such file"),
     Case("train", f"{TRAIN} init={{missing}}", 2, "no such encoder folder or file of weights"),
+    Case("train", f"{TRAIN} experiment=finetune", 2, "give init=ENCODER"),
+    Case("train", f"{TRAIN} optim.stage_decay=0", 2, "stage_decay"),
     Case("train", f"{TRAIN} init=timm", 2, "write model=timm model.timm=NAME"),
     Case("ensemble", f"{ENSEMBLE} reduce=pca", 2, "pass data.root=DIR"),
     Case("ensemble", "encoders=[{encoder}] out={faces}", 2, "it exists"),
