@@ -16,7 +16,7 @@ from facenet.encoders.hub import load_from_hub
 from facenet.encoders.lookup import SCHEME
 from facenet.encoders.pretrained import PRETRAINED
 from facenet.encoders.weights_file import import_weights
-from facenet.errors import ConfigError
+from facenet.errors import ConfigError, DataError
 from facenet.models.options import ModelOptions, edition_of
 from facenet.models.timm_net import TimmNet
 from facenet.options import build as build_options
@@ -31,14 +31,14 @@ def start_of(init: str) -> Encoder:
     """Return the encoder that a run starts from: a folder, a file of weights, a name, or an address on the hub.
 
     Raises:
-        ConfigError: an encoder that joins several nets, or nothing of that name.
-        DataError: it can not be read.
+        ConfigError: an encoder that joins several nets.
+        DataError: it is not there, or can not be read.
     """
     if init in PRETRAINED or Path(init).is_file():
         return import_weights(init)[0]
     if not init.startswith(SCHEME) and not Path(init).exists():
         named = ", ".join(PRETRAINED)
-        raise ConfigError(f"init={init}: no such encoder folder or file of weights; by name there are {named} and timm")
+        raise DataError(f"init={init}: no such encoder folder or file of weights; by name there are {named} and timm")
     start = load_from_hub(init) if init.startswith(SCHEME) else load_bundle(init)
     if start.name == ENSEMBLE:
         raise ConfigError(f"init={init}: it joins several nets; start from one of its members")

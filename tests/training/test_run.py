@@ -139,7 +139,7 @@ def test_init_starts_from_a_file_of_weights(cache: Path, tmp_path: Path) -> None
     kernel = encoder.model.state_dict()["stages.conv1.conv.weight"]
     torch.testing.assert_close(kernel, weights["layers.0.layers.0.weight"], atol=1e-6, rtol=0)
     with pytest.raises(
-        ConfigError, match=r"init=.*gone\.pth: no such encoder folder or file of weights; by name .*sface"
+        DataError, match=r"init=.*gone\.pth: no such encoder folder or file of weights; by name .*sface"
     ):
         take_net(replace(options, init=str(tmp_path / "gone.pth")))
 

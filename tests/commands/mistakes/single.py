@@ -123,7 +123,6 @@ SINGLE = [
     Case("import", "file=sface out={faces}", 2, "it exists"),
     Case("import", "file={missing} out={new}", 3, "expected a file of weights"),
     Case("import", "file={missing}.pth out={new}", 3, "no such file"),
-    Case("train", f"{TRAIN} init={{missing}}", 2, "no such encoder folder or file of weights"),
     Case("train", f"{TRAIN} experiment=finetune", 2, "give init=ENCODER"),
     Case("train", f"{TRAIN} optim.stage_decay=0", 2, "stage_decay"),
     Case("train", f"{TRAIN} init=timm", 2, "write model=timm model.timm=NAME"),
