@@ -82,18 +82,34 @@ class TLSProxy:
 
     def close(self) -> None:
         """End it."""
-        self._loop.call_soon_threadsafe(self._server.close)
+
+        async def end() -> None:
+            self._server.close()
+            ways = asyncio.all_tasks() - {asyncio.current_task()}
+            for way in ways:
+                way.cancel()
+            await asyncio.gather(*ways, return_exceptions=True)
+
+        asyncio.run_coroutine_threadsafe(end(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+        self._loop.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+        writers = [writer]
+        try:
             if self._asked:
                 await reader.readexactly(self.REQUEST)
                 writer.write(b"S")
                 await writer.start_tls(self._context)
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
+            writers.append(far_writer)
             await asyncio.gather(self._forward(reader, far_writer), self._forward(far_reader, writer))
+        except (OSError, asyncio.IncompleteReadError):
+            pass  # the client does not like the certificate, or is gone
+        finally:
+            for one in writers:
+                one.transport.abort()
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(1 << 16):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,22 @@ _numbers = itertools.count()
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
-    server = PostgresServer(tmp_path_factory.mktemp("server"))
+def servers() -> Iterator[Path]:
+    """A folder for servers; pytest's own are closed to other users by the next run of pytest."""
+    with tempfile.TemporaryDirectory(prefix="facenet-servers-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def postgres(servers: Path) -> Iterator[PostgresServer]:
+    server = PostgresServer(servers)
     yield server
     server.stop()
 
 
 @pytest.fixture(scope="session")
-def milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusServer]:
-    server = MilvusServer(tmp_path_factory.mktemp("server"))
+def milvus(servers: Path) -> Iterator[MilvusServer]:
+    server = MilvusServer(servers)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MILVUS_TOKEN", server.TOKEN)
         yield server

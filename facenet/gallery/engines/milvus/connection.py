@@ -93,7 +93,8 @@ class Connection:
         self.pymilvus = pymilvus
         with self.one_line_errors():
             token = os.environ.get("MILVUS_TOKEN", "")
-            self.client = pymilvus.MilvusClient(uri=self.address.uri, token=token, timeout=timeout)
+            uri, apart = self.address.uri, self.address.uri.startswith("https:")  # shared ones may be without TLS
+            self.client = pymilvus.MilvusClient(uri=uri, token=token, timeout=timeout, dedicated=apart)
 
     def close(self) -> None:
         """Close the client."""
@@ -215,7 +216,8 @@ class Connection:
 
 def said_of(error: BaseException) -> str:
     """Return what the server said; the client may wrap that into a guess of its own."""
-    if error.__cause__ is not None and "Fail connecting" in str(error):
-        return said_of(error.__cause__)
+    cause = error.__cause__
+    if cause is not None and hasattr(cause, "details") and "Fail connecting" in str(error):
+        error = cause
     said = error.details() if hasattr(error, "details") else getattr(error, "message", "")  # of gRPC, of Milvus
     return str(said or error)
