@@ -55,13 +55,7 @@ def _load(source: str | Path, device: str, threads: int | None) -> Encoder:
     if str(source) in PRETRAINED:
         return load_pretrained(str(source), threads=threads)
     if str(source).startswith(SCHEME):
-        from facenet.encoders.hub import load_from_hub
-
-        if threads is not None:
-            raise ConfigError(
-                f"threads={threads}: {source} runs in torch; leave threads out, use torch.set_num_threads"
-            )
-        return load_from_hub(str(source), device=device)
+        return _load_torch(source, device, threads)
     if not Path(source).exists():
         names = ", ".join(sorted(PRETRAINED))
         hint = nearest(str(source), PRETRAINED)
@@ -76,8 +70,17 @@ def _load(source: str | Path, device: str, threads: int | None) -> Encoder:
     name = model.get("name") if isinstance(model, dict) else None
     if isinstance(name, str) and name in PRETRAINED:
         return apply_record(load_pretrained(name, threads=threads), source)
+    return _load_torch(source, device, threads)
+
+
+def _load_torch(source: str | Path, device: str, threads: int | None) -> Encoder:
+    """Return an encoder whose network is torch's, of a folder or of the hub."""
     if threads is not None:
         raise ConfigError(f"threads={threads}: {source} runs in torch; leave threads out, use torch.set_num_threads")
+    if str(source).startswith(SCHEME):
+        from facenet.encoders.hub import load_from_hub
+
+        return load_from_hub(str(source), device=device)
     from facenet.encoders.bundle import load_bundle
 
     return load_bundle(source, device=device)

@@ -27,8 +27,7 @@ from facenet.models.build import build_model
 from facenet.models.names import FAMILIES, our_name
 from facenet.models.registry import KNOWN
 
-PICKLED = (".pt", ".pth", ".bin", ".ckpt")
-KINDS = (*PICKLED, ".safetensors", ".onnx")
+KINDS = (".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".onnx")
 HOLDERS = ("state_dict", "state_dict_backbone", "model_state_dict", "model", "backbone", "net")  # keys of weights
 PREFIXES = r"^(module|_orig_mod|backbone|model|net)\."  # that wrappers put before every name
 COUNTER = "num_batches_tracked"  # of batch norm: a file without it is complete
