@@ -9,7 +9,7 @@ Source: Efron and Tibshirani 1993, chapter 13 (percentile intervals).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -70,9 +70,7 @@ def _of_pairs(
     negatives = int((~pairs.same).sum())
     fars = [far for far in FARS if allowed_accepts(far, negatives)]
     parts: dict[str, dict[str, list[np.ndarray]]] = {}
-    step = max(1, block // len(pairs.same))
-    for start in range(0, draws, step):
-        weights = resample(pairs.same, min(step, draws - start), rng)
+    for weights in resampled(pairs.same, draws, rng, block):
         for name, cell in cells.items():
             parts.setdefault("accuracy", {}).setdefault(name, []).append(accuracies(weights, cell.right, pairs.fold))
             for far in fars:
@@ -89,6 +87,13 @@ def resample(strata: np.ndarray, draws: int, rng: np.random.Generator) -> np.nda
         picked = rng.integers(0, len(rows), (draws, len(rows))) + np.arange(draws)[:, None] * len(rows)
         weights[:, rows] = np.bincount(picked.ravel(), minlength=draws * len(rows)).reshape(draws, -1)
     return weights
+
+
+def resampled(strata: np.ndarray, draws: int, rng: np.random.Generator, block: int = BLOCK) -> Iterator[np.ndarray]:
+    """Yield the weights of :func:`resample`, some draws at a time; memory holds `block` of them."""
+    step = max(1, block // len(strata))
+    for start in range(0, draws, step):
+        yield resample(strata, min(step, draws - start), rng)
 
 
 def accuracies(weights: np.ndarray, right: np.ndarray, fold: np.ndarray) -> np.ndarray:

@@ -21,15 +21,21 @@ from facenet.training.checkpoints import read_checkpoint
 from facenet.training.faces import Faces
 from facenet.training.old_embeddings import write_old
 from facenet.training.options import TrainOptions
-from facenet.training.start import PUBLISHED, people_of_start, start_of
 from facenet.training.verdict import compare
 from facenet.types import EmbeddingSet
 
 
 def best_encoder(
-    options: TrainOptions, run: Run, faces: Faces, out: Path, say: Callable[[str], None] = print
+    options: TrainOptions,
+    run: Run,
+    faces: Faces,
+    start: Encoder | None,
+    out: Path,
+    say: Callable[[str], None] = print,
 ) -> Encoder:
     """Return the encoder of the best checkpoint, with thresholds that were calibrated on the held-out people.
+
+    The people who trained `start`, which the run began from, stand in its record too.
 
     Its training summary holds hashes of the people it was trained on, and under "best" the accuracy and step. With
     ``data.validation`` the different pairs of that file tell the thresholds, and the summary names the file.
@@ -60,7 +66,8 @@ def best_encoder(
         summary["validation"] = given.source._asdict()
     people = {"train": run.data.train.names, "held_out": held_out.names if given is None else sorted(given.people)}
     world = world_of(options.data.kind, options.data.seed)
-    summary["people"] = [*people_record(people, encoder.fingerprint, world=world), *people_of_start(options)]
+    earlier = start.training.get("people", []) if start else []
+    summary["people"] = [*people_record(people, encoder.fingerprint, world=world), *earlier]
     run.module.model.to(run.trainer.strategy.root_device)  # which embeds the faces below
     with progress("calibrating on held-out faces", say=say) as report:
         encoder.thresholds, encoder.calibration = held_out_calibration(encoder, held_out, given, progress=report)
@@ -90,12 +97,17 @@ def score(
 
 
 def beside_start(
-    options: TrainOptions, faces: Faces, encoder: Encoder, out: Path, say: Callable[[str], None] = print
+    options: TrainOptions,
+    faces: Faces,
+    start: Encoder | None,
+    encoder: Encoder,
+    out: Path,
+    say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Return ``start``: the verdict on a fine-tuned encoder; nothing for a run that did not start from an encoder."""
-    if options.init in (None, PUBLISHED) or faces.splits.pairs is None:
+    if start is None or faces.splits.pairs is None:
         return {}
-    start, vectors = start_of(str(options.init)), EmbeddingSet.load(out / "evaluation")
+    vectors = EmbeddingSet.load(out / "evaluation")
     with progress("embedding reported faces by the start", say=say) as report:
         found = compare(
             start, encoder, faces.splits.evaluation, faces.splits.pairs, vectors, seed=options.seed, progress=report

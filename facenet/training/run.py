@@ -24,7 +24,7 @@ from facenet.training.loggers import finishing, log_result, service_line
 from facenet.training.old_embeddings import expectation
 from facenet.training.options import TrainOptions
 from facenet.training.result import beside_start, best_encoder, describe_run, score
-from facenet.training.start import take_net
+from facenet.training.start import start_of, take_net
 from facenet.training.trainer import emulated_bf16, quiet_lightning
 from facenet.training.verdict import refuse
 
@@ -93,10 +93,11 @@ def _train(
         _fit(run, faces, request)
         if not run.trainer.is_global_zero:
             return {}
-        encoder = best_encoder(options, run, faces, out, say)
+        start = start_of(options.init)
+        encoder = best_encoder(options, run, faces, start, out, say)
         save_bundle(encoder, out / "encoder")
         metrics = describe_run(options, run, faces, encoder) | score(options, run, faces, encoder, out, say)
-        metrics |= beside_start(options, faces, encoder, out, say)
+        metrics |= beside_start(options, faces, start, encoder, out, say)
         model_card.write(out / "encoder", encoder, metrics, to_dict(options))
         if options.gate and not metrics["start"]["helped"]:
             refuse(out)

@@ -17,6 +17,7 @@ from facenet.encoders.lookup import SCHEME
 from facenet.encoders.pretrained import PRETRAINED
 from facenet.encoders.weights_file import import_weights
 from facenet.errors import ConfigError, DataError
+from facenet.models.net import Net
 from facenet.models.options import ModelOptions, edition_of
 from facenet.models.timm_net import TimmNet
 from facenet.options import build as build_options
@@ -27,13 +28,17 @@ PUBLISHED = "timm"  # the `init` that stands for the weights that timm keeps in 
 FREE = ("dropout", "input_size", "backend")  # options of a net that its weights do not depend on
 
 
-def start_of(init: str) -> Encoder:
+def start_of(init: str | None) -> Encoder | None:
     """Return the encoder that a run starts from: a folder, a file of weights, a name, or an address on the hub.
+
+    None for a run that starts from no encoder, but from drawn or published weights.
 
     Raises:
         ConfigError: an encoder that joins several nets.
         DataError: it is not there, or can not be read.
     """
+    if init is None or init == PUBLISHED:
+        return None
     if init in PRETRAINED or Path(init).is_file():
         return import_weights(init)[0]
     if not init.startswith(SCHEME) and not Path(init).exists():
@@ -45,31 +50,25 @@ def start_of(init: str) -> Encoder:
     return start
 
 
-def people_of_start(options: TrainOptions) -> list[dict[str, Any]]:
-    """Return the record of the people who trained what a run started from."""
-    if options.init in (None, PUBLISHED):
-        return []
-    return list(start_of(str(options.init)).training.get("people", []))
-
-
 def load_start(model: nn.Module, options: TrainOptions) -> None:
     """Give a net the weights of `options.init`; without one it keeps those that were drawn.
 
     Raises:
         ConfigError: weights of another input size, or published ones that can not be had.
     """
-    if options.init is None:
-        return
-    start: Any
+    start: Any = start_of(options.init)
     if options.init == PUBLISHED:
         net = cast(TimmNet, model)
-        size = {"embedding_dim": net.embedding_dim, "input_size": net.input_size}
-        start = TimmNet(str(options.model.timm), **size, dropout=0.0, published=True)  # type: ignore[arg-type]
+        name, dim = str(options.model.timm), net.embedding_dim
+        start = TimmNet(name, embedding_dim=dim, input_size=net.input_size, dropout=0.0, published=True)
+    elif start is None:
+        return
     else:
-        start = start_of(options.init).model
+        start = start.model
     ours, theirs = model.state_dict(), start.state_dict()
     if {k: v.shape for k, v in ours.items()} != {k: v.shape for k, v in theirs.items()}:
-        raise ConfigError(f"init={options.init}: its weights are not of this input; leave model.input_size out")
+        size = "x".join(map(str, cast(Net, model).input_size))
+        raise ConfigError(f"init={options.init}: its weights are not of an input of {size}; leave model.input_size out")
     model.load_state_dict(theirs)
 
 
@@ -89,9 +88,9 @@ def take_net(options: TrainOptions, given: Collection[str] = ()) -> TrainOptions
         raise ConfigError("gate: it compares with what the run starts from; give init=ENCODER, or leave it out")
     if options.init == PUBLISHED and options.model.name != "timm":
         raise ConfigError(f"init={PUBLISHED}: it is for nets of timm; write model=timm model.timm=NAME")
-    if options.init in (None, PUBLISHED):
+    start = start_of(options.init)
+    if start is None:
         return options
-    start = start_of(str(options.init))
     recorded = {**start.options, "name": start.name, "edition": edition_of(start.options)}
     theirs, ours, plain = (
         to_dict(each) for each in (build_options(ModelOptions, recorded), options.model, ModelOptions())

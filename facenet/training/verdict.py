@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import nn
 
-from facenet.compat.bootstrap import HIGH, LOW, aucs, resample
+from facenet.compat.bootstrap import HIGH, LOW, aucs, resampled
 from facenet.data.records import Records
 from facenet.encoders.embedding import embed_records
 from facenet.encoders.encoder import Encoder
@@ -51,10 +52,12 @@ def compare(
     before = embed_records(Encoder(net, start.name, start.options, encoder.preprocess), reported, progress=progress)[0]
     scored = [score_pairs(one, pairs, allow_missing=True) for one in (before, vectors)]
     same = scored[0].pairs.same
-    weights = resample(same, DRAWS, np.random.default_rng([seed, 29]))
-    old, new = (aucs(weights, one.sq_dist, same) for one in scored)
+    gains = [
+        aucs(weights, scored[1].sq_dist, same) - aucs(weights, scored[0].sq_dist, same)
+        for weights in resampled(same, DRAWS, np.random.default_rng([seed, 29]))
+    ]
     first, second = (float(aucs(np.ones((1, len(same)), np.float32), one.sq_dist, same)[0]) for one in scored)
-    low, high = np.percentile(new - old, (LOW, HIGH))
+    low, high = np.percentile(np.concatenate(gains), (LOW, HIGH))
     return {
         "auc": first,
         "difference": second - first,
@@ -66,4 +69,5 @@ def compare(
 
 def refuse(out: Path) -> None:
     """Put the encoder of a run that did not help where nobody takes it for its result."""
+    shutil.rmtree(out / REFUSED, ignore_errors=True)  # of an earlier run in this folder
     (out / "encoder").rename(out / REFUSED)

@@ -155,6 +155,8 @@ def test_fine_tuning_that_does_not_help_is_refused(
     assert start["auc"] == pytest.approx(run[1]["verification"]["auc"], abs=1e-6)
     assert not (tmp_path / "run" / "encoder").exists()
     assert load_bundle(tmp_path / "run" / "encoder_refused").thresholds
+    train(small_options(cache, **frozen), tmp_path / "run")  # again, where one was refused before
+    assert not (tmp_path / "run" / "encoder").exists()
     for init in (None, "timm"):
         with pytest.raises(ConfigError, match="gate: it compares with what the run starts from"):
             take_net(small_options(cache, **{**frozen, "init": init}))
