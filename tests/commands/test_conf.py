@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from facenet.commands.launch import options_of, register
+from facenet.commands.launch import forced, options_of, register
 from facenet.commands.options import command_module
 from facenet.console import flatten
 from facenet.data.augment import Augment
@@ -120,8 +122,8 @@ def test_the_margin_stands_in_one_place() -> None:
 
 TABLES = {
     "table3": {"model": ["nn1", "nn2", "nn3", "nn4", "nns1", "nns2"]},
-    "table5": {"model.embedding_dim": ["64", "128", "256", "512"], "seed": ["0", "1", "2"]},
-    "table6": {"data.train_share": ["0.01", "0.1", "0.2", "1.0"], "seed": ["0", "1", "2"]},
+    "table5": {"++model.embedding_dim": ["64", "128", "256", "512"], "++seed": ["0", "1", "2"]},
+    "table6": {"++data.train_share": ["0.01", "0.1", "0.2", "1.0"], "++seed": ["0", "1", "2"]},
 }
 SCALES = [choice for group, choice in GROUPS if group == "scale"]
 
@@ -217,10 +219,28 @@ def test_view2_is_view1_but_for_its_files_and_its_fold() -> None:
 
 def test_view2_sweeps_over_its_ten_folds_and_trains_none_by_default() -> None:
     whole = compose("train", ["experiment=lfw_view2"], return_hydra_config=True)
-    assert dict(whole.hydra.sweeper.params) == {"fold": ",".join(map(str, range(1, 11)))}
+    assert dict(whole.hydra.sweeper.params) == {"++fold": ",".join(map(str, range(1, 11)))}
     assert whole.fold == whole.data.fold == 0, "which is refused"
     point = compose("train", ["experiment=lfw_view2", "fold=7"], return_hydra_config=True)
     assert (point.hydra.sweep.dir, point.hydra.sweep.subdir) == ("runs/lfw_view2", "fold7_seed0")
+
+
+@pytest.mark.parametrize(
+    ("experiment", "typed", "runs"),
+    [
+        ("lfw_view2", "fold=1,2", 2),
+        ("table3", "model=nn4", 1),
+        ("table5", "seed=0", 4),
+        ("table6", "data.train_share=0.1,1.0", 6),
+    ],
+)
+def test_what_a_user_types_takes_the_place_of_what_is_swept(experiment: str, typed: str, runs: int) -> None:
+    """As ``forced`` puts ``++`` before it, the axis has it too. Otherwise each run was there once for each value."""
+    whole = compose("train", [f"experiment={experiment}"], return_hydra_config=True)
+    axes = [f"{key}={values}" for key, values in whole.hydra.sweeper.params.items()]
+    parsed = OverridesParser.create().parse_overrides([*axes, forced(typed)])
+    ((*jobs,),) = BasicSweeper.split_arguments(parsed, None)
+    assert len(jobs) == runs
 
 
 def test_the_slurm_launcher_composes() -> None:
