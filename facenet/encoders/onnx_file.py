@@ -114,11 +114,11 @@ def load_onnx(path: str | Path, *, threads: int | None = None) -> Encoder:
         raise DataError(f"{path}: its record is not one of an encoder ({one_line(error)}); export it again") from error
 
 
-def need(*packages: str) -> None:
-    """Raise DataError if a package is not installed."""
+def need(*packages: str, extra: str = "export") -> None:
+    """Raise DataError if a package, which an extra of this project installs, is not installed."""
     for package in packages:
         if importlib.util.find_spec(package) is None:
-            raise DataError(f"{package} is not installed; run: {install_command('export')}")
+            raise DataError(f"{package} is not installed; run: {install_command(extra)}")
 
 
 def _text(field: int, content: bytes) -> bytes:

@@ -17,10 +17,10 @@ from facenet.data.pairs import COLUMNS
 from facenet.data.preprocess import Preprocess
 from facenet.data.records import Records
 from facenet.data.sources.kinds import scan
-from facenet.encoders.onnx_file import load_onnx
+from facenet.encoders.embedding import embed_records
+from facenet.encoders.encoder import Encoder
 from facenet.errors import DataError
-from facenet.evaluation.evaluate import evaluate
-from facenet.evaluation.verification import check_scorable
+from facenet.evaluation.verification import check_scorable, score_pairs, verify_embeddings
 from facenet.types import Pairs
 
 
@@ -40,19 +40,27 @@ def calibration_faces(
     return torch.from_numpy(preprocess.normalise(packed))
 
 
-def score_files(
-    files: Mapping[str, str | Path], faces: Records, pairs: Pairs, *, allow_missing: bool = False
+def score_encoders(
+    encoders: Mapping[str, Encoder], faces: Records, pairs: Pairs, *, allow_missing: bool = False
 ) -> dict[str, Any]:
-    """Verify the pairs with every exported file: its metrics, and `accuracy_difference` from the first.
+    """Verify the pairs with every encoder: its metrics, and how it differs from the first.
+
+    `accuracy_difference` is that of the accuracies. `verdicts_changed` counts the pairs whose verdict, at the
+    threshold of the first, is not that of the first.
 
     Raises:
         DataError: pairs without an image, unless `allow_missing`.
     """
     found: dict[str, Any] = {}
-    for name, file in files.items():
-        found[name] = evaluate(load_onnx(file), faces, pairs, allow_missing=allow_missing)
-        first = next(iter(found.values()))
-        found[name]["accuracy_difference"] = found[name]["accuracy"] - first["accuracy"]
+    verdicts: dict[str, np.ndarray] = {}
+    for name, encoder in encoders.items():
+        embeddings, _ = embed_records(encoder, faces)
+        found[name] = verify_embeddings(embeddings, pairs, allow_missing=allow_missing).metrics()
+        first = next(iter(found))
+        sq_dist = score_pairs(embeddings, pairs, allow_missing=allow_missing).sq_dist
+        verdicts[name] = sq_dist <= found[first]["threshold"]
+        found[name]["accuracy_difference"] = found[name]["accuracy"] - found[first]["accuracy"]
+        found[name]["verdicts_changed"] = int((verdicts[name] != verdicts[first]).sum())
     return found
 
 

@@ -17,10 +17,10 @@ from facenet.data.pairs import read_pairs
 from facenet.data.preprocess import Preprocess
 from facenet.data.sources.folder import scan_folder
 from facenet.encoders.encoder import Encoder
-from facenet.encoders.onnx_file import seal
+from facenet.encoders.onnx_file import load_onnx, seal
 from facenet.errors import DataError
 from facenet.evaluation.evaluate import evaluate
-from facenet.export.faces import calibration_faces, faces_of_pairs, score_files
+from facenet.export.faces import calibration_faces, faces_of_pairs, score_encoders
 from facenet.export.onnx import record
 from facenet.models.layers import L2Normalize
 from tests.helpers.encoders import OPTIONS
@@ -65,6 +65,10 @@ def files(tree: Path) -> dict[str, Path]:
     return found
 
 
+def loaded(files: dict[str, Path]) -> dict[str, Encoder]:
+    return {name: load_onnx(file) for name, file in files.items()}
+
+
 def drawn_rows(tree: Path, **options: object) -> list[int]:
     """Which rows of the folder the calibration faces are."""
     records = scan_folder(tree)
@@ -87,12 +91,13 @@ def test_faces_are_drawn_and_those_of_the_pairs_come_last(tree: Path) -> None:
 
 def test_a_file_scores_as_its_encoder_does(tree: Path, files: dict[str, Path]) -> None:
     pairs = tree.parent / "pairs.csv"
-    found = score_files(files, *faces_of_pairs(tree, str(pairs)))
+    found = score_encoders(loaded(files), *faces_of_pairs(tree, str(pairs)))
     expected = evaluate(encoder_of(0)[0], scan_folder(tree), read_pairs(pairs))
     assert found["a"]["accuracy"] == expected["accuracy"]
     assert 0.5 < expected["accuracy"] < 1
     assert 0.5 < expected["auc"] == pytest.approx(found["a"]["auc"])
-    assert found["a"]["accuracy_difference"] == 0
+    assert found["a"]["accuracy_difference"] == found["a"]["verdicts_changed"] == 0
+    assert found["b"]["verdicts_changed"] > 0
     assert found["b"]["accuracy_difference"] == found["b"]["accuracy"] - found["a"]["accuracy"] != 0
 
 
@@ -103,7 +108,7 @@ def test_missing_images_fail_unless_allowed(tree: Path, files: dict[str, Path], 
     with pytest.raises(DataError, match="allow_missing"):
         faces_of_pairs(**options)  # type: ignore[arg-type]
     named = faces_of_pairs(**options, allow_missing=True)  # type: ignore[arg-type]
-    found = score_files({"a": files["a"]}, *named, allow_missing=True)
+    found = score_encoders(loaded({"a": files["a"]}), *named, allow_missing=True)
     assert found["a"]["skipped"] > 0
     with pytest.raises(DataError, match="one picture makes no pair"):
         faces_of_pairs(tree / "p001" / "p001_0001.png", str(options["pairs"]))
@@ -117,8 +122,8 @@ def test_a_table_of_faces_will_do(tree: Path, files: dict[str, Path]) -> None:
     named = held_out_pairs(scan_folder(tree))
     rows = [f"{a},{b},{int(s)}" for a, b, s in zip(named.first, named.second, named.same, strict=True)]
     pairs.write_text("first,second,same\n" + "\n".join(rows))
-    by_table = score_files({"a": files["a"]}, *faces_of_pairs(tree / "faces.csv", str(pairs)))
-    by_folder = score_files({"a": files["a"]}, *faces_of_pairs(tree, str(pairs)))
+    by_table = score_encoders(loaded({"a": files["a"]}), *faces_of_pairs(tree / "faces.csv", str(pairs)))
+    by_folder = score_encoders(loaded({"a": files["a"]}), *faces_of_pairs(tree, str(pairs)))
     assert by_table["a"]["accuracy"] == by_folder["a"]["accuracy"]
 
 

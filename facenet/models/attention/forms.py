@@ -142,7 +142,7 @@ def attention_macs(
 
 
 def _parts(x: Tensor) -> tuple[Tensor, ...]:
-    return x.split(TOKENS_AT_ONCE, 2)
+    return (x,) if x.shape[2] <= TOKENS_AT_ONCE else x.split(TOKENS_AT_ONCE, 2)  # converters do not know a split in one
 
 
 def _mask_parts(mask: Tensor | None, tokens: int) -> tuple[Tensor | None, ...]:

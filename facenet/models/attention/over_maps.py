@@ -26,7 +26,7 @@ class Positions(nn.Module):
 
     def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """(B, H W, C) to the same."""
-        frequencies = torch.pi * 2.0 ** torch.arange(4, device=tokens.device)
+        frequencies = torch.pi * torch.tensor((1.0, 2.0, 4.0, 8.0), device=tokens.device)
         waves = []
         for side in grid:
             angle = (torch.arange(side, device=tokens.device) + 0.5)[:, None] / side * frequencies
