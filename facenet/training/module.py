@@ -107,6 +107,7 @@ class TripletModule(pl.LightningModule):
         if self._compile:
             try:
                 if self._compiled is None:  # compiling the module itself would rename its weights
+                    torch.compiler.reset()  # what was compiled for another module may lack the hook of this one
                     self._compiled = torch.compile(self.model.forward)
                 return self._compiled(images)
             except Exception as error:  # compilers raise any type; an error of the net itself is raised again below

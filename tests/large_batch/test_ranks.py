@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from facenet.large_batch.chunks import backward
 from facenet.large_batch.ranks import RankLost, add_up, anchor_share, gather, synchronise, world
-from facenet.losses.heads import CosFace
+from facenet.losses.heads import AdaFace, CosFace
 from facenet.losses.objective import head_objective, triplet_objective
 from facenet.training.optim import build_optimizer
 from tests.helpers.large_batches import MARGIN, MINING, B, batch, build, gradients
@@ -83,6 +83,13 @@ def _uneven(rank: int, size: int, cap: int, *, harmonic: bool = False) -> dict[s
     return {"loss": add_up(loss.detach().clone()), "grad": leaf.grad, "found": stats.triplets}
 
 
+def _lengths_of_adaface(rank: int, size: int) -> list[float]:
+    """Mean and deviation of lengths after a batch that the ranks share unevenly."""
+    head, lengths = AdaFace(4, 8).double(), torch.linspace(5.0, 60.0, 7)
+    head.take_lengths(lengths if size == 1 else (lengths[:2], lengths[2:])[rank])
+    return [head.mean.item(), head.deviation.item()]
+
+
 def _rank(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
@@ -92,6 +99,7 @@ def _rank(rank: int, folder: str) -> None:
     found = _uneven(rank, 2, 10**6)["found"]
     result |= {"uneven": _uneven(rank, 2, found), "capped": _uneven(rank, 2, found // 2)}
     result["harmonic"] = _uneven(rank, 2, 10**6, harmonic=True)
+    result["adaface"] = _lengths_of_adaface(rank, 2)
     rows = (torch.arange(UNEVEN[rank] * 2.0).view(-1, 2) + 100 * rank).requires_grad_()
     gathered = gather(rows)
     (gathered * torch.arange(16.0).view(8, 2) * (rank + 1)).sum().backward()
@@ -135,6 +143,13 @@ def test_two_ranks_are_one_process_on_the_whole_batch(ranks: tuple[list[dict[str
                 torch.testing.assert_close(found[part][key], value, rtol=1e-6, atol=1e-6)
     first, second = (result[net] for result in ranks[0])
     assert all(torch.equal(value, second["state"][key]) for key, value in first["state"].items())
+
+
+def test_adaface_has_the_lengths_of_all_ranks(ranks: tuple[list[dict[str, Any]], str]) -> None:
+    expected = _lengths_of_adaface(0, 1)
+    assert expected != [20.0, 100.0]
+    for result in ranks[0]:
+        assert result["adaface"] == pytest.approx(expected, rel=1e-12)
 
 
 def test_two_ranks_accumulate_as_one_process(ranks: tuple[list[dict[str, Any]], str]) -> None:

@@ -40,20 +40,26 @@ def test_heads_equal_the_loops_and_ignore_unlabelled_rows(name: str, smoothing: 
         torch.nn.init.normal_(head.linear.bias)
         logits = embeddings @ head.linear.weight.T + head.linear.bias
     else:
-        logits = F.normalize(embeddings, dim=1) @ F.normalize(head.weight, dim=1).T
+        cosines = F.normalize(embeddings, dim=1) @ F.normalize(head.weight, dim=1).T
+        logits = cosines.clone()
         for row, label in enumerate(labels.tolist()):
             if label >= 0 and name == "cosface":
                 logits[row, label] -= head.margin
             elif label >= 0 and name == "adaface":
                 z = min(1, max(-1, 0.333 * (5 + 55 * row / 6 - head.mean) / (head.deviation + 1e-3)))
-                logits[row, label] = (logits[row, label].acos() - 0.4 * z).cos() - 0.4 * z - 0.4
+                logits[row, label] = (cosines[row, label].acos() - 0.4 * z).cos() - 0.4 * z - 0.4
             elif label >= 0:
-                logits[row, label] = (logits[row, label].acos() + head.margin).cos()
+                logits[row, label] = (cosines[row, label].acos() + head.margin).cos()
         logits = head.scale * logits
     loss = head(embeddings, labels)
     expected = softmax_cross_entropy_loops(logits, labels, smoothing)
     assert expected > 0.1
     assert loss.item() == pytest.approx(expected, rel=1e-9)
+    there = labels >= 0
+    formula = F.cross_entropy(logits[there], labels[there], label_smoothing=smoothing)
+    of = [embeddings, *head.parameters()]
+    wanted, given = (torch.autograd.grad(one, of, retain_graph=True) for one in (formula, loss))
+    torch.testing.assert_close(given, wanted, rtol=1e-9, atol=1e-11)
     loss.backward()
     assert (embeddings.grad[labels == -1] == 0).all()
     assert (embeddings.grad[labels >= 0] != 0).any(dim=1).all()
@@ -149,8 +155,8 @@ def test_arcface_and_sub_centres_are_those_of_pytorch_metric_learning(centres: i
     assert loss.item() == pytest.approx(expected.item(), rel=1e-9)
     loss.backward()
     expected.backward()
-    torch.testing.assert_close(ours.grad, other.grad, rtol=1e-7, atol=1e-9)
-    torch.testing.assert_close(head.weight.grad, theirs.W.grad.T, rtol=1e-7, atol=1e-9)
+    torch.testing.assert_close(ours.grad, other.grad, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(head.weight.grad, theirs.W.grad.T, rtol=1e-9, atol=1e-11)
 
 
 def test_adaface_follows_lengths_over_batches_and_asks_less_of_short_ones() -> None:

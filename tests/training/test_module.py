@@ -106,8 +106,10 @@ def test_bad_options() -> None:
 
 
 @pytest.mark.slow  # dynamo
-def test_compiling_changes_neither_names_nor_losses(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain, compiled = build(), build()
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # dynamo's own, at a hook
+@pytest.mark.parametrize("loss", [{}, {"name": "joint", "head": {"name": "adaface", "centres": 2}}])
+def test_compiling_changes_neither_names_nor_losses(monkeypatch: pytest.MonkeyPatch, loss: dict[str, Any]) -> None:
+    plain, compiled = build(**loss), build(**loss)
     compiled._compile = True
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
     assert [step(compiled, at) for at in (0, 1)] == pytest.approx([step(plain, at) for at in (0, 1)], abs=1e-5)

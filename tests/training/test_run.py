@@ -559,7 +559,10 @@ class Weights(pl.Callback):
 def test_an_encoder_has_the_averaged_weights(cache: Path, tmp_path: Path) -> None:
     kept, decay = Weights(), 0.6
     options = small_options(
-        cache, optim={"ema": decay}, trainer={"max_steps": 3, "val_check_interval": 3, "monitor": "val_auc"}
+        cache,
+        loss={"name": "joint", "head_weight": 0.5, "head": {"name": "adaface", "centres": 2, "sampled": 4}},
+        optim={"ema": decay},
+        trainer={"max_steps": 3, "val_check_interval": 3, "monitor": "val_auc"},
     )
     metrics = train(options, tmp_path, callbacks=[kept])
     encoder = load_bundle(tmp_path / "encoder")
