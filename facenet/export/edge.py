@@ -184,13 +184,13 @@ def _write_coreml(net: WholeNet, images: Tensor, path: Path, half: bool) -> None
     import coremltools
 
     program = torch.export.export(net, (images[:1],)).run_decompositions({})
-    model = coremltools.convert(
+    coremltools.convert(
         program,
         outputs=[coremltools.TensorType(name="embeddings")],
         minimum_deployment_target=coremltools.target.iOS16,
         compute_precision=coremltools.precision.FLOAT16 if half else coremltools.precision.FLOAT32,
+        package_dir=str(path),  # a temporary one would be left behind
     )
-    model.save(str(path))
 
 
 def _open_coreml(path: Path, threads: int | None) -> Run | None:

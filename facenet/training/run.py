@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from facenet.console import is_first_rank
 from facenet.encoders import model_card
 from facenet.encoders.bundle import save_bundle
 from facenet.errors import ConfigError
-from facenet.files import explain_disk_errors
+from facenet.files import explain_disk_errors, hold_folder
 from facenet.interrupts import StopRequest, defer_signals
 from facenet.large_batch.ranks import destroy_process_group_at_end
 from facenet.options import to_dict
@@ -58,13 +59,15 @@ def train(
             have to be the encoder's.
 
     Raises:
-        ConfigError, DataError: wrong options or unusable data; a folder that can not be written, a full disk.
+        ConfigError, DataError: wrong options or unusable data; a folder that can not be written, or that another
+            process trains in; a full disk.
         TrainingCollapsed: all embeddings became one point.
         NotFinite: the loss or gradient is not finite.
         RankLost: another rank ended.
         Interrupted: a SIGTERM or SIGINT stopped the training; a checkpoint was saved.
     """
-    with explain_disk_errors(out), resume.add_resume_hint(Path(out)):
+    alone = hold_folder(out) if is_first_rank() else contextlib.nullcontext()
+    with explain_disk_errors(out), resume.add_resume_hint(Path(out)), alone:
         return _train(take_net(options, given), Path(out), say, callbacks)
 
 
