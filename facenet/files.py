@@ -18,7 +18,6 @@ import os
 import re
 import sys
 import tempfile
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -34,7 +33,6 @@ if sys.platform != "win32":
     import fcntl
 
 REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
-PATIENCE = 10.0  # seconds: workers of a killed process live on for some
 UMASK = os.umask(0)  # read once: it can only be read by changing it, for all threads
 os.umask(UMASK)
 TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp")  # what mkstemp makes of ".{name}." and ".tmp"
@@ -108,45 +106,6 @@ def _abandoned(path: Path) -> bool:
             path.unlink()
     except OSError:  # a writer holds its lock, or we lack the right
         return False
-    return True
-
-
-@contextlib.contextmanager
-def hold_folder(folder: str | Path) -> Iterator[None]:
-    """Make a folder, and hold it for this process alone within the block; another process waits for it, and is refused.
-
-    A lock on the folder itself is held, which leaves no file behind and ends with the process. Where a file system has
-    no locks, nothing is held.
-
-    Raises:
-        DataError: after :data:`PATIENCE` seconds the folder is still held by another process.
-    """
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    if sys.platform == "win32":
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        give_up = time.monotonic() + PATIENCE
-        while not _locked(handle):
-            if time.monotonic() > give_up:
-                raise DataError(f"{folder}: another process works in it; wait for its end, or give another folder")
-            time.sleep(0.1)
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_UN)  # children that were forked would hold it on
-        os.close(handle)
-
-
-def _locked(handle: int) -> bool:
-    """Lock an open file or folder; return False if another process holds the lock."""
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks
-        return True
     return True
 
 

@@ -18,7 +18,7 @@ ROOMS = sorted(p for p in (ROOT / "facenet").rglob("*.py"))
 # In import order: a row imports from rows above and, without cycles, from its own.
 LAYERS = (
     ("errors", "interrupts", "options", "registry"),
-    ("files", "types", "vectors", "console", "texts"),
+    ("files", "locks", "types", "vectors", "console", "texts"),
     ("foreign",),
     ("faces",),
     ("models", "data"),
@@ -43,6 +43,9 @@ OWNERS = {
     "psycopg": {"gallery.engines.postgres"},
     "pgvector": {"gallery.engines.postgres"},
     "pymilvus": {"gallery.engines.milvus"},
+    "openvino": {"export.edge"},
+    "litert_torch": {"export.edge"},
+    "coremltools": {"export.edge"},
     "faiss": {"gallery.faiss", "neighbours", "evaluation.quantisation"},
 }
 SQL = re.compile(r"\b(SELECT .* FROM|INSERT INTO|UPDATE .* SET|DELETE FROM|CREATE TABLE|PRAGMA|VACUUM|ROLLBACK)\b")

@@ -14,9 +14,10 @@ from facenet.console import is_first_rank
 from facenet.encoders import model_card
 from facenet.encoders.bundle import save_bundle
 from facenet.errors import ConfigError
-from facenet.files import explain_disk_errors, hold_folder
+from facenet.files import explain_disk_errors
 from facenet.interrupts import StopRequest, defer_signals
 from facenet.large_batch.ranks import destroy_process_group_at_end
+from facenet.locks import hold_folder
 from facenet.options import to_dict
 from facenet.training import resume
 from facenet.training.build import Run, build_run, check_options, describe

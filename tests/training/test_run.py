@@ -16,7 +16,7 @@ import pytorch_lightning as pl
 import torch
 from PIL import Image
 
-from facenet import files
+from facenet import locks
 from facenet.console import plain, write_metrics
 from facenet.data.align_folder import align_folder
 from facenet.data.options import DataOptions
@@ -548,8 +548,8 @@ def test_virtual_people_train_along(cache: Path, tmp_path: Path) -> None:
 
 
 def test_two_processes_do_not_train_in_one_folder(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "PATIENCE", 0.2)
-    with files.hold_folder(tmp_path), pytest.raises(DataError, match="another process works in it"):
+    monkeypatch.setattr(locks, "PATIENCE", 0.2)
+    with locks.hold_folder(tmp_path), pytest.raises(DataError, match="another process works in it"):
         train(small_options(cache), tmp_path)
     assert not list(tmp_path.iterdir())
 
