@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from facenet import locks
 from facenet.errors import DataError
 from facenet.files import (
     atomic_write,
@@ -260,22 +259,3 @@ def test_what_is_no_csv_is_one_line(tmp_path: Path, content: bytes | str | None,
         path.write_bytes(content)
     with pytest.raises(DataError, match=f"{said}.*; mend it$"):
         read_csv(path, remedy="mend it")
-
-
-def test_a_folder_is_held_for_one_process_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(locks, "PATIENCE", 0.3)
-    folder = tmp_path / "run"
-    child = "import sys, time; from facenet.locks import hold_folder\n"
-    child += "with hold_folder(sys.argv[1]): print(flush=True); time.sleep(60)"
-    with subprocess.Popen([sys.executable, "-c", child, str(folder)], stdout=subprocess.PIPE) as other:
-        assert other.stdout is not None
-        other.stdout.readline()
-        with pytest.raises(DataError, match=r"run: another process works in it"), locks.hold_folder(folder):
-            pass
-        other.kill()
-    with locks.hold_folder(folder):
-        pass
-    with pytest.raises(ValueError, match="inside"), locks.hold_folder(folder):
-        raise ValueError("inside")
-    with locks.hold_folder(folder):
-        assert not list(folder.iterdir())

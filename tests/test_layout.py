@@ -18,7 +18,7 @@ ROOMS = sorted(p for p in (ROOT / "facenet").rglob("*.py"))
 # In import order: a row imports from rows above and, without cycles, from its own.
 LAYERS = (
     ("errors", "interrupts", "options", "registry"),
-    ("files", "locks", "types", "vectors", "console", "texts"),
+    ("files", "types", "vectors", "console", "texts"),
     ("foreign",),
     ("faces",),
     ("models", "data"),

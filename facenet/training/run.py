@@ -17,7 +17,6 @@ from facenet.errors import ConfigError
 from facenet.files import explain_disk_errors
 from facenet.interrupts import StopRequest, defer_signals
 from facenet.large_batch.ranks import destroy_process_group_at_end
-from facenet.locks import hold_folder
 from facenet.options import to_dict
 from facenet.training import resume
 from facenet.training.build import Run, build_run, check_options, describe
@@ -26,6 +25,7 @@ from facenet.training.loggers import finishing, log_result, service_line
 from facenet.training.old_embeddings import expectation
 from facenet.training.options import TrainOptions
 from facenet.training.result import beside_start, best_encoder, describe_run, score
+from facenet.training.run_folder import hold_folder
 from facenet.training.start import start_of, take_net
 from facenet.training.trainer import emulated_bf16, quiet_lightning
 from facenet.training.verdict import refuse

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import functools
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +18,6 @@ import pytorch_lightning as pl
 import torch
 from PIL import Image
 
-from facenet import locks
 from facenet.console import plain, write_metrics
 from facenet.data.align_folder import align_folder
 from facenet.data.options import DataOptions
@@ -34,6 +35,7 @@ from facenet.faces.alignment import Alignment
 from facenet.models.build import build_model, build_recorded
 from facenet.models.options import AttentionOptions, ModelOptions, recorded_options
 from facenet.options import build, to_dict
+from facenet.training import run_folder
 from facenet.training.build import check_options
 from facenet.training.module import TripletModule
 from facenet.training.options import TrainOptions
@@ -548,10 +550,29 @@ def test_virtual_people_train_along(cache: Path, tmp_path: Path) -> None:
 
 
 def test_two_processes_do_not_train_in_one_folder(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(locks, "PATIENCE", 0.2)
-    with locks.hold_folder(tmp_path), pytest.raises(DataError, match="another process works in it"):
+    monkeypatch.setattr(run_folder, "PATIENCE", 0.2)
+    with run_folder.hold_folder(tmp_path), pytest.raises(DataError, match="another process works in it"):
         train(small_options(cache), tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_is_held_for_one_process_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_folder, "PATIENCE", 0.3)
+    folder = tmp_path / "run"
+    child = "import sys, time; from facenet.training.run_folder import hold_folder\n"
+    child += "with hold_folder(sys.argv[1]): print(flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", child, str(folder)], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with pytest.raises(DataError, match=r"run: another process works in it"), run_folder.hold_folder(folder):
+            pass
+        other.kill()
+    with run_folder.hold_folder(folder):
+        pass
+    with pytest.raises(ValueError, match="inside"), run_folder.hold_folder(folder):
+        raise ValueError("inside")
+    with run_folder.hold_folder(folder):
+        assert not list(folder.iterdir())
 
 
 class Weights(pl.Callback):

@@ -1,4 +1,4 @@
-"""A folder that one process works in at a time."""
+"""A run folder, which one process trains in at a time."""
 
 from __future__ import annotations
 
