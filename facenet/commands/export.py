@@ -32,7 +32,7 @@ class ExportOptions(CommandOptions):
     pairs: str | None = option(None, help="LFW pairs file or CSV (first,second,same[,fold])")
     pair_columns: PairColumns = PairColumns()
     allow_missing: bool = option(False, help="leave out pairs without an image")
-    speed: bool = option(False, help="measure images/s of torch, onnxruntime and 8 bits, in turns")
+    speed: bool = option(False, help="measure images/s of torch and of each file, in turns")
     batch_size: int = option(32, least=1, help="images at a time when speed is measured")
     threads: int | None = option(None, least=1, help="threads when speed is measured; null: torch's own number")
     seed: int = option(0, **SEED, help="seed of the choice of calibration images")
@@ -57,11 +57,11 @@ def run(options: ExportOptions, out: Path) -> dict[str, Any]:
     else:
         variants = write_edge(encoder, options, metrics)
     metrics["seconds"] = time.perf_counter() - started
+    contestants = {"torch": encoder} | variants
     if reported:
-        metrics["verification"] = score_encoders(variants, *reported, allow_missing=options.allow_missing)
+        metrics["verification"] = score_encoders(contestants, *reported, allow_missing=options.allow_missing)
     if options.speed:
         torch.set_num_threads(options.threads or torch.get_num_threads())
-        contestants = {"torch": encoder} | variants
         metrics["speed"] = measure_speed(contestants, options.batch_size, seconds=20.0, repeats=15)
     table(rows(metrics), title="export")
     return metrics
@@ -89,16 +89,16 @@ def write_onnx(
 
 
 def write_edge(encoder: Encoder, options: ExportOptions, metrics: dict[str, Any]) -> dict[str, Encoder]:
-    """Write a file of another format; returns torch's encoder and, where the file can be run here, the file as one."""
+    """Write a file of another format; returns it as an encoder, where it can be run here."""
     from facenet.export.edge import export_edge
 
     told, file = export_edge(encoder, options.out, options.format, half=options.half, threads=threads(options))
     metrics |= told
-    return {"torch": encoder} | ({} if file is None else {options.format: file})
+    return {} if file is None else {options.format: file}
 
 
 def threads(options: ExportOptions) -> int | None:
-    """Return the threads of a file's runtime: torch's number when speed is measured, else one a core (None)."""
+    """Return the threads of a file's runtime: torch's number when speed is measured, else the runtime's own (None)."""
     import torch
 
     return (options.threads or torch.get_num_threads()) if options.speed else None
@@ -106,11 +106,17 @@ def threads(options: ExportOptions) -> int | None:
 
 def checked(options: ExportOptions) -> None:
     from facenet.errors import ConfigError
+    from facenet.export.edge import FORMATS, check_format, runs_here
 
+    endings = {kind.ending: name for name, kind in FORMATS.items()}
     if options.format != "onnx":
-        from facenet.export.edge import check_format
-
         check_format(options.format, options.out)
+    elif Path(options.out).suffix in endings:
+        raise ConfigError(f"out={options.out}: add format={endings[Path(options.out).suffix]}, or end it in .onnx")
+    if (options.pairs or options.speed) and not runs_here(options.format):
+        raise ConfigError(
+            "export: pairs=FILE and speed=true run the file, and Core ML runs on macOS alone; leave them out"
+        )
     if (options.int8 or options.pairs) and not options.images:
         raise ConfigError("export: int8=FILE and pairs=FILE need images=DIR_OR_CSV, faces to calibrate with and score")
     if options.int8 and Path(options.int8).resolve() == Path(options.out).resolve():
@@ -134,7 +140,7 @@ def rows(metrics: dict[str, Any]) -> list[tuple[str, Any]]:
         shown.append(("opset", metrics["opset"]))
         shown += [(f"largest difference, batch {size}", f"{v:.1e}") for size, v in metrics["max_difference"].items()]
     elif metrics["least_cosine"] is None:
-        shown.append(("least cosine to torch", "not measured: Core ML runs on macOS alone"))
+        shown.append(("least cosine to torch", "not compared: Core ML runs on macOS alone"))
     else:
         shown += [(f"least cosine to torch, batch {size}", f"{v:.6f}") for size, v in metrics["least_cosine"].items()]
     if "int8" in metrics:
@@ -143,7 +149,7 @@ def rows(metrics: dict[str, Any]) -> list[tuple[str, Any]]:
         shown.append(("8 bits: mean sq_dist to float32", int8["sq_dist_to_float"]["mean"]))
     for name, found in metrics.get("verification", {}).items():
         change = ""
-        if name not in ("float32", "torch"):  # the first
+        if name != "torch":
             change = f" ({100 * found['accuracy_difference']:+.2f} points, {found['verdicts_changed']} other verdicts)"
         shown.append((f"accuracy, {name}", f"{found['accuracy']:.4f} +- {found['sem']:.4f}{change}"))
     for name, found in metrics.get("speed", {}).items():

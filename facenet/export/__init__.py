@@ -1,1 +1,1 @@
-"""Encoders as ONNX files."""
+"""Encoders as files for other runtimes."""

@@ -9,35 +9,36 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
-import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from facenet.encoders.encoder import Encoder
 from facenet.encoders.onnx_file import need
-from facenet.encoders.onnx_net import OnnxNet, unit
+from facenet.encoders.onnx_net import OnnxNet
 from facenet.errors import ConfigError, DataError, choose, one_line
 from facenet.export.onnx import BATCHES, WholeNet, network_of, pictures, quiet, record
-from facenet.files import explain_disk_errors, write_json
+from facenet.files import REFUSED, UMASK, explain_disk_errors, write_json
 
-FAR_OFF = 1e-3  # 1 - cosine to torch's vector above which nothing is written
+FAR_OFF = {False: 1e-5, True: 1e-4}  # 1 - cosine to torch's vector above which nothing is written; in 16 bits
 EXTRA = "edge"  # the extra that installs the packages
+INSIDE = "Manifest.json"  # what every package of Core ML, a folder, has in it
 
 Run = Callable[[np.ndarray], np.ndarray]  # images (B, 3, H, W) float32 to vectors (B, D)
 
 
 class Format(NamedTuple):
-    """A file format: its ending, the package that converts, how it is written, and how it is run."""
+    """A file format: its ending, the packages it needs, how it is written, and how it is run."""
 
     ending: str
-    package: str
+    packages: tuple[str, ...]
+    batch: str  # how many images a run takes
     write: Callable[[WholeNet, Tensor, Path, bool], None]  # net, images (2, 3, H, W), file, weights in 16 bits
     open: Callable[[Path, int | None], Run | None]  # file, threads; None where this machine can not run it
 
@@ -45,27 +46,38 @@ class Format(NamedTuple):
 class EdgeNet(OnnxNet):
     """A converted file as the network of an encoder, run by the runtime that it was made for."""
 
-    def __init__(self, run: Run) -> None:
-        """Take what runs the file."""
+    def __init__(self, run: Run, name: str) -> None:
+        """Take what runs the file, and the name of its format."""
         super().__init__(b"", mirrors=True)
-        self._run = run
+        self._run, self._name = run, name
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Run the file on images (B, 3, H, W) and scale its vectors (B, D) to length 1."""
-        return unit(self._run(np.ascontiguousarray(images, np.float32)))
+        """Run the file on images (B, 3, H, W): its vectors (B, D), as they are."""
+        try:
+            return self._run(np.ascontiguousarray(images, np.float32))
+        except Exception as error:  # each runtime raises kinds of its own
+            raise DataError(f"{self._name}: its runtime fails ({one_line(error)}); try another format=") from error
 
 
-def check_format(name: str, path: str | Path) -> None:
-    """Refuse a format that can not be written to `path`, before any work.
+def check_format(name: str, path: str | Path) -> Format:
+    """Return a format of :data:`FORMATS`, unless it can not be written to `path`.
 
     Raises:
         ConfigError: an unknown format, or a file of another ending.
-        DataError: a package is not installed.
+        DataError: a package is not installed, or something else lies at `path`.
     """
-    found = choose(FORMATS, name, "format")
-    if Path(path).suffix != found.ending:
+    found, path = choose(FORMATS, name, "format"), Path(path)
+    if path.suffix != found.ending:
         raise ConfigError(f"out={path}: a file of format={name} ends in {found.ending}")
-    need(found.package, extra=EXTRA)
+    if path.exists() and not (path / INSIDE if name == "coreml" else path).is_file():
+        raise DataError(f"{path}: something else lies there; give another path")
+    need(*found.packages, extra=EXTRA)
+    return found
+
+
+def runs_here(name: str) -> bool:
+    """Whether a file of a format can be run on this machine, and so be compared: Core ML runs on macOS alone."""
+    return name != "coreml" or platform.system() == "Darwin"
 
 
 def export_edge(
@@ -74,62 +86,73 @@ def export_edge(
     """Write an encoder in a format of :data:`FORMATS`, unless its vectors are far from torch's.
 
     ``PATH.json`` beside it says what the file reads, with preprocessing and thresholds, as in an ONNX file. `half`
-    stores weights in 16 bits. Returns `bytes`, `precision` and `least_cosine` to torch's vectors by batch size (None
-    where the file can not be run here), and the file as an encoder.
+    stores weights in 16 bits; Core ML then computes in 16 bits too, but for squares, sums and roots. `threads` are
+    those of the file's runtime. While a converter runs, the standard output and error of this process go nowhere.
+
+    Returns `bytes`, `precision` and `least_cosine` to torch's vectors by batch size (None where the file can not be run
+    here), and the file as an encoder.
 
     Raises:
         ConfigError, DataError: as :func:`check_format`; an encoder that is ONNX already; a net that the package can not
-            convert, or converts to vectors whose cosine to torch's is below 1 - :data:`FAR_OFF`.
+            convert, or converts to vectors that are further from torch's than :data:`FAR_OFF`, or not of unit length.
     """
-    path, kind = Path(path), FORMATS[name]
-    check_format(name, path)
-    net = WholeNet(network_of(encoder), encoder.preprocess)
+    path, kind = Path(path), check_format(name, path)
+    net, ours = WholeNet(network_of(encoder), encoder.preprocess), None
+    found: dict[str, Any] = {}
     with explain_disk_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".facenet-edge-", dir=path.parent) as folder:
-            made = Path(folder) / path.name
-            with _explained(path, kind.package), torch.no_grad():
+            made = Path(folder) / "new" / path.name
+            made.parent.mkdir()
+            with _explained(path, name), torch.no_grad():
                 kind.write(net, torch.zeros(2, 3, *encoder.preprocess.size), made, half)
                 run = kind.open(made, threads)
-            found: dict[str, Any] = {"bytes": _bytes(Path(folder)), "precision": "float16" if half else "float32"}
-            found["least_cosine"] = None if run is None else _least_cosines(encoder, run, path)
+            found = {"bytes": _bytes(made.parent), "precision": "float16" if half else "float32", "least_cosine": None}
+            if run is not None:
+                like = (encoder.name, encoder.options, encoder.preprocess)
+                ours = Encoder(EdgeNet(run, name), *like, fingerprint=encoder.fingerprint)
+                found["least_cosine"] = _least_cosines(encoder, ours, path, FAR_OFF[half])
             write_json(f"{made}.json", _record(encoder, name, found))
-            for part in sorted(Path(folder).iterdir()):
-                _replace(part, path.parent / part.name)
-    with _explained(path, kind.package):
-        run = kind.open(path, threads)
-    return found, None if run is None else _encoder(encoder, run)
+            _move(sorted(made.parent.iterdir()), path.parent, Path(folder))
+    return found, ours
 
 
 def _record(encoder: Encoder, name: str, found: dict[str, Any]) -> dict[str, Any]:
     content = record(encoder)
-    count = "B" if name == "openvino" else "1"
     for side in ("input", "output"):
-        content["graph"][side] = content["graph"][side].replace("(B, ", f"({count}, ")
-    return content | {"format": name, "graph": content["graph"] | {"precision": found["precision"]}}
+        content["graph"][side] = content["graph"][side].replace("(B, ", f"({FORMATS[name].batch}, ")
+    return content | {"format": name, "graph": content["graph"] | found}
 
 
-def _encoder(like: Encoder, run: Run) -> Encoder:
-    return Encoder(EdgeNet(run), like.name, like.options, like.preprocess, fingerprint=like.fingerprint)
-
-
-def _least_cosines(encoder: Encoder, run: Run, path: Path) -> dict[str, float]:
+def _least_cosines(encoder: Encoder, ours: Encoder, path: Path, far_off: float) -> dict[str, float]:
     """Return the least cosine of a file's vectors to torch's by batch size; raises DataError if one is far off."""
-    ours, found = _encoder(encoder, run), {}
+    found = {}
     for size in BATCHES:
         images = encoder.preprocess.normalise(pictures(size, encoder.preprocess.size))
-        found[str(size)] = float((ours.embed_batch(images) * encoder.embed_batch(images)).sum(1).min())
-    if not all(cosine >= 1 - FAR_OFF for cosine in found.values()):  # also NaN
-        listed = ", ".join(f"{cosine:.5f} at batch {size}" for size, cosine in found.items())
+        try:
+            vectors = ours.embed_batch(images)
+        except DataError as error:
+            raise DataError(f"{path}: not written; {error}") from error
+        found[str(size)] = float((vectors * encoder.embed_batch(images)).sum(1).min())
+    if not all(cosine >= 1 - far_off for cosine in found.values()):  # also NaN
+        listed = ", ".join(f"{cosine:.6f} at batch {size}" for size, cosine in found.items())
         raise DataError(
-            f"{path}: not written; the cosine of its vectors to torch's is {listed} ({1 - FAR_OFF:g} is the least)"
+            f"{path}: not written; the cosine of its vectors to torch's is {listed}, {1 - far_off:g} is the least; try"
+            " another format="
         )
     return found
 
 
-def _write_openvino(net: WholeNet, images: Tensor, path: Path, half: bool) -> None:
+def _openvino() -> Any:
+    """Import OpenVINO without the package by which it reports its use to a server."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
 
+    return openvino
+
+
+def _write_openvino(net: WholeNet, images: Tensor, path: Path, half: bool) -> None:
+    openvino = _openvino()
     program = torch.export.export(net, (images,), dynamic_shapes=({0: torch.export.Dim("B")},))
     model = openvino.convert_model(program, input=[openvino.PartialShape([-1, *images.shape[1:]])])
     for port, name in ((model.inputs[0], "images"), (model.outputs[0], "embeddings")):
@@ -138,8 +161,7 @@ def _write_openvino(net: WholeNet, images: Tensor, path: Path, half: bool) -> No
 
 
 def _open_openvino(path: Path, threads: int | None) -> Run:
-    import openvino
-
+    openvino = _openvino()
     options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}  # by itself it computes in bfloat16 where it can
     if threads is not None:
         options["INFERENCE_NUM_THREADS"] = threads
@@ -147,10 +169,22 @@ def _open_openvino(path: Path, threads: int | None) -> Run:
     return lambda images: np.array(model(images)[0])
 
 
+class _Named(nn.Module):
+    """A net whose output has the name that a LiteRT file gives it."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+        self.eval()
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        return {"embeddings": self.net(images)}
+
+
 def _write_litert(net: WholeNet, images: Tensor, path: Path, half: bool) -> None:
     import litert_torch
 
-    litert_torch.convert(net, sample_kwargs={"images": images[:1]}).export(str(path))
+    litert_torch.convert(_Named(net), sample_kwargs={"images": images[:1]}).export(str(path))
     if not half:
         return
     from ai_edge_quantizer import algorithm_manager, qtyping, quantizer
@@ -176,25 +210,29 @@ def _open_litert(path: Path, threads: int | None) -> Run:
     opened = Interpreter(str(path), num_threads=threads)
     opened.allocate_tensors()
     run = opened.get_signature_runner()
-    output = next(iter(run.get_output_details()))
-    return lambda images: np.concatenate([run(images=image[None])[output] for image in images])
+    return lambda images: np.concatenate([run(images=image[None])["embeddings"] for image in images])
+
+
+WIDE = ("pow", "square", "sqrt", "rsqrt", "reduce_sum", "reduce_sum_square", "reduce_l2_norm", "exp", "real_div")
 
 
 def _write_coreml(net: WholeNet, images: Tensor, path: Path, half: bool) -> None:
     import coremltools
 
     program = torch.export.export(net, (images[:1],)).run_decompositions({})
+    # squares and their sums may be larger than 16 bits can hold
+    sixteen = coremltools.transform.FP16ComputePrecision(op_selector=lambda op: op.op_type not in WIDE)
     coremltools.convert(
         program,
-        outputs=[coremltools.TensorType(name="embeddings")],
+        outputs=[coremltools.TensorType(name="embeddings", dtype=np.float32)],
         minimum_deployment_target=coremltools.target.iOS16,
-        compute_precision=coremltools.precision.FLOAT16 if half else coremltools.precision.FLOAT32,
+        compute_precision=sixteen if half else coremltools.precision.FLOAT32,
         package_dir=str(path),  # a temporary one would be left behind
     )
 
 
 def _open_coreml(path: Path, threads: int | None) -> Run | None:
-    if platform.system() != "Darwin":
+    if not runs_here("coreml"):
         return None
     import coremltools
 
@@ -203,22 +241,26 @@ def _open_coreml(path: Path, threads: int | None) -> Run | None:
 
 
 FORMATS = {
-    "openvino": Format(".xml", "openvino", _write_openvino, _open_openvino),
-    "litert": Format(".tflite", "litert_torch", _write_litert, _open_litert),
-    "coreml": Format(".mlpackage", "coremltools", _write_coreml, _open_coreml),
+    "openvino": Format(".xml", ("openvino",), "B", _write_openvino, _open_openvino),
+    "litert": Format(
+        ".tflite", ("litert_torch", "ai_edge_litert", "ai_edge_quantizer"), "1", _write_litert, _open_litert
+    ),
+    "coreml": Format(".mlpackage", ("coremltools",), "1", _write_coreml, _open_coreml),
 }
 
 
 @contextlib.contextmanager
-def _explained(path: Path, package: str) -> Iterator[None]:
+def _explained(path: Path, name: str) -> Iterator[None]:
     """Keep a converter from talking about itself, and raise DataError for whatever it raises."""
     try:
         with quiet(), _silent():
             yield
-    except OSError:
-        raise
     except Exception as error:  # converters raise many kinds
-        raise DataError(f"{path}: not written; {package} can not convert this net ({one_line(error)})") from error
+        if isinstance(error, OSError) and error.errno in REFUSED:  # a full disk is none of the converter's faults
+            raise
+        raise DataError(
+            f"{path}: not written; {name} can not hold this net ({one_line(error)}); try another format="
+        ) from error
 
 
 @contextlib.contextmanager
@@ -242,7 +284,12 @@ def _bytes(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
-def _replace(made: Path, path: Path) -> None:
-    if path.is_dir() and made.is_dir():  # a package of Core ML is a folder
-        shutil.rmtree(path)
-    made.replace(path)
+def _move(made: Sequence[Path], folder: Path, aside: Path) -> None:
+    """Move what was made into a folder; what lay there under its names goes aside first."""
+    for part in made:
+        if (folder / part.name).exists():
+            (folder / part.name).replace(aside / part.name)
+    for part in made:
+        for file in [part, *part.rglob("*")]:  # Core ML's are private
+            file.chmod((0o777 if file.is_dir() else 0o666) & ~UMASK)
+        part.replace(folder / part.name)

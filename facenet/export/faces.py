@@ -20,7 +20,7 @@ from facenet.data.sources.kinds import scan
 from facenet.encoders.embedding import embed_records
 from facenet.encoders.encoder import Encoder
 from facenet.errors import DataError
-from facenet.evaluation.verification import check_scorable, score_pairs, verify_embeddings
+from facenet.evaluation.verification import check_scorable, score_pairs, verify_pairs
 from facenet.types import Pairs
 
 
@@ -46,7 +46,7 @@ def score_encoders(
     """Verify the pairs with every encoder: its metrics, and how it differs from the first.
 
     `accuracy_difference` is that of the accuracies. `verdicts_changed` counts the pairs whose verdict, at the
-    threshold of the first, is not that of the first.
+    threshold of the first (the mean over its folds), is not that of the first.
 
     Raises:
         DataError: pairs without an image, unless `allow_missing`.
@@ -55,10 +55,11 @@ def score_encoders(
     verdicts: dict[str, np.ndarray] = {}
     for name, encoder in encoders.items():
         embeddings, _ = embed_records(encoder, faces)
-        found[name] = verify_embeddings(embeddings, pairs, allow_missing=allow_missing).metrics()
+        scored = score_pairs(embeddings, pairs, allow_missing=allow_missing)
+        found[name] = verify_pairs(scored.sq_dist, scored.pairs.same, scored.pairs.fold).metrics()
+        found[name] |= {"skipped": scored.skipped, "duplicated": scored.duplicated}
         first = next(iter(found))
-        sq_dist = score_pairs(embeddings, pairs, allow_missing=allow_missing).sq_dist
-        verdicts[name] = sq_dist <= found[first]["threshold"]
+        verdicts[name] = scored.sq_dist <= found[first]["threshold"]
         found[name]["accuracy_difference"] = found[name]["accuracy"] - found[first]["accuracy"]
         found[name]["verdicts_changed"] = int((verdicts[name] != verdicts[first]).sum())
     return found

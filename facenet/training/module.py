@@ -107,7 +107,7 @@ class TripletModule(pl.LightningModule):
         if self._compile:
             try:
                 if self._compiled is None:  # compiling the module itself would rename its weights
-                    torch.compiler.reset()  # what was compiled for another module may lack the hook of this one
+                    torch.compiler.reset()  # a graph of another module may lack this one's hook; all graphs go
                     self._compiled = torch.compile(self.model.forward)
                 return self._compiled(images)
             except Exception as error:  # compilers raise any type; an error of the net itself is raised again below

@@ -52,7 +52,8 @@ def test_the_metrics_say_what_was_made(faces: Path, encoder: Path, exported: dic
     assert exported["int8"]["calibration_images"] == 20
     assert list(exported["speed"]) == ["torch", "float32", "int8"]
     scores = exported["verification"]
-    assert scores["int8"]["accuracy_difference"] == scores["int8"]["accuracy"] - scores["float32"]["accuracy"]
+    assert scores["int8"]["accuracy_difference"] == scores["int8"]["accuracy"] - scores["torch"]["accuracy"]
+    assert scores["float32"]["verdicts_changed"] == 0
 
 
 @pytest.mark.slow  # two commands; tests/export scores both in every run

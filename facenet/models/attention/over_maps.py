@@ -20,13 +20,16 @@ class Positions(nn.Module):
     Coordinates run from 0 to 1 over the grid. The 16 numbers are sin and cos of pi f y and of pi f x, f = 1, 2, 4, 8.
     """
 
+    frequencies: Tensor
+
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.project = nn.Linear(16, channels, bias=False)
+        self.register_buffer("frequencies", torch.tensor((1.0, 2.0, 4.0, 8.0)), persistent=False)
 
     def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """(B, H W, C) to the same."""
-        frequencies = torch.pi * torch.tensor((1.0, 2.0, 4.0, 8.0), device=tokens.device)
+        frequencies = torch.pi * self.frequencies.float()
         waves = []
         for side in grid:
             angle = (torch.arange(side, device=tokens.device) + 0.5)[:, None] / side * frequencies

@@ -341,6 +341,8 @@ SINGLE = [
     Case("export", f"{EXPORT} int8={{new}}8.onnx", 2, "images="),
     Case("export", f"{EXPORT} format=tflite", 2, "did you mean 'litert'?"),
     Case("export", f"{EXPORT} format=litert", 2, "a file of format=litert ends in .tflite"),
+    Case("export", "encoder={encoder} out={new}.tflite", 2, "add format=litert"),
+    Case("export", "encoder={encoder} out={new}.mlpackage format=coreml speed=true", 2, "runs on macOS alone"),
     Case("export", f"{EXPORT} half=true", 2, "half: it is for format=openvino, litert and coreml"),
     Case("export", "encoder={encoder} out={new}.xml format=openvino int8={new}8.onnx images={faces}", 2, "format=onnx"),
     Case("export", f"{EXPORT} images={{faces}} int8={{new}}.onnx", 2, "same file"),
