@@ -265,16 +265,21 @@ def _explained(path: Path, name: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """Send what is written to standard output and error nowhere, that of libraries in C++ too."""
+    """Send what is written to standard output and error nowhere, that of libraries in C++ too.
+
+    Python writes to its first streams meanwhile. Loggers that are made then keep these, not a notebook's.
+    """
     sys.stdout.flush(), sys.stderr.flush()
     kept = [os.dup(stream) for stream in (1, 2)]
+    first = contextlib.redirect_stdout(sys.__stdout__), contextlib.redirect_stderr(sys.__stderr__)
     try:
         with Path(os.devnull).open("wb") as nowhere:
             for stream in (1, 2):
                 os.dup2(nowhere.fileno(), stream)
-        yield
+        with first[0], first[1]:
+            yield
+            sys.stdout.flush(), sys.stderr.flush()
     finally:
-        sys.stdout.flush(), sys.stderr.flush()
         for stream, copy in zip((1, 2), kept, strict=True):
             os.dup2(copy, stream)
             os.close(copy)

@@ -122,7 +122,8 @@ def test_what_a_converter_says_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def write(*_: object) -> None:
-        os.write(1, b"a page about itself")
+        print("a page about itself", flush=True)
+        os.write(2, b"and another")
         raise RuntimeError("no such operation\nin many lines")
 
     monkeypatch.setitem(edge.FORMATS, "openvino", edge.FORMATS["openvino"]._replace(write=write))
