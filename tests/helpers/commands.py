@@ -103,7 +103,7 @@ def every_fourth(rows: Sequence[Any]) -> list[Any]:
 def succeed(name: str, *arguments: object, out: Path) -> dict[str, Any]:
     """Run a command that must succeed without a warning; return its metrics."""
     played = play(name, *arguments, out=out)
-    assert (played.code, re.sub(PROGRESS, "", played.errors)) == (0, "")
+    assert (played.code, re.sub(PROGRESS, "", played.errors)) == (0, ""), repr(played.errors)
     assert "metrics.json" in played.text
     return played.metrics
 
