@@ -78,8 +78,9 @@ class _Handler(BaseHTTPRequestHandler):
                 given.get("private") and "private",
             ):
                 self.hub.private.add(repo)
-            self._answer({"url": f"{self.hub.endpoint}/{repo}"}, 409 if repo in self.hub.commits else 200)
-            self.hub.commits.setdefault(repo, [])
+            code = 409 if repo in self.hub.commits else 200
+            self.hub.commits.setdefault(repo, [])  # before the answer, on which the next request follows
+            self._answer({"url": f"{self.hub.endpoint}/{repo}"}, code)
             return
         found = re.fullmatch(r"/api/models/([^/]+/[^/]+)/(preupload|commit)/main(?:\?.*)?", self.path)
         if not found:
