@@ -85,6 +85,8 @@ def write_onnx(
     if faces is not None and options.int8:
         metrics["int8"] = {"file": options.int8, **export_int8(options.out, faces, options.int8)}
         files["int8"] = options.int8
+    if not (options.pairs or options.speed):  # nobody asks the files
+        return {}
     return {name: load_onnx(file, threads=threads(options)) for name, file in files.items()}
 
 
