@@ -9,22 +9,8 @@ from typing import Any
 from facenet.commands.launch import launch
 from facenet.commands.options import CommandOptions
 from facenet.console import progress, table
-from facenet.data.options import DataOptions
-from facenet.options import RATE, SEED, Options, option, to_dict
-
-
-@dataclass(frozen=True, kw_only=True)
-class LevelOptions(Options):
-    """Levels of each kind; null: those of facenet/data/degradations.py, the paper's for jpeg and pixels."""
-
-    jpeg: tuple[float, ...] | None = option(None, help="quality, 1 to 100")
-    pixels: tuple[float, ...] | None = option(
-        None, help="pixels of the face in all; images that have no more stay as they are"
-    )
-    blur: tuple[float, ...] | None = option(None, help="standard deviation, % of the shorter side")
-    noise: tuple[float, ...] | None = option(None, help="standard deviation, % of the value range")
-    occlusion: tuple[float, ...] | None = option(None, help="% of the area")
-    brightness: tuple[float, ...] | None = option(None, help="stops: 1 is twice the light")
+from facenet.data.options import KINDS_HELP, DataOptions, LevelOptions
+from facenet.options import RATE, SEED, option, to_dict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +19,7 @@ class DegradeOptions(CommandOptions):
 
     encoder: str = option(help="encoder folder, ONNX file or pretrained name")
     pairs: str | None = option(None, help="LFW pairs file, CSV or .bin set; without one pairs are drawn")
-    kinds: tuple[str, ...] | None = option(None, help="jpeg, pixels, blur, noise, occlusion, brightness; null: all")
+    kinds: tuple[str, ...] | None = option(None, help=KINDS_HELP)
     levels: LevelOptions = LevelOptions()
     sides: str = option("both", choices=("both", "first"), help="images of a pair that are changed")
     far: float = option(0.001, **RATE, help="VAL is shown at this rate, or at the smallest resolvable one above it")
@@ -46,10 +32,11 @@ class DegradeOptions(CommandOptions):
 
 def run(options: DegradeOptions, out: Path) -> dict[str, Any]:
     from facenet.data.cache import readable
+    from facenet.data.degradations import plan
     from facenet.data.pair_files import refuse_missing, source_of_pairs, unpack_pairs
     from facenet.data.reported import reported_faces
     from facenet.encoders import lookup as encoders
-    from facenet.evaluation.degradation import degrade, plan
+    from facenet.evaluation.degradation import degrade
     from facenet.evaluation.degradation_plot import write_plot
 
     changes = plan(options.kinds, to_dict(options.levels), options.seed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,15 +45,29 @@ def run(options: TrainCommandOptions, out: Path) -> dict[str, Any]:
     if "verification" in metrics:
         rows += [(f"reported: {name}", value) for name, value in evaluation_rows(metrics)]
     start = metrics.get("start", {})
-    if start:
-        gain = f"{start['difference']:+.4f} (95 %: {start['low']:+.4f} to {start['high']:+.4f})"
-        rows += [("AUC of the start, and gained", f"{start['auc']:.4f}, {gain}")]
+    rows += start_rows(start) if start else []
     refused = options.gate and not start["helped"]
     rows += [("seconds", round(metrics["seconds"])), ("encoder", str(out / (REFUSED if refused else "encoder")))]
     table(rows, title="train")
     if refused:
-        raise GateError(f"train: it is not surely better than its start; the encoder lies in {out / REFUSED}", metrics)
+        where = " under the changes, or it is surely worse on the pairs as they are" if "degraded" in start else ""
+        raise GateError(
+            f"train: it is not surely better than its start{where}; the encoder lies in {out / REFUSED}", metrics
+        )
     return metrics
+
+
+def start_rows(start: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Lay out the AUC of what a run started from and what it gained, on the pairs as they are and made worse."""
+    found = {"AUC of the start, and gained": start}
+    if degraded := start.get("degraded"):
+        found["AUC under changes, mean"] = degraded
+        for kind, levels in degraded["levels"].items():
+            found |= {f"{kind} {float(level):.10g}": row for level, row in levels.items()}
+    return [
+        (name, f"{row['auc']:.4f}, {row['difference']:+.4f} (95 %: {row['low']:+.4f} to {row['high']:+.4f})")
+        for name, row in found.items()
+    ]
 
 
 def requeue(options: TrainCommandOptions) -> str:

@@ -1,4 +1,4 @@
-"""Random changes of training images: one warp, one colour map and a cut-out for each image of a batch.
+"""Random changes of training images: one warp, one colour map, a worse camera and a cut-out for each image of a batch.
 
 Letters: B batch, H W image height and width, S stored side.
 """
@@ -6,6 +6,7 @@ Letters: B batch, H W image height and width, S stored side.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from facenet.data.degradations import KINDS, Degraded, plan
 from facenet.data.options import AugmentOptions
 from facenet.data.preprocess import Preprocess
+from facenet.data.resize import resize
+from facenet.options import to_dict
 
 Draws = dict[str, Tensor]  # by name, a row for each image
 CHUNK = 2**17  # output pixels that are changed together for each thread: their floats stay in the cache
@@ -27,6 +31,11 @@ class Augment(AugmentOptions):
 
     Whether they are `enabled` is for the caller to ask.
     """
+
+    @cached_property
+    def changes(self) -> list[Degraded]:
+        """The changes of which `degrade` draws one; [] without it. Raises ConfigError as :func:`.degradations.plan`."""
+        return plan(self.kinds, to_dict(self.levels)) if self.degrade else []
 
     def __call__(
         self,
@@ -72,7 +81,7 @@ class Augment(AugmentOptions):
         def chance(probability: float) -> Tensor:
             return torch.rand(batch, generator=generator) < probability
 
-        return {
+        draws = {
             "theta": self._affine(uniform, chance, stored, size),
             "grey": chance(self.grey),
             "gain": 1 + uniform(self.gain, 1),
@@ -83,6 +92,11 @@ class Augment(AugmentOptions):
             "cutout": chance(self.cutout_chance if self.cutout else 0.0),
             "noise": (uniform(0.5, 3) + 0.5) * 255,
         }
+        if self.changes:
+            drawn = torch.randint(len(self.changes), (batch,), generator=generator)
+            draws["degrade"] = torch.where(chance(self.degrade), drawn, -1)
+            draws["seed"] = torch.randint(2**31, (batch,), generator=generator)
+        return draws
 
     def _change(self, images: Tensor, draws: Draws, mean: Tensor, std: Tensor, out: Tensor) -> None:
         """Write the changed images into `out` (B, 3, H, W); what few images need is done to those alone."""
@@ -102,7 +116,18 @@ class Augment(AugmentOptions):
             out[rows] = F.interpolate(F.avg_pool2d(out[rows], 2), size, mode="bilinear", align_corners=False)
         for channel in range(3):
             out[:, channel].clamp_(float(-mean[channel] / std[channel]), float((255 - mean[channel]) / std[channel]))
+        if self.changes:
+            self._degrade(out, draws, mean[:, None, None], std[:, None, None])
         self._cut_out(out, draws, (near["noise"] - mean) / std)
+
+    def _degrade(self, images: Tensor, draws: Draws, mean: Tensor, std: Tensor) -> None:
+        """Make the drawn images worse, at the network's size and on the CPU, as ``facenet degrade`` does."""
+        rows = (draws["degrade"] >= 0).nonzero()[:, 0]
+        faces = (images[rows] * std + mean).round().to(torch.uint8).cpu().permute(0, 2, 3, 1).numpy()
+        for face, place, seed in zip(faces, draws["degrade"][rows].tolist(), draws["seed"][rows].tolist(), strict=True):
+            kind, level = self.changes[place].kind, self.changes[place].level
+            face[:] = resize(KINDS[kind].change(face, level, np.random.default_rng(seed)), face.shape[:2])
+        images[rows] = (torch.from_numpy(faces).permute(0, 3, 1, 2).to(images) - mean) / std
 
     def _cut_out(self, images: Tensor, draws: Draws, noise: Tensor) -> None:
         """Overwrite a random square of the drawn images by one colour (B, 3).

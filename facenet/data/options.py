@@ -10,6 +10,7 @@ from facenet.options import INSIDE, RATE, SEED, SHARE, Options, option
 
 CLIP = 1_000  # most frames of a drawn clip
 KINDS = ("synthetic", "folder", "csv", "lfw", "recordio", "tar", "zip", "parquet")
+KINDS_HELP = "jpeg, pixels, blur, noise, occlusion, brightness; null: all"
 
 
 def _check_order(name: str, pair: tuple[int, int]) -> None:
@@ -128,6 +129,20 @@ class PreprocessOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LevelOptions(Options):
+    """Levels of each kind; null: those of facenet/data/degradations.py, the paper's for jpeg and pixels."""
+
+    jpeg: tuple[float, ...] | None = option(None, help="quality, 1 to 100")
+    pixels: tuple[float, ...] | None = option(
+        None, help="pixels of the face in all; images that have no more stay as they are"
+    )
+    blur: tuple[float, ...] | None = option(None, help="standard deviation, % of the shorter side")
+    noise: tuple[float, ...] | None = option(None, help="standard deviation, % of the value range")
+    occlusion: tuple[float, ...] | None = option(None, help="% of the area")
+    brightness: tuple[float, ...] | None = option(None, help="stops: 1 is twice the light")
+
+
+@dataclass(frozen=True, kw_only=True)
 class AugmentOptions(Options):
     """Random changes of training images, symmetric around none."""
 
@@ -145,6 +160,9 @@ class AugmentOptions(Options):
     cutout: float = option(0.25, **SHARE, help="side of a square of one random colour, share of the side")
     cutout_chance: float = option(0.5, **SHARE, help="chance of the square")
     virtual: float = option(0.0, **SHARE, help="composites of two people's faces added, as a share of the batch")
+    degrade: float = option(0.0, **SHARE, help="chance of a change that facenet degrade measures, of kinds and levels")
+    kinds: tuple[str, ...] | None = option(None, help=f"of the changes: {KINDS_HELP}")
+    levels: LevelOptions = LevelOptions()
 
 
 @dataclass(frozen=True, kw_only=True)

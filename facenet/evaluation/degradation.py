@@ -28,43 +28,6 @@ SCORES = ("accuracy", "sem", "auc", "eer", "val_at_far")
 SIDES = {"both": "both images of a pair are changed", "first": "the first image of a pair is changed"}
 
 
-def plan(
-    kinds: Sequence[str] | None = None, levels: Mapping[str, Sequence[float] | None] | None = None, seed: int = 0
-) -> list[Degraded]:
-    """List the changes: each kind (None: all) at each of its levels, those of :data:`KINDS` where `levels` gives none.
-
-    Raises:
-        ConfigError: an unknown kind, no kind or level, a level out of range, or a negative seed.
-    """
-    given = {name: values for name, values in (levels or {}).items() if values is not None}
-    names = list(KINDS) if kinds is None else list(dict.fromkeys(kinds))
-    for what, listed in (("kinds", names), ("levels", given)):
-        for name in listed:
-            choose(KINDS, name, what)
-    if not names or not all(len(values) for values in given.values()):
-        raise ConfigError("kinds, levels: expected at least one of each, got an empty list; leave it out for all")
-    if seed < 0:
-        raise ConfigError(f"seed: expected a number of at least 0, got {seed}")
-    for name, values in given.items():  # also of kinds that are left out
-        for level in values:
-            _checked(name, level)
-    return [
-        Degraded(name, _checked(name, level), seed)
-        for name in names
-        for level in dict.fromkeys(given.get(name, KINDS[name].levels))
-    ]
-
-
-def _checked(name: str, level: float) -> float:
-    kind = KINDS[name]
-    if not kind.low <= level <= kind.high or (kind.whole and level != int(level)):
-        number = "a whole number" if kind.whole else "a number"
-        raise ConfigError(
-            f"levels.{name}: expected {number} from {kind.low:g} to {kind.high:g} ({kind.unit}), got {level:g}"
-        )
-    return level
-
-
 def degrade(
     encoder: Encoder,
     faces: Records,
@@ -86,7 +49,7 @@ def degrade(
         encoder: Any.
         faces: The images that the pairs name.
         pairs: What is scored.
-        changes: See :func:`plan`.
+        changes: See :func:`facenet.data.degradations.plan`.
         sides: "both", or "first": the second image of a pair stays as it is, like the pictures of a gallery.
         far: False accept rate to give VAL at, beside the usual ones.
         allow_missing: Leave pairs with an unreadable image out instead of failing.

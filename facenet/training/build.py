@@ -17,6 +17,7 @@ from facenet.console import is_first_rank, progress
 from facenet.data.augment import Augment
 from facenet.data.cache import DecodedFaces
 from facenet.data.datamodule import FaceDataModule
+from facenet.data.options import AugmentOptions, LevelOptions
 from facenet.data.pairs import pair_rows
 from facenet.data.virtual import count_composites
 from facenet.encoders.encoder import Encoder
@@ -90,6 +91,7 @@ def check_options(options: TrainOptions) -> DeviceSettings:
     if options.augment.virtual and (options.harmonic.old or not options.augment.enabled):
         other = "harmonic.old" if options.harmonic.old else "augment.enabled=false"
         raise ConfigError(f"augment.virtual={options.augment.virtual:g}: it does not go with {other}; leave one out")
+    build_augment(options.augment)
     if options.augment.virtual and options.loss.name not in MINED:
         raise ConfigError(f"augment.virtual: virtual people are for triplets; use loss.name={', '.join(MINED)}")
     if options.harmonic.old is None and options.harmonic != HarmonicOptions():
@@ -99,6 +101,26 @@ def check_options(options: TrainOptions) -> DeviceSettings:
     check_extra(options.trainer.extra)
     check_logger(options.logger)
     return resolve_device(options.trainer)
+
+
+def build_augment(options: AugmentOptions) -> Augment | None:
+    """Return the random changes of training images; None if there are none.
+
+    Raises:
+        ConfigError: kinds or levels that are not known, or that nothing asks for.
+    """
+    if options.degrade and not options.enabled:
+        raise ConfigError("augment.degrade: nothing is changed with augment.enabled=false; leave one out")
+    if not options.degrade and (options.kinds is not None or options.levels != LevelOptions()):
+        raise ConfigError(
+            "augment.kinds, augment.levels: they are of augment.degrade; give its chance, 0.5 for example"
+        )
+    augment = Augment(**to_dict(options))
+    try:
+        augment.changes  # noqa: B018  (refuses what is not known)
+    except ConfigError as error:
+        raise ConfigError(f"augment.{error}") from error
+    return augment if options.enabled else None
 
 
 def build_run(
@@ -133,7 +155,7 @@ def build_run(
             vectors = old_vectors(old, faces.decoded.train, cache=cache, progress=report)
     data = FaceDataModule(
         faces.decoded,
-        augment=Augment(**to_dict(options.augment)) if options.augment.enabled else None,
+        augment=build_augment(options.augment),
         sampler=options.sampler,
         loader=options.loader,
         seed=options.seed,

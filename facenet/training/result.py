@@ -98,6 +98,7 @@ def score(
 
 def beside_start(
     options: TrainOptions,
+    run: Run,
     faces: Faces,
     start: Encoder | None,
     encoder: Encoder,
@@ -107,11 +108,10 @@ def beside_start(
     """Return ``start``: the verdict on a fine-tuned encoder; nothing for a run that did not start from an encoder."""
     if start is None or faces.splits.pairs is None:
         return {}
-    vectors = EmbeddingSet.load(out / "evaluation")
-    with progress("embedding reported faces by the start", say=say) as report:
-        found = compare(
-            start, encoder, faces.splits.evaluation, faces.splits.pairs, vectors, seed=options.seed, progress=report
-        )
+    reported, pairs, augment = faces.splits.evaluation, faces.splits.pairs, run.data.augment
+    vectors, changes = EmbeddingSet.load(out / "evaluation"), augment.changes if augment else ()
+    with progress("embedding reported faces beside the start", say=say) as report:
+        found = compare(start, encoder, reported, pairs, vectors, changes, seed=options.seed, progress=report)
     return {"start": found}
 
 

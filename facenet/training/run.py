@@ -101,7 +101,7 @@ def _train(
         encoder = best_encoder(options, run, faces, start, out, say)
         save_bundle(encoder, out / "encoder")
         metrics = describe_run(options, run, faces, encoder) | score(options, run, faces, encoder, out, say)
-        metrics |= beside_start(options, faces, start, encoder, out, say)
+        metrics |= beside_start(options, run, faces, start, encoder, out, say)
         model_card.write(out / "encoder", encoder, metrics, to_dict(options))
         if options.gate and not metrics["start"]["helped"]:
             refuse(out)

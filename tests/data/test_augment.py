@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
-from facenet.data.augment import Augment
+from facenet.data.augment import Augment, take
+from facenet.data.degradations import KINDS
+from facenet.data.options import LevelOptions
 from facenet.data.preprocess import Preprocess, stack
 from tests.helpers.pictures import picture
 
@@ -25,7 +29,8 @@ def test_augmentation_is_a_function_of_its_generator() -> None:
     assert 0 <= float(runs[0].min()) <= float(runs[0].max()) <= 255
 
 
-STILL: dict[str, Any] = {name: 0.0 for name in Augment.__dataclass_fields__ if name != "enabled"}
+OTHERS = ("enabled", "kinds", "levels")
+STILL: dict[str, Any] = {name: 0.0 for name in Augment.__dataclass_fields__ if name not in OTHERS}
 
 
 def test_no_change_is_the_centre_crop() -> None:
@@ -88,11 +93,33 @@ def test_normalising_is_fused() -> None:
     assert not torch.equal(apart[:, 0], apart[:, 1])
 
 
-def test_neither_the_memory_format_nor_the_division_of_a_batch_matters() -> None:
+def test_degraded_faces_are_those_that_the_command_measures() -> None:
+    preprocess = Preprocess(size=(32, 32), mean=(0.4, 0.5, 0.6), std=(0.2, 0.5, 0.7))
+    levels = LevelOptions(noise=(15,), pixels=(64, 256))
+    worse = Augment(**{**STILL, "degrade": 0.6, "kinds": ("noise", "pixels"), "levels": levels})
+    images = batch(20)
+    draws = worse.draw(20, images.shape[-2:], (32, 32), torch.Generator().manual_seed(0))
+    assert set(draws["degrade"].tolist()) == {-1, 0, 1, 2}, "some faces stay, and every change is drawn"
+    found = worse.apply(images, draws, (32, 32), preprocess)
+    for face, place, seed, image in zip(found, draws["degrade"], draws["seed"], images, strict=True):
+        expected = image[:, 4:36, 4:36].movedim(0, -1).numpy()
+        if place >= 0:
+            kind, level = (("noise", 15), ("pixels", 64), ("pixels", 256))[place]
+            expected = preprocess.fit(KINDS[kind].change(expected, level, np.random.default_rng(int(seed))))
+        torch.testing.assert_close(
+            face, torch.from_numpy(preprocess.normalise(stack([expected])))[0], atol=1e-5, rtol=0
+        )
+    apart = [worse.apply(images[i : i + 3], take(draws, slice(i, i + 3)), (32, 32), preprocess) for i in (0, 3)]
+    torch.testing.assert_close(torch.cat(apart), found[:6])
+
+
+@pytest.mark.parametrize("degrade", [0.0, 0.7])
+def test_neither_the_memory_format_nor_the_division_of_a_batch_matters(degrade: float) -> None:
+    everything = replace(EVERYTHING, degrade=degrade)
     images = torch.randint(0, 256, (9, 3, 40, 40), dtype=torch.uint8)
-    whole = EVERYTHING(images, (32, 32), torch.Generator().manual_seed(3))
+    whole = everything(images, (32, 32), torch.Generator().manual_seed(3))
     strided = images.contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(EVERYTHING(strided, (32, 32), torch.Generator().manual_seed(3)), whole)
-    draws = EVERYTHING.draw(9, images.shape[-2:], (32, 32), torch.Generator().manual_seed(3))
-    torch.testing.assert_close(EVERYTHING.apply(images, draws, (32, 32), chunk=1), whole)
-    assert EVERYTHING(images[:0], (32, 32), torch.Generator()).shape == (0, 3, 32, 32)
+    torch.testing.assert_close(everything(strided, (32, 32), torch.Generator().manual_seed(3)), whole)
+    draws = everything.draw(9, images.shape[-2:], (32, 32), torch.Generator().manual_seed(3))
+    torch.testing.assert_close(everything.apply(images, draws, (32, 32), chunk=1), whole)
+    assert everything(images[:0], (32, 32), torch.Generator()).shape == (0, 3, 32, 32)

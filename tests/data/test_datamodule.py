@@ -88,7 +88,7 @@ def test_what_a_batch_draws_follows_the_seed_and_its_number(face_tree: Path) -> 
 def test_virtual_people_follow_the_batch(face_tree: Path) -> None:
     def transferred(share: float, number: int = 1) -> Any:
         data = build(face_tree)
-        data.augment = Augment(virtual=share)
+        data.augment = Augment(virtual=share, degrade=0.5)
         data.trainer = SimpleNamespace(training=True)  # type: ignore[assignment]
         data._number = number
         return data.on_after_batch_transfer(data.dataset[data.sampler.batch(number)], 0)

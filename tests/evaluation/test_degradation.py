@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from facenet.data.degradations import KINDS, Degraded
+from facenet.data.degradations import KINDS, Degraded, plan
+from facenet.data.options import LevelOptions
 from facenet.data.pair_folds import make_pairs
 from facenet.data.pairs import write_pairs
 from facenet.data.preprocess import Preprocess
@@ -18,7 +19,7 @@ from facenet.data.sources.folder import scan_folder
 from facenet.encoders.bundle import load_bundle, save_bundle
 from facenet.encoders.embedding import embed_records
 from facenet.errors import ConfigError, DataError
-from facenet.evaluation.degradation import SCORES, degrade, level_name, plan, table_rows, val_shown
+from facenet.evaluation.degradation import SCORES, degrade, level_name, table_rows, val_shown
 from facenet.evaluation.verification import verify_embeddings, verify_pairs
 from facenet.types import EmbeddingSet, Pairs
 from facenet.vectors import normalise
@@ -224,8 +225,6 @@ def test_level_names_are_numbers_without_dots() -> None:
 
 
 def test_the_configuration_knows_every_kind() -> None:
-    from facenet.commands.degrade import LevelOptions
-
     assert [field.name for field in dataclasses.fields(LevelOptions)] == list(KINDS)
 
 

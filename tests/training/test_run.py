@@ -20,6 +20,7 @@ from PIL import Image
 
 from facenet.console import plain, write_metrics
 from facenet.data.align_folder import align_folder
+from facenet.data.degradations import plan
 from facenet.data.options import DataOptions
 from facenet.data.pair_folds import held_out_pairs
 from facenet.data.pairs import pair_rows, read_pairs
@@ -31,6 +32,7 @@ from facenet.encoders.embedding import embed_records
 from facenet.encoders.encoder import Encoder
 from facenet.errors import ConfigError, DataError
 from facenet.evaluation import evaluate
+from facenet.evaluation.degradation import degrade
 from facenet.faces.alignment import Alignment
 from facenet.models.build import build_model, build_recorded
 from facenet.models.options import AttentionOptions, ModelOptions, recorded_options
@@ -41,6 +43,7 @@ from facenet.training.module import TripletModule
 from facenet.training.options import TrainOptions
 from facenet.training.run import train
 from facenet.training.start import take_net
+from facenet.training.verdict import compare
 from facenet.types import EmbeddingSet
 from tests.helpers.nets import mbf_weights
 from tests.helpers.training import SYNTHETIC, small_options
@@ -163,6 +166,35 @@ def test_fine_tuning_that_does_not_help_is_refused(
     for init in (None, "timm"):
         with pytest.raises(ConfigError, match="gate: it compares with what the run starts from"):
             take_net(small_options(cache, **{**frozen, "init": init}))
+
+
+def test_fine_tuning_under_degradations_is_judged_under_them(
+    run: tuple[Path, dict[str, Any]], cache: Path, tmp_path: Path
+) -> None:
+    levels = {"noise": [20], "blur": [2, 8], "pixels": [10**6]}  # so many pixels change nothing
+    degraded: dict[str, Any] = {"degrade": 0.5, "kinds": list(levels), "levels": levels}
+    frozen: dict[str, Any] = {"optim": {"lr": 1e-12, "freeze_norms": True}, "trainer": {"max_steps": 1}}
+    options = small_options(cache, init=str(run[0] / "encoder"), augment=degraded, **frozen)
+    start = train(options, tmp_path / "run")["start"]
+    faces = split_faces(options.data)
+    assert faces.pairs is not None
+    changes = plan(["noise", "blur"], levels)
+    encoder = load_bundle(run[0] / "encoder")
+    measured = degrade(encoder, faces.evaluation, faces.pairs, changes)["degrade"]
+    found = start["degraded"]["levels"]
+    assert {kind: set(levels) for kind, levels in found.items()} == {"noise": {"20"}, "blur": {"2", "8"}}
+    pairs = [(row, measured[kind][level]) for kind, levels in found.items() for level, row in levels.items()]
+    assert [row["auc"] for row, _ in pairs] == pytest.approx([scores["auc"] for _, scores in pairs], abs=1e-6)
+    assert start["degraded"]["auc"] == pytest.approx(np.mean([row["auc"] for row, _ in pairs]))
+    assert (start["degraded"]["difference"], start["helped"]) == (pytest.approx(0, abs=1e-6), False)
+
+    untrained = Encoder(build_model("small", **encoder.options), "small", encoder.options, encoder.preprocess)
+    clean = EmbeddingSet.load(run[0] / "evaluation")
+    shuffled = replace(clean, vectors=np.roll(clean.vectors, 7, axis=0))
+    for vectors, helped in ((clean, True), (shuffled, False)):  # a sure gain, but not at the price of clean pairs
+        beside = compare(untrained, encoder, faces.evaluation, faces.pairs, vectors, changes[:2])
+        assert beside["degraded"]["low"] > 0
+        assert beside["helped"] is helped
 
 
 def test_the_embedding_layer_learns_alone_first_and_batch_norm_stays(

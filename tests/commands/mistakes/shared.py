@@ -130,8 +130,9 @@ RANGES = [
         trainer.max_steps=0|-1 trainer.val_check_interval=-1 trainer.devices=0|-2 trainer.num_nodes=0
         trainer.log_every_n_steps=0|-1 trainer.refresh_rate=0|-1 mining.max_triplets=0|-1
         augment.rotate=-1|nan augment.scale=-1|2 augment.mirror=2|-1 augment.cutout=2 augment.shift=-1
-        augment.blur=-1 large_batch.chunk_size=0|-1|some large_batch.memory_gb=0|nan optim.momentum=-1|nan
-        harmonic.weight=nan optim.lr=1e300 model.embedding_dim=99999999999 loss.head_share=7 loss.head_weight=-1
+        augment.blur=-1 augment.degrade=2|nan large_batch.chunk_size=0|-1|some large_batch.memory_gb=0|nan
+        optim.momentum=-1|nan harmonic.weight=nan optim.lr=1e300 model.embedding_dim=99999999999 loss.head_share=7
+        loss.head_weight=-1
         """,
     ),
     *_numbers("verify", 2, "seed=-1 memory_gb=nan"),
