@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hydra.core.hydra_config import HydraConfig
 
 from facenet.commands.launch import check_argument, forced
-from facenet.commands.train import TrainCommandOptions, requeue
-from facenet.errors import ConfigError
+from facenet.commands.train import TrainCommandOptions, requeue, run
+from facenet.errors import ConfigError, GateError
 
 RESUMES = TrainCommandOptions(resume="auto")
 
@@ -82,3 +83,24 @@ def test_a_group_may_be_typed_with_a_plus() -> None:
         "++seed=1",
         "hydra/launcher=joblib",
     ]
+
+
+@pytest.mark.parametrize("changes", [False, True])
+def test_an_encoder_that_did_not_help_ends_the_command_at_the_gate(
+    changes: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    gain = {"auc": 0.9, "difference": 0.01, "low": -0.005, "high": 0.02}
+    start: dict[str, Any] = {**gain, "helped": False}
+    if changes:
+        start["degraded"] = {**gain, "levels": {"blur": {"5e-1": {**gain, "auc": 0.8}}}}
+    trained = {"images": 9, "identities": 3, "faces_seen": 5, "images_per_second": 1.0, "first_loss": 1, "last_loss": 1}
+    metrics = {"train": trained, "held_out": {"accuracy": 0.5, "step": 1}, "start": start, "seconds": 1.0}
+    monkeypatch.setattr("facenet.training.run.train", lambda *_, **__: metrics)
+    monkeypatch.setattr("facenet.commands.train.given_options", tuple)
+    says = "under the changes, or it is surely worse on the pairs as they are" if changes else "than its start; the"
+    with pytest.raises(GateError, match=says):
+        run(TrainCommandOptions(init="encoder", gate=True), tmp_path)
+    shown = capsys.readouterr().out
+    assert "AUC of the start, and gained   0.9000, +0.0100 (95 %: -0.0050 to +0.0200)" in shown
+    assert ("blur 0.5 " in shown) is changes
+    assert str(tmp_path / "encoder_refused") in shown
