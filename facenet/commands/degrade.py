@@ -9,7 +9,7 @@ from typing import Any
 from facenet.commands.launch import launch
 from facenet.commands.options import CommandOptions
 from facenet.console import progress, table
-from facenet.data.options import KINDS_HELP, DataOptions, LevelOptions
+from facenet.data.options import CHANGES_HELP, DataOptions, LevelOptions
 from facenet.options import RATE, SEED, option, to_dict
 
 
@@ -19,7 +19,7 @@ class DegradeOptions(CommandOptions):
 
     encoder: str = option(help="encoder folder, ONNX file or pretrained name")
     pairs: str | None = option(None, help="LFW pairs file, CSV or .bin set; without one pairs are drawn")
-    kinds: tuple[str, ...] | None = option(None, help=KINDS_HELP)
+    kinds: tuple[str, ...] | None = option(None, help=CHANGES_HELP)
     levels: LevelOptions = LevelOptions()
     sides: str = option("both", choices=("both", "first"), help="images of a pair that are changed")
     far: float = option(0.001, **RATE, help="VAL is shown at this rate, or at the smallest resolvable one above it")

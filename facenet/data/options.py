@@ -10,7 +10,7 @@ from facenet.options import INSIDE, RATE, SEED, SHARE, Options, option
 
 CLIP = 1_000  # most frames of a drawn clip
 KINDS = ("synthetic", "folder", "csv", "lfw", "recordio", "tar", "zip", "parquet")
-KINDS_HELP = "jpeg, pixels, blur, noise, occlusion, brightness; null: all"
+CHANGES_HELP = "jpeg, pixels, blur, noise, occlusion, brightness; null: all"
 
 
 def _check_order(name: str, pair: tuple[int, int]) -> None:
@@ -161,7 +161,7 @@ class AugmentOptions(Options):
     cutout_chance: float = option(0.5, **SHARE, help="chance of the square")
     virtual: float = option(0.0, **SHARE, help="composites of two people's faces added, as a share of the batch")
     degrade: float = option(0.0, **SHARE, help="chance of a change that facenet degrade measures, of kinds and levels")
-    kinds: tuple[str, ...] | None = option(None, help=f"of the changes: {KINDS_HELP}")
+    kinds: tuple[str, ...] | None = option(None, help=f"of the changes: {CHANGES_HELP}")
     levels: LevelOptions = LevelOptions()
 
 

@@ -75,8 +75,13 @@ def compare(
     drawn = chain([np.ones((1, len(same)), np.float32)], resampled(same, DRAWS, np.random.default_rng([seed, 29])))
     found = [[[aucs(weights, sq_dist, same) for sq_dist in each] for each in scored] for weights in drawn]
     before, after = np.concatenate(found, axis=2)  # (1 + V, 1 + R) each
+    return _judge(before, after, changes, len(vectors))
+
+
+def _judge(before: np.ndarray, after: np.ndarray, changes: Sequence[Degraded], faces: int) -> dict[str, Any]:
+    """Return what :func:`compare` does, of AUCs (1 + V, 1 + R): unchanged and V changes, of all pairs and R draws."""
     gain = _gain(before[0], after[0])
-    rows = [row for row, change in enumerate(changes, 1) if len(change.unchanged) < len(vectors)]
+    rows = [row for row, change in enumerate(changes, 1) if len(change.unchanged) < faces]
     if not rows:
         return {**gain, "helped": gain["low"] > 0}
     mean = _gain(before[rows].mean(0), after[rows].mean(0))
